@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +46,7 @@ MIDDLE_POWER = 4  # power of the softest blurred mask that weighs the middle of 
 SINGULAR = 1e-9  # relative to the largest eigenvalue: objects of few pixels have several solutions
 
 
-@dataclass(frozen=True)
-class ImageStatistics:
+class ImageStatistics(NamedTuple):
     """Extremes and percentiles of the channels of one image, each of shape (C,); of a sample of large images."""
 
     min_value: Floats
@@ -90,7 +88,7 @@ def normalize(
     field_of_view: tuple[slice, ...],
     settings: PatchSettings,
     statistics: ImageStatistics | None,
-    out: Floats | None = None,
+    out: Floats,
 ) -> Floats:
     """Normalize patches.
 
@@ -104,58 +102,52 @@ def normalize(
     settings : PatchSettings
     statistics : ImageStatistics, optional
         Needed for "percentile" and "both", and for "minmax" and "max" with ``scope="image"``.
-    out : float32 of shape (n, C', [z,] y, x), optional
-        Array to write the result to.
+    out : float32 of shape (n, C', [z,] y, x)
+        Array to write the result to. C' is 2 C for normalizations that double the channels.
 
     Returns
     -------
     float32 of shape (n, C', [z,] y, x)
-        C' is 2 C for normalizations that double the channels.
+        ``out``.
 
     Raises
     ------
     ValueError
         If the normalization is not implemented, or the statistics of the image are missing.
     """
-    kind, channels = settings.normalize, pixels.shape[1]
-    parts = DOUBLED_NORMALIZATIONS.get(kind, (kind,))
-    if out is None:
-        out = np.empty((len(pixels), channels * len(parts), *pixels.shape[2:]), np.float32)
-    if len(parts) == 2:
-        for part, target in zip(parts, (out[:, :channels], out[:, channels:]), strict=True):
-            normalize(pixels, masks, field_of_view, settings.changed(normalize=part), statistics, target)
-    elif kind == "none":
-        out[:] = pixels
-    elif kind == "grain":
-        out[:] = residual_texture(pixels, masks, field_of_view)
-    elif kind in ("object", "apart"):
-        seen = index_last_axes(field_of_view)
-        _rescale(pixels, *_object_statistics(pixels[seen], masks[seen]), out)
-        if kind == "apart":
-            assert settings.rim != "auto"
-            around = ~dilate_masks(masks, (2 * settings.rim,) * len(field_of_view))
-            surroundings = _rescale(pixels, *_object_statistics(pixels[seen], around[seen]), np.empty_like(out))
-            np.copyto(out, surroundings, where=~masks[:, None])
-    elif kind in ("minmax", "max", "percentile"):
-        low, high = _value_range(pixels[index_last_axes(field_of_view)], settings, statistics)
-        _rescale(pixels, low, high - low, out)
-    else:
-        raise ValueError(f"Normalization {kind!r} is not implemented in core.normalization.")
+    kinds, seen = DOUBLED_NORMALIZATIONS.get(settings.normalize, (settings.normalize,)), index_last_axes(field_of_view)
+    for kind, target in zip(kinds, np.split(out, len(kinds), axis=1)):
+        if kind == "none":
+            target[:] = pixels
+        elif kind == "grain":
+            target[:] = residual_texture(pixels, masks, field_of_view)
+        elif kind in ("object", "apart"):
+            _rescale(pixels, *_object_statistics(pixels[seen], masks[seen]), target)
+            if kind == "apart":
+                assert settings.rim != "auto"
+                around = ~dilate_masks(masks, (2 * settings.rim,) * len(field_of_view))
+                surroundings = _rescale(pixels, *_object_statistics(pixels[seen], around[seen]), np.empty_like(target))
+                np.copyto(target, surroundings, where=~masks[:, None])
+        elif kind in ("minmax", "max", "percentile"):
+            low, high = _value_range(pixels[seen], kind, settings.scope, statistics)
+            _rescale(pixels, low, high - low, target)
+        else:
+            raise ValueError(f"Normalization {kind!r} is not implemented in core.normalization.")
     return out
 
 
-def _value_range(seen: Floats, settings: PatchSettings, statistics: ImageStatistics | None) -> tuple[Floats, Floats]:
+def _value_range(seen: Floats, kind: str, scope: str, statistics: ImageStatistics | None) -> tuple[Floats, Floats]:
     """Return the values that become 0 and 1, each broadcastable to (n, C, [z,] y, x)."""
     axes = tuple(range(2, seen.ndim))
-    if settings.normalize == "percentile" or settings.scope == "image":
+    if kind == "percentile" or scope == "image":
         if statistics is None:
-            raise ValueError(f"Normalization {settings.normalize!r} needs the statistics of the image.")
-        is_percentile = settings.normalize == "percentile"
-        limits = (statistics.low, statistics.high) if is_percentile else (statistics.min_value, statistics.max_value)
+            raise ValueError(f"Normalization {kind!r} needs the statistics of the image.")
+        extremes = statistics.min_value, statistics.max_value
+        limits = (statistics.low, statistics.high) if kind == "percentile" else extremes
         low, high = (values.reshape(1, -1, *(1 for _ in axes)) for values in limits)
     else:
         low, high = seen.min(axis=axes, keepdims=True), seen.max(axis=axes, keepdims=True)
-    return (np.zeros_like(high), np.abs(high)) if settings.normalize == "max" else (low, high)
+    return (np.zeros_like(high), np.abs(high)) if kind == "max" else (low, high)
 
 
 def _object_statistics(pixels: Floats, masks: Bools) -> tuple[Floats, Floats]:
@@ -230,8 +222,8 @@ def dilate_masks(masks: Bools, reach: Sequence[float]) -> Bools:
         return masks.copy()
     part = (slice(None), *joint_bbox(masks, steps))
     result = np.zeros_like(masks)
-    is_narrow = math.prod(2 * step + 1 for step in steps[:-1]) <= MAX_SHIFTED_ROWS
-    dilate = _dilate_by_shifts if is_narrow else _dilate_by_distance
+    rows = math.prod(2 * step + 1 for step in steps[:-1])
+    dilate = _dilate_by_shifts if rows <= MAX_SHIFTED_ROWS else _dilate_by_distance
     result[part] = dilate(np.ascontiguousarray(masks[part]), reach, steps)
     return result
 
@@ -249,10 +241,9 @@ def joint_bbox(masks: Bools, margin: Sequence[int]) -> tuple[slice, ...]:
 def _dilate_by_shifts(masks: Bools, reach: Sequence[float], steps: Sequence[int]) -> Bools:
     along_rows = [masks]  # dilated by 0, 1, ... pixels along the last axis
     for step in range(1, steps[-1] + 1):
-        dilated, offset = along_rows[-1].copy(), (0,) * (masks.ndim - 2) + (step,)
-        _add_shifted(dilated, masks, offset)
-        _add_shifted(dilated, masks, [-pixels for pixels in offset])
-        along_rows.append(dilated)
+        along_rows.append(along_rows[-1].copy())
+        for shift in (step, -step):
+            _add_shifted(along_rows[-1], masks, (*[0] * (masks.ndim - 2), shift))
     result = np.zeros_like(masks)
     for offset in itertools.product(*(range(-step, step + 1) for step in steps[:-1])):
         left = ROUNDING - sum((step / radius) ** 2 for step, radius in zip(offset, reach) if step)
@@ -302,11 +293,9 @@ def blur_masks(masks: Bools, field_of_view: tuple[slice, ...]) -> Floats:
     # Outside this bounding box, blurred masks are zero.
     bbox = joint_bbox(seen, (math.ceil(BLUR_REACH * BLUR_SIGMAS[-1]),) * len(field_of_view))
     part, blurred = index_last_axes(bbox), np.zeros((len(masks), len(BLUR_SIGMAS), *seen.shape[1:]), np.float32)
-    for position, sigma in enumerate(BLUR_SIGMAS):
-        sigmas = (0, *(sigma,) * len(field_of_view))
-        blurred[:, position][part] = gaussian_filter(
-            seen[part], sigmas, output=np.float32, mode="nearest", truncate=BLUR_REACH
-        )
+    for i, sigma in enumerate(BLUR_SIGMAS):
+        std = (0, *(sigma,) * len(field_of_view))
+        blurred[:, i][part] = gaussian_filter(seen[part], std, output=np.float32, mode="nearest", truncate=BLUR_REACH)
     margin = [(part.start, side - part.stop) for part, side in zip(field_of_view, masks.shape[1:], strict=True)]
     return np.pad(blurred, [(0, 0), (0, 0), *margin], mode="edge")
 
@@ -373,5 +362,4 @@ def residual_texture(pixels: Floats, masks: Bools, field_of_view: tuple[slice, .
     count = np.count_nonzero(fitted, axis=tuple(range(1, masks.ndim))).clip(1)
     spread = (np.sum(residuals**2, axis=axes, where=fitted[:, None]) / count[:, None]) ** 0.5
     scale = np.maximum(np.abs(level), spread).reshape(n, channels, *(1 for _ in axes))
-    relative: Doubles = np.divide(residuals, scale, out=np.zeros_like(residuals), where=scale > 0)
-    return relative.astype(np.float32)
+    return np.asarray(np.divide(residuals, scale, out=np.zeros_like(residuals), where=scale > 0), np.float32)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from svetlana_jupyter.core.objects import bbox_columns
 from svetlana_jupyter.errors import PatchError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from svetlana_jupyter.core.settings import PatchSettings
+
+    Sides = tuple[float, ...]
+    Margin = float | Sequence[float]
 
 # Maximum pixels per side of an automatic field of view: enough to recognize cells, cheap on a laptop. And of a given
 # field of view whose sampling is left to a preset search.
@@ -32,8 +35,7 @@ MAX_VIEW_SCALE = 8.0  # bounds memory, whatever the largest segmentation error
 AUTOMATIC_SIZE_MESSAGE = "The patch size is still automatic. Call resolve_patch_settings with the objects first."
 
 
-@dataclass(frozen=True)
-class PatchGeometry:
+class PatchGeometry(NamedTuple):
     """Positions of the pixels of a patch, relative to the pixel at its center.
 
     Parameters
@@ -53,23 +55,27 @@ class PatchGeometry:
     window: tuple[int, ...]
     field_of_view: tuple[slice, ...]
 
-    def window_starts(self, centers: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the first pixel of each window, so that its middle is nearest to the center; both (n, ndim)."""
-        return np.floor(centers - (np.array(self.window) - 1) / 2 + 0.5).astype(np.int64)
-
     def coordinates(self, center: Sequence[float] | NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
         """Return the positions of the patch's pixels in the image, for each axis."""
-        middle = self.window_starts(np.array([center], float))[0] + (np.array(self.window) - 1) / 2
+        middle = window_starts(np.asarray(center, float), self.window) + (np.array(self.window) - 1) / 2
         first = middle - (np.array(self.shape) - 1) / 2 * self.sampling_step
         along = zip("zyx"[-len(self.shape) :], first, self.sampling_step, self.shape, strict=True)
         return {axis: start + step * np.arange(count) for axis, start, step, count in along}
+
+
+def window_starts(centers: NDArray[np.float64], windows: ArrayLike) -> NDArray[np.int64]:
+    """Return the first pixels of windows whose middles are nearest to centers.
+
+    All of shape (n, ndim), or (ndim,).
+    """
+    return np.floor(centers - (np.asarray(windows) - 1) / 2 + 0.5).astype(np.int64)
 
 
 def resolve_patch_settings(
     settings: PatchSettings,
     objects: pd.DataFrame,
     classes: pd.Series | None,
-    spacing: tuple[float, ...] | None,
+    spacing: Sides | None,
     min_sampling: int = 1,
 ) -> PatchSettings:
     """Return settings with a concrete size and sampling per axis.
@@ -93,15 +99,14 @@ def resolve_patch_settings(
         return settings
     ndim = 3 if "z0" in objects else 2
     pixel_sizes = units_per_pixel(settings, ndim, spacing)
-    sides = _field_of_view(settings, objects, classes, pixel_sizes)
-    sampling = _sampling(settings, objects, sides, pixel_sizes, min_sampling)
+    longest = _sides(objects, pixel_sizes).max(axis=1)
+    sides = _field_of_view(settings, longest, classes, pixel_sizes)
+    sampling = _sampling(settings, longest, sides, min(pixel_sizes), min_sampling)
     concrete = settings.changed(size=tuple(float(side) for side in sides), sampling=sampling)
     return concrete.changed(rim=_auto_rim(concrete, objects, ndim)) if settings.rim == "auto" else concrete
 
 
-def patch_geometry(
-    settings: PatchSettings, spacing: tuple[float, ...] | None, margin: float | Sequence[float] = 1.0
-) -> PatchGeometry:
+def patch_geometry(settings: PatchSettings, spacing: Sides | None, margin: Margin = 1.0) -> PatchGeometry:
     """Return which pixels of an image make a patch.
 
     Raises
@@ -117,7 +122,7 @@ def patch_geometry(
             "in both."
         )
     pixel_sizes = units_per_pixel(settings, len(settings.size), spacing)
-    steps, shape, window, field_of_view = [], [], [], []
+    axes = []
     margins = [margin] * len(pixel_sizes) if isinstance(margin, int | float) else margin
     for size, sampling, pixel_size, factor in zip(settings.size, settings.sampling, pixel_sizes, margins, strict=True):
         pixels = size / pixel_size
@@ -128,16 +133,11 @@ def patch_geometry(
         else:
             side = 2 * math.ceil((count - 1) / 2 * step + max(1.0, step)) + 1
             seen = min(side, 2 * math.floor(pixels / 2) + 1)
-        steps.append(step)
-        shape.append(count)
-        window.append(side)
-        field_of_view.append(slice((side - seen) // 2, (side + seen) // 2))
-    return PatchGeometry(tuple(steps), tuple(shape), tuple(window), tuple(field_of_view))
+        axes.append((step, count, side, slice((side - seen) // 2, (side + seen) // 2)))
+    return PatchGeometry(*zip(*axes))
 
 
-def view_size_per_object(
-    settings: PatchSettings, objects: pd.DataFrame, spacing: tuple[float, ...] | None
-) -> NDArray[np.float64]:
+def view_size_per_object(settings: PatchSettings, objects: pd.DataFrame, spacing: Sides | None) -> NDArray[np.float64]:
     """Return the field of view of each object, (n, ndim), in the unit of the settings.
 
     Parameters
@@ -155,20 +155,19 @@ def view_size_per_object(
     if settings.view == "fixed":
         return np.broadcast_to(size, (len(objects), len(size)))
     longest = _sides(objects, units_per_pixel(settings, len(size), spacing)).max(axis=1).to_numpy()
-    scale: NDArray[np.float64] = (longest * settings.margin / size.max()).clip(1 / MAX_VIEW_SCALE, MAX_VIEW_SCALE)
-    sizes: NDArray[np.float64] = scale[:, None] * size
-    return sizes
+    scale = (longest * settings.margin / size.max()).clip(1 / MAX_VIEW_SCALE, MAX_VIEW_SCALE)
+    return np.asarray(scale[:, None] * size)
 
 
 def patch_settings_for_object(
-    settings: PatchSettings, objects: pd.DataFrame, label: int, spacing: tuple[float, ...] | None
+    settings: PatchSettings, objects: pd.DataFrame, label: int, spacing: Sides | None
 ) -> PatchSettings:
     """Return the settings with this object's field of view, as `take_patch` and `patch_geometry` need them."""
     (size,) = view_size_per_object(settings, objects.loc[[label]], spacing)
-    return settings.changed(size=tuple(map(float, size)))
+    return settings.changed(size=tuple(size.tolist()))
 
 
-def units_per_pixel(settings: PatchSettings, ndim: int, spacing: tuple[float, ...] | None) -> tuple[float, ...]:
+def units_per_pixel(settings: PatchSettings, ndim: int, spacing: Sides | None) -> Sides:
     """Return the length of a pixel along each axis, in the unit of the settings."""
     if settings.unit == "px":
         return (1.0,) * ndim
@@ -180,24 +179,19 @@ def units_per_pixel(settings: PatchSettings, ndim: int, spacing: tuple[float, ..
     return tuple(spacing)
 
 
-def _field_of_view(
-    settings: PatchSettings, objects: pd.DataFrame, classes: pd.Series | None, pixel_sizes: tuple[float, ...]
-) -> tuple[float, ...]:
+def _field_of_view(settings: PatchSettings, longest: pd.Series, classes: pd.Series | None, pixel_sizes: Sides) -> Sides:
     if settings.size == "auto":
-        return (_auto_size(settings, objects, classes, pixel_sizes),) * len(pixel_sizes)
+        return (_auto_size(settings, longest, classes, pixel_sizes),) * len(pixel_sizes)
     sides = _per_axis(settings.size, len(pixel_sizes), "size")
     if settings.sampling == "auto" and settings.context == "hide":  # further out there is hardly anything to see
-        enough = _auto_size(settings, objects, classes, pixel_sizes)
+        enough = _auto_size(settings, longest, classes, pixel_sizes)
         return tuple(min(side, enough) for side in sides)
     return sides
 
 
-def _auto_size(
-    settings: PatchSettings, objects: pd.DataFrame, classes: pd.Series | None, pixel_sizes: tuple[float, ...]
-) -> float:
-    if objects.empty:
+def _auto_size(settings: PatchSettings, longest: pd.Series, classes: pd.Series | None, pixel_sizes: Sides) -> float:
+    if longest.empty:
         raise PatchError("An automatic patch size needs at least one object, but there is none. Give a size.")
-    longest = _sides(objects, pixel_sizes).max(axis=1)
     class_of = None if classes is None else classes.reindex(longest.index)
     if class_of is not None and class_of.notna().any():
         side = float(longest.groupby(class_of).quantile(0.95).max())
@@ -208,18 +202,13 @@ def _auto_size(
 
 
 def _sampling(
-    settings: PatchSettings,
-    objects: pd.DataFrame,
-    sides: Sequence[float],
-    pixel_sizes: tuple[float, ...],
-    min_sampling: int,
+    settings: PatchSettings, object_sides: pd.Series, sides: Sides, finest_pixel: float, min_sampling: int
 ) -> tuple[int, ...]:
-    ndim, longest, smallest = len(pixel_sizes), max(sides) / min(pixel_sizes), 4
+    ndim, longest, smallest = len(sides), max(sides) / finest_pixel, 4
     if isinstance(settings.sampling, int | tuple):
         return tuple(int(n) for n in _per_axis(settings.sampling, ndim, "sampling"))
     if settings.view == "object":
-        small_side = _sides(objects, pixel_sizes).max(axis=1).quantile(0.05) / min(pixel_sizes)
-        smallest = MIN_SAMPLING_OBJECT_VIEW
+        small_side, smallest = object_sides.quantile(0.05) / finest_pixel, MIN_SAMPLING_OBJECT_VIEW
         longest = max(smallest, float(small_side) * settings.margin / COARSENING_OBJECT_VIEW)
     if settings.size == "auto":
         longest = min(longest, MAX_AUTO_SAMPLING[ndim])
@@ -237,13 +226,13 @@ def _auto_rim(settings: PatchSettings, objects: pd.DataFrame, ndim: int) -> int:
     return int(min(MAX_RIM, _sides(objects, (1.0,) * ndim).min(axis=1).median() // SIDE_PER_RIM_PIXEL))
 
 
-def _sides(objects: pd.DataFrame, pixel_sizes: tuple[float, ...]) -> pd.DataFrame:
+def _sides(objects: pd.DataFrame, pixel_sizes: Sides) -> pd.DataFrame:
     """Return the sides of the bounding boxes, one column per axis."""
-    first, last = ([f"{axis}{end}" for axis in "zyx"[-len(pixel_sizes) :]] for end in "01")
-    return pd.DataFrame((objects[last].to_numpy(float) - objects[first].to_numpy(float)) * pixel_sizes, objects.index)
+    first, last = np.split(objects[bbox_columns(len(pixel_sizes))].to_numpy(float), 2, axis=1)
+    return pd.DataFrame((last - first) * pixel_sizes, objects.index)
 
 
-def _per_axis(value: float | tuple[float, ...], ndim: int, name: str) -> tuple[float, ...]:
+def _per_axis(value: float | Sides, ndim: int, name: str) -> Sides:
     sides = value if isinstance(value, tuple) else (value,) * ndim
     if len(sides) != ndim:
         raise PatchError(f"Setting {name!r} of a {ndim}D image got {sides}. Give one number, or {ndim}.")

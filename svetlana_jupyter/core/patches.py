@@ -6,8 +6,7 @@ If size is not an allowed cue, small and large objects are resampled to look equ
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +35,7 @@ from svetlana_jupyter.core.normalization import (
     unmixing_residual,
 )
 from svetlana_jupyter.core.objects import centroid_columns
-from svetlana_jupyter.core.patch_geometry import PatchGeometry, patch_geometry, view_size_per_object
+from svetlana_jupyter.core.patch_geometry import PatchGeometry, patch_geometry, view_size_per_object, window_starts
 from svetlana_jupyter.errors import PatchError
 
 if TYPE_CHECKING:
@@ -48,8 +47,9 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import PatchSettings
 
+    Margin = float | Sequence[float]
+
 Labels = NDArray[np.int64]
-Scalar = TypeVar("Scalar", np.float32, np.bool_)
 
 MAX_PIECE_BYTES = 4 * 2**20  # small enough for the processor's cache
 # Patch pixels on either side over which outlines are rounded: more than the pixels of small objects do.
@@ -62,7 +62,7 @@ def take_patch(
     mask: DataArray,
     center: Sequence[float] | NDArray[np.float64],
     settings: PatchSettings,
-    label: int | None = None,
+    label: int,
 ) -> Floats:
     """Cut one object-centered patch, padded where it leaves the image.
 
@@ -76,8 +76,8 @@ def take_patch(
     settings : PatchSettings
         Concrete settings (`core.patch_geometry.resolve_patch_settings`); where the view follows the object, with the
         size that `core.patch_geometry.patch_settings_for_object` returns for this object.
-    label : int, optional
-        The object whose mask the last channel shows; by default the one under the center.
+    label : int
+        The object, whose mask the last channel shows.
 
     Returns
     -------
@@ -92,10 +92,8 @@ def take_patch(
     at = np.floor(np.array(center, float) + 0.5).astype(np.int64)
     if len(at) != mask.ndim or (at < 0).any() or (at >= mask.shape).any():
         raise PatchError(f"Patch center {tuple(center)} lies outside the image of shape {mask.shape}.")
-    if label is None:
-        label = int(read_padded(mask, at, at + 1, "zeros").item())
     geometry = patch_geometry(settings, spacing_of(image))
-    start = geometry.window_starts(np.array([center], float))[0]
+    start = window_starts(np.asarray(center, float), geometry.window)
     masks = read_padded(mask, start, start + geometry.window, "zeros")[None] == label
     pixels = to_finite_float32(read_padded(image, start, start + geometry.window, settings.padding))[None]
     statistics = statistics_for_normalization(image, settings)
@@ -103,7 +101,7 @@ def take_patch(
 
 
 def cut_patches(
-    pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings, margin: float | Sequence[float] = 1.0
+    pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings, margin: Margin = 1.0
 ) -> Iterator[tuple[Labels, Floats]]:
     """Cut the patches of many objects block by block, reading each block once.
 
@@ -128,9 +126,7 @@ def cut_patches(
 
 
 def cut_patches_for_each(
-    pair: ImagePair,
-    objects: pd.DataFrame,
-    settings_and_margins: Sequence[tuple[PatchSettings, float | Sequence[float]]],
+    pair: ImagePair, objects: pd.DataFrame, settings_and_margins: Sequence[tuple[PatchSettings, Margin]]
 ) -> Iterator[tuple[Labels, list[Floats]]]:
     """Cut the patches of many objects with several settings, reading each block once.
 
@@ -147,15 +143,14 @@ def cut_patches_for_each(
     patches : list of float32 arrays
         One array per settings.
     """
-    centers = objects[centroid_columns(pair.ndim)].to_numpy(float)
     labels = objects.index.to_numpy(np.int64)
-    cutters = [_PatchCutter.create(pair, objects, centers, *given) for given in settings_and_margins]
+    cutters = [_PatchCutter(pair, objects, *given) for given in settings_and_margins]
     starts = np.min([cutter.starts for cutter in cutters], axis=0)
     ends = np.max([cutter.starts + cutter.windows for cutter in cutters], axis=0)
     largest = max(int(cutter.windows.prod(axis=1).max(initial=1)) for cutter in cutters)
     piece = max(1, MAX_PIECE_BYTES // (4 * pair.image.shape[0] * largest))
     paddings = {cutter.settings.padding for cutter in cutters}  # pixels differ with the padding
-    for members in group_by_block(centers, processing_block_shape(pair.image, pair.mask)):
+    for members in group_by_block(cutters[0].centers, processing_block_shape(pair.image, pair.mask)):
         low, high = starts[members].min(axis=0), ends[members].max(axis=0)
         pixels = {padding: read_padded(pair.image, low, high, padding) for padding in paddings}
         mask = read_padded(pair.mask, low, high, "zeros")
@@ -165,10 +160,9 @@ def cut_patches_for_each(
 
 def patch_regions(pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings) -> list[ArrayRegion]:
     """Return the regions of an image, one per block, that `cut_patches` reads for these objects."""
-    centers = objects[centroid_columns(pair.ndim)].to_numpy(float)
-    cutter = _PatchCutter.create(pair, objects, centers, settings, 1.0, statistics=False)
+    cutter = _PatchCutter(pair, objects, settings.changed(normalize="none"))  # so that no statistics are computed
     ends, shape, regions = cutter.starts + cutter.windows, np.array(pair.mask.shape), []
-    for members in group_by_block(centers, processing_block_shape(pair.image, pair.mask)):
+    for members in group_by_block(cutter.centers, processing_block_shape(pair.image, pair.mask)):
         start, stop = cutter.starts[members].min(axis=0), ends[members].max(axis=0)
         low, high = readable_range(start, stop, shape, settings.padding)
         regions.append(ArrayRegion(tuple(low.tolist()), tuple(high.tolist())))
@@ -189,44 +183,28 @@ def statistics_for_normalization(image: DataArray, settings: PatchSettings) -> I
     return compute_image_statistics(image) if needs_extremes or needs_percentiles else None
 
 
-@dataclass(frozen=True)
 class _PatchCutter:
-    """Settings applied to all objects: the distinct geometries, and the position of each object's geometry."""
+    """Settings applied to all objects, with the geometry of each object's patch.
 
-    settings: PatchSettings
-    statistics: ImageStatistics | None
-    geometries: list[PatchGeometry]
-    geometry_of: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    windows: NDArray[np.int64]
+    Where the view follows the objects, objects of the same size share one of several geometries.
+    """
 
-    @classmethod
-    def create(
-        cls,
-        pair: ImagePair,
-        objects: pd.DataFrame,
-        centers: NDArray[np.float64],
-        settings: PatchSettings,
-        margin: float | Sequence[float],
-        statistics: bool = True,
-    ) -> _PatchCutter:
-        sizes, geometry_of = np.unique(
-            view_size_per_object(settings, objects, pair.spacing), axis=0, return_inverse=True
-        )
-        geometries = [
-            patch_geometry(settings.changed(size=tuple(map(float, size))), pair.spacing, margin) for size in sizes
+    def __init__(self, pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings, margin: Margin = 1.0) -> None:
+        views = view_size_per_object(settings, objects, pair.spacing)
+        sizes, self.geometry_of = np.unique(views, axis=0, return_inverse=True)
+        self.geometries = [
+            patch_geometry(settings.changed(size=tuple(size)), pair.spacing, margin) for size in sizes.tolist()
         ]
         if len(settings.sampling) != pair.ndim:  # type: ignore[arg-type]  # patch_geometry has made sure
             raise PatchError(
-                f"The patch settings are for {len(geometries[0].shape)}D objects, but {pair.name!r} is {pair.ndim}D. "
+                f"The patch settings are for {sizes.shape[1]}D objects, but {pair.name!r} is {pair.ndim}D. "
                 'Give a size that fits, or size="auto".'
             )
-        windows = np.array([geometry.window for geometry in geometries], np.int64).reshape(-1, pair.ndim)[geometry_of]
-        starts = np.empty_like(windows)
-        for position, geometry in enumerate(geometries):
-            starts[geometry_of == position] = geometry.window_starts(centers[geometry_of == position])
-        image_statistics = statistics_for_normalization(pair.image, settings) if statistics else None
-        return cls(settings, image_statistics, geometries, geometry_of, starts, windows)
+        self.settings, self.statistics = settings, statistics_for_normalization(pair.image, settings)
+        self.centers = objects[centroid_columns(pair.ndim)].to_numpy(float)
+        windows = np.array([geometry.window for geometry in self.geometries], np.int64)
+        self.windows = windows.reshape(-1, pair.ndim)[self.geometry_of]
+        self.starts = window_starts(self.centers, self.windows)
 
     def cut(self, some: Labels, labels: Labels, pixels: NDArray[Any], mask: NDArray[Any], low: Labels) -> Floats:
         """Return the patches of the objects at the positions ``some`` from a block that begins at ``low``."""
@@ -247,8 +225,7 @@ def _copy_windows(block: NDArray[Any], window: tuple[int, ...], starts: tuple[ND
     """Copy windows out of the last axes of a block, to shape (..., n, *window)."""
     views = np.lib.stride_tricks.sliding_window_view(block, window, axis=tuple(range(-len(window), 0)))
     index: tuple[Any, ...] = (..., *starts, *(slice(None) for _ in window))
-    copies: NDArray[Any] = views[index]
-    return copies
+    return np.asarray(views[index])
 
 
 def _finish_patches(
@@ -347,15 +324,11 @@ def resample(
     return pixels
 
 
-def resample_nearest(values: NDArray[Scalar], steps: Sequence[float], shape: Sequence[int]) -> NDArray[Scalar]:
+def resample_nearest(values: NDArray[Any], steps: Sequence[float], shape: Sequence[int]) -> NDArray[Any]:
     """Resample the last axes by taking the nearest pixel."""
-    positions: list[Labels] = []
-    for step, count, side in zip(steps, shape, values.shape[values.ndim - len(shape) :], strict=True):
-        at = (np.arange(count) - (count - 1) / 2) * step + (side - 1) / 2
-        positions.append(np.floor(at + 0.5).astype(np.int64))
-    index: tuple[Any, ...] = (..., *np.ix_(*positions))
-    taken: NDArray[Scalar] = values[index]
-    return taken
+    axes = zip(steps, shape, values.shape[values.ndim - len(shape) :], strict=True)
+    at = ((np.arange(count) - (count - 1) / 2) * step + (side - 1) / 2 for step, count, side in axes)
+    return np.asarray(values[(..., *np.ix_(*(np.floor(place + 0.5).astype(np.int64) for place in at)))])
 
 
 def normalize_object_size(pixels: Floats, masks: Bools, geometry: PatchGeometry) -> tuple[Floats, Bools]:
@@ -387,8 +360,7 @@ def normalize_object_size(pixels: Floats, masks: Bools, geometry: PatchGeometry)
     rounded = resample(masks.astype(np.float32), steps, shape, smoothing=OUTLINE_SMOOTHING)
     threshold = _fill_threshold(rounded, masks, MIN_KEPT_VOLUME / math.prod(steps))
     fills: Bools = rounded >= np.minimum(0.5, threshold)
-    pixels, blurred_masks = (resample_nearest(values, steps, shape) for values in (pixels, blurred_masks))
-    masks = resample_nearest(masks, steps, shape)
+    pixels, masks, blurred_masks = (resample_nearest(array, steps, shape) for array in (pixels, masks, blurred_masks))
     own_light = unmixing_residual(pixels, masks, blurred_masks, coefficients)
     own_light += level.reshape(*level.shape, *(1 for _ in steps))
     return np.where((masks | fills)[:, None], own_light, pixels).astype(np.float32), fills
@@ -399,5 +371,4 @@ def _fill_threshold(rounded: Floats, masks: Bools, fraction: float) -> Floats:
     ranked = np.sort(rounded.reshape(len(rounded), -1), axis=1)
     count = np.rint(fraction * np.count_nonzero(masks, axis=tuple(range(1, masks.ndim)))).astype(np.int64)
     threshold = ranked[np.arange(len(rounded)), -count.clip(1, ranked.shape[1])]
-    result: Floats = np.maximum(threshold, np.float32(1e-6)).reshape(-1, *(1 for _ in rounded.shape[1:]))
-    return result
+    return np.asarray(np.maximum(threshold, np.float32(1e-6)).reshape(-1, *(1 for _ in rounded.shape[1:])))

@@ -1,14 +1,13 @@
 """Conversion between polygons and label images, exact along the edges of pixels.
 
-`rasterize` draws polygons into a mask, tile by tile; `iter_object_outlines` traces the objects of a mask. Pixel (0, 0)
-reaches from corner (0, 0) to corner (1, 1).
+`PolygonMask` draws polygons into a mask; `iter_object_outlines` traces the objects of a mask. Pixel (0, 0) reaches from
+corner (0, 0) to corner (1, 1).
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +28,8 @@ TILE_SIDE = 2048  # rows and columns of a mask that are drawn at a time
 
 Bbox = tuple[int, int, int, int]
 Labels = NDArray[np.unsignedinteger]
-PixelRing = NDArray[np.int64]
-Polygon = list[PixelRing]
+Integers = NDArray[np.int64]
+Polygon = list[Integers]
 
 
 def fill_polygons(polygons: Sequence[Sequence[Ring]], bbox: Bbox) -> NDArray[np.bool_]:
@@ -77,138 +76,99 @@ def fill_polygons(polygons: Sequence[Sequence[Ring]], bbox: Bbox) -> NDArray[np.
     return inside
 
 
-@dataclass
-class RasterizationReport:
-    """Labels of the polygons that were drawn, and their overlap.
+class PolygonMask:
+    """Mask of polygons, drawn when a part is read.
 
-    Attributes
-    ----------
-    overlapping_labels : set of int
-        Objects that share pixels with another.
-    overlap_pixels : int
-        Number of shared pixels.
-    drawn_labels : set of int
-        Objects that have pixels in the mask.
-    """
-
-    overlapping_labels: set[int] = field(default_factory=set)
-    overlap_pixels: int = 0
-    drawn_labels: set[int] = field(default_factory=set)
-
-    def missing(self, shapes: Sequence[PolygonObject]) -> list[int]:
-        """Return objects without a pixel: outside the image, between pixel centers, or covered by others."""
-        return sorted({shape.label for shape in shapes} - self.drawn_labels)
-
-
-def rasterize(
-    shapes: Sequence[PolygonObject],
-    shape: Sequence[int],
-    dtype: np.dtype[np.unsignedinteger],
-    report: RasterizationReport,
-) -> Iterator[tuple[tuple[slice, ...], Labels]]:
-    """Draw polygons into a mask, tile by tile; where they overlap, the smaller one is on top.
-
-    Parameters
-    ----------
-    shapes : sequence of PolygonObject
-    shape : sequence of int
-        Shape of the mask, ``([z,] y, x)``.
-    dtype : dtype
-        Large enough for all labels.
-    report : RasterizationReport
-        Filled during drawing.
-
-    Yields
-    ------
-    part, pixels
-        Position in the mask, and its labels; tiles without an object are skipped.
-    """
-    drawing = _Drawing(shapes)
-    planes = [plane for plane in np.unique(drawing.planes).tolist() if 0 <= plane < shape[0]]
-    for plane in planes if len(shape) == 3 else [None]:
-        for top, left in itertools.product(range(0, shape[-2], TILE_SIDE), range(0, shape[-1], TILE_SIDE)):
-            tile = (top, left, min(top + TILE_SIDE, shape[-2]), min(left + TILE_SIDE, shape[-1]))
-            if here := drawing.select(tile, plane):
-                pixels = _draw_tile(here, tile, dtype, report)
-                part = (slice(tile[0], tile[2]), slice(tile[1], tile[3]))
-                yield (part, pixels) if plane is None else ((slice(plane, plane + 1), *part), pixels[None])
-    report.overlapping_labels.discard(0)
-
-
-class LazyPolygonMask:
-    """Mask of polygons that are drawn when a part is read; a `core.io.sources.ArraySource`.
+    Where polygons overlap, the smaller one is on top. It is a `core.io.sources.ArraySource`.
 
     Parameters
     ----------
     shapes : sequence of PolygonObject
     shape : tuple of int
         ``([z,] y, x)``.
+
+    Attributes
+    ----------
+    dtype : dtype
+        The smallest for the labels, at least 16 bits.
+    drawn_labels : set of int
+        Objects that have pixels in the parts that were drawn.
+    overlapping_labels : set of int
+        Objects that share pixels with another in these parts.
+    overlap_pixels : int
+        Number of shared pixels.
     """
 
     def __init__(self, shapes: Sequence[PolygonObject], shape: tuple[int, ...]) -> None:
         self.shape = shape
-        self.dtype = smallest_label_dtype(shapes)
-        self._drawing = _Drawing(shapes)
+        self.labels = {polygon.label for polygon in shapes}
+        self.dtype: np.dtype[np.unsignedinteger] = np.promote_types(np.uint16, np.min_scalar_type(max(self.labels)))
+        self.drawn_labels: set[int] = set()
+        self.overlapping_labels: set[int] = set()
+        self.overlap_pixels = 0
+        areas = [sum(map(_area, polygon.polygons)) for polygon in shapes]
+        order = np.argsort(areas, kind="stable")[::-1]  # the largest is drawn first
+        self._shapes = [shapes[position] for position in order if shapes[position].polygons]
+        self._bboxes = np.array([polygon.bbox for polygon in self._shapes], np.int64).reshape(-1, 4)
+        self._planes = np.array([polygon.plane for polygon in self._shapes], np.int64)
+
+    @property
+    def missing_labels(self) -> list[int]:
+        """Objects without a drawn pixel: outside, between pixel centers, or covered."""
+        return sorted(self.labels - self.drawn_labels)
+
+    def draw_tiles(self) -> Iterator[tuple[tuple[slice, ...], Labels]]:
+        """Draw the whole mask, tile by tile.
+
+        Yields
+        ------
+        part, pixels
+            Position in the mask, and its labels; tiles without an object are skipped.
+        """
+        planes = [plane for plane in np.unique(self._planes).tolist() if 0 <= plane < self.shape[0]]
+        corners = (range(0, side, TILE_SIDE) for side in self.shape[-2:])
+        for plane, top, left in itertools.product(planes if len(self.shape) == 3 else [None], *corners):
+            tile = (top, left, min(top + TILE_SIDE, self.shape[-2]), min(left + TILE_SIDE, self.shape[-1]))
+            if here := self._select(tile, plane):
+                pixels = self._draw(here, tile)
+                part = (slice(tile[0], tile[2]), slice(tile[1], tile[3]))
+                yield (part, pixels) if plane is None else ((slice(plane, plane + 1), *part), pixels[None])
 
     def __getitem__(self, part: Any) -> Labels:
         ranges = [
             range(side)[index if isinstance(index, slice) else slice(index, index + 1 or None)]
             for index, side in zip(part, self.shape)
         ]
-        pixels = self._draw([(min(indices, default=0), max(indices, default=-1) + 1) for indices in ranges])
-        if any(indices.step != 1 for indices in ranges):
-            pixels = pixels[np.ix_(*(np.asarray(indices) - min(indices) for indices in ranges))]
-        return pixels[tuple(slice(None) if isinstance(index, slice) else 0 for index in part)]
+        *depth, rows, columns = [(min(indices, default=0), max(indices, default=-1) + 1) for indices in ranges]
+        bbox = (rows[0], columns[0], rows[1], columns[1])
+        drawn = [self._draw(self._select(bbox, plane), bbox) for plane in (range(*depth[0]) if depth else [None])]
+        pixels = np.stack(drawn) if depth else drawn[0]
+        steps = (slice(None, None, indices.step) for indices in ranges)
+        return pixels[tuple(step if isinstance(index, slice) else 0 for index, step in zip(part, steps))]
 
-    def _draw(self, spans: list[tuple[int, int]]) -> Labels:
-        *depth, rows, columns = spans
-        bbox, report = (rows[0], columns[0], rows[1], columns[1]), RasterizationReport()
-        planes = range(*depth[0]) if depth else [None]
-        drawn = [_draw_tile(self._drawing.select(bbox, plane), bbox, self.dtype, report) for plane in planes]
-        return np.stack(drawn) if depth else drawn[0]
-
-
-def smallest_label_dtype(shapes: Sequence[PolygonObject]) -> np.dtype[np.unsignedinteger]:
-    """Return the smallest dtype for the labels, at least 16 bits."""
-    return np.promote_types(np.uint16, np.min_scalar_type(max(shape.label for shape in shapes)))
-
-
-class _Drawing:
-    """Polygons in drawing order, the largest first, with their bounding boxes and planes."""
-
-    def __init__(self, shapes: Sequence[PolygonObject]) -> None:
-        areas = [sum(map(_area, shape.polygons)) for shape in shapes]
-        order = np.argsort(areas, kind="stable")[::-1]
-        self.shapes = [shapes[position] for position in order if shapes[position].polygons]
-        self.bboxes = np.array([shape.bbox for shape in self.shapes], np.int64).reshape(-1, 4)
-        self.planes = np.array([shape.plane for shape in self.shapes], np.int64)
-
-    def select(self, bbox: Bbox, plane: int | None) -> list[PolygonObject]:
+    def _select(self, bbox: Bbox, plane: int | None) -> list[PolygonObject]:
         """Return the polygons that meet a bounding box, of one plane or of all."""
-        meets = (self.bboxes[:, :2] < bbox[2:]).all(axis=1) & (self.bboxes[:, 2:] > bbox[:2]).all(axis=1)
+        meets = (self._bboxes[:, :2] < bbox[2:]).all(axis=1) & (self._bboxes[:, 2:] > bbox[:2]).all(axis=1)
         if plane is not None:
-            meets &= self.planes == plane
-        return [self.shapes[position] for position in np.flatnonzero(meets)]
+            meets &= self._planes == plane
+        return [self._shapes[position] for position in np.flatnonzero(meets)]
 
-
-def _draw_tile(
-    shapes: Sequence[PolygonObject], tile: Bbox, dtype: np.dtype[np.unsignedinteger], report: RasterizationReport
-) -> Labels:
-    top, left, bottom, right = tile
-    pixels = np.zeros((bottom - top, right - left), dtype)
-    for shape in shapes:
-        y0, x0, y1, x1 = shape.bbox
-        bbox = (max(y0, top), max(x0, left), min(y1, bottom), min(x1, right))
-        inside = fill_polygons(shape.polygons, bbox)
-        window = pixels[bbox[0] - top : bbox[2] - top, bbox[1] - left : bbox[3] - left]
-        covered = window[inside]
-        shared = (covered != 0) & (covered != shape.label)
-        if shared.any():
-            report.overlap_pixels += int(shared.sum())
-            report.overlapping_labels |= {shape.label, *np.unique(covered[shared]).tolist()}
-        window[inside] = shape.label
-    report.drawn_labels |= set(np.unique(pixels).tolist()) - {0}
-    return pixels
+    def _draw(self, shapes: Sequence[PolygonObject], tile: Bbox) -> Labels:
+        top, left, bottom, right = tile
+        pixels = np.zeros((bottom - top, right - left), self.dtype)
+        for shape in shapes:
+            y0, x0, y1, x1 = shape.bbox
+            bbox = (max(y0, top), max(x0, left), min(y1, bottom), min(x1, right))
+            inside = fill_polygons(shape.polygons, bbox)
+            window = pixels[bbox[0] - top : bbox[2] - top, bbox[1] - left : bbox[3] - left]
+            covered = window[inside]
+            shared = (covered != 0) & (covered != shape.label)
+            if shared.any():
+                self.overlap_pixels += int(shared.sum())
+                self.overlapping_labels |= {shape.label, *np.unique(covered[shared]).tolist()}
+            window[inside] = shape.label
+        self.drawn_labels |= set(np.unique(pixels).tolist()) - {0}
+        return pixels
 
 
 def _area(rings: Sequence[Ring]) -> float:
@@ -220,8 +180,7 @@ def _area(rings: Sequence[Ring]) -> float:
     return areas[0] - sum(areas[1:])
 
 
-@dataclass(frozen=True, eq=False)
-class Outline:
+class Outline(NamedTuple):
     """Outline of an object in one plane.
 
     Attributes
@@ -269,9 +228,7 @@ def iter_object_outlines(mask: DataArray, objects: pd.DataFrame) -> Iterator[Out
                     yield Outline(int(labels[position]), plane, outline_polygons(inside, first[position][-2:]))
 
 
-def _group_objects(
-    mask: DataArray, centers: NDArray[np.float64], first: PixelRing, last: PixelRing
-) -> list[NDArray[np.int64]]:
+def _group_objects(mask: DataArray, centers: NDArray[np.float64], first: Integers, last: Integers) -> list[Integers]:
     """Return the positions of objects to read together; objects wider than a block are read alone."""
     block_shape = processing_block_shape(mask, mask)
     is_wide = ((last - first) > block_shape).any(axis=1)
@@ -281,7 +238,7 @@ def _group_objects(
     return sorted(groups, key=lambda some: tuple(centers[some[0]] // block_shape))
 
 
-def outline_polygons(mask: NDArray[np.bool_], start: PixelRing | tuple[int, int] = (0, 0)) -> list[Polygon]:
+def outline_polygons(mask: NDArray[np.bool_], start: Integers | tuple[int, int] = (0, 0)) -> list[Polygon]:
     """Return the polygons that enclose the pixels of a mask.
 
     Parameters
@@ -311,7 +268,7 @@ def outline_polygons(mask: NDArray[np.bool_], start: PixelRing | tuple[int, int]
     return found
 
 
-def _trace_rings(mask: NDArray[np.bool_]) -> list[PixelRing]:
+def _trace_rings(mask: NDArray[np.bool_]) -> list[Integers]:
     """Return the closed rings of corners around edge-connected pixels, the outer one first.
 
     Horizontal and vertical sides alternate along a ring. Along any line of the grid, the corners in their order are the

@@ -59,23 +59,25 @@ class AlbumentationsPipeline:
         seed = int(torch.randint(2**62, (), generator=generator))
         # One state for all transforms: seeded one by one they would draw the same, and flip along both axes or none.
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        masks = [None if mask is None else mask[:, 0].cpu().numpy() for mask in self._layout.content_masks(patches)]
+        visible = {
+            target: mask[:, 0].cpu().numpy().astype(np.uint8)
+            for target, mask in zip(CONTENT_TARGETS, self._layout.content_masks(patches))
+            if mask is not None
+        }
         augmented = [
-            self._augment(patch, [None if mask is None else mask[number] for mask in masks])
+            self._augment(patch, {target: masks[number] for target, masks in visible.items()})
             for number, patch in enumerate(patches.cpu().numpy())
         ]
         return torch.from_numpy(np.stack(augmented)).to(patches.device)
 
-    def _augment(
-        self, patch: NDArray[np.float32], content_masks: list[NDArray[np.bool_] | None]
-    ) -> NDArray[np.float32]:
+    def _augment(self, patch: NDArray[np.float32], visible: dict[str, NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Augment a patch (C, ...); pixels without content stay zero."""
         layout, image = self._layout, patch[: self._layout.image]
         axes = tuple(range(1, image.ndim))
         least, most = image.min(axes, keepdims=True), image.max(axes, keepdims=True)
         span = np.where(most > least, most - least, np.float32(1))
         stretched = np.moveaxis((image - least) / span, 0, -1)
-        given = self._targets(stretched, patch[layout.image :].astype(np.uint8), content_masks)
+        given = self._targets(stretched, patch[layout.image :].astype(np.uint8)) | visible
         names = [name for name in ("image", "volume", "again") if name in given]
         try:
             result = self._compose(**{name: np.ascontiguousarray(array) for name, array in given.items()})
@@ -97,9 +99,7 @@ class AlbumentationsPipeline:
         masks = [result[name][None] > 0 for name in ("mask", "mask3d") if name in given]
         return np.concatenate([*seen, *masks], dtype=np.float32)
 
-    def _targets(
-        self, stretched: NDArray[np.float32], masks: NDArray[np.uint8], content_masks: list[NDArray[np.bool_] | None]
-    ) -> dict[str, NDArray[Any]]:
+    def _targets(self, stretched: NDArray[np.float32], masks: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         """Return the inputs of the pipeline by the names of its targets."""
         volume = stretched.ndim == 4
         copies = np.split(stretched, self._layout.copies, axis=-1)
@@ -108,9 +108,6 @@ class AlbumentationsPipeline:
             targets["images"] = copies[0][:1]  # some transforms read shape and range here, even of volumes
         if self._layout.has_mask:
             targets["mask3d" if volume else "mask"] = masks[0]
-        targets |= {
-            target: seen.astype(np.uint8) for target, seen in zip(CONTENT_TARGETS, content_masks) if seen is not None
-        }
         return targets
 
 
@@ -121,9 +118,6 @@ def _describe_shape(shape: tuple[int, ...]) -> str:
     '8 × 6 pixels with 2 channels'
     """
     return f"{' × '.join(map(str, shape[:-1]))} pixels with {shape[-1]} channel{'s' * (shape[-1] > 1)}"
-
-
-N_TRIALS = 8  # and as many more for every transform, as some are chosen among others
 
 
 def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> AlbumentationsPipeline | None:
@@ -146,16 +140,16 @@ def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> Albume
     description = settings.augmentation.pipeline
     if description is None:
         return None
-    patches, sampling = settings.patches, settings.patches.sampling
-    copies = 2 if patches.has_doubled_channels else 1
-    layout = PatchLayout.from_settings(patches, copies * colors + patches.mask_channel)
-    hint = ""
+    patches, sampling, hint = settings.patches, settings.patches.sampling, ""
+    layout = PatchLayout.from_settings(patches, (1 + patches.has_doubled_channels) * colors + patches.mask_channel)
     if not isinstance(sampling, int | tuple):
         sampling = DEFAULT_SAMPLING
         hint = f" If it depends on the shape, give patches a sampling: {DEFAULT_SAMPLING} is a guess."
     shape = sampling if isinstance(sampling, tuple) else (sampling,) * ndim
-    problem = _named_problem(description["transform"], layout, shape)
+    problem = _problem(description["transform"], layout, shape)
     if problem:
+        single = ((_name(each), _problem(each, layout, shape)) for each in _leaves(description["transform"]))
+        problem = next((f"{name} {reason}" for name, reason in single if reason), f"it {problem}")
         raise SettingsError(
             f"{SETTING_NAME} must work on the patches and keep their shape, but {problem}. "
             f"Remove that transform, or add one that restores the shape.{hint}"
@@ -164,7 +158,9 @@ def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> Albume
 
 
 def build_compose(transform: Mapping[str, Any], ndim: int) -> Any:
-    """Return an `albumentations.Compose` of a serialized transform, with the targets of this package.
+    """Return an `albumentations.Compose` of a serialized transform.
+
+    It has the targets of this package.
 
     Raises
     ------
@@ -178,10 +174,8 @@ def build_compose(transform: Mapping[str, Any], ndim: int) -> Any:
     if not isinstance(share, int | float) or not 0 <= share <= 1:
         raise SettingsError(f"{SETTING_NAME}: p of Compose must be from 0 to 1, got {share!r}.")
     compose = albumentations.Compose([_build_transform(inner) for inner in whole.get("transforms", [])], p=share)
-    volume = ndim == 3
-    compose.add_targets(
-        {"again": "volume" if volume else "image"} | dict.fromkeys(CONTENT_TARGETS, "mask3d" if volume else "mask")
-    )
+    image, mask = ("volume", "mask3d") if ndim == 3 else ("image", "mask")
+    compose.add_targets({"again": image} | dict.fromkeys(CONTENT_TARGETS, mask))
     return compose
 
 
@@ -223,17 +217,8 @@ def _build_transform(transform: Mapping[str, Any]) -> Any:
     return made
 
 
-def _named_problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int, ...]) -> str:
-    """Describe the problem of a pipeline, with the transform that causes it if that is known."""
-    problem = _problem(transform, layout, shape)
-    if not problem:
-        return ""
-    single = ((_name(each), _problem(each, layout, shape)) for each in _leaves(transform))
-    return next((f"{name} {reason}" for name, reason in single if reason), f"it {problem}")
-
-
 def _problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int, ...]) -> str:
-    """Apply all transforms of a pipeline to patches and describe the problem, "" if there is none."""
+    """Try all transforms of a pipeline on patches; return the problem, "" if none."""
     generator = torch.Generator().manual_seed(0)
     patches = torch.rand(1, layout.image + layout.has_mask, *shape, generator=generator)
     if layout.has_mask:
@@ -242,7 +227,7 @@ def _problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int
         patches[:, -1] = middle
     pipeline = AlbumentationsPipeline(build_compose(_always_applied(transform), len(shape)), layout)
     try:
-        for _ in range(N_TRIALS + N_TRIALS * len(list(_leaves(transform)))):
+        for _ in range(N_TRIALS * (1 + len(list(_leaves(transform))))):
             pipeline(patches, generator)
     except SettingsError as error:
         return str(error).removeprefix(f"{SETTING_NAME} ")
@@ -251,9 +236,7 @@ def _problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int
 
 def _always_applied(transform: Mapping[str, Any]) -> dict[str, Any]:
     """Return a transform with probability 1, and all transforms inside it."""
-    inner = (
-        {"transforms": [_always_applied(each) for each in transform["transforms"]]} if "transforms" in transform else {}
-    )
+    inner = {"transforms": [*map(_always_applied, transform["transforms"])]} if "transforms" in transform else {}
     return {**transform, "p": 1.0, **inner}
 
 

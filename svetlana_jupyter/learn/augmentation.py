@@ -1,4 +1,4 @@
-"""Augmentation of training patches: geometry, intensity and the user's own pipeline.
+"""Augmentation of training patches: geometry, intensity and the user's pipeline.
 
 A batch is augmented at a time, with all random numbers from one generator.
 """
@@ -6,7 +6,8 @@ A batch is augmented at a time, with all random numbers from one generator.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -26,13 +27,15 @@ from svetlana_jupyter.learn.spatial import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import pandas as pd
     from numpy.typing import NDArray
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
+
+Pixels = TypeVar("Pixels", Tensor, "NDArray[np.float32]")
 
 
 def augment_intensity(
@@ -66,15 +69,19 @@ def augment_intensity(
     image = patches[:, : layout.image].view(len(patches), *by_copy, *patches.shape[2:])
 
     def draw() -> Tensor:
-        """Return random numbers in [-1, 1), one per channel and patch, the same for all copies."""
+        """Return random numbers in [-1, 1), one per channel and patch."""
         uniform = torch.rand(len(patches), 1, layout.colors, *ones, generator=generator)
         return (2 * uniform - 1).to(patches.device)
 
+    def change_copies(change: Callable[[Tensor, Tensor | None], Tensor]) -> Tensor:
+        copies = zip(image.unbind(1), content_masks, strict=True)
+        return torch.stack([change(copy, seen) for copy, seen in copies], dim=1)
+
     if augmentation.blur:
         sigma = augmentation.blur * torch.rand(len(patches), generator=generator).to(patches.device)
-        image = _blur(image, sigma, content_masks)
+        image = change_copies(partial(_blur, sigma))
     if augmentation.gamma:
-        image = _apply_gamma(image, (1 + augmentation.gamma) ** draw(), content_masks)
+        image = change_copies(partial(_apply_gamma, (1 + augmentation.gamma) ** draw()[:, 0]))
     if augmentation.color and layout.colors > 1:
         image = image + deviation * _mix_colors((image - mean) / deviation, augmentation.color, generator)
     if augmentation.brightness:
@@ -85,17 +92,14 @@ def augment_intensity(
     return layout.join_channels(image.flatten(1, 2), content_masks, patches[:, layout.image :])
 
 
-def _blur(image: Tensor, sigma: Tensor, content_masks: tuple[Tensor | None, ...]) -> Tensor:
-    """Blur each patch by a Gaussian of its own width in pixels, using visible pixels only."""
-    copies = []
-    for copy, seen in zip(image.unbind(1), content_masks, strict=True):
-        smooth = _smooth(copy, sigma)
-        copies.append(smooth if seen is None else smooth / _smooth(seen.to(copy.dtype), sigma).clamp(min=1e-6))
-    return torch.stack(copies, dim=1)
+def _blur(sigma: Tensor, copy: Tensor, seen: Tensor | None) -> Tensor:
+    """Blur visible pixels by a Gaussian of a given width in pixels per patch."""
+    smooth = _smooth(copy, sigma)
+    return smooth if seen is None else smooth / _smooth(seen.to(copy.dtype), sigma).clamp(min=1e-6)
 
 
 def _smooth(image: Tensor, sigma: Tensor) -> Tensor:
-    """Blur (n, C, [z,] y, x) axis by axis; the weights sum to one, also at the border."""
+    """Blur (n, C, [z,] y, x) axis by axis; weights sum to one, also at the border."""
     for axis in range(2, image.ndim):
         positions = torch.arange(image.shape[axis], device=image.device)
         distances = (positions - positions[:, None]) / sigma.clamp(min=1e-3)[:, None, None]
@@ -106,22 +110,18 @@ def _smooth(image: Tensor, sigma: Tensor) -> Tensor:
     return image
 
 
-def _apply_gamma(image: Tensor, exponents: Tensor, content_masks: tuple[Tensor | None, ...]) -> Tensor:
-    """Apply a gamma curve between the visible minimum and maximum of each channel and patch."""
-    copies = []
-    for copy, seen in zip(image.unbind(1), content_masks, strict=True):
-        axes = tuple(range(2, copy.ndim))
-        low, high = (copy if seen is None else torch.where(seen, copy, far) for far in (math.inf, -math.inf))
-        least, most = low.amin(axes, keepdim=True), high.amax(axes, keepdim=True)
-        varies = most > least
-        least, span = torch.where(varies, least, 0.0), torch.where(varies, most - least, 1.0)
-        bent = least + span * ((copy - least) / span).clamp(0, 1) ** exponents[:, 0]
-        copies.append(torch.where(varies, bent, copy))
-    return torch.stack(copies, dim=1)
+def _apply_gamma(exponents: Tensor, copy: Tensor, seen: Tensor | None) -> Tensor:
+    """Apply a gamma curve between the extremes of each channel and patch."""
+    axes = tuple(range(2, copy.ndim))
+    low, high = (copy if seen is None else torch.where(seen, copy, far) for far in (math.inf, -math.inf))
+    least, most = low.amin(axes, keepdim=True), high.amax(axes, keepdim=True)
+    varies = most > least
+    least, span = torch.where(varies, least, 0.0), torch.where(varies, most - least, 1.0)
+    return torch.where(varies, least + span * ((copy - least) / span).clamp(0, 1) ** exponents, copy)
 
 
 def _mix_colors(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Return the contribution of the other channels to each channel, up to ``amount`` of each.
+    """Return what the other channels add to each channel, up to ``amount`` of each.
 
     To first order, a random color matrix near the identity is the effect of stain strengths on RGB (stains mix
     linearly in optical density: Ruifrok & Johnston 2001) and of cross-talk on fluorescence. Color augmentation makes
@@ -143,7 +143,7 @@ def _normal_noise(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class Augmenter:
-    """Augmentation of batches of patches by geometry, intensity and the user's own pipeline.
+    """Augmentation of batches by geometry, intensity and the user's own pipeline.
 
     Parameters
     ----------
@@ -159,12 +159,10 @@ class Augmenter:
     """
 
     def __init__(self, settings: TrainingSettings, mean: Tensor, deviation: Tensor) -> None:
-        sampling = settings.patches.sampling
-        assert isinstance(sampling, tuple)
-        self.augmentation, self.patches, self.shape = settings.augmentation, settings.patches, sampling
+        self.augmentation, self.patches, self.shape = settings.augmentation, settings.patches, settings.patches.shape
         self.layout = PatchLayout.from_settings(settings.patches, len(deviation))
         self.mean, self.deviation = mean.cpu(), deviation.cpu()
-        self.pipeline = build_pipeline(settings, len(sampling), self.layout.colors)
+        self.pipeline = build_pipeline(settings, len(self.shape), self.layout.colors)
         self._views = symmetries(settings.augmentation, settings.patches)
         self._matrices = view_matrices(self._views)
 
@@ -189,23 +187,22 @@ class Augmenter:
         if augmentation.scale:
             change = augmentation.scale * (2 * torch.rand(count, generator=generator) - 1)
             matrices = matrices * (1 + change * moved)[:, None, None]
-        if shifts is None:
-            shifts = torch.zeros(count, len(self.shape))
+        shifts = torch.zeros(count, len(self.shape)) if shifts is None else shifts
         return warp_patches(patches, matrices, shifts, self.shape, self.layout)
 
     def _shifts(self, patches: Tensor, moved: Tensor, generator: torch.Generator) -> Tensor:
         """Return random shifts (n, ndim) in pixels, limited to the margin of the patches."""
-        most = [self.augmentation.shift * side for side in self.shape]
-        room = [float((wide - side) // 2) for wide, side in zip(patches.shape[2:], self.shape, strict=True)]
-        drawn = (2 * torch.rand(len(patches), len(most), generator=generator) - 1) * torch.tensor(most)
-        return torch.maximum(torch.minimum(drawn, torch.tensor(room)), -torch.tensor(room)) * moved[:, None]
+        most = torch.tensor([self.augmentation.shift * side for side in self.shape])
+        room = torch.tensor([float((wide - side) // 2) for wide, side in zip(patches.shape[2:], self.shape)])
+        drawn = (2 * torch.rand(len(patches), len(most), generator=generator) - 1) * most
+        return drawn.clamp(-room, room) * moved[:, None]
 
 
-def center_crop(patches: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Crop patches (n, C, *wider) to their center (n, C, *shape)."""
-    for axis, (side, wide) in enumerate(zip(shape, patches.shape[2:], strict=True), start=2):
-        patches = patches.narrow(axis, (wide - side) // 2, side)
-    return patches
+def center_crop(patches: Pixels, shape: tuple[int, ...]) -> Pixels:
+    """Crop patches (n, C, *wider) to their center (n, C, *shape), as a view."""
+    sides = zip(shape, patches.shape[2:], strict=True)
+    crop: tuple[slice, ...] = tuple(slice((wide - side) // 2, (wide + side) // 2) for side, wide in sides)
+    return patches[:, :, *crop]
 
 
 def augment_object(
@@ -242,9 +239,8 @@ def augment_object(
     standardize = Standardize(cut[0].shape[1])
     standardize.measure(torch.from_numpy(np.concatenate(cut)))
     augment = Augmenter(settings, standardize.mean, standardize.deviation)
-    ((_, patch),) = cut_patches(
-        pair, row, settings.patches, augmentation_margin(settings.augmentation, settings.patches)
-    )
+    margin = augmentation_margin(settings.augmentation, settings.patches)
+    ((_, patch),) = cut_patches(pair, row, settings.patches, margin)
     generator = torch.Generator().manual_seed(settings.seed)
     augmented: NDArray[np.float32] = augment(torch.from_numpy(patch).expand(n, *patch.shape[1:]), generator).numpy()
     return augmented

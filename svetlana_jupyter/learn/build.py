@@ -19,9 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.settings import USER_ARCHITECTURE, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
-from svetlana_jupyter.learn.networks import ARCHITECTURES, MEMORY_FORMATS, ClassificationNetwork, Standardize
+from svetlana_jupyter.learn.networks import ARCHITECTURES, MEMORY_FORMATS, ClassificationNetwork
 from svetlana_jupyter.learn.optim import batch_norm_layers, replace_batch_norm
 from svetlana_jupyter.learn.specification import WEIGHTS_FILE, ClassifierSpec, read_classifier_spec, reject_pickles
 
@@ -30,13 +31,8 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.learn.dataset import TrainingData
 
-# Constructor arguments that are filled in, by the names in common use.
-_CONSTRUCTOR_ARGUMENTS = {
-    "ndim": ("ndim", "dimensions"),
-    "channels": ("channels", "in_channels", "in_chans"),
-    "classes": ("classes", "num_classes", "n_classes"),
-}
 MAX_LISTED = 3  # names of weights that a note lists; more are counted
+ClassIds = tuple[tuple[int, ...], tuple[int, ...]]  # of given weights, and of the network
 
 
 def init_network(
@@ -67,7 +63,7 @@ def init_network(
     check_patch_shape(settings, shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        network = build_network(settings, samples.ndim, channels, len(samples.classes), samples.initial.network)
+        network = build_network(settings, samples.ndim, channels, len(samples.classes), samples.network)
         if isinstance(network, UserNetwork):
             check_logits(network, channels, shape, len(samples.classes))
     if smallest_batch == 1 and batch_norm_layers(network):
@@ -93,7 +89,7 @@ def _copy_named_weights(samples: TrainingData, network: ClassificationNetwork) -
         weights = architecture.pretrained(settings.architecture)
         notes.append(copy_matching_weights(network, weights, f"the published {settings.architecture}", rgb))
     if settings.start_from:
-        weights, specification = read_weights(samples.initial.weights or Path(settings.start_from))
+        weights, specification = read_weights(samples.weights or Path(settings.start_from))
         ids = (specification.classes, samples.classes) if specification else None
         notes.append(copy_matching_weights(network, weights, settings.start_from, rgb, ids))
     return notes
@@ -102,7 +98,9 @@ def _copy_named_weights(samples: TrainingData, network: ClassificationNetwork) -
 def build_network(
     settings: TrainingSettings, ndim: int, channels: int, classes: int, user_module: nn.Module | None = None
 ) -> ClassificationNetwork:
-    """Build the network of the settings; the global torch generator draws its weights.
+    """Build the network of the settings.
+
+    The global generator of torch draws its weights.
 
     Parameters
     ----------
@@ -154,20 +152,8 @@ class UserNetwork(ClassificationNetwork):
     """
 
     def __init__(self, module: nn.Module, channels: int) -> None:
-        super().__init__()
-        self.standardize = Standardize(channels)
+        super().__init__(channels)
         self.body = copy.deepcopy(module)
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """Return the logits of the module for standardized patches."""
-        logits: Tensor = self.body(self.standardize(patches))
-        return logits
-
-    @property
-    def last_layer(self) -> nn.Module:
-        """The last layer with weights, in the order of their creation."""
-        *_, last = (layer for layer in self.body.modules() if any(True for _ in layer.parameters(recurse=False)))
-        return last
 
 
 def import_network(path: str) -> type[nn.Module]:
@@ -222,8 +208,10 @@ def build_user_network(path: str, ndim: int, channels: int, classes: int) -> nn.
         If the class is not found, or its constructor requires something else.
     """
     network_class = find_network(path)
-    values = {"ndim": ndim, "channels": channels, "classes": classes}
-    known = {alias: values[name] for name, aliases in _CONSTRUCTOR_ARGUMENTS.items() for alias in aliases}
+    # Names in common use.
+    known = dict.fromkeys(("ndim", "dimensions"), ndim)
+    known |= dict.fromkeys(("channels", "in_channels", "in_chans"), channels)
+    known |= dict.fromkeys(("classes", "num_classes", "n_classes"), classes)
     parameters = [
         parameter
         for parameter in inspect.signature(network_class).parameters.values()
@@ -285,7 +273,7 @@ def check_logits(network: ClassificationNetwork, channels: int, shape: tuple[int
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], ClassifierSpec | None]:
-    """Read the weights of a run's folder with its specification, or a file of weights.
+    """Read weights from a file, or from a run's folder with the specification.
 
     Raises
     ------
@@ -307,12 +295,16 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ClassifierSpec | None]:
                 f"{str(path)!r} is a forest, which has no network weights. Set start_from to a run of a network."
             )
         path = path / WEIGHTS_FILE
+    return load_weights(path, "Choose another file or run."), specification
+
+
+def load_weights(file: Path, advice: str) -> dict[str, Tensor]:
+    """Read a file of weights, or raise a `ClassifierError` that gives the advice."""
     try:
-        return load_file(path), specification
+        weights: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise ClassifierError(
-            f"The weights {str(path)!r} cannot be read: {error}. Choose another file or run."
-        ) from error
+        raise ClassifierError(f"The weights {str(file)!r} cannot be read: {error}. {advice}") from error
+    return weights
 
 
 @torch.no_grad()
@@ -321,7 +313,7 @@ def copy_matching_weights(
     given_weights: Mapping[str, Tensor],
     source: str,
     rgb: bool = False,
-    classes: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+    classes: ClassIds | None = None,
 ) -> str:
     """Copy weights whose names and shapes match into a network.
 
@@ -358,26 +350,32 @@ def copy_matching_weights(
         given = given_weights.get(key, given_weights.get(key.removeprefix("body.")))
         if given is None:
             new.append(key)
-            continue
-        copied += 1
-        if id(own) in last and classes is not None and given.shape[1:] == own.shape[1:]:
-            _copy_class_rows(own, given, *classes)
-        elif given.shape == own.shape:
-            own.copy_(given)
-        elif key == network.first_conv_weight and _differ_in_channels(given, own):
-            own.copy_(adapt_filters(given, own.shape[1], rgb))
+        elif _copy_weights(own, given, rgb, key == network.first_conv_weight, classes if id(own) in last else None):
+            copied += 1
         else:
-            copied -= 1
             new.append(f"{key} ({_format_shape(given.shape)} there, {_format_shape(own.shape)} here)")
-    listed = ", ".join(new[:MAX_LISTED])
     if not copied:
         raise InputError(
-            f"None of the weights of {source} fits this network, which has {listed} and others. "
+            f"None of the weights of {source} fits this network, which has {', '.join(new[:MAX_LISTED])} and others. "
             "Choose the architecture, depth and width they were trained with, or leave start_from out."
         )
-    more = f" and {len(new) - MAX_LISTED} more" if len(new) > MAX_LISTED else ""
-    rest = f"; newly initialized: {listed}{more}" if new else ""
+    rest = f"; newly initialized: {format_list(new, MAX_LISTED)}" if new else ""
     return f"Started from {copied} of {copied + len(new)} weights of {source}{rest}."
+
+
+def _copy_weights(own: Tensor, given: Tensor, rgb: bool, is_first: bool, classes: ClassIds | None) -> bool:
+    """Copy the weights of one layer; return False if they do not fit."""
+    if classes is not None and given.shape[1:] == own.shape[1:]:
+        for position, class_id in enumerate(classes[1]):
+            if class_id in classes[0]:
+                own[position] = given[classes[0].index(class_id)]
+    elif given.shape == own.shape:
+        own.copy_(given)
+    elif is_first and given.shape[:1] + given.shape[2:] == own.shape[:1] + own.shape[2:]:
+        own.copy_(adapt_filters(given, own.shape[1], rgb))
+    else:
+        return False
+    return True
 
 
 def adapt_filters(filters: Tensor, channels: int, rgb: bool) -> Tensor:
@@ -392,16 +390,6 @@ def adapt_filters(filters: Tensor, channels: int, rgb: bool) -> Tensor:
         for first in range(0, channels - 2, 3):
             adapted[:, first : first + 3] = filters
     return adapted * (filters.shape[1] / channels)
-
-
-def _copy_class_rows(own: Tensor, given: Tensor, given_ids: tuple[int, ...], own_ids: tuple[int, ...]) -> None:
-    for position, class_id in enumerate(own_ids):
-        if class_id in given_ids:
-            own[position] = given[given_ids.index(class_id)]
-
-
-def _differ_in_channels(given: Tensor, own: Tensor) -> bool:
-    return given.ndim == own.ndim and given.shape[:1] + given.shape[2:] == own.shape[:1] + own.shape[2:]
 
 
 def _format_shape(shape: tuple[int, ...]) -> str:

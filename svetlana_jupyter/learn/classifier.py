@@ -1,20 +1,18 @@
-"""Interface of classifiers, the network classifier, and loading from a folder."""
+"""Network classifier, and loading of any classifier from its folder."""
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from svetlana_jupyter.core.patches import cut_patches, patch_regions
-from svetlana_jupyter.core.settings import USER_ARCHITECTURE, PatchSettings
+from svetlana_jupyter.core.settings import USER_ARCHITECTURE
 from svetlana_jupyter.errors import ClassifierError
-from svetlana_jupyter.learn.build import build_network
+from svetlana_jupyter.learn.build import build_network, load_weights
 from svetlana_jupyter.learn.device import autocast_context, choose_device, keep_freed_memory, mixed_precision
 from svetlana_jupyter.learn.forest import ForestClassifier
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS, ClassificationNetwork, to_onednn
@@ -26,11 +24,10 @@ from svetlana_jupyter.learn.specification import (
     Tensors,
     read_classifier_spec,
     reject_pickles,
-    write_classifier,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
@@ -40,69 +37,116 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.image_pair import ImagePair
 
 
-class Classifier(Protocol):
-    """Trained classifier that cuts its inputs from images and returns class probabilities."""
+class NetworkClassifier(ClassifierBase):
+    """Network with its specification.
 
-    specification: ClassifierSpec
+    Parameters
+    ----------
+    specification : ClassifierSpec
+    module : ClassificationNetwork
+        It is moved to the device of the settings, or the best one if this machine lacks that, and set to evaluation.
+    averaged_views : sequence of Symmetry, optional
+        Flips and rotations to average predictions over; by default as many as the settings say.
+    """
 
-    @property
-    def kind(self) -> str:
-        """Kind of classifier: "network" or "forest"."""
-        ...
+    kind = "network"
 
-    @property
-    def classes(self) -> tuple[int, ...]:
-        """Class ids, in the order of the columns of probabilities."""
-        ...
-
-    @property
-    def patches(self) -> PatchSettings:
-        """Patch settings, concrete."""
-        ...
-
-    @property
-    def ndim(self) -> int:
-        """Number of spatial dimensions."""
-        ...
-
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Names of the image channels."""
-        ...
-
-    def check(self, pair: ImagePair) -> None:
-        """Refuse an image that this classifier does not fit, with a `ClassifierError`."""
-        ...
+    def __init__(
+        self,
+        specification: ClassifierSpec,
+        module: ClassificationNetwork,
+        averaged_views: Sequence[Symmetry] | None = None,
+    ) -> None:
+        self.specification = specification
+        settings = specification.settings
+        self.device = _device_here(specification)
+        self.module = module.to(self.device).eval()
+        self._mixed = mixed_precision(settings.precision, self.device)
+        keep_freed_memory()
+        self._forward = self.module if self._mixed else to_onednn(self.module, self.device) or self.module
+        default = averaging_views(settings.augmentation, settings.patches, settings.views)
+        self._views = tuple(averaged_views or default)
 
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield labels (n,) and inputs (n, ...) of the objects, block by block."""
-        ...
+        """Yield labels (n,) and patches (n, C, [z,] y, x) of the objects, block by block."""
+        return cut_patches(pair, objects, self.patches)
 
     def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
         """Return the regions of the image that `cut` reads for these objects."""
-        ...
+        return patch_regions(pair, objects, self.patches)
 
-    def with_test_time_augmentation(self) -> Classifier:
-        """Return a classifier that averages over all flips and rotations used in training.
+    def with_test_time_augmentation(self) -> Self:
+        """Return a classifier that averages over all views used in training."""
+        settings = self.specification.settings
+        all_views = symmetries(settings.augmentation, settings.patches)
+        if settings.augmentation.share < 1 or len(all_views) == 1:
+            raise ClassifierError(
+                "This run was trained without flips and rotations of every patch, so orientation may decide the class, "
+                "and a mirrored view may look like another class. Predict without average=True, or train with flips."
+            )
+        return type(self)(self.specification, self.module, all_views)
 
-        Raises
-        ------
-        ClassifierError
-            If there are none.
-        """
-        ...
-
+    @torch.inference_mode()
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return probabilities (n, number of classes) of the inputs that `cut` yields."""
-        ...
+        """Return probabilities (n, number of classes) of patches (n, C, [z,] y, x)."""
+        patches = torch.from_numpy(inputs).to(self.device)
+        if self._forward is self.module:
+            patches = patches.to(memory_format=MEMORY_FORMATS[self.ndim])
+        total = torch.zeros(len(patches), len(self.classes), device=self.device)
+        for view in self._views:
+            with autocast_context(self.device, self._mixed):
+                logits = self._forward(apply_view(patches, view))
+            total += logits.float().softmax(dim=1)
+        probabilities: NDArray[np.float32] = (total / len(self._views)).cpu().numpy()
+        return probabilities
 
     def tensors(self) -> Tensors:
         """Return the weights by name."""
-        ...
+        return {name: values.detach().cpu().contiguous().numpy() for name, values in self.module.state_dict().items()}
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``weights.safetensors`` and ``classifier.json``."""
-        ...
+    @classmethod
+    def from_weights(
+        cls, specification: ClassifierSpec, weights: Mapping[str, Tensor], user_module: nn.Module | None = None
+    ) -> Self:
+        """Build the network of a specification with its weights.
+
+        Parameters
+        ----------
+        specification : ClassifierSpec
+        weights : mapping of str to Tensor
+        user_module : Module, optional
+            Required if the architecture is "own".
+        """
+        settings, ndim = specification.settings, specification.ndim
+        if settings.architecture == USER_ARCHITECTURE and user_module is None:
+            raise ClassifierError(
+                f'The architecture "own" needs a user-defined torch module of class {specification.module}. '
+                "Pass it, for example network=MyNetwork()."
+            )
+        channels = len(weights.get("standardize.mean", ()))
+        module = build_network(settings, ndim, channels, len(specification.classes), user_module)
+        try:
+            module.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ClassifierError(
+                f"The weights do not fit the network of the description: {error}. Pass the network of the training."
+            ) from error
+        return cls(specification, module)
+
+    def __reduce__(self) -> tuple[type[NetworkClassifier], tuple[object, ...]]:
+        """Pickle for another process, which may have other devices."""
+        return type(self), (self.specification, copy.deepcopy(self.module).cpu(), self._views)
+
+
+def _device_here(specification: ClassifierSpec) -> torch.device:
+    """Return the device of the settings, or the best one if this machine lacks it."""
+    try:
+        return choose_device(specification.settings.device, specification.ndim)
+    except ClassifierError:
+        return choose_device("auto", specification.ndim)
+
+
+Classifier = NetworkClassifier | ForestClassifier
 
 
 def load_classifier(folder: str | Path, network: nn.Module | None = None) -> Classifier:
@@ -123,135 +167,7 @@ def load_classifier(folder: str | Path, network: nn.Module | None = None) -> Cla
     folder = Path(folder)
     reject_pickles(folder)
     kind, specification = read_classifier_spec(folder)
-    try:
-        tensors = load_file(folder / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise ClassifierError(
-            f"The weights {str(folder / WEIGHTS_FILE)!r} cannot be read: {error}. Train the classifier again."
-        ) from error
+    weights = load_weights(folder / WEIGHTS_FILE, "Train the classifier again.")
     if kind == "forest":
-        return ForestClassifier.from_tensors(specification, tensors)
-    return NetworkClassifier.from_tensors(specification, tensors, network)
-
-
-class NetworkClassifier(ClassifierBase):
-    """Network with its specification.
-
-    Parameters
-    ----------
-    specification : ClassifierSpec
-    module : ClassificationNetwork
-        It is moved to the device and set to evaluation.
-    device : torch.device, optional
-        By default that of the settings.
-    averaged_views : sequence of Symmetry, optional
-        Flips and rotations to average predictions over; by default as many as the settings say.
-    """
-
-    kind = "network"
-
-    def __init__(
-        self,
-        specification: ClassifierSpec,
-        module: ClassificationNetwork,
-        device: torch.device | None = None,
-        averaged_views: Sequence[Symmetry] | None = None,
-    ) -> None:
-        self.specification = specification
-        settings = specification.settings
-        self.device = device or choose_device(settings.device, specification.ndim)
-        self.module = module.to(self.device).eval()
-        self._mixed = mixed_precision(settings.precision, self.device)
-        keep_freed_memory()
-        self._forward = self.module if self._mixed else to_onednn(self.module, self.device) or self.module
-        default = averaging_views(settings.augmentation, settings.patches, settings.views)
-        self._views = tuple(averaged_views or default)
-
-    def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield labels (n,) and patches (n, C, [z,] y, x) of the objects, block by block."""
-        return cut_patches(pair, objects, self.patches)
-
-    def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
-        """Return the regions of the image that `cut` reads for these objects."""
-        return patch_regions(pair, objects, self.patches)
-
-    def with_test_time_augmentation(self) -> Self:
-        """Return a classifier that averages over all flips and rotations used in training."""
-        settings = self.specification.settings
-        all_views = symmetries(settings.augmentation, settings.patches)
-        if settings.augmentation.share < 1 or len(all_views) == 1:
-            raise ClassifierError(
-                "This run was trained without flips and rotations of every patch, so orientation may decide the class, "
-                "and a mirrored view may look like another class. Predict without average=True, or train with flips."
-            )
-        return type(self)(self.specification, self.module, self.device, all_views)
-
-    @torch.inference_mode()
-    def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return probabilities (n, number of classes) of patches (n, C, [z,] y, x)."""
-        patches = torch.from_numpy(inputs).to(self.device)
-        if self._forward is self.module:
-            patches = patches.to(memory_format=MEMORY_FORMATS[self.ndim])
-        total = torch.zeros(len(patches), len(self.classes), device=self.device)
-        for view in self._views:
-            with autocast_context(self.device, self._mixed):
-                logits = self._forward(apply_view(patches, view))
-            total += logits.float().softmax(dim=1)
-        probabilities: NDArray[np.float32] = (total / len(self._views)).cpu().numpy()
-        return probabilities
-
-    def tensors(self) -> Tensors:
-        """Return the weights by name."""
-        return {name: values.detach().cpu().contiguous().numpy() for name, values in self.module.state_dict().items()}
-
-    def save(self, folder: str | Path) -> None:
-        """Write ``weights.safetensors`` and ``classifier.json``."""
-        write_classifier(folder, self.kind, self.specification, self.tensors())
-
-    @classmethod
-    def from_tensors(
-        cls, specification: ClassifierSpec, tensors: Tensors, user_module: nn.Module | None = None
-    ) -> Self:
-        """Build the network of a specification with its weights.
-
-        A device that this machine lacks is replaced by the best it has.
-
-        Parameters
-        ----------
-        specification : ClassifierSpec
-        tensors : mapping of str to array
-        user_module : Module, optional
-            Required if the architecture is "own".
-        """
-        settings, ndim = specification.settings, specification.ndim
-        if settings.architecture == USER_ARCHITECTURE and user_module is None:
-            raise ClassifierError(
-                f'The architecture "own" needs a user-defined torch module of class {specification.module}. '
-                "Pass it, for example network=MyNetwork()."
-            )
-        channels = len(tensors.get("standardize.mean", ()))
-        module = build_network(settings, ndim, channels, len(specification.classes), user_module)
-        try:
-            module.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in tensors.items()})
-        except RuntimeError as error:
-            raise ClassifierError(
-                f"The weights do not fit the network of the description: {error}. Pass the network of the training."
-            ) from error
-        return cls(specification, module, _device_here(specification))
-
-    def __reduce__(self) -> tuple[Callable[..., NetworkClassifier], tuple[object, ...]]:
-        """Pickle for another process, which may have other devices."""
-        return _unpickle, (self.specification, copy.deepcopy(self.module).cpu(), self._views)
-
-
-def _unpickle(
-    specification: ClassifierSpec, module: ClassificationNetwork, averaged_views: Sequence[Symmetry]
-) -> NetworkClassifier:
-    return NetworkClassifier(specification, module, _device_here(specification), averaged_views)
-
-
-def _device_here(specification: ClassifierSpec) -> torch.device:
-    try:
-        return choose_device(specification.settings.device, specification.ndim)
-    except ClassifierError:
-        return choose_device("auto", specification.ndim)
+        return ForestClassifier.from_tensors(specification, {name: values.numpy() for name, values in weights.items()})
+    return NetworkClassifier.from_weights(specification, weights, network)

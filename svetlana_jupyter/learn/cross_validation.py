@@ -1,18 +1,17 @@
-"""Cross-validation by groups: accuracy on objects that a classifier was not trained on."""
+"""Cross-validation by groups: accuracy on objects of groups held out."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
-from svetlana_jupyter.core.stats.metrics import score
+from svetlana_jupyter.core.stats.metrics import Estimate, score
 from svetlana_jupyter.learn.augmentation import center_crop
 from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
-from svetlana_jupyter.learn.forest import ForestClassifier
+from svetlana_jupyter.learn.dataset import WorkProgress
 from svetlana_jupyter.learn.inference import BATCH_SIZES
 from svetlana_jupyter.learn.splits import split_folds
 from svetlana_jupyter.learn.training import FitResult, fit, never_stop
@@ -29,46 +28,30 @@ MIN_PER_CLASS = 5  # annotated objects; with fewer, the confidence interval is u
 
 
 @dataclass(frozen=True)
-class FoldProgress:
-    """Number of folds trained and scored so far, and in total."""
-
-    done: int
-    total: int
-
-
-@dataclass(frozen=True)
 class CrossValidationResult:
     """Result of a cross-validation.
 
     Parameters
     ----------
-    accuracy, low, high : float or None
-        Accuracy with its 95 % confidence interval over groups (`core.stats.metrics.score`); None if there are too few
-        annotations.
-    balanced_accuracy : float or None
-    n : int
-        Number of annotated objects scored.
     message : str
         The source of the score, or why there is none.
     table : DataFrame
-        One row per object; see `held_out_table`.
+        One row per object; see `held_out_table`. Empty if there is no score.
+    accuracy : Estimate or None
+        Accuracy with its 95 % confidence interval over groups (`core.stats.metrics.score`); None if there is no score.
     parameters : int or None
         Number of trainable parameters of one network; None for a forest.
     """
 
-    accuracy: float | None
-    low: float | None
-    high: float | None
-    balanced_accuracy: float | None
-    n: int
     message: str
-    table: pd.DataFrame
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    accuracy: Estimate | None = None
     parameters: int | None = None
 
 
 def cross_validate(
     samples: TrainingData, count: int | None = None, stop: Callable[[], bool] = never_stop
-) -> Iterator[FoldProgress | CrossValidationResult]:
+) -> Iterator[WorkProgress | CrossValidationResult]:
     """Train on all folds but one and score that one, for each fold.
 
     Folds consist of whole groups (wells, patients, images, regions) if every class occurs in at least two of them, so
@@ -83,9 +66,9 @@ def cross_validate(
     stop : callable
         Called before every batch; once it returns True, the result says that it was stopped.
     """
-    reason = reason_for_no_score(samples)
-    if reason:
-        yield _unscored(samples, reason)
+    if scarce := describe_scarce_classes(samples.targets, samples.names):
+        need = f"a score needs at least {MIN_PER_CLASS} annotated objects of each class"
+        yield CrossValidationResult(f"No score yet: {need}, but {scarce}.")
         return
     parts, kept_whole = split_folds(samples, count or samples.settings.folds)
     # A fold is the validation set: all other samples train.
@@ -98,25 +81,17 @@ def cross_validate(
         *_, last = fit(samples.subset(rest), stop)
         assert isinstance(last, FitResult)
         if stop():
-            yield _unscored(samples, STOPPED_MESSAGE)
+            yield CrossValidationResult(STOPPED_MESSAGE)
             return
         probabilities[part] = predicted_probabilities(last.classifier, samples.subset(part), samples.classes)
         if isinstance(last.classifier, NetworkClassifier):
             parameters = sum(values.numel() for values in last.classifier.module.parameters())
-        yield FoldProgress(done, len(parts))
+        yield WorkProgress(done, len(parts))
     table = held_out_table(samples, folds, probabilities)
     names = {class_id: str(class_id) for class_id in samples.classes}
-    scores = score(table["truth"], table["predicted"], names, table["group"])
-    yield CrossValidationResult(
-        accuracy=scores.accuracy.value,
-        low=scores.accuracy.low,
-        high=scores.accuracy.high,
-        balanced_accuracy=scores.balanced_accuracy.value,
-        n=len(table),
-        message=f"{describe_score_source(len(table), kept_whole)}.",
-        table=table,
-        parameters=parameters,
-    )
+    accuracy = score(table["truth"], table["predicted"], names, table["group"]).accuracy
+    message = f"{describe_score_source(len(table), kept_whole)}."
+    yield CrossValidationResult(message, table, accuracy, parameters)
 
 
 def held_out_table(samples: TrainingData, folds: NDArray[np.int64], probabilities: NDArray[np.float32]) -> pd.DataFrame:
@@ -142,16 +117,8 @@ def held_out_table(samples: TrainingData, folds: NDArray[np.int64], probabilitie
     return pd.DataFrame(columns)
 
 
-def reason_for_no_score(samples: TrainingData) -> str:
-    """Return why there can be no score, "" if there can be one."""
-    scarce = describe_scarce_classes(samples.targets, samples.names)
-    if not scarce:
-        return ""
-    return f"No score yet: a score needs at least {MIN_PER_CLASS} annotated objects of each class, but {scarce}."
-
-
 def describe_scarce_classes(targets: NDArray[np.int64], names: Mapping[int, str]) -> str:
-    """Describe the classes with too few annotated objects for validation, "" if there are none.
+    """Describe the classes with too few annotated objects, "" if there are none.
 
     >>> describe_scarce_classes(np.array([1] * 9 + [2] * 3), {1: "active", 2: "resting"})
     'resting has 3'
@@ -166,9 +133,8 @@ def predicted_probabilities(
 ) -> NDArray[np.float32]:
     """Return a classifier's probabilities (n, number of classes) of held-out samples."""
     inputs = testing.inputs
-    if not isinstance(classifier, ForestClassifier):
-        assert isinstance(classifier.patches.sampling, tuple)
-        inputs = center_crop(torch.from_numpy(inputs), classifier.patches.sampling).numpy()
+    if isinstance(classifier, NetworkClassifier):
+        inputs = center_crop(inputs, classifier.patches.shape)
     pieces = np.array_split(inputs, -(-len(inputs) // BATCH_SIZES[testing.ndim]))
     probabilities = np.zeros((len(inputs), len(classes)), np.float32)  # 0 for a class that did not train
     columns = np.searchsorted(classes, classifier.classes)
@@ -177,11 +143,6 @@ def predicted_probabilities(
 
 
 def describe_score_source(n: int, kept_whole: str) -> str:
-    """Describe the source of a score by the number of objects and the units that were kept whole (`splits.Folds`)."""
+    """Describe the source of a score: objects, and units that stay whole (`Folds`)."""
     reason = "" if kept_whole == "whole groups" else " (the classes occur in too few groups)"
     return f"Cross-validation on {n} annotated objects, held out by {kept_whole}{reason}"
-
-
-def _unscored(samples: TrainingData, message: str) -> CrossValidationResult:
-    table = pd.DataFrame(columns=["image", "object", "group", "fold", "truth", "predicted"])
-    return CrossValidationResult(None, None, None, None, len(samples), message, table)

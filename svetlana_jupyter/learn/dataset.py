@@ -6,7 +6,8 @@ Each block of an image is read once, even if several trainings need other patche
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from svetlana_jupyter.core.features.compute import iter_features
 from svetlana_jupyter.core.groups import name_groups
 from svetlana_jupyter.core.io.chunks import ArrayRegion, read_regions
 from svetlana_jupyter.core.io.image_pair import ImagePair
+from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.patch_geometry import resolve_patch_settings
 from svetlana_jupyter.core.patches import cut_patches_for_each
 from svetlana_jupyter.core.settings import MeasureSettings, PatchSettings, TrainingSettings
@@ -28,35 +30,15 @@ from svetlana_jupyter.learn.spatial import augmentation_margin
 from svetlana_jupyter.learn.specification import ClassifierSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
 
 MAX_BYTES = 2 * 2**30  # memory that training patches may take
-MAX_LISTED = 5  # objects that a message lists
 
 # An image, the table of all its objects, and the class ids of the annotated ones, indexed by object.
 AnnotatedImage = tuple[ImagePair, pd.DataFrame, pd.Series]
-
-
-@dataclass(frozen=True)
-class InitialWeights:
-    """Module of the user and initial weights of a training.
-
-    Parameters
-    ----------
-    network : Module, optional
-        Module of the user that replaces the architecture of the settings.
-    weights : Path, optional
-        Folder of a run or file of weights for ``start_from`` of the settings; by default its text is the path.
-    """
-
-    network: nn.Module | None = None
-    weights: Path | None = None
-
-
-NO_INITIAL_WEIGHTS = InitialWeights()
 
 
 @dataclass(frozen=True)
@@ -82,7 +64,10 @@ class TrainingData:
     edit_groups : str array of shape (n,)
         The edit (a lasso, a selection in the gallery) that labeled each sample together with others, "" if it was
         labeled alone.
-    initial : InitialWeights
+    network : Module, optional
+        Module of the user that replaces the architecture of the settings.
+    weights : Path, optional
+        Folder of a run or file of weights for ``start_from`` of the settings; by default its text is the path.
     """
 
     inputs: NDArray[np.float32]
@@ -94,12 +79,9 @@ class TrainingData:
     ndim: int
     channels: tuple[str, ...]
     settings: TrainingSettings
-    edit_groups: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, str))
-    initial: InitialWeights = NO_INITIAL_WEIGHTS
-
-    def __post_init__(self) -> None:
-        if not len(self.edit_groups):
-            object.__setattr__(self, "edit_groups", np.full(len(self.targets), ""))
+    edit_groups: NDArray[np.str_]
+    network: nn.Module | None = None
+    weights: Path | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -115,48 +97,42 @@ class TrainingData:
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def with_edit_groups(self, edit_groups: pd.Series) -> TrainingData:
-        """Return these samples with the edits of a text series indexed by ``(image, object)``."""
+        """Return these samples with edits from a series on ``(image, object)``."""
         index = pd.MultiIndex.from_arrays([self.images, self.objects])
         return replace(self, edit_groups=edit_groups.reindex(index).fillna("").to_numpy(str))
 
 
 @dataclass(frozen=True)
-class CollectionProgress:
-    """Number of inputs cut so far, and in total."""
+class WorkProgress:
+    """Amount of work done so far, and in total, in units of the work."""
 
     done: int
     total: int
+    text: str = ""
 
 
-def collect_training_data(
-    parts: Iterable[AnnotatedImage], settings: TrainingSettings, names: Mapping[int, str] | None = None
-) -> TrainingData:
-    """Cut all annotated objects; see `collect_with_progress`."""
-    *_, samples = collect_with_progress(parts, settings, names)
-    assert isinstance(samples, TrainingData)
-    return samples
+def collect_for_each(
+    parts: Iterable[AnnotatedImage], settings_list: Sequence[TrainingSettings], names: Mapping[int, str] | None = None
+) -> Iterator[WorkProgress | list[TrainingData]]:
+    """Cut the annotated objects for several trainings, reading each block once.
 
-
-def collect_with_progress(
-    parts: Iterable[AnnotatedImage], settings: TrainingSettings, names: Mapping[int, str] | None = None
-) -> Iterator[CollectionProgress | TrainingData]:
-    """Cut all annotated objects once.
+    Trainings with the same patches share them, cut with the widest margin that one of them needs.
 
     Parameters
     ----------
     parts : iterable of (pair, objects, classes)
         An image, the table of all its objects, and the class ids of the annotated ones, indexed by object.
-    settings : TrainingSettings
-        Its patch settings become concrete during collection.
+    settings_list : sequence of TrainingSettings
+        Their patch settings become concrete during collection.
     names : mapping of int to str, optional
         Class names, to be saved with the classifier.
 
     Yields
     ------
-    CollectionProgress
+    WorkProgress
         After every block.
-    TrainingData
-        At the end.
+    list of TrainingData
+        At the end, one per training.
 
     Raises
     ------
@@ -164,19 +140,7 @@ def collect_with_progress(
         Before any pixel is read: if no object or only one class is annotated, images do not fit each other, or the
         patches would not fit into memory. Before patches are cut: if objects have NaN or infinite pixels.
     SettingsError
-        Before any pixel is read: if the augmentation pipeline does not work on such patches.
-    """
-    for event in collect_for_each(parts, [settings], names):
-        yield event if isinstance(event, CollectionProgress) else event[0]
-
-
-def collect_for_each(
-    parts: Iterable[AnnotatedImage], settings_list: Sequence[TrainingSettings], names: Mapping[int, str] | None = None
-) -> Iterator[CollectionProgress | list[TrainingData]]:
-    """Cut all annotated objects for several trainings, reading each block once for all networks.
-
-    Trainings with the same patches share them, cut with the widest margin that one of them needs. Parameters and errors
-    are those of `collect_with_progress`; the last item is the list of training data, one per training.
+        Before any pixel is read: if an augmentation pipeline does not work on such patches.
     """
     parts = _check_annotated(parts)
     frozen = resolve_settings(parts, settings_list)
@@ -185,39 +149,37 @@ def collect_for_each(
         check_finite(pair, objects.loc[classes.index])
     done, total = 0, len(sources) * sum(len(classes) for _, _, classes in parts)
     inputs = dict[InputSettings, NDArray[np.float32]]()
-    for source in sources:
-        pieces, keys = list[list[NDArray[np.float32]]](), list[tuple[int, int]]()
+    for kinds, source in sources:
+        pieces, positions = list[list[NDArray[np.float32]]](), list[tuple[int, int]]()
         for number, (pair, objects, classes) in enumerate(parts):
-            for labels, cut in source.cut(pair, objects.loc[classes.index]):
+            for labels, cut in source(pair, objects.loc[classes.index]):
                 pieces.append(cut)
-                keys += [(number, label) for label in labels.tolist()]
+                positions += [(number, label) for label in labels.tolist()]
                 done += len(labels)
-                yield CollectionProgress(done, total)
+                yield WorkProgress(done, total)
         # Block order follows the chunks of a file; training must not depend on how a file is stored.
-        order = np.lexsort(np.array(keys).T[::-1])
-        columns = zip(source.keys, zip(*pieces), strict=True)
-        inputs |= {key: np.concatenate(column)[order] for key, column in columns}
-    classes_by_image = [classes.sort_index() for _, _, classes in parts]
+        order = np.lexsort(np.array(positions).T[::-1])
+        inputs |= {kind: np.concatenate(column)[order] for kind, column in zip(kinds, zip(*pieces), strict=True)}
+    sorted_classes = [classes.sort_index() for _, _, classes in parts]
     common: dict[str, Any] = {
-        "targets": np.concatenate([classes.to_numpy(np.int64) for classes in classes_by_image]),
-        "images": np.repeat([pair.name for pair, _, _ in parts], [len(classes) for classes in classes_by_image]),
-        "objects": np.concatenate([classes.index.to_numpy(np.int64) for classes in classes_by_image]),
+        "targets": np.concatenate([classes.to_numpy(np.int64) for classes in sorted_classes]),
+        "images": np.repeat([pair.name for pair, _, _ in parts], [len(classes) for classes in sorted_classes]),
+        "objects": np.concatenate([classes.index.to_numpy(np.int64) for classes in sorted_classes]),
         "names": dict(names or {}),
         "ndim": parts[0][0].ndim,
         "channels": tuple(map(str, parts[0][0].channels)),
+        "edit_groups": np.full(sum(map(len, sorted_classes)), ""),
     }
     yield [
-        TrainingData(
-            inputs=inputs[_input_settings(settings)], groups=_name_groups(parts, settings), settings=settings, **common
-        )
-        for settings in frozen
+        TrainingData(inputs=inputs[_input_settings(each)], groups=_name_groups(parts, each), settings=each, **common)
+        for each in frozen
     ]
 
 
 def resolve_settings(
     parts: Iterable[AnnotatedImage], settings_list: Sequence[TrainingSettings]
 ) -> list[TrainingSettings]:
-    """Return the settings of several trainings with concrete patches, without reading pixels.
+    """Return the settings with concrete patches, without reading pixels.
 
     Raises
     ------
@@ -228,18 +190,17 @@ def resolve_settings(
     names = [str(number) for number in range(len(parts))]
     objects = pd.concat([objects for _, objects, _ in parts], keys=names)
     classes = pd.concat([classes for _, _, classes in parts], keys=names)
-
-    def resolve(settings: TrainingSettings) -> PatchSettings:
-        spacing = parts[0][0].spacing
-        return resolve_patch_settings(settings.patches, objects, classes, spacing, settings.min_patch_side)
-
-    return [settings.changed(patches=resolve(settings)) for settings in map(restrict_to_allowed_cues, settings_list)]
+    resolve = partial(resolve_patch_settings, objects=objects, classes=classes, spacing=parts[0][0].spacing)
+    return [
+        settings.changed(patches=resolve(settings.patches, min_sampling=settings.min_patch_side))
+        for settings in map(restrict_to_allowed_cues, settings_list)
+    ]
 
 
 def max_objects_in_memory(
     parts: Iterable[AnnotatedImage], settings_list: Sequence[TrainingSettings], nbytes: int
 ) -> int:
-    """Return the number of objects whose inputs fit into memory, without reading pixels.
+    """Return how many objects fit into memory, without reading pixels.
 
     Raises
     ------
@@ -247,15 +208,15 @@ def max_objects_in_memory(
         As `collect_for_each` does before any pixel is read.
     """
     parts = _check_annotated(parts)
-    channels = len(parts[0][0].channels)
-    margins = _margins(resolve_settings(parts, settings_list), parts[0][0].ndim, channels)
-    return int(nbytes // max(1.0, _bytes_per_object(channels, margins)))
+    pair = parts[0][0]
+    return int(nbytes // max(1.0, _bytes_per_object(_margins(resolve_settings(parts, settings_list), pair), pair)))
 
 
 def check_finite(pair: ImagePair, objects: pd.DataFrame) -> None:
-    """Refuse objects that contain NaN or infinite pixels; integer images are not read.
+    """Refuse objects that contain NaN or infinite pixels.
 
-    Outside the objects such pixels are common, for example beyond the border of a registered image, and count as 0.
+    Integer images are not read. Outside the objects such pixels are common, for example beyond the border of a
+    registered image, and count as 0.
 
     Parameters
     ----------
@@ -274,19 +235,26 @@ def check_finite(pair: ImagePair, objects: pd.DataFrame) -> None:
     lows, highs = (objects[[f"{axis}{end}" for axis in axes]].to_numpy(np.int64).tolist() for end in (0, 1))
     windows = [ArrayRegion(tuple(low), tuple(high)) for low, high in zip(lows, highs, strict=True)]
     regions = zip(objects.index, read_regions(pair.image, windows), read_regions(pair.mask, windows), strict=True)
-    invalid = [str(label) for label, pixels, mask in regions if not np.isfinite(pixels[:, mask == label]).all()]
+    invalid = [label for label, pixels, mask in regions if not np.isfinite(pixels[:, mask == label]).all()]
     if invalid:
-        more = f" and {len(invalid) - MAX_LISTED} more" if len(invalid) > MAX_LISTED else ""
         raise InputError(
-            f"{pair.name!r} has NaN or infinite pixels inside the annotated objects {', '.join(invalid[:MAX_LISTED])}"
-            f"{more}. Flag these objects as bad segmentation, or replace such pixels and add the image again, for "
-            "example numpy.nan_to_num(image)."
+            f"{pair.name!r} has NaN or infinite pixels inside the annotated objects {format_list(invalid)}. Flag these "
+            "objects as bad segmentation, or replace such pixels and add the image again, for example "
+            "numpy.nan_to_num(image)."
+        )
+
+
+def check_several_classes(targets: NDArray[np.int64]) -> None:
+    """Refuse annotations of a single class with an `InputError`."""
+    if len(np.unique(targets)) < 2:
+        raise InputError(
+            "Training needs objects of at least 2 classes, but only one class has any. Annotate another class."
         )
 
 
 def make_classifier_spec(samples: TrainingData, history: tuple[Mapping[str, object], ...]) -> ClassifierSpec:
     """Return the specification of a classifier trained on these samples."""
-    module = type(samples.initial.network)
+    module = type(samples.network)
     return ClassifierSpec(
         classes=samples.classes,
         class_names=tuple(samples.names.get(class_id, f"class {class_id}") for class_id in samples.classes),
@@ -294,20 +262,13 @@ def make_classifier_spec(samples: TrainingData, history: tuple[Mapping[str, obje
         channels=samples.channels,
         settings=samples.settings,
         history=history,
-        module=f"{module.__module__}:{module.__qualname__}" if samples.initial.network is not None else "",
+        module=f"{module.__module__}:{module.__qualname__}" if samples.network is not None else "",
     )
 
 
-Unit = Literal["px", "um"]
-InputSettings = PatchSettings | tuple[MeasureSettings, Unit]  # settings that decide the inputs of a training
-
-
-@dataclass(frozen=True)
-class _Source:
-    """One pass over the images that cuts the inputs of one or more trainings."""
-
-    keys: list[InputSettings]
-    cut: Callable[[ImagePair, pd.DataFrame], Iterator[tuple[NDArray[np.int64], list[NDArray[np.float32]]]]]
+# The settings that decide the inputs of a network, or of a forest: its measurements and their unit.
+InputSettings = PatchSettings | tuple[MeasureSettings, Literal["px", "um"]]
+Cut = Callable[[ImagePair, pd.DataFrame], Iterator[tuple[NDArray[np.int64], list[NDArray[np.float32]]]]]
 
 
 def _input_settings(settings: TrainingSettings) -> InputSettings:
@@ -315,57 +276,55 @@ def _input_settings(settings: TrainingSettings) -> InputSettings:
     return (settings.measurements, settings.patches.unit) if forest else settings.patches
 
 
-def _plan_sources(parts: Sequence[AnnotatedImage], frozen: Sequence[TrainingSettings]) -> list[_Source]:
-    """Return the passes over the images that all trainings need, if the inputs fit into memory."""
-    channels = len(parts[0][0].channels)
-    margins = _margins(frozen, parts[0][0].ndim, channels)
-    _check_memory(sum(len(classes) for _, _, classes in parts), channels, margins)
-    patches = list(margins.items())
-    cut = partial(cut_patches_for_each, settings_and_margins=patches)
-    sources = [_Source([*margins], cut)] if patches else []
-    for key in dict.fromkeys(map(_input_settings, frozen)):
-        if isinstance(key, tuple):
-            sources.append(_Source([key], partial(_iter_forest_features, key)))
+def _plan_sources(
+    parts: Sequence[AnnotatedImage], frozen: Sequence[TrainingSettings]
+) -> list[tuple[Sequence[InputSettings], Cut]]:
+    """Return the passes over the images that the trainings need, if memory allows.
+
+    Each pass is a function that cuts inputs, with the settings of the inputs that it cuts.
+    """
+    pair = parts[0][0]
+    margins = _margins(frozen, pair)
+    _check_memory(sum(len(classes) for _, _, classes in parts), pair, margins)
+    cut_patches = partial(cut_patches_for_each, settings_and_margins=list(margins.items()))
+    sources: list[tuple[Sequence[InputSettings], Cut]] = [([*margins], cut_patches)] if margins else []
+    for settings in dict.fromkeys(map(_input_settings, frozen)):
+        if isinstance(settings, tuple):
+            sources.append(([settings], partial(_iter_forest_features, settings)))
     return sources
 
 
 def _iter_forest_features(
-    key: tuple[MeasureSettings, Unit], pair: ImagePair, objects: pd.DataFrame
+    settings: tuple[MeasureSettings, Literal["px", "um"]], pair: ImagePair, objects: pd.DataFrame
 ) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.float32]]]]:
-    for labels, values in iter_features(pair, objects, *key):
-        yield labels, [values]
+    return ((labels, [values]) for labels, values in iter_features(pair, objects, *settings))
 
 
-def _margins(frozen: Sequence[TrainingSettings], ndim: int, channels: int) -> dict[PatchSettings, tuple[float, ...]]:
-    """Return the patches of all networks with the widest margin that one of them needs."""
+def _margins(frozen: Sequence[TrainingSettings], pair: ImagePair) -> dict[PatchSettings, tuple[float, ...]]:
+    """Return the patches of all networks with the widest margin that one needs."""
     margins: dict[PatchSettings, tuple[float, ...]] = {}
     for settings in frozen:
         if settings.architecture != "forest":
-            build_pipeline(settings, ndim, channels)  # raises before any pixel is read
+            build_pipeline(settings, pair.ndim, len(pair.channels))  # raises before any pixel is read
             margin = augmentation_margin(settings.augmentation, settings.patches)
             margins[settings.patches] = tuple(map(max, margin, margins.get(settings.patches, margin)))
     return margins
 
 
 def _name_groups(parts: Sequence[AnnotatedImage], settings: TrainingSettings) -> NDArray[np.str_]:
-    groups = []
-    for pair, objects, classes in parts:
-        by_object = name_groups(pair.name, pair.groups, objects, pair.mask.shape, len(parts) == 1, settings.hold_out_by)
-        groups.append(by_object.loc[classes.sort_index().index])
-    return np.concatenate(groups)
+    is_single, by = len(parts) == 1, settings.hold_out_by
+    groups = [name_groups(one.name, one.groups, objects, one.mask.shape, is_single, by) for one, objects, _ in parts]
+    return np.concatenate([names.loc[classes.sort_index().index] for names, (_, _, classes) in zip(groups, parts)])
 
 
 def _check_annotated(parts: Iterable[AnnotatedImage]) -> list[AnnotatedImage]:
-    """Return the images with annotated objects; refuse those that cannot be trained on together."""
+    """Return the images with annotated objects; refuse images that do not match."""
     parts = [part for part in parts if len(part[2])]
     if not parts:
         raise InputError(
             "Training needs annotated objects, but there are none yet. Annotate a few objects of each class first."
         )
-    if len(np.unique(np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]))) < 2:
-        raise InputError(
-            "Training needs objects of at least 2 classes, but only one class has any. Annotate another class."
-        )
+    check_several_classes(np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]))
     first = parts[0][0]
     for pair, objects, classes in parts:
         if pair.ndim != first.ndim or len(pair.channels) != len(first.channels):
@@ -383,11 +342,10 @@ def _check_annotated(parts: Iterable[AnnotatedImage]) -> list[AnnotatedImage]:
     return parts
 
 
-def _check_memory(count: int, channels: int, margins: Mapping[PatchSettings, tuple[float, ...]]) -> None:
-    needed = count * _bytes_per_object(channels, margins)
+def _check_memory(count: int, pair: ImagePair, margins: Mapping[PatchSettings, tuple[float, ...]]) -> None:
+    needed = count * _bytes_per_object(margins, pair)
     if needed > MAX_BYTES:
-        sides = next(iter(margins)).sampling
-        assert isinstance(sides, tuple)
+        sides = next(iter(margins)).shape
         raise InputError(
             f"The {count} training patches of {' × '.join(map(str, sides))} pixels would take "
             f"{needed / 2**30:.1f} GiB of memory, more than {MAX_BYTES / 2**30:.0f}. "
@@ -395,10 +353,9 @@ def _check_memory(count: int, channels: int, margins: Mapping[PatchSettings, tup
         )
 
 
-def _bytes_per_object(channels: int, margins: Mapping[PatchSettings, tuple[float, ...]]) -> float:
+def _bytes_per_object(margins: Mapping[PatchSettings, tuple[float, ...]], pair: ImagePair) -> float:
     needed = 0.0
     for patches, margin in margins.items():
-        assert isinstance(patches.sampling, tuple)
-        pixels = math.prod(side * factor for side, factor in zip(patches.sampling, margin, strict=True))
-        needed += 4 * pixels * (channels * (2 if patches.has_doubled_channels else 1) + 1)
+        pixels = math.prod(side * factor for side, factor in zip(patches.shape, margin, strict=True))
+        needed += 4 * pixels * (len(pair.channels) * (1 + patches.has_doubled_channels) + 1)
     return needed

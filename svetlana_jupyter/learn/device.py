@@ -78,12 +78,12 @@ def mixed_precision(precision: str, device: torch.device) -> torch.dtype | None:
 
 
 def autocast_context(device: torch.device, mixed: torch.dtype | None) -> AbstractContextManager[object]:
-    """Return the context manager of forward passes: autocast to ``mixed``, or a null context."""
+    """Return the context of forward passes: autocast to ``mixed``, or a null context."""
     return nullcontext() if mixed is None else torch.autocast(device.type, mixed)
 
 
 def storage_device(device: torch.device, nbytes: int) -> torch.device:
-    """Return the device that stores the training patches, which is also where they are augmented.
+    """Return the device that stores and augments the training patches.
 
     This is the CPU if they would fill more than half of the free memory of a CUDA GPU; each batch is then transferred.
     """
@@ -94,7 +94,7 @@ def storage_device(device: torch.device, nbytes: int) -> torch.device:
 
 @contextmanager
 def seeded_computation(device: torch.device, seed: int | None) -> Iterator[None]:
-    """Seed random layers such as dropout and restore the global random state afterwards.
+    """Seed random layers such as dropout; restore the global random state afterwards.
 
     With ``seed=None`` the global state, which trainings in parallel threads share, is not touched.
     """

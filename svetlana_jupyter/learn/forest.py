@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from svetlana_jupyter.core.features.catalog import VERSION
-from svetlana_jupyter.core.features.compute import allowed_feature_columns, feature_regions, iter_features
+from svetlana_jupyter.core.features.catalog import VERSION, columns
+from svetlana_jupyter.core.features.compute import feature_regions, iter_features
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
 from svetlana_jupyter.learn.sampler import resolve_class_weights
-from svetlana_jupyter.learn.specification import ClassifierBase, ClassifierSpec, Tensors, write_classifier
+from svetlana_jupyter.learn.specification import ClassifierBase, ClassifierSpec, Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -55,13 +54,10 @@ class Trees:
     value: NDArray[np.float64]
 
     def probabilities(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the mean class shares (n, classes) of all trees for feature values (n, features)."""
+        """Return the mean class shares (n, classes) for feature values (n, features)."""
         nodes = np.broadcast_to(self.roots, (len(values), len(self.roots))).copy()
         rows = np.arange(len(values))[:, None]
-        while True:
-            inner = self.left[nodes] >= 0
-            if not inner.any():
-                break
+        while (inner := self.left[nodes] >= 0).any():
             goes_left = values[rows, np.maximum(self.feature[nodes], 0)] <= self.threshold[nodes]
             nodes = np.where(inner, np.where(goes_left, self.left[nodes], self.right[nodes]), nodes)
         total = np.zeros((len(values), self.value.shape[1]))
@@ -105,10 +101,6 @@ class ForestClassifier(ClassifierBase):
         """Return the arrays of the trees by name."""
         return dict(vars(self.trees))
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``weights.safetensors`` and ``classifier.json``."""
-        write_classifier(folder, self.kind, self.specification, self.tensors())
-
     @classmethod
     def from_tensors(cls, specification: ClassifierSpec, tensors: Tensors) -> Self:
         """Build a forest from its stored arrays.
@@ -129,7 +121,7 @@ class ForestClassifier(ClassifierBase):
 
 
 def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) -> ForestClassifier:
-    """Train a class-balanced forest on features; a stop keeps the trees trained so far."""
+    """Train a class-balanced forest; a stop keeps the trees trained so far."""
     from sklearn.ensemble import RandomForestClassifier
 
     settings = samples.settings
@@ -142,35 +134,29 @@ def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) ->
         if stop is not None and stop():
             break
     trees = [estimator.tree_ for estimator in model.estimators_]
-    roots = np.cumsum([0, *(tree.node_count for tree in trees)])[:-1]
-    left, right = (
-        np.concatenate([np.where(side >= 0, side + root, -1) for side, root in zip(sides, roots, strict=True)])
-        for sides in ([tree.children_left for tree in trees], [tree.children_right for tree in trees])
-    )
+    sizes = [tree.node_count for tree in trees]
+    roots = np.cumsum([0, *sizes])[:-1].astype(np.int64)
+    names = ("children_left", "children_right", "feature", "threshold", "value")
+    left, right, feature, threshold, value = (np.concatenate([getattr(tree, n) for tree in trees]) for n in names)
+    offsets = np.repeat(roots, sizes)
+    left, right = (np.where(side >= 0, side + offsets, -1).astype(np.int32) for side in (left, right))
     specification = make_classifier_spec(samples, ())
     keys, features_version = _current_features(specification)
+    specification = replace(specification, features=keys, features_version=features_version)
     return ForestClassifier(
-        replace(specification, features=keys, features_version=features_version),
-        Trees(
-            roots=roots.astype(np.int64),
-            left=left.astype(np.int32),
-            right=right.astype(np.int32),
-            feature=np.concatenate([tree.feature for tree in trees]).astype(np.int32),
-            threshold=np.concatenate([tree.threshold for tree in trees]),
-            value=np.concatenate([tree.value[:, 0, :] for tree in trees]),
-        ),
+        specification, Trees(roots, left, right, feature.astype(np.int32), threshold, value[:, 0, :])
     )
 
 
 def _current_features(specification: ClassifierSpec) -> tuple[tuple[str, ...], int]:
     """Return the keys and version of the features that a forest would use today."""
     settings = specification.settings.measurements
-    columns = allowed_feature_columns(specification.ndim, len(specification.channels), settings)
-    return tuple(column.key for column in columns), VERSION
+    used = columns(specification.ndim, len(specification.channels), settings.groups, settings.may_use)
+    return tuple(column.key for column in used), VERSION
 
 
 def _sklearn_class_weights(samples: TrainingData) -> dict[int, float] | None:
-    """Return scikit-learn's class weights: balanced, unless they are off or given by the user."""
+    """Return scikit-learn's class weights: balanced, unless off or given by the user."""
     weights = samples.settings.class_weights
     if weights == "none":
         return None

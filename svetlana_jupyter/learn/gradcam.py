@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from svetlana_jupyter.core.patch_geometry import patch_geometry, patch_settings_
 from svetlana_jupyter.core.patches import take_patch
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
-from svetlana_jupyter.learn.networks import MEMORY_FORMATS, load_grad_cam
+from svetlana_jupyter.learn.networks import MEMORY_FORMATS, load_torchvision
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,12 +65,7 @@ def explain(
             'Grad-CAM needs a network, but this classifier is a forest. Train with architecture="small_cnn".'
         )
     classifier.check(pair)
-    if label not in objects.index:
-        raise InputError(f"{pair.name!r} has no object {label}. Choose a label of its mask.")
-    if class_id is not None and class_id not in classifier.classes:
-        raise InputError(f"The classifier has the class ids {classifier.classes}, not {class_id}. Choose another.")
-    if method not in CAM_METHODS:
-        raise InputError(f"{method!r} is not a method of explanation. Choose one of {', '.join(CAM_METHODS)}.")
+    _check_choices(pair, objects, label, classifier, class_id, method)
     axes = list("zyx"[-pair.ndim :])
     center = np.asarray(objects.loc[label, axes], dtype=float)
     settings = patch_settings_for_object(classifier.patches, objects, label, pair.spacing)
@@ -78,20 +74,25 @@ def explain(
     position = int(probabilities.argmax()) if class_id is None else classifier.classes.index(class_id)
     raw_settings = settings.changed(normalize="none", context="keep", mask_channel=True)
     raw = take_patch(pair.image, pair.mask, center, raw_settings, label)
+    coordinates = patch_geometry(settings, pair.spacing).coordinates(center)
+    cam = _class_activation_map(classifier, patch, position, method)
+    class_id, probability = classifier.classes[position], float(probabilities[position])
     return Dataset(
-        {
-            "image": (["c", *axes], raw[:-1]),
-            "mask": (axes, raw[-1] > 0),
-            "cam": (axes, _class_activation_map(classifier, patch, position, method)),
-        },
-        coords={"c": list(pair.channels), **patch_geometry(settings, pair.spacing).coordinates(center)},
-        attrs={
-            "object": label,
-            "class_id": classifier.classes[position],
-            "probability": float(probabilities[position]),
-            "method": method,
-        },
+        {"image": (["c", *axes], raw[:-1]), "mask": (axes, raw[-1] > 0), "cam": (axes, cam)},
+        coords={"c": list(pair.channels), **coordinates},
+        attrs={"object": label, "class_id": class_id, "probability": probability, "method": method},
     )
+
+
+def _check_choices(
+    pair: ImagePair, objects: pd.DataFrame, label: int, classifier: Classifier, class_id: int | None, method: str
+) -> None:
+    if label not in objects.index:
+        raise InputError(f"{pair.name!r} has no object {label}. Choose a label of its mask.")
+    if class_id is not None and class_id not in classifier.classes:
+        raise InputError(f"The classifier has the class ids {classifier.classes}, not {class_id}. Choose another.")
+    if method not in CAM_METHODS:
+        raise InputError(f"{method!r} is not a method of explanation. Choose one of {', '.join(CAM_METHODS)}.")
 
 
 def _class_activation_map(
@@ -105,7 +106,8 @@ def _class_activation_map(
         )
     inputs = torch.from_numpy(patch[None]).to(classifier.device, memory_format=MEMORY_FORMATS[classifier.ndim])
     inputs.requires_grad_()  # so that gradients pass frozen layers
-    cam_class = load_grad_cam().__dict__[CAM_METHODS[method]]
+    load_torchvision()  # which pytorch_grad_cam imports
+    cam_class = getattr(importlib.import_module("pytorch_grad_cam"), CAM_METHODS[method])
     # The context manager removes the hooks from the network.
     with cam_class(model=classifier.module, target_layers=[layer]) as cam:
         result: NDArray[np.float32] = cam(input_tensor=inputs, targets=[lambda logits: logits[..., position]])[0]

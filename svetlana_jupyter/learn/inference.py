@@ -6,14 +6,14 @@ batches of a part do not depend on which other parts are predicted, so its proba
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -30,11 +30,14 @@ from svetlana_jupyter.errors import DamagedError
 from svetlana_jupyter.learn.novelty import MAX_COMPARED, ReferenceDistribution
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+
+    import pandas as pd
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.learn.classifier import Classifier
 
+Item = TypeVar("Item")
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
 InputBatch = tuple[Labels, Floats]
@@ -43,7 +46,6 @@ BATCH_SIZES = {2: 32, 3: 8}  # feature maps of this many patches stay in the cac
 # Less than a second of work per part for a network. Features are stored for many objects at a time.
 OBJECTS_PER_PART = {("network", 2): 512, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000}
 MAX_QUEUED_BATCHES = 8  # batches cut ahead
-POLL_SECONDS = 0.1  # between two checks for a stop by the reading thread
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,12 @@ class PredictionBatch:
         Labels of the objects.
     probabilities : float32 of shape (n, k)
         One column per class, in the order of ``classifier.classes``.
-    done, total : int
-        Objects classified so far, including this batch, and in total.
     novelty : float32 of shape (m,)
         Distance of the compared objects from the annotated ones (`learn.novelty`).
     """
 
     objects: Labels
     probabilities: Floats
-    done: int
-    total: int
     novelty: Floats
 
 
@@ -84,53 +82,20 @@ class PartFinished:
     failed: Mapping[int, str]
 
 
-ScoredBatch = tuple[InputBatch, Floats] | PartFinished  # a batch with the novelty of some objects, or the end of a part
-
-
-def predict(
-    pair: ImagePair,
-    objects: pd.DataFrame,
-    classifier: Classifier,
-    batch_size: int | None = None,
-    reference: ReferenceDistribution | None = None,
-) -> Iterator[PredictionBatch]:
-    """Classify objects, in the order of the image's blocks.
-
-    One background thread reads and cuts while the classifier works; batches are filled across blocks. Closing the
-    generator stops both.
-
-    Parameters
-    ----------
-    pair : ImagePair
-    objects : DataFrame
-        Rows of `core.objects.index_objects`.
-    classifier : Classifier
-    batch_size : int, optional
-        Objects classified at a time; by default 32 in 2D and 8 in 3D.
-    reference : ReferenceDistribution, optional
-        Distribution of the annotated objects; some objects of the image are compared with it.
-
-    Raises
-    ------
-    ClassifierError
-        At once, if the classifier does not fit the image.
-    DamagedError
-        If the pixels of an object cannot be decoded.
-    """
-    classifier.check(pair)
-    parts = dict(enumerate(split_into_parts(pair, objects, classifier)))
-    return _raise_failures(predict_parts(pair, parts, classifier, batch_size, reference))
+ScoredBatch = tuple[Labels, Floats, Floats]  # labels, inputs, and the novelty of some objects
 
 
 def predict_parts(
     pair: ImagePair,
     parts: Mapping[int, pd.DataFrame],
     classifier: Classifier,
-    batch_size: int | None = None,
     reference: ReferenceDistribution | None = None,
-    compared: Collection[int] | None = None,
+    compared: Collection[int] = (),
+    batch_size: int | None = None,
 ) -> Generator[PredictionBatch | PartFinished]:
     """Classify the objects of some parts, decoding each block once.
+
+    One background thread reads and cuts while the classifier works. Closing the generator stops both.
 
     Parameters
     ----------
@@ -138,10 +103,12 @@ def predict_parts(
     parts : mapping of int to DataFrame
         Parts of `split_into_parts` by number, in their order.
     classifier : Classifier
-    batch_size : int, optional
     reference : ReferenceDistribution, optional
-    compared : collection of int, optional
-        Objects to compare with ``reference``; by default `sample_for_novelty` of all given objects.
+        Distribution of the annotated objects.
+    compared : collection of int
+        Objects to compare with ``reference``.
+    batch_size : int, optional
+        Objects classified at a time; by default 32 in 2D and 8 in 3D.
 
     Yields
     ------
@@ -150,21 +117,11 @@ def predict_parts(
     PartFinished
         After the last batch of each part.
     """
-    total, done = sum(map(len, parts.values())), 0
-    if compared is None and reference is not None and parts:
-        compared = sample_for_novelty(pd.concat(list(parts.values())))
-    compared = None if compared is None else frozenset(map(int, compared))
-    size = batch_size or BATCH_SIZES[pair.ndim]
-    cut = _cut_parts(pair, parts, classifier, size, reference, compared)
+    cut = partial(_cut_part, classifier, reference, frozenset(compared), batch_size or BATCH_SIZES[pair.ndim])
     # A single BLAS thread for cutting, which would otherwise take the cores of the network.
-    with threadpool_limits(1, user_api="blas"), closing(_prefetch(cut)) as events:
+    with threadpool_limits(1, user_api="blas"), closing(_prefetch(_cut_parts(pair, parts, classifier, cut))) as events:
         for event in events:
-            if isinstance(event, PartFinished):
-                yield event
-            else:
-                (labels, inputs), novelty = event
-                done += len(labels)
-                yield PredictionBatch(labels, classifier.classify(inputs), done, total, novelty)
+            yield event if isinstance(event, PartFinished) else _classify(classifier, event)
 
 
 def predict_part(
@@ -172,20 +129,16 @@ def predict_part(
     objects: pd.DataFrame,
     classifier: Classifier,
     reference: ReferenceDistribution | None = None,
-    compared: Collection[int] | None = None,
+    compared: Collection[int] = (),
 ) -> tuple[list[PredictionBatch], PartFinished]:
-    """Classify the objects of one part on the calling thread; return what `predict_parts` yields for it."""
+    """Return what `predict_parts` yields for one part, without a thread."""
     failed: dict[int, str] = {}
-    batches, done = [], 0
-    for batch in _in_batches(_cut_readable(classifier, pair, objects, failed), BATCH_SIZES[pair.ndim]):
-        done += len(batch[0])
-        novelty = _novelty(batch, classifier, reference, compared)
-        batches.append(PredictionBatch(batch[0], classifier.classify(batch[1]), done, len(objects), novelty))
-    return batches, PartFinished(0, failed)
+    cut = _cut_part(classifier, reference, frozenset(compared), BATCH_SIZES[pair.ndim], pair, objects, failed)
+    return [_classify(classifier, batch) for batch in cut], PartFinished(0, failed)
 
 
 def split_into_parts(pair: ImagePair, objects: pd.DataFrame, classifier: Classifier) -> list[pd.DataFrame]:
-    """Split the objects of an image into parts, each in the order of the image's blocks."""
+    """Split the objects of an image into parts, in the order of the image's blocks."""
     centers = objects[["z", "y", "x"][-pair.ndim :]].to_numpy(float)
     size = OBJECTS_PER_PART[classifier.kind, pair.ndim]
     positions = group_blocks_into_parts(centers, processing_block_shape(pair.image, pair.mask), size)
@@ -202,50 +155,49 @@ def sample_for_novelty(objects: pd.DataFrame) -> Labels:
     return np.random.default_rng(0).permutation(objects.index.to_numpy(np.int64))[:MAX_COMPARED]
 
 
-def _raise_failures(events: Generator[PredictionBatch | PartFinished]) -> Iterator[PredictionBatch]:
-    with closing(events):  # a stored traceback would keep it open, and its thread waiting
-        for event in events:
-            if isinstance(event, PredictionBatch):
-                yield event
-            elif event.failed:
-                raise DamagedError(next(iter(event.failed.values())))
-
-
-def _novelty(
-    batch: InputBatch, classifier: Classifier, reference: ReferenceDistribution | None, compared: Collection[int] | None
-) -> Floats:
-    """Return the novelty of the compared objects of a batch."""
-    labels, inputs = batch
-    if reference is not None and compared is not None:
-        chosen = np.fromiter((label in compared for label in labels.tolist()), bool, len(labels))
-        if chosen.any():
-            return reference.novelty(inputs[chosen], classifier.patches.mask_channel)
-    return np.empty(0, np.float32)
+def _classify(classifier: Classifier, batch: ScoredBatch) -> PredictionBatch:
+    labels, inputs, novelty = batch
+    return PredictionBatch(labels, classifier.classify(inputs), novelty)
 
 
 def _cut_parts(
     pair: ImagePair,
     parts: Mapping[int, pd.DataFrame],
     classifier: Classifier,
-    size: int,
-    reference: ReferenceDistribution | None,
-    compared: Collection[int] | None,
-) -> Iterator[ScoredBatch]:
-    """Yield the batches of each part with the novelty of their compared objects, and its end."""
+    cut: Callable[[ImagePair, pd.DataFrame, dict[int, str]], Iterator[ScoredBatch]],
+) -> Iterator[ScoredBatch | PartFinished]:
+    """Yield the batches of each part and its end; keep blocks that later parts need."""
     cache = ChunkCache(BlockDecoder(pair), blocks_per_part(pair, list(parts.values()), classifier))
     cached = with_fetched_blocks(pair, cache.fetch)
     for position, (number, objects) in enumerate(parts.items()):
         failed: dict[int, str] = {}
-        for batch in _in_batches(_cut_readable(classifier, cached, objects, failed), size):
-            yield batch, _novelty(batch, classifier, reference, compared)
+        yield from cut(cached, objects, failed)
         cache.release(position)
         yield PartFinished(number, failed)
+
+
+def _cut_part(
+    classifier: Classifier,
+    reference: ReferenceDistribution | None,
+    compared: frozenset[int],
+    size: int,
+    pair: ImagePair,
+    objects: pd.DataFrame,
+    failed: dict[int, str],
+) -> Iterator[ScoredBatch]:
+    """Yield the batches of a part, with the novelty of compared objects."""
+    for labels, inputs in _in_batches(_cut_readable(classifier, pair, objects, failed), size):
+        novelty = np.empty(0, np.float32)
+        chosen = [label in compared for label in labels.tolist()]
+        if reference is not None and any(chosen):
+            novelty = reference.novelty(inputs[chosen], classifier.patches.mask_channel)
+        yield labels, inputs, novelty
 
 
 def _cut_readable(
     classifier: Classifier, pair: ImagePair, objects: pd.DataFrame, failed: dict[int, str]
 ) -> Iterator[InputBatch]:
-    """Yield the inputs of readable objects and add the others to ``failed``, by bisection."""
+    """Yield the inputs of readable objects; add the others to ``failed`` (bisection)."""
     cut: set[int] = set()
     try:
         for labels, inputs in classifier.cut(pair, objects):
@@ -263,56 +215,25 @@ def _cut_readable(
 
 def _in_batches(pieces: Iterator[InputBatch], size: int) -> Iterator[InputBatch]:
     """Regroup pieces of any size into batches of ``size``, the last one smaller."""
-    waiting: list[InputBatch] = []
-    count = 0
+    rest: InputBatch | None = None
     for labels, inputs in pieces:
-        while len(labels):
-            taken = min(size - count, len(labels))
-            waiting.append((labels[:taken], inputs[:taken]))
-            labels, inputs, count = labels[taken:], inputs[taken:], count + taken
-            if count == size:
-                yield _concatenate(waiting)
-                waiting, count = [], 0
-    if waiting:
-        yield _concatenate(waiting)
+        if rest is not None:
+            labels, inputs = np.concatenate([rest[0], labels]), np.concatenate([rest[1], inputs])
+        full = len(labels) - len(labels) % size
+        for first in range(0, full, size):
+            yield labels[first : first + size], inputs[first : first + size]
+        rest = (labels[full:], inputs[full:]) if full < len(labels) else None
+    if rest is not None:
+        yield rest
 
 
-def _concatenate(pieces: list[InputBatch]) -> InputBatch:
-    if len(pieces) == 1:
-        return pieces[0]
-    labels, inputs = zip(*pieces)
-    return np.concatenate(labels), np.concatenate(inputs)
-
-
-def _prefetch(pieces: Iterator[ScoredBatch]) -> Generator[ScoredBatch]:
-    """Yield the items of ``pieces``, taken ahead by a thread that ends with this generator."""
-    ready: queue.Queue[ScoredBatch | BaseException | None] = queue.Queue(maxsize=MAX_QUEUED_BATCHES)
-    ending = threading.Event()
-
-    def put(item: ScoredBatch | BaseException | None) -> None:
-        while not ending.is_set():
-            try:
-                return ready.put(item, timeout=POLL_SECONDS)
-            except queue.Full:
-                continue
-
-    def read() -> None:
+def _prefetch(items: Iterator[Item]) -> Generator[Item]:
+    """Yield the items of an iterator, which a thread takes ahead."""
+    with ThreadPoolExecutor(1, "cutting patches") as reader:
+        ready = deque(reader.submit(next, items, None) for _ in range(MAX_QUEUED_BATCHES))
         try:
-            for piece in pieces:
-                put(piece)
-                if ending.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # raised again where the pieces are used
-            put(error)
-
-    reader = threading.Thread(target=read, name="cutting patches", daemon=True)
-    reader.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        ending.set()
-        reader.join()
+            while (item := ready.popleft().result()) is not None:
+                ready.append(reader.submit(next, items, None))
+                yield item
+        finally:
+            reader.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Network architectures and what training, saving and explaining need of each of them.
+"""Network architectures, and what training and explaining need of each.
 
 `ARCHITECTURES` is the registry: an architecture is one entry there and its name in `core.settings`. It holds the small
 encoder of the paper in 2D and 3D, and the ResNet, DenseNet and AlexNet families of torchvision in 2D.
@@ -32,45 +32,63 @@ from svetlana_jupyter.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-CONV_LAYERS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.Conv2d, 3: nn.Conv3d})
-NORM_LAYERS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.BatchNorm2d, 3: nn.BatchNorm3d})
-MAX_POOLS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.MaxPool2d, 3: nn.MaxPool3d})
-AVERAGE_POOLS: Mapping[int, type[nn.Module]] = MappingProxyType({2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d})
-# Convolutions are fastest in these memory formats, on CPU and GPU alike.
-MEMORY_FORMATS: Mapping[int, torch.memory_format] = MappingProxyType(
-    {2: torch.channels_last, 3: torch.channels_last_3d}
+# Convolution, batch normalization, maximum and average pooling by number of dimensions.
+_LAYERS: Mapping[int, tuple[type[nn.Module], ...]] = MappingProxyType(
+    {
+        2: (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d),
+        3: (nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d, nn.AdaptiveAvgPool3d),
+    }
 )
+# Convolutions are fastest in these memory formats, on CPU and GPU alike.
+MEMORY_FORMATS = MappingProxyType({2: torch.channels_last, 3: torch.channels_last_3d})
 
 
 class ClassificationNetwork(nn.Module):
     """Network that maps patches (n, channels, [z,] y, x) to logits (n, classes).
 
+    Parameters
+    ----------
+    channels : int
+        Channels of the input, including the mask channel.
+
     Attributes
     ----------
     standardize : Standardize
         Its first layer.
+    body : Module
+        Its other layers.
     is_stochastic : bool
         True if its layers may draw random numbers in training, as dropout does.
     """
 
-    standardize: Standardize
+    body: nn.Module
     is_stochastic = True
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.standardize = Standardize(channels)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return logits (n, classes) of patches (n, channels, [z,] y, x)."""
+        logits: Tensor = self.body(self.standardize(patches))
+        return logits
 
     @property
     def last_layer(self) -> nn.Module:
-        """The layer that gives the logits, which also trains if the body is frozen."""
-        raise NotImplementedError
+        """The last layer with weights, which also trains if the body is frozen."""
+        *_, last = (layer for layer in self.modules() if any(True for _ in layer.parameters(recurse=False)))
+        return last
 
     @property
     def first_conv_weight(self) -> str:
         """The name of the weights of the first convolution, "" if there is none."""
-        found = (name for name, layer in self.named_modules() if isinstance(layer, tuple(CONV_LAYERS.values())))
+        found = (name for name, layer in self.named_modules() if isinstance(layer, nn.Conv2d | nn.Conv3d))
         return next((f"{name}.weight" for name in found), "")
 
     @property
     def gradcam_layer(self) -> nn.Module | None:
-        """The layer whose feature maps Grad-CAM uses: the last convolution, None if there is none."""
-        layers = [layer for layer in self.modules() if isinstance(layer, tuple(CONV_LAYERS.values()))]
+        """The layer whose feature maps Grad-CAM uses: the last convolution, or None."""
+        layers = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d)]
         return layers[-1] if layers else None
 
 
@@ -94,22 +112,17 @@ class SmallCNN(ClassificationNetwork):
     is_stochastic = False
 
     def __init__(self, ndim: int, channels: int, classes: int, depth: int, width: int) -> None:
-        super().__init__()
+        super().__init__(channels)
+        convolution, norm, max_pool, average_pool = _LAYERS[ndim]
         widths = [channels, *(width * 2**level for level in range(depth))]
-        self.standardize = Standardize(channels)
-        self.blocks = nn.Sequential(*(self._block(ndim, into, out) for into, out in itertools.pairwise(widths)))
-        self.pool = nn.Sequential(AVERAGE_POOLS[ndim](1), nn.Flatten())
-        self.head = nn.Linear(widths[-1], classes)
-
-    @staticmethod
-    def _block(ndim: int, into: int, out: int) -> nn.Sequential:
-        return nn.Sequential(
-            CONV_LAYERS[ndim](into, out, kernel_size=3, padding=1),
-            nn.ReLU(),
-            NORM_LAYERS[ndim](out),
-            # Rounding up lets a patch of any size pass through any number of blocks.
-            MAX_POOLS[ndim](2, ceil_mode=True),
+        # Rounding up lets a patch of any size pass through any number of blocks.
+        blocks = (
+            (convolution(into, out, kernel_size=3, padding=1), nn.ReLU(), norm(out), max_pool(2, ceil_mode=True))
+            for into, out in itertools.pairwise(widths)
         )
+        self.blocks = nn.Sequential(*(nn.Sequential(*layers) for layers in blocks))
+        self.pool = nn.Sequential(average_pool(1), nn.Flatten())
+        self.head = nn.Linear(widths[-1], classes)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Return logits (n, classes) of patches (n, channels, [z,] y, x)."""
@@ -117,22 +130,15 @@ class SmallCNN(ClassificationNetwork):
         return logits
 
     @property
-    def last_layer(self) -> nn.Module:
-        """The linear layer."""
-        return self.head
-
-    @property
     def gradcam_layer(self) -> nn.Module:
         """The last layer before the final max pooling."""
-        block = self.blocks[-1]
-        assert isinstance(block, nn.Sequential)
-        return block[2]
+        return self.blocks[-1].get_submodule("2")
 
 
 class Standardize(nn.Module):
-    """Standardization of each channel by mean and standard deviation of the training patches.
+    """Standardization of each channel by its mean and standard deviation.
 
-    Both are stored with the weights.
+    Both are those of the training patches, and stored with the weights.
     """
 
     mean: Tensor
@@ -144,15 +150,14 @@ class Standardize(nn.Module):
         self.register_buffer("deviation", torch.ones(channels))
 
     def measure(self, patches: Tensor) -> None:
-        """Measure mean and deviation of patches (n, C, ...); a flat channel keeps its scale."""
-        axes = [axis for axis in range(patches.ndim) if axis != 1]
-        deviation, mean = torch.std_mean(patches, dim=axes, correction=0)
+        """Measure patches (n, C, ...); a flat channel keeps its scale."""
+        deviation, mean = torch.std_mean(patches, dim=[0, *range(2, patches.ndim)], correction=0)
         self.mean.copy_(mean)
         self.deviation.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
 
     def forward(self, patches: Tensor) -> Tensor:
         """Return standardized patches (n, C, ...)."""
-        shape = (1, -1, *(1 for _ in patches.shape[2:]))
+        shape = -1, *(1,) * (patches.ndim - 2)
         return (patches - self.mean.view(shape)) / self.deviation.view(shape)
 
 
@@ -177,13 +182,6 @@ def load_torchvision() -> ModuleType:
 
 
 @cache
-def load_grad_cam() -> ModuleType:
-    """Import ``pytorch_grad_cam``, which imports torchvision itself."""
-    load_torchvision()
-    return importlib.import_module("pytorch_grad_cam")
-
-
-@cache
 def _declare_operators() -> operators.Library:
     # The declarations live as long as the library object, which the cache keeps.
     declared = operators.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -196,28 +194,8 @@ def _declare_operators() -> operators.Library:
 _NUMBERED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
 
 
-@dataclass(frozen=True)
-class TorchvisionFamily:
-    """Layer names of one family of torchvision networks.
-
-    Parameters
-    ----------
-    first, features, last : str
-        Names of the first convolution, of the layer that Grad-CAM uses, and of the layer that gives the logits.
-    """
-
-    first: str
-    features: str
-    last: str
-
-
-_FAMILIES: Mapping[str, TorchvisionFamily] = MappingProxyType(
-    {
-        "resnet": TorchvisionFamily("conv1", "layer4", "fc"),
-        "densenet": TorchvisionFamily("features.conv0", "features.norm5", "classifier"),
-        "alexnet": TorchvisionFamily("features.0", "features.10", "classifier.6"),
-    }
-)
+# The layer that Grad-CAM uses, by family.
+_GRADCAM_LAYERS = {"resnet": "layer4", "densenet": "features.norm5", "alexnet": "features.10"}
 
 
 class TorchvisionNetwork(ClassificationNetwork):
@@ -233,30 +211,18 @@ class TorchvisionNetwork(ClassificationNetwork):
     """
 
     def __init__(self, name: str, channels: int, classes: int) -> None:
-        super().__init__()
-        self._family = next(family for start, family in _FAMILIES.items() if name.startswith(start))
-        self.standardize = Standardize(channels)
-        self.body: nn.Module = load_torchvision().models.get_model(name, weights=None, num_classes=classes)
-        first = self.body.get_submodule(self._family.first)
-        assert isinstance(first, nn.Conv2d)
+        super().__init__(channels)
+        self._features = next(layer for family, layer in _GRADCAM_LAYERS.items() if name.startswith(family))
+        self.body = load_torchvision().models.get_model(name, weights=None, num_classes=classes)
+        first = next(layer for layer in self.body.modules() if isinstance(layer, nn.Conv2d))
         first.in_channels = channels
         first.weight = nn.Parameter(first.weight.new_empty(first.out_channels, channels, *first.kernel_size))
         nn.init.kaiming_normal_(first.weight)
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """Return logits (n, classes) of patches (n, channels, y, x)."""
-        logits: Tensor = self.body(self.standardize(patches))
-        return logits
-
-    @property
-    def last_layer(self) -> nn.Module:
-        """The layer that gives the logits."""
-        return self.body.get_submodule(self._family.last)
-
     @property
     def gradcam_layer(self) -> nn.Module:
         """The layer with the last feature maps."""
-        return self.body.get_submodule(self._family.features)
+        return self.body.get_submodule(self._features)
 
 
 def download_weights(name: str) -> dict[str, Tensor]:
@@ -311,10 +277,9 @@ BACKWARD_FACTOR = 3  # cost of forward and backward pass in units of the forward
 
 
 def _small_cnn_step_seconds(settings: TrainingSettings, channels: int) -> float:
-    sampling = settings.patches.sampling
-    assert isinstance(sampling, tuple)
-    ndim, pixels = len(sampling), math.prod(sampling)
-    into = channels * (2 if settings.patches.has_doubled_channels else 1) + settings.patches.mask_channel
+    patches = settings.patches
+    ndim, pixels = len(patches.shape), math.prod(patches.shape)
+    into = channels * (1 + patches.has_doubled_channels) + patches.mask_channel
     values, products = float(pixels * (into + settings.width)), 0.0
     for level in range(settings.depth):
         out = settings.width * 2**level
@@ -336,27 +301,21 @@ def _small_cnn_shape_problem(settings: TrainingSettings, shape: tuple[int, ...])
 def _torchvision_shape_problem(settings: TrainingSettings, shape: tuple[int, ...]) -> str:
     if min(shape) >= settings.min_patch_side:
         return ""
-    return (
-        f"{settings.architecture} needs at least {settings.min_patch_side} along every side. Choose another "
-        "architecture"
-    )
+    least = f"needs at least {settings.min_patch_side} along every side"
+    return f"{settings.architecture} {least}. Choose another architecture"
 
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "small_cnn": Architecture(
-            build=lambda settings, ndim, channels, classes: SmallCNN(
-                ndim, channels, classes, settings.depth, settings.width
-            ),
+            build=lambda new, ndim, channels, classes: SmallCNN(ndim, channels, classes, new.depth, new.width),
             shape_problem=_small_cnn_shape_problem,
             step_seconds=_small_cnn_step_seconds,
         ),
         **dict.fromkeys(
             TORCHVISION_ARCHITECTURES,
             Architecture(
-                build=lambda settings, ndim, channels, classes: TorchvisionNetwork(
-                    settings.architecture, channels, classes
-                ),
+                build=lambda settings, _, *sizes: TorchvisionNetwork(settings.architecture, *sizes),
                 shape_problem=_torchvision_shape_problem,
                 ndims=(2,),
                 pretrained=download_weights,
@@ -366,16 +325,12 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 )
 
 
-_POOLS = {2: torch.max_pool2d, 3: torch.max_pool3d}
-
-
 def to_onednn(network: nn.Module, device: torch.device) -> OneDNNSmallCNN | None:
     """Return the oneDNN form of a network, None if the network or device has none."""
-    if not isinstance(network, SmallCNN) or device.type != "cpu":
+    if not isinstance(network, SmallCNN) or device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return None
-    if any(isinstance(layer, nn.GroupNorm) for layer in network.modules()):  # oneDNN has no group normalization
-        return None
-    return OneDNNSmallCNN(network) if torch.backends.mkldnn.is_available() else None  # type: ignore[no-untyped-call]
+    has_group_norm = any(isinstance(layer, nn.GroupNorm) for layer in network.modules())  # which oneDNN lacks
+    return None if has_group_norm else OneDNNSmallCNN(network)
 
 
 class OneDNNSmallCNN:
@@ -404,13 +359,13 @@ class OneDNNSmallCNN:
     @torch.inference_mode()
     def __call__(self, patches: Tensor) -> Tensor:
         """Return logits (n, classes) of patches (n, channels, [z,] y, x)."""
-        ndim = patches.ndim - 2
-        ones, twos, zeros = ((side,) * ndim for side in (1, 2, 0))
+        ones, twos, zeros = ((side,) * (patches.ndim - 2) for side in (1, 2, 0))
+        pool = torch.max_pool2d if patches.ndim == 4 else torch.max_pool3d
         maps = _normalize(patches.to_mkldnn(), self._standardize, 0.0)
         for (weight, bias), averages, eps in self._blocks:
             maps = torch.mkldnn_convolution(maps, weight, bias, ones, ones, ones, 1)
             maps = _normalize(torch.relu_(maps), averages, eps)
-            maps = _POOLS[ndim](maps, twos, twos, zeros, ones, ceil_mode=True)
+            maps = pool(maps, twos, twos, zeros, ones, ceil_mode=True)
         logits: Tensor = self._head(maps.to_dense())
         return logits
 
@@ -421,6 +376,4 @@ def _to_mkldnn(*tensors: Tensor | None) -> tuple[Tensor, ...]:
 
 def _normalize(maps: Tensor, averages: tuple[Tensor, ...], eps: float) -> Tensor:
     weight, bias, mean, variance = averages
-    return torch.batch_norm(
-        maps, weight, bias, mean, variance, training=False, momentum=0.0, eps=eps, cudnn_enabled=False
-    )
+    return torch.batch_norm(maps, weight, bias, mean, variance, False, 0.0, eps, False)  # no training, without cuDNN

@@ -13,7 +13,6 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -109,8 +108,7 @@ def fit_reference(samples: TrainingData) -> ReferenceDistribution | None:
         return None
     settings, inputs = samples.settings, samples.inputs
     if inputs.ndim > 2:
-        assert isinstance(settings.patches.sampling, tuple)
-        inputs = center_crop(torch.from_numpy(inputs), settings.patches.sampling).numpy()
+        inputs = center_crop(inputs, settings.patches.shape)
     numbers = describe_patches(inputs, settings.patches.mask_channel)
     if not (numbers.std(axis=0) > EPSILON).any():
         return None

@@ -51,7 +51,7 @@ def freeze_body(network: ClassificationNetwork) -> None:
 
 
 def build_optimizer(network: ClassificationNetwork, settings: TrainingSettings) -> optim.Optimizer:
-    """Return Adam, or AdamW with its decoupled weight decay, over all weights that train.
+    """Return Adam or AdamW (decoupled weight decay) over all weights that train.
 
     Weights with the same learning rate form one group: that of the last layer comes first, and that of the body, if it
     has its own rate, second.
@@ -125,20 +125,18 @@ def build_loss(settings: TrainingSettings) -> Loss:
     return loss
 
 
-BATCH_NORM_TYPES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MAX_GROUPS = 8
-
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
 def batch_norm_layers(network: nn.Module) -> list[BatchNorm]:
     """Return the layers that keep running statistics."""
-    return [layer for layer in network.modules() if isinstance(layer, BATCH_NORM_TYPES) and layer.track_running_stats]
+    return [layer for layer in network.modules() if isinstance(layer, BatchNorm) and layer.track_running_stats]
 
 
 @torch.inference_mode()
 def update_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Recompute the running statistics over batches and set the network to evaluation.
+    """Recompute the running statistics over batches; set the network to evaluation.
 
     After a few training steps they lag behind the weights, so that a network that has learned predicts at chance.
 
@@ -167,7 +165,7 @@ def replace_batch_norm(network: nn.Module) -> None:
     """Replace batch normalization by group normalization, keeping gain and offset."""
     children = [(parent, name, child) for parent in network.modules() for name, child in parent.named_children()]
     for parent, name, layer in children:
-        if isinstance(layer, BATCH_NORM_TYPES):
+        if isinstance(layer, BatchNorm):
             grouped = nn.GroupNorm(math.gcd(MAX_GROUPS, layer.num_features), layer.num_features, eps=layer.eps)
             if layer.affine:
                 grouped.load_state_dict({"weight": layer.weight.detach(), "bias": layer.bias.detach()})

@@ -1,9 +1,9 @@
-"""Preset search: model selection among candidate presets by grouped cross-validation.
+"""Preset search: model selection among presets by grouped cross-validation.
 
 All candidates hold out the same objects in the same folds. After a short first round, which runs all networks, only
 the best are trained to the end (successive halving); forests are quick and are trained completely at once.
-`core.stats.model_selection` chooses the best, and gives the reported score by nested cross-validation: the score of
-choosing, not that of the chosen candidate, which would be too good.
+`core.stats.model_selection` selects the best preset. The reported score is the nested cross-validation score, because
+the score of the selected candidate itself would be too good.
 
 The length of a search is planned before it starts, so that the clock cannot change its result. Trainings run in
 parallel threads, one core each; the result depends neither on their number nor on the order in which they end.
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from svetlana_jupyter.core.stats.model_selection import brier_skill, nested_selection, rank_candidates
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.cross_validation import held_out_table, predicted_probabilities
+from svetlana_jupyter.learn.dataset import WorkProgress
 from svetlana_jupyter.learn.device import choose_device
 from svetlana_jupyter.learn.networks import ARCHITECTURES, BACKWARD_FACTOR
 from svetlana_jupyter.learn.splits import Folds, split_folds
@@ -57,15 +58,6 @@ HEARTBEAT_SECONDS = 1.0  # without a result, after which progress is reported
 
 # Training draws initial weights from the only global generator of torch.
 _init_lock = threading.Lock()
-
-
-@dataclass(frozen=True)
-class SearchProgress:
-    """Progress in units of expected cost, and the current round."""
-
-    done: int
-    total: int
-    text: str
 
 
 @dataclass(frozen=True)
@@ -101,37 +93,29 @@ class SearchResult:
 
     Attributes
     ----------
-    preset : str
-    settings : TrainingSettings
-        Of the chosen preset, with the epochs of the final training.
     nested_table : DataFrame
         Predictions of nested cross-validation: each fold by the candidate that the other folds choose.
-    chosen_table : DataFrame
-        Predictions of the chosen candidate; its score is too good.
     candidates : tuple of CandidateResult
         The chosen one first, then by rank.
     kept_whole : str
         Units that were never divided between two folds; see `learn.splits.Folds`.
     """
 
-    preset: str
-    settings: TrainingSettings
     nested_table: pd.DataFrame
-    chosen_table: pd.DataFrame
     candidates: tuple[CandidateResult, ...]
     kept_whole: str
 
 
 def search(
     candidates: Mapping[str, TrainingData], keep_epochs: bool = False, workers: int = 1, stop: Stop = never_stop
-) -> Iterator[SearchProgress | SearchResult]:
+) -> Iterator[WorkProgress | SearchResult]:
     """Find the best of several presets.
 
     Parameters
     ----------
     candidates : mapping of name to TrainingData
         The same objects in the same order, each with the settings and inputs of one preset; of equally good presets the
-        first is chosen. At least five objects of each class (`learn.cross_validation.reason_for_no_score`).
+        first is chosen. At least five objects of each class (`learn.cross_validation.describe_scarce_classes`).
     keep_epochs : bool
         Keep the candidates' number of epochs; by default there are as many as the budget allows.
     workers : int
@@ -216,7 +200,7 @@ def plan_search(
     keep_epochs : bool
         Keep the number of epochs of the settings.
     """
-    ndim = len(networks[0].patches.sampling)  # type: ignore[arg-type]  # concrete, so a tuple
+    ndim = len(networks[0].patches.shape)
     training = [epoch_seconds(settings, n, channels) for settings in networks]
     prediction = [
         n * step_seconds(settings, channels) / settings.batch_size * settings.views / BACKWARD_FACTOR
@@ -257,16 +241,15 @@ def affordable_candidates(candidates: Mapping[str, TrainingSettings], n: int, ch
     n, channels : int
         As for `plan_search`.
     """
-    first = epoch_seconds(next(iter(candidates.values())), n, channels)
+    limit = EXPENSIVE_FACTOR * epoch_seconds(next(iter(candidates.values())), n, channels)
 
     def is_affordable(settings: TrainingSettings) -> bool:
-        assert isinstance(settings.patches.sampling, tuple)
-        seconds, budget = epoch_seconds(settings, n, channels), BUDGET_SECONDS[len(settings.patches.sampling)]
-        return seconds <= EXPENSIVE_FACTOR * first or (settings.folds + 1) * settings.epochs * seconds <= budget
+        if settings.architecture == "forest":
+            return True
+        seconds, budget = epoch_seconds(settings, n, channels), BUDGET_SECONDS[len(settings.patches.shape)]
+        return seconds <= limit or (settings.folds + 1) * settings.epochs * seconds <= budget
 
-    return [
-        name for name, settings in candidates.items() if settings.architecture == "forest" or is_affordable(settings)
-    ]
+    return [name for name, settings in candidates.items() if is_affordable(settings)]
 
 
 def epoch_seconds(settings: TrainingSettings, n: int, channels: int) -> float:
@@ -293,7 +276,9 @@ def _most_expensive(costs: Sequence[float], count: int) -> float:
 def run_in_threads(
     tasks: Sequence[Callable[[Stop], Result]], workers: int, stop: Stop
 ) -> Iterator[tuple[int, Result] | None]:
-    """Run tasks and yield the number and result of each when it ends, and None about once a second.
+    """Run tasks and yield the number and result of each when it ends.
+
+    None is yielded about once a second in between.
 
     Parameters
     ----------
@@ -325,7 +310,7 @@ def run_in_threads(
 
 @dataclass
 class _FoldTraining:
-    """Training of one candidate that holds out one part; ``epochs`` counts those finished so far."""
+    """Training of one candidate that holds out one part; ``epochs`` of it are done."""
 
     name: str
     part: NDArray[np.int64]
@@ -333,7 +318,7 @@ class _FoldTraining:
 
 
 class _Search:
-    """State of a search: the folds, the plan, and the results of each candidate so far."""
+    """State of a search: folds, plan, and the results of each candidate so far."""
 
     def __init__(self, candidates: Mapping[str, TrainingData], keep_epochs: bool) -> None:
         self.candidates = candidates
@@ -343,39 +328,37 @@ class _Search:
         self.fold = np.zeros(len(self.first), np.int64)
         for number, part in enumerate(self.folds.parts, start=1):
             self.fold[part] = number
-        settings = {name: samples.settings for name, samples in candidates.items()}
-        networks = {name: each for name, each in settings.items() if each.architecture != "forest"}
+        networks = {name: one.settings for name, one in candidates.items() if one.settings.architecture != "forest"}
         self.networks, self.forests = [*networks], [name for name in candidates if name not in networks]
         n, channels = len(self.first), len(self.first.channels)
         self.plan = plan_search([*networks.values()], n, channels, len(self.folds.parts), keep_epochs)
         self.probabilities: dict[str, Floats] = {}
-        self.epochs: dict[str, int] = {}
         self.seconds = dict.fromkeys(candidates, 0.0)
-        self.costs = dict.fromkeys(candidates, 0)  # milliseconds per epoch; 0 for forests
-        self.costs |= {name: max(1, round(1000 * epoch_seconds(each, n, channels))) for name, each in networks.items()}
+        # Milliseconds per epoch; 0 for forests.
+        costs = {name: max(1, round(1000 * epoch_seconds(each, n, channels))) for name, each in networks.items()}
+        self.costs = dict.fromkeys(candidates, 0) | costs
         self.done = 0
         expensive = sorted(self.networks, key=self.costs.__getitem__)[-self.plan.finalists :]
         self.total = self._cost(expensive, self.plan.epochs)
         if len(self.networks) > self.plan.finalists:
             self.total += self._cost(self.networks, self.plan.first_round_epochs)
 
-    def run(self, workers: int, stop: Stop) -> Iterator[SearchProgress | SearchResult]:
-        """Yield progress and at the end the result; nothing more once ``stop`` returns True."""
+    def run(self, workers: int, stop: Stop) -> Iterator[WorkProgress | SearchResult]:
+        """Yield progress and then the result; nothing more once ``stop`` returns True."""
         finalists, forests = self.networks, self.forests
         if len(self.networks) > self.plan.finalists:
             names = [*self.networks, *self.forests]
             yield from self._train(names, self.plan.first_round_epochs, "trying", workers, stop)
             if stop():
                 return
-            first_round = {name: self.probabilities[name] for name in self.networks}
-            best = rank_candidates(self.truth, first_round)[: self.plan.finalists]
-            finalists, forests = [name for name in self.networks if name in best], []
+            ranked = rank_candidates(self.truth, {name: self.probabilities[name] for name in self.networks})
+            finalists, forests = sorted(ranked[: self.plan.finalists], key=self.networks.index), []
             self.total = self.done + self._cost(finalists, self.plan.epochs)
         yield from self._train([*finalists, *forests], self.plan.epochs, "comparing", workers, stop)
         if not stop():
             yield self._result([name for name in self.candidates if name in (*finalists, *self.forests)])
 
-    def _train(self, names: list[str], epochs: int, verb: str, workers: int, stop: Stop) -> Iterator[SearchProgress]:
+    def _train(self, names: list[str], epochs: int, verb: str, workers: int, stop: Stop) -> Iterator[WorkProgress]:
         """Train each candidate in each fold and store its held-out probabilities."""
         trainings = [_FoldTraining(name, part) for part in self.folds.parts for name in names]
         tasks = [partial(self._predict_part, training, epochs) for training in trainings]
@@ -383,24 +366,22 @@ class _Search:
         ended, before = 0, self.done
         for result in run_in_threads(tasks, workers, stop):
             if result is not None:
-                number, (probabilities, seconds) = result
-                training, ended = trainings[number], ended + 1
-                collected[training.name][training.part] = probabilities
+                training, ended = trainings[result[0]], ended + 1
+                collected[training.name][training.part], seconds = result[1]
                 self.seconds[training.name] += seconds
                 training.epochs = epochs  # fewer if it diverged
             self.done = before + sum(training.epochs * self.costs[training.name] for training in trainings)
             text = f"{verb} {len(names)} presets: {ended} of {len(trainings)} trainings"
-            yield SearchProgress(self.done, self.total, text)
+            yield WorkProgress(self.done, self.total, text)
         if not stop():
             self.probabilities |= collected
-            self.epochs |= dict.fromkeys(names, epochs)
 
     def _cost(self, names: Iterable[str], epochs: int) -> int:
         """Return the expected cost of training these candidates in every fold."""
         return len(self.folds.parts) * epochs * sum(self.costs[name] for name in names)
 
     def _predict_part(self, training: _FoldTraining, epochs: int, stop: Stop) -> tuple[Floats, float]:
-        """Train a candidate on all parts but one; return its probabilities of that part, and the time."""
+        """Train on all parts but one; return the probabilities of that one, and the time."""
         started, samples, part = time.thread_time(), self.candidates[training.name], training.part
         settings = samples.settings.changed(epochs=epochs, held_out=0.0, threads=1)
         rest = replace(samples, settings=settings).subset(np.setdiff1d(np.arange(len(samples)), part))
@@ -425,26 +406,14 @@ class _Search:
         nested = nested_selection(self.truth, self.fold, final)
         order = [*rank_candidates(self.truth, final), *rank_candidates(self.truth, dropped)]
         results = tuple(self._candidate_result(name, name in finalists) for name in order)
-        return SearchResult(
-            preset=order[0],
-            settings=results[0].settings,
-            nested_table=self._table(self.first, nested),
-            chosen_table=results[0].table,
-            candidates=results,
-            kept_whole=self.folds.kept_whole,
-        )
+        return SearchResult(self._table(self.first, nested), results, self.folds.kept_whole)
 
     def _candidate_result(self, name: str, is_finalist: bool) -> CandidateResult:
-        samples = self.candidates[name]
-        network = name in self.networks
-        return CandidateResult(
-            preset=name,
-            settings=samples.settings.changed(epochs=self.epochs[name]) if network else samples.settings,
-            table=self._table(samples, self.probabilities[name]),
-            merit=brier_skill(self.truth, self.probabilities[name]),
-            is_finalist=is_finalist,
-            seconds=self.seconds[name],
-        )
+        samples, probabilities = self.candidates[name], self.probabilities[name]
+        settings, epochs = samples.settings, self.plan.epochs if is_finalist else self.plan.first_round_epochs
+        settings = settings.changed(epochs=epochs) if name in self.networks else settings
+        table, merit = self._table(samples, probabilities), brier_skill(self.truth, probabilities)
+        return CandidateResult(name, settings, table, merit, is_finalist, self.seconds[name])
 
     def _table(self, samples: TrainingData, probabilities: Floats) -> pd.DataFrame:
         return held_out_table(samples, self.fold, probabilities.astype(np.float32))

@@ -1,4 +1,4 @@
-"""Patch geometry of augmentation: channel layout, free transformations, and flips and right-angle rotations.
+"""Patch geometry of augmentation: channel layout, and spatial transformations.
 
 Flips and right-angle rotations only permute pixels and are read by index; all other transformations interpolate.
 """
@@ -50,9 +50,8 @@ class PatchLayout:
     def from_settings(cls, settings: PatchSettings, channels: int) -> Self:
         """Return the layout of patches with ``channels`` channels in total."""
         image = channels - settings.mask_channel
-        copies = 2 if settings.has_doubled_channels else 1
         hidden = count_object_only_channels(image, settings)
-        return cls(image, copies, hidden, settings.mask_channel, has_eroded_margin=settings.rim != 0)
+        return cls(image, 1 + settings.has_doubled_channels, hidden, settings.mask_channel, settings.rim != 0)
 
     @property
     def colors(self) -> int:
@@ -60,40 +59,35 @@ class PatchLayout:
         return self.image // self.copies
 
     def content_masks(self, patches: Tensor) -> tuple[Tensor | None, ...]:
-        """Return a mask of the visible pixels (n, 1, [z,] y, x) for each copy, None if all are visible.
+        """Return the visible pixels (n, 1, [z,] y, x) of each copy, None if all are.
 
         Hidden pixels are zero in every channel. Inside the mask of the object a zero is a dark pixel, unless a margin
         was left out there.
         """
-        image = patches[:, : self.image].chunk(self.copies, dim=1)
-        return tuple(
-            self._visible(copy, patches[:, -1:]) if self.has_eroded_margin or self._is_hidden(number) else None
-            for number, copy in enumerate(image)
-        )
+        masks: list[Tensor | None] = []
+        for number, copy in enumerate(patches[:, : self.image].chunk(self.copies, dim=1)):
+            visible = list(copy.chunk(self.colors, dim=1))
+            if self.has_mask and not self.has_eroded_margin:
+                visible.append(patches[:, -1:])
+            has_hidden = self.has_eroded_margin or number >= self.copies - self.hidden // self.colors
+            # Faster than a reduction over so few channels; logical_or is faster on booleans than on numbers.
+            masks.append(reduce(Tensor.logical_or, (channel != 0 for channel in visible)) if has_hidden else None)
+        return tuple(masks)
 
     def join_channels(self, image: Tensor, content_masks: tuple[Tensor | None, ...], masks: Tensor) -> Tensor:
-        """Return patches of image channels, zero outside the content of their copy, and masks."""
+        """Join image channels, zero outside the content of their copy, and masks."""
         copies = [
             copy if seen is None else torch.where(seen, copy, 0.0)
             for copy, seen in zip(image.chunk(self.copies, dim=1), content_masks, strict=True)
         ]
         return torch.cat([*copies, masks], dim=1)
 
-    def _is_hidden(self, copy: int) -> bool:
-        return copy >= self.copies - self.hidden // self.colors
-
-    def _visible(self, copy: Tensor, last: Tensor) -> Tensor:
-        visible = [copy[:, channel : channel + 1] for channel in range(self.colors)]
-        if self.has_mask and not self.has_eroded_margin:
-            visible.append(last)
-        # Faster than a reduction over so few channels; logical_or is faster on booleans than on numbers.
-        return reduce(Tensor.logical_or, (channel != 0 for channel in visible))
-
 
 def augmentation_margin(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[float, ...]:
-    """Return the factor per axis by which patches must be cut wider to leave no empty corner.
+    """Return the factor per axis by which patches must be cut wider.
 
-    In 3D the corners of a free rotation about any axis are left to padding: they would nearly double the memory again.
+    It leaves no empty corner. In 3D the corners of a free rotation about any axis are left to padding: they would
+    nearly double the memory again.
 
     Parameters
     ----------
@@ -115,19 +109,23 @@ def augmentation_margin(augmentation: AugmentSettings, patches: PatchSettings) -
 
 
 def random_rotations(count: int, patches: PatchSettings, any_axis: bool, generator: torch.Generator) -> Tensor:
-    """Return random rotation matrices (count, ndim, ndim) for positions ``([z,] y, x)`` in pixels of a patch.
+    """Return random rotation matrices (count, ndim, ndim).
 
-    They are rotations in the unit of the field of view, so that anisotropic pixels keep their shape.
+    They turn positions ``([z,] y, x)`` in pixels of a patch, in the unit of the field of view, so that anisotropic
+    pixels keep their shape.
     """
-    size, shape = patches.size, patches.sampling
-    assert isinstance(size, tuple)
-    assert isinstance(shape, tuple)
-    rotate = _rotations_3d if len(size) == 3 and any_axis else _rotations_in_plane
-    steps = [side / pixels for side, pixels in zip(size, shape, strict=True)]
-    matrices = rotate(count, len(size), generator)
+    steps = _pixel_sizes(patches)
+    is_3d = any_axis and len(steps) == 3
+    matrices = _rotations_3d(count, generator) if is_3d else _rotations_in_plane(count, len(steps), generator)
     if max(steps) == min(steps):
         return matrices
     return matrices * torch.tensor(steps) / torch.tensor(steps)[:, None]
+
+
+def _pixel_sizes(patches: PatchSettings) -> list[float]:
+    """Return the length of a pixel along each axis, in the unit of the settings."""
+    assert isinstance(patches.size, tuple)
+    return [side / pixels for side, pixels in zip(patches.size, patches.shape, strict=True)]
 
 
 def warp_patches(
@@ -158,7 +156,10 @@ def warp_patches(
 def _warp_planes(
     patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout
 ) -> Tensor:
-    """Transform volumes whose planes stay planes as images with many channels, which is several times faster."""
+    """Warp volumes whose planes stay planes, as images with many channels.
+
+    This is several times faster.
+    """
     count, channels, deep = patches.shape[:3]
     forward = matrices[:, 0, 0:1].round().long()
     planes = (torch.arange(shape[0]) - (shape[0] - 1) / 2) * forward + (shape[0] - 1) / 2
@@ -191,7 +192,7 @@ def _sample(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int,
 
 
 def _grid(matrices: Tensor, shifts: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return the positions (n, *shape, ndim) for `grid_sample`, in the order x, y(, z).
+    """Return the positions (n, *shape, ndim) for `grid_sample`, in order x, y(, z).
 
     One sum per axis makes it three times faster than ``affine_grid``.
     """
@@ -202,25 +203,22 @@ def _grid(matrices: Tensor, shifts: Tensor, shape: tuple[int, ...]) -> Tensor:
     return positions.movedim(1, -1)
 
 
-def _rotations_3d(count: int, ndim: int, generator: torch.Generator) -> Tensor:
-    """Return uniform random rotations from unit quaternions (Shoemake, Graphics Gems III, 1992)."""
+def _rotations_3d(count: int, generator: torch.Generator) -> Tensor:
+    """Return uniform random rotations (Shoemake, Graphics Gems III, 1992)."""
     w, x, y, z = functional.normalize(torch.randn(count, 4, generator=generator), dim=1).unbind(1)
     rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)),
+        *(2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)),
+        *(2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)),
     ]
-    return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+    return torch.stack(rows, dim=1).view(count, 3, 3)
 
 
 def _rotations_in_plane(count: int, ndim: int, generator: torch.Generator) -> Tensor:
     angle = 2 * math.pi * torch.rand(count, generator=generator)
     cos, sin = angle.cos(), angle.sin()
-    plane = torch.stack([cos, sin, -sin, cos], dim=1).view(count, 2, 2)
-    if ndim == 2:
-        return plane
     matrices = torch.eye(ndim).repeat(count, 1, 1)
-    matrices[:, -2:, -2:] = plane
+    matrices[:, -2:, -2:] = torch.stack([cos, sin, -sin, cos], dim=1).view(count, 2, 2)
     return matrices
 
 
@@ -229,7 +227,7 @@ Symmetry = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 def symmetries(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[Symmetry, ...]:
-    """Return all flips and right-angle rotations that the settings allow, the identity first.
+    """Return the flips and right-angle rotations of the settings, identity first.
 
     Parameters
     ----------
@@ -238,29 +236,26 @@ def symmetries(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[S
     patches : PatchSettings
         With concrete size and sampling. Axes are swapped only if both have as many pixels of the same size.
     """
-    size, shape = patches.size, patches.sampling
-    assert isinstance(size, tuple)
-    assert isinstance(shape, tuple)
-    ndim, steps = len(shape), [side / count for side, count in zip(size, shape, strict=True)]
+    shape, steps = patches.shape, _pixel_sizes(patches)
+    ndim = len(shape)
     same = tuple(range(ndim)), (1,) * ndim
-    turns = [same]
-    if augmentation.rotation != "none":
-        movable = range(ndim) if augmentation.axes == "all" else range(ndim - 2, ndim)
-        turns = [view for view in _all_symmetries(ndim) if _determinant(view) > 0 and _moves_only(view, movable)]
-        if augmentation.rotation == "half_turns":
-            turns = [view for view in turns if view[0] == same[0]]
-        turns = [
-            view
-            for view in turns
-            if all(shape[a] == shape[b] and math.isclose(steps[a], steps[b]) for a, b in enumerate(view[0]))
-        ]
-    mirrors = list(itertools.product((1, -1), repeat=ndim)) if augmentation.flips else [same[1]]
-    found = {
-        (order, tuple(sign * mirror for sign, mirror in zip(signs, each, strict=True)))
-        for order, signs in turns
-        for each in mirrors
-    }
-    return tuple(sorted(found, key=lambda view: (view != same, view[0], tuple(-sign for sign in view[1]))))
+    fixed = range(0 if augmentation.axes == "all" else ndim - 2)
+
+    def is_rotation(view: Symmetry) -> bool:
+        order, signs = view
+        swaps = sum(a > b for a, b in itertools.combinations(order, 2))
+        if math.prod(signs) != (-1) ** swaps or any((order[axis], signs[axis]) != (axis, 1) for axis in fixed):
+            return False
+        if augmentation.rotation == "half_turns" and order != same[0]:
+            return False
+        return all(shape[a] == shape[b] and math.isclose(steps[a], steps[b]) for a, b in enumerate(order))
+
+    every = list(itertools.product(itertools.permutations(same[0]), itertools.product((1, -1), repeat=ndim)))
+    views = [same] if augmentation.rotation == "none" else [view for view in every if is_rotation(view)]
+    if augmentation.flips:
+        orders = {order for order, _ in views}
+        views = [view for view in every if view[0] in orders]
+    return tuple(sorted(views, key=lambda view: (view != same, view[0], tuple(-sign for sign in view[1]))))
 
 
 def averaging_views(augmentation: AugmentSettings, patches: PatchSettings, limit: int) -> list[Symmetry]:
@@ -314,48 +309,30 @@ def apply_views(
 
 
 def view_matrices(all_views: tuple[Symmetry, ...]) -> Tensor:
-    """Return the matrix of each view (count, ndim, ndim), from positions in the view to those in the patch."""
+    """Return the matrix of each view (count, ndim, ndim).
+
+    It maps positions in the view to those in the patch.
+    """
     ndim = len(all_views[0][0])
-    found = torch.zeros(len(all_views), ndim, ndim)
-    for number, (order, signs) in enumerate(all_views):
-        for axis, (source, sign) in enumerate(zip(order, signs, strict=True)):
-            found[number, source, axis] = sign
-    return found
+    matrices = torch.zeros(len(all_views), ndim, ndim)
+    for matrix, (order, signs) in zip(matrices, all_views):
+        matrix[list(order), list(range(ndim))] = torch.tensor(signs, dtype=torch.float32)
+    return matrices
 
 
 @functools.lru_cache(maxsize=64)
 def _memory_steps(
     all_views: tuple[Symmetry, ...], shape: tuple[int, ...], wider: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Return the first pixel index (v,) and the step along each axis (v, ndim) of every view."""
-    strides = _strides(wider)
+    """Return each view's first pixel index (v,) and step along each axis (v, ndim)."""
+    strides, margins = _strides(wider), [(wide - side) // 2 for wide, side in zip(wider, shape, strict=True)]
     firsts, steps = [], []
     for order, signs in all_views:
-        first = 0
-        for axis, (source, sign) in enumerate(zip(order, signs, strict=True)):
-            first += strides[source] * ((wider[source] - shape[source]) // 2 + (shape[axis] - 1) * (sign < 0))
-        firsts.append(first)
-        steps.append([strides[source] * sign for source, sign in zip(order, signs, strict=True)])
+        starts = [(side - 1) * (sign < 0) for side, sign in zip(shape, signs)]
+        firsts.append(sum(strides[source] * (margins[source] + start) for source, start in zip(order, starts)))
+        steps.append([strides[source] * sign for source, sign in zip(order, signs)])
     return torch.tensor(firsts), torch.tensor(steps)
 
 
 def _strides(shape: tuple[int, ...]) -> list[int]:
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-
-
-def _all_symmetries(ndim: int) -> list[Symmetry]:
-    return [
-        (order, signs)
-        for order in itertools.permutations(range(ndim))
-        for signs in itertools.product((1, -1), repeat=ndim)
-    ]
-
-
-def _moves_only(view: Symmetry, axes: range) -> bool:
-    return all(view[0][axis] == axis and view[1][axis] == 1 for axis in range(len(view[0])) if axis not in axes)
-
-
-def _determinant(view: Symmetry) -> int:
-    order, signs = view
-    swaps = sum(a > b for a, b in itertools.combinations(order, 2))
-    return math.prod(signs) * (-1 if swaps % 2 else 1)

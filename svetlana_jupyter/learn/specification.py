@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,40 +67,17 @@ class ClassifierSpec:
     features_version: int = 0
     module: str = ""
 
-    def check(self, pair: ImagePair) -> None:
-        """Refuse an image that this classifier does not fit.
 
-        Raises
-        ------
-        ClassifierError
-            If dimensions or channels differ, or the patches are in micrometers and the image has no pixel size.
-        """
-        if pair.ndim != self.ndim:
-            raise ClassifierError(
-                f"This classifier was trained on {self.ndim}D images, but {pair.name!r} is {pair.ndim}D. "
-                f"Choose {self.ndim}D images, or train on images like this one."
-            )
-        channels = tuple(map(str, pair.channels))
-        if len(channels) != len(self.channels):
-            raise ClassifierError(
-                f"This classifier expects {len(self.channels)} channels ({', '.join(self.channels)}), but "
-                f"{pair.name!r} has {len(channels)} ({', '.join(channels)}). Add the image with these channels."
-            )
-        if channels != self.channels and set(channels) == set(self.channels):
-            raise ClassifierError(
-                f"This classifier expects the channels in the order {', '.join(self.channels)}, but {pair.name!r} has "
-                f"{', '.join(channels)}. Add the image with its channels in that order."
-            )
-        if self.settings.patches.unit == "um" and pair.spacing is None:
-            raise ClassifierError(
-                f"This classifier measures patches in micrometers, but {pair.name!r} has no known pixel size. "
-                "Add the image with spacing=(…)."
-            )
+class ClassifierBase(ABC):
+    """Common part of network classifiers and forests.
 
+    Attributes
+    ----------
+    kind : "network" or "forest"
+    specification : ClassifierSpec
+    """
 
-class ClassifierBase:
-    """Properties of a classifier that follow from its specification."""
-
+    kind: ClassVar[str]
     specification: ClassifierSpec
 
     @property
@@ -117,49 +95,66 @@ class ClassifierBase:
         """Number of spatial dimensions."""
         return self.specification.ndim
 
-    @property
-    def channels(self) -> tuple[str, ...]:
-        """Names of the image channels."""
-        return self.specification.channels
-
     def check(self, pair: ImagePair) -> None:
-        """Refuse an image that this classifier does not fit, with a `ClassifierError`."""
-        self.specification.check(pair)
+        """Refuse an image that this classifier does not fit.
 
+        Raises
+        ------
+        ClassifierError
+            If dimensions or channels differ, or the patches are in micrometers and the image has no pixel size.
+        """
+        own, channels = self.specification.channels, tuple(map(str, pair.channels))
+        own_names, names = ", ".join(own), ", ".join(channels)
+        is_reordered = channels != own and set(channels) == set(own)
+        problems = {
+            f"This classifier was trained on {self.ndim}D images, but {pair.name!r} is {pair.ndim}D. "
+            f"Choose {self.ndim}D images, or train on images like this one.": pair.ndim != self.ndim,
+            f"This classifier expects {len(own)} channels ({own_names}), but {pair.name!r} has {len(channels)} "
+            f"({names}). Add the image with these channels.": len(channels) != len(own),
+            f"This classifier expects the channels in the order {own_names}, but {pair.name!r} has {names}. "
+            "Add the image with its channels in that order.": is_reordered,
+            f"This classifier measures patches in micrometers, but {pair.name!r} has no known pixel size. "
+            "Add the image with spacing=(…).": self.patches.unit == "um" and pair.spacing is None,
+        }
+        if message := next((message for message, applies in problems.items() if applies), ""):
+            raise ClassifierError(message)
 
-def write_classifier(folder: str | Path, kind: str, specification: ClassifierSpec, tensors: Tensors) -> None:
-    """Write the folder of a classifier.
+    @abstractmethod
+    def tensors(self) -> Tensors:
+        """Return the weights by name."""
 
-    Each file is first written under another name and then moved, the description last, so that an interrupted save
-    leaves no half-written classifier.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = specification.settings
-    classes = zip(specification.classes, specification.class_names, strict=True)
-    description = {
-        "format": FORMAT_VERSION,
-        "kind": kind,
-        "architecture": settings.architecture,
-        "module": specification.module,
-        "classes": [{"id": class_id, "name": name} for class_id, name in classes],
-        "ndim": specification.ndim,
-        "channels": list(specification.channels),
-        "settings": settings.model_dump(mode="json"),
-        "history": [dict(entry) for entry in specification.history],
-        "features": list(specification.features),
-        "features_version": specification.features_version,
-        "versions": _versions(),
-    }
-    weights, text = folder / f"{WEIGHTS_FILE}.part", folder / f"{SPEC_FILE}.part"
-    save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, weights)
-    text.write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
-    os.replace(weights, folder / WEIGHTS_FILE)
-    os.replace(text, folder / SPEC_FILE)
+    def save(self, folder: str | Path) -> None:
+        """Write ``weights.safetensors`` and ``classifier.json``.
+
+        Each file is first written under another name and then moved, the description last, so that an interrupted save
+        leaves no half-written classifier.
+        """
+        folder, specification = Path(folder), self.specification
+        folder.mkdir(parents=True, exist_ok=True)
+        classes = zip(specification.classes, specification.class_names, strict=True)
+        description = {
+            "format": FORMAT_VERSION,
+            "kind": self.kind,
+            "architecture": specification.settings.architecture,
+            "module": specification.module,
+            "classes": [{"id": class_id, "name": name} for class_id, name in classes],
+            "ndim": specification.ndim,
+            "channels": specification.channels,
+            "settings": specification.settings.model_dump(mode="json"),
+            "history": specification.history,
+            "features": specification.features,
+            "features_version": specification.features_version,
+            "versions": _versions(),
+        }
+        weights, text = folder / f"{WEIGHTS_FILE}.part", folder / f"{SPEC_FILE}.part"
+        save_file({name: np.ascontiguousarray(values) for name, values in self.tensors().items()}, weights)
+        text.write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
+        os.replace(weights, folder / WEIGHTS_FILE)
+        os.replace(text, folder / SPEC_FILE)
 
 
 def read_classifier_spec(folder: Path) -> tuple[str, ClassifierSpec]:
-    """Read the kind ("network" or "forest") and specification of a classifier's folder.
+    """Read the kind and specification of a classifier from its folder.
 
     Raises
     ------

@@ -1,4 +1,7 @@
-"""Training of classifiers as a generator of frozen events: batches, epochs, notes, and at the end the result."""
+"""Training of classifiers, as a generator of events.
+
+The events are frozen: batches, epochs, notes, and at the end the result.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from svetlana_jupyter.core.settings import USER_ARCHITECTURE
-from svetlana_jupyter.errors import ClassifierError, InputError
+from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.augmentation import Augmenter, center_crop
 from svetlana_jupyter.learn.build import init_network
 from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
-from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
+from svetlana_jupyter.learn.dataset import TrainingData, check_several_classes, make_classifier_spec
 from svetlana_jupyter.learn.device import (
     autocast_context,
     choose_device,
@@ -62,7 +65,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch; ``score`` is the balanced accuracy on the validation objects, None without validation."""
+    """One epoch; ``score`` is the balanced accuracy in validation, None without it."""
 
     epoch: int
     epochs: int
@@ -108,7 +111,7 @@ Event = Batch | Epoch | TrainingNote | FitResult
 
 
 class BestWeights:
-    """Checkpoint of the best epoch, by validation score if there is one, else by training loss.
+    """Checkpoint of the best epoch, by validation score, or else by training loss.
 
     Attributes
     ----------
@@ -162,7 +165,7 @@ def fit(
     Parameters
     ----------
     samples : TrainingData
-        From `learn.dataset.collect_training_data`, which also holds the settings.
+        From `learn.dataset.collect_for_each`, which also holds the settings.
     stop : callable
         Called before every batch; once it returns True, training ends with the best classifier so far. Closing the
         generator ends training without one.
@@ -187,13 +190,10 @@ def fit(
         While training, if it diverged before anything was learned, or memory ran out again.
     """
     if network is not None:
-        samples = replace(samples, initial=replace(samples.initial, network=network))
-    if samples.initial.network is not None:
+        samples = replace(samples, network=network)
+    if samples.network is not None:
         samples = replace(samples, settings=samples.settings.changed(architecture=USER_ARCHITECTURE))
-    if len(samples.classes) < 2:
-        raise InputError(
-            "Training needs objects of at least 2 classes, but only one class has any. Annotate another class."
-        )
+    check_several_classes(samples.targets)
     resolve_class_weights(samples.targets, samples.settings, samples.names)
     if samples.settings.architecture == "forest":
         return _fit_forest(samples, stop)
@@ -240,9 +240,7 @@ class _NetworkTraining:
         settings = samples.settings
         if settings.threads:
             limit_threads(settings.threads)
-        assert isinstance(settings.patches.sampling, tuple)
-        self.samples, self.settings = samples, settings
-        self.shape: tuple[int, ...] = settings.patches.sampling
+        self.samples, self.settings, self.shape = samples, settings, settings.patches.shape
         self.device = choose_device(settings.device, samples.ndim)
         inputs = torch.from_numpy(samples.inputs)
         self.patches = inputs.to(storage_device(self.device, samples.inputs.nbytes))
@@ -272,7 +270,7 @@ class _NetworkTraining:
             self._update_batch_norm()
 
     def run(self, stop: Callable[[], bool]) -> Iterator[Event]:
-        """Yield batches and epochs until the last epoch or until ``stop`` returns True, then the result."""
+        """Yield batches and epochs until the last one or a stop, then the result."""
         settings, history, best = self.settings, list[Epoch](), BestWeights(self.network)
         yield from map(TrainingNote, self.notes)
         max_loss, bad_epochs, end_reason = math.inf, 0, "stopped" if stop() else ""
@@ -318,17 +316,15 @@ class _NetworkTraining:
             self.batch_norm_is_current, self.score = best.score is not None, best.score
         self._evaluate()
         entries = tuple({"epoch": e.epoch, "loss": e.loss, "score": e.score} for e in history)
-        yield FitResult(
-            classifier=NetworkClassifier(make_classifier_spec(self.samples, entries), self.network),
-            history=tuple(history),
-            score=self.score,
-            n=len(self.training),
-            stopped=end_reason == "stopped",
-            notes=tuple(self.notes),
-        )
+        classifier = NetworkClassifier(make_classifier_spec(self.samples, entries), self.network)
+        stopped, n = end_reason == "stopped", len(self.training)
+        yield FitResult(classifier, tuple(history), self.score, n, stopped, tuple(self.notes))
 
     def _end_note(self, end_reason: str, history: list[Epoch], best: BestWeights) -> str:
-        """Return why training did not end as planned, "" if it did; raise if it diverged without learning."""
+        """Return why training did not end as planned, "" if it did.
+
+        Raise a `ClassifierError` if it diverged without learning.
+        """
         settings, done = self.settings, len(history)
         if end_reason == "patience":
             return (
@@ -350,7 +346,7 @@ class _NetworkTraining:
         return f"{problem} The network of epoch {best.epoch} is kept. {advice}"
 
     def _augmented_batches(self, batches: list[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Yield the samples of each batch with their patches, augmenting several small batches at a time."""
+        """Yield samples and patches of each batch, augmenting small ones together."""
         together = max(1, MAX_AUGMENTED_VALUES // (self.settings.batch_size * self.patches[0].numel()))
         if self.augment.pipeline is not None:
             together = 1  # it works patch by patch, so that a stop would have to wait for all batches
@@ -360,7 +356,7 @@ class _NetworkTraining:
             yield from zip(some, torch.split(patches, [len(chosen) for chosen in some]), strict=True)
 
     def _step(self, chosen: NDArray[np.int64], patches: Tensor) -> float:
-        """Take one step of the optimizer on augmented patches of these samples and return the loss."""
+        """Take one step of the optimizer on augmented patches; return the loss."""
         self.batch_norm_is_current, self.score = False, None
         if not self.network.training:
             self.network.train()
@@ -391,7 +387,7 @@ class _NetworkTraining:
         return self._balanced_accuracy(self._training_subset()) < 1 / len(self.samples.classes) + CHANCE_MARGIN
 
     def _is_validation_due(self, epoch: int) -> bool:
-        """Tell if this epoch is validated: the last one, and others as `MAX_EVALUATION_SHARE` allows."""
+        """Tell if this epoch is validated: the last, and as many as time allows."""
         if not len(self.testing):
             return False
         forward = min(len(self.training), MAX_BATCH_NORM_PATCHES) + len(self.testing)
@@ -407,7 +403,7 @@ class _NetworkTraining:
 
     def _update_batch_norm(self) -> None:
         if not self.batch_norm_is_current:
-            update_batch_norm(self.network, map(self._center_patches, self._in_batches(self._training_subset())))
+            update_batch_norm(self.network, self._center_patches(self._training_subset()))
             self.batch_norm_is_current = True
 
     def _training_subset(self) -> NDArray[np.int64]:
@@ -419,18 +415,15 @@ class _NetworkTraining:
     @torch.inference_mode()
     def _balanced_accuracy(self, chosen: NDArray[np.int64]) -> float:
         self.network.eval()
-        batches = map(self._center_patches, self._in_batches(chosen))
-        predicted = torch.cat([self.network(patches).argmax(1).cpu() for patches in batches])
+        predicted = torch.cat([self.network(patches).argmax(1).cpu() for patches in self._center_patches(chosen)])
         truth, right = self.targets[chosen].numpy(), (predicted == self.targets[chosen]).numpy()
         return float(np.mean([right[truth == position].mean() for position in np.unique(truth)]))
 
-    def _in_batches(self, chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def _center_patches(self, chosen: NDArray[np.int64]) -> Iterator[Tensor]:
+        """Yield batches of patches without margin and augmentation."""
         size = min(EVALUATION_BATCH, 4 * self.settings.batch_size)  # smaller if memory is short
-        return np.array_split(chosen, math.ceil(len(chosen) / size))
-
-    def _center_patches(self, chosen: NDArray[np.int64]) -> Tensor:
-        """Return the patches of these samples without margin and augmentation."""
-        return self._to_device(center_crop(self._select(chosen), self.shape))
+        for batch in np.array_split(chosen, math.ceil(len(chosen) / size)):
+            yield self._to_device(center_crop(self._select(batch), self.shape))
 
     def _select(self, chosen: NDArray[np.int64]) -> Tensor:
         return self.patches.index_select(0, torch.from_numpy(chosen).to(self.patches.device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from svetlana_jupyter.core.classes import ClassScheme
@@ -19,35 +20,23 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.io.table_files import TableSource
     from svetlana_jupyter.core.settings import TrainingSettings
+    from svetlana_jupyter.core.stats.metrics import SizeLimits
     from svetlana_jupyter.project.evaluation import Evaluation
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.project_classes import ProjectClasses
 
 Value = Literal["fraction", "count"]
-Size = tuple[float | None, float | None]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class Plots:
-    """Figures of the results of a project.
+    """Figures of the results of a project."""
 
-    Parameters
-    ----------
-    images : ImageCollection
-    classes : ProjectClasses
-    count, predictions, evaluate : callable
-        `Project.counts`, `Project.predictions` and `Project.evaluate`.
-    """
-
-    def __init__(
-        self,
-        images: ImageCollection,
-        classes: ProjectClasses,
-        count: Callable[..., pd.DataFrame],
-        predictions: Callable[[], pd.DataFrame],
-        evaluate: Callable[[str | None], Evaluation],
-    ) -> None:
-        self._images, self._classes = images, classes
-        self._count, self._predictions, self._evaluate = count, predictions, evaluate
+    _images: ImageCollection
+    _classes: ProjectClasses
+    _count: Callable[..., pd.DataFrame]
+    _predictions: Callable[[], pd.DataFrame]
+    _evaluate: Callable[[str | None], Evaluation]
 
     def counts(
         self,
@@ -58,7 +47,7 @@ class Plots:
         classes: Sequence[str] | str | None = None,
         value: Value = "fraction",
         exclude_border: bool = False,
-        size: Size = (None, None),
+        size: SizeLimits = (None, None),
     ) -> Figure:
         """Plot the class counts: one point per replicate, with their mean and its 95 % confidence interval.
 
@@ -127,26 +116,17 @@ class Plots:
         return plot_confusion(report.network.confusion, self._classes.scheme, title)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class BackgroundJobs:
     """Jobs on a thread of their own, so that the notebook stays responsive.
 
     Each method returns at once; ``project.job`` shows the progress and ``project.stop()`` stops the job.
-
-    Parameters
-    ----------
-    jobs : JobRunner
-    training, prediction, export : callable
-        Make the work of a job from the arguments of the method.
     """
 
-    def __init__(
-        self,
-        jobs: JobRunner,
-        training: Callable[..., Work],
-        prediction: Callable[..., Work],
-        export: Callable[..., Work],
-    ) -> None:
-        self._jobs, self._training, self._prediction, self._export = jobs, training, prediction, export
+    _jobs: JobRunner
+    _training: Callable[..., Work]
+    _prediction: Callable[..., Work]
+    _export: Callable[..., Work]
 
     def train(
         self,

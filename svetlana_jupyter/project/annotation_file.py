@@ -58,14 +58,9 @@ class AnnotationFile:
             self._open_for_writing()
         self.log = AnnotationLog(read_entries(file))
 
-    @property
-    def writable(self) -> bool:
-        """Whether the file is open for writing."""
-        return self._handle is not None
-
     def add_listener(self, changed: Callable[[], None]) -> None:
         """Call the bound method ``changed`` after every append, as long as its object exists."""
-        self._listeners.append(weakref.WeakMethod(changed))
+        self._listeners.append(weakref.WeakMethod(changed, self._listeners.remove))
 
     def ensure_writable(self) -> None:
         """Open the file for writing again if it was deleted, or locked by another kernel that has released it.
@@ -134,10 +129,7 @@ class AnnotationFile:
     def _follow(self, entries: list[AnnotationEvent]) -> None:
         self.log.append(entries)
         for listener in list(self._listeners):
-            changed = listener()
-            if changed is None:
-                self._listeners.remove(listener)
-            else:
+            if (changed := listener()) is not None:
                 changed()
 
     def has_open_file(self) -> bool:
@@ -187,12 +179,10 @@ def open_annotation_file(folder: Path, annotator: str, writable: bool = True) ->
     file = folder / f"{annotator}.csv"
     with _opening:
         opened = _open_files.get(file)
-        if opened is not None and opened.has_open_file():
-            return opened
-        if opened is not None:
-            opened.close()
-        opened = AnnotationFile(file, writable)
-        _open_files[file] = opened
+        if opened is None or not opened.has_open_file():
+            if opened is not None:
+                opened.close()
+            _open_files[file] = opened = AnnotationFile(file, writable)
         return opened
 
 

@@ -33,7 +33,6 @@ from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
 from svetlana_jupyter.core.relabeling import LINK_COLUMNS, LabelMapping
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.annotation_file import open_annotation_file, read_other_logs
-from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.project_classes import ProjectClasses
+    from svetlana_jupyter.project.storage import Notify, ProjectFolder
 
 FLAGS: tuple[LabelAction, ...] = ("ambiguous", "bad_segmentation", "skip")
 ObjectLabels = int | Iterable[int]
@@ -83,7 +83,7 @@ class Annotations:
         annotator: str | None,
         images: ImageCollection,
         classes: ProjectClasses,
-        notify: Notify = SILENT,
+        notify: Notify,
     ) -> None:
         self._folder, self._images, self._classes, self._notify = folder, images, classes, notify
         self.annotator = annotator or default_annotator()
@@ -93,7 +93,7 @@ class Annotations:
         self.mappings = self._read_mappings()
         self._others = read_other_logs(folder.annotations_folder, excluding_file=self.file.file)
         self.last_edited: list[ObjectId] = []
-        self._table: tuple[CurrentLabels, int, pd.DataFrame] | None = None
+        self._table: tuple[CurrentLabels, int, dict[int, str], pd.DataFrame] | None = None
         self._carried_over: tuple[object, ...] = ()
         self._current = CurrentLabels(())
         self.refresh()
@@ -107,11 +107,6 @@ class Annotations:
     def labels(self) -> Mapping[ObjectId, Label]:
         """The current label of every object that has one: the majority vote of all annotators."""
         return self._current.labels
-
-    @property
-    def counts(self) -> Counter[Label]:
-        """The number of objects with each label."""
-        return self._current.counts
 
     @property
     def can_undo(self) -> bool:
@@ -161,15 +156,11 @@ class Annotations:
 
         A class of the same name takes precedence over a flag.
         """
-        names = {info.name for info in self._classes.infos}
+        classes = self._classes
+        names = {info.name for info in classes.infos}
         flags: dict[str, Label] = {flag: Label(flag) for flag in FLAGS if flag not in names}
-        self._record(
-            {
-                object_id: flags.get(text) or Label("label", self._classes.by_name(text).id)
-                for object_id, text in labels.items()
-            },
-            source,
-        )
+        given = {key: flags.get(text) or Label("label", classes.by_name(text).id) for key, text in labels.items()}
+        self._record(given, source)
 
     def undo(self) -> bool:
         """Undo the last edit; return False if there is none."""
@@ -203,10 +194,15 @@ class Annotations:
             Indexed by ``(image, object)``: ``action`` ("label", "ambiguous", "bad_segmentation" or "skip"),
             ``class_id`` (0 except for "label") and ``class`` (its name).
         """
-        table = self._raw_table().copy()
-        names = dict(zip(self._classes.ids, self._classes.names))
-        table["class"] = table["class_id"].map(names).astype("object").where(table["class_id"] > 0, None)
-        return table
+        labels, current, names = self.labels, self._current, dict(zip(self._classes.ids, self._classes.names))
+        if self._table is None or self._table[:3] != (current, current.version, names):
+            index = object_index(labels)
+            actions, ids = zip(*labels.values()) if labels else ((), ())
+            table = pd.DataFrame({"action": pd.Series(actions, index, "object"), "class_id": list(ids)}, index)
+            table = table.astype({"class_id": "int64"})
+            table["class"] = table["class_id"].map(names).astype("object").where(table["class_id"] > 0, None)
+            self._table = current, current.version, names, table
+        return self._table[3].copy()
 
     def class_ids(self) -> pd.Series[int]:
         """Return the class id of every labeled object, by ``(image, object)``."""
@@ -219,13 +215,13 @@ class Annotations:
 
     def class_counts(self) -> pd.Series:
         """Return the number of annotated objects per class, by name."""
-        counts = [self.counts[Label("label", info.id)] for info in self._classes]
+        counts = [self._current.counts[Label("label", info.id)] for info in self._classes]
         index = pd.Index(self._classes.names, name="class", dtype="object")
         return pd.Series(counts, index, "int64", "annotations")
 
     def flag_counts(self) -> dict[str, int]:
         """Return the number of flagged or skipped objects, by flag."""
-        return {flag: self.counts[Label(flag)] for flag in FLAGS}
+        return {flag: self._current.counts[Label(flag)] for flag in FLAGS}
 
     def rate(self) -> float:
         """Return the edits per minute, from the median gap between the last fifty; NaN if unknown."""
@@ -250,7 +246,7 @@ class Annotations:
                 together = sizes[entry.edit] > 1 and not entry.source.startswith(IMPORT_SOURCE_PREFIX)
                 name = f"{annotator} {entry.edit}" if together else ""
                 groups |= dict.fromkeys(self.current_objects(entry.versioned_id), name)
-        return self._raw_table().index.to_series().map(groups).fillna("").astype("object")
+        return self.label_table().index.to_series().map(groups).fillna("").astype("object")
 
     def current_objects(self, object_id: VersionedObjectId) -> list[ObjectId]:
         """Return the objects of the current mask that an object of an earlier mask became."""
@@ -292,15 +288,6 @@ class Annotations:
             for name, entry in self._images.items()
             if entry.mask_number
         }
-
-    def _raw_table(self) -> pd.DataFrame:
-        labels, current = self.labels, self._current
-        if self._table is None or self._table[:2] != (current, current.version):
-            index = object_index(labels)
-            actions, ids = zip(*labels.values()) if labels else ((), ())
-            table = pd.DataFrame({"action": pd.Series(actions, index, "object"), "class_id": list(ids)}, index)
-            self._table = current, current.version, table.astype({"class_id": "int64"})
-        return self._table[2]
 
     def _record(self, labels: Mapping[tuple[str, int], Label], source: str, seconds: float | None = None) -> None:
         """Write one edit, image by image."""

@@ -327,17 +327,11 @@ def compare_counts(
     """
     if isinstance(manual, Mapping):
         manual = pd.DataFrame({"image": list(manual), "count": list(manual.values())})
-    source = read_table(manual, "a table of counts")
     images = images_with_conditions(groups, None)[0].reset_index(names="image")
-    keys, source = choose_key_columns(source, images)
-    if not keys:
-        raise InputError(
-            f"The table of counts has no column named like {format_list(images.columns)}; its columns are "
-            f"{format_list(source.columns, 8)}. Add such a column to identify each count."
-        )
+    keys, source = choose_key_columns(read_table(manual, "a table of counts"), images, "the table of counts")
     name, values = _manual_counts(classes, source, list(keys.values()), class_name)
     known = images[list(keys)].drop_duplicates(ignore_index=True)
-    partner, unmatched = match_rows(known, values, keys, "a table of counts")
+    partner, unmatched = match_rows(known, values, keys, "the table of counts")
     counts, _ = count_objects(table, groups, classes, list(keys), None, exclude_border, size)
     counts = counts[counts["class"] == name].rename(columns={"count": "counted"})
     others = [str(column) for column in values if column not in (*keys.values(), *known, *counts, "manual")]
@@ -355,26 +349,26 @@ def _manual_counts(
     """Return the counted class, and the table with its counts in a column ``manual``."""
     values, spelled = table.drop(columns=keys), {normalize_header(name): name for name in classes.names}
     class_column = find_column(values, ("class", "class name", "label"))
-    if class_column is None:  # one column per class (wide)
-        present = {spelled[key]: str(column) for column in values if (key := normalize_header(column)) in spelled}
-    else:  # one column of classes and one of counts (long)
-        texts = table[class_column].astype(str).str.strip()
-        present = {spelled.get(normalize_header(text), text): text for text in dict.fromkeys(texts)}
+    wide: dict[str, str] = {}
+    if class_column is None:  # one column per class, or a single column of counts
+        wide = {spelled[key]: str(column) for column in values if (key := normalize_header(column)) in spelled}
+        present = list(wide or classes.names)
+    else:  # one column of classes and one of counts
+        names = table[class_column].map(lambda text: spelled.get(normalize_header(text)))
+        present = names.dropna().unique().tolist()
     if class_name is not None:
         class_name = classes.by_name(class_name).name
+    elif len(present) != 1:
+        raise InputError(
+            f"Counts are compared for one class at a time. Pass class_name=, one of {format_list(classes.names)}."
+        )
     else:
-        candidates = [name for name in present or classes.names if name in classes.names]
-        if len(candidates) != 1:
-            raise InputError(
-                f"Counts are compared for one class at a time. Pass class_name=, one of {format_list(classes.names)}."
-            )
-        (class_name,) = candidates
-    column = present.get(class_name)
+        (class_name,) = present
     if class_column is not None:
-        if column is None:
+        if class_name not in present:
             raise InputError(f"The table of counts has no row for the class {class_name!r}. Pass another class_name=.")
-        table, values, column = table[texts == column], values.drop(columns=[class_column]), None
-    column = column or find_column(values, COUNT_COLUMN_NAMES)
+        table, values = table[names == class_name], values.drop(columns=[class_column])
+    column = wide.get(class_name) or find_column(values, COUNT_COLUMN_NAMES)
     if column is None:
         numeric = list(map(str, values.select_dtypes("number")))
         if len(numeric) != 1:
@@ -387,6 +381,5 @@ def _manual_counts(
     invalid = table[column][counts.isna() & table[column].notna() | (counts < 0)]
     if len(invalid):
         raise InputError(f"The column {column!r} contains {invalid.iloc[0]}. Counts must be numbers of 0 or more.")
-    result = table.drop(columns=[name for name in (column, class_column) if name is not None])
-    result = result.assign(manual=counts.astype(float))
-    return class_name, result[result["manual"].notna()].reset_index(drop=True)
+    result = table.drop(columns=[class_column, column], errors="ignore").assign(manual=counts.astype(float))
+    return class_name, result.dropna(subset="manual").reset_index(drop=True)

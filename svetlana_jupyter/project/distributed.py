@@ -98,7 +98,7 @@ class _Job:
     statistics: ImageStatistics | None
     classifier: Classifier
     reference: ReferenceDistribution | None
-    to_compare: frozenset[int] | None
+    to_compare: frozenset[int]
 
     @cached_property
     def decode(self) -> BlockDecoder:
@@ -128,7 +128,7 @@ def predict_on_cluster(
     parts: Mapping[int, pd.DataFrame],
     classifier: Classifier,
     reference: ReferenceDistribution | None,
-    to_compare: Collection[int] | None,
+    to_compare: Collection[int],
     stop: Callable[[], bool],
 ) -> Generator[tuple[int, PartPredictions]]:
     """Predict the objects of some parts, and yield each part when it is finished.
@@ -141,7 +141,7 @@ def predict_on_cluster(
         Parts of `learn.inference.split_into_parts`, by number and in their order.
     classifier : Classifier
     reference : ReferenceDistribution or None
-    to_compare : collection of int, optional
+    to_compare : collection of int
         Objects to compare with ``reference``.
     stop : callable
         Once it returns True, nothing more is yielded, and the tasks on the cluster are canceled.
@@ -157,7 +157,7 @@ def predict_on_cluster(
 
     bare = replace(pair, feature_cache=None, levels=(), mask_levels=())
     statistics = statistics_for_normalization(pair.image, classifier.patches) if classifier.kind == "network" else None
-    job = _Job(bare, statistics, classifier, reference, None if to_compare is None else frozenset(map(int, to_compare)))
+    job = _Job(bare, statistics, classifier, reference, frozenset(map(int, to_compare)))
     with _wrap_cluster_errors(pair.name):
         running = dict(zip(_compute(client, job, parts), parts, strict=True))
         try:
@@ -182,7 +182,7 @@ def _compute(client: Client, job: _Job, parts: Mapping[int, pd.DataFrame]) -> li
     name = f"svetlana-{uuid4().hex[:12]}"
     read, predict = dask.delayed(_Job.read, pure=False), dask.delayed(_Job.predict, pure=False)
     with dask.config.set({LARGE_GRAPH: "10GB"}):  # the weights of a large network are no mistake
-        shared = client.submit(_identity, job, key=f"{name}-job", pure=False)
+        shared = client.submit(lambda job: job, job, key=f"{name}-job", pure=False)
         pixels = {
             block: read(shared, block, dask_key_name=(f"{name}-read", block[0], *block[1]))
             for block in dict.fromkeys(chain.from_iterable(needed))
@@ -211,7 +211,3 @@ def _wrap_cluster_errors(image: str) -> Iterator[None]:
             else f"The cluster gave up on {image}; its scheduler may have ended. Start it again and"
         )
         raise InputError(f"{problem} predict again; finished parts are kept.") from error
-
-
-def _identity(job: _Job) -> _Job:
-    return job

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from svetlana_jupyter.core.groups import name_groups
+from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.predictions import merge_predictions
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, Reliability, class_ids, reliability
 from svetlana_jupyter.core.stats.metrics import Scores, score
@@ -270,12 +271,11 @@ def outlying_images(images: pd.DataFrame) -> str:
         See `core.stats.outliers.flag_unfamiliar_images`.
     """
     unlike = images[images["warn"]].sort_values("unlike", ascending=False)["unlike"]
-    names = [f"{image} ({share:.0%} of its objects)" for image, share in unlike.head(MAX_IMAGES_NAMED).items()]
-    more = f" and {len(unlike) - MAX_IMAGES_NAMED} more" if len(unlike) > MAX_IMAGES_NAMED else ""
+    names = [f"{image} ({share:.0%} of its objects)" for image, share in unlike.items()]
     verb = "1 image looks" if len(unlike) == 1 else f"{len(unlike)} images look"
     return (
-        f"{verb} unlike those annotated: {', '.join(names)}{more}. Annotate some objects there before you trust the "
-        "predictions."
+        f"{verb} unlike those annotated: {format_list(names, MAX_IMAGES_NAMED)}. Annotate some objects there before "
+        "you trust the predictions."
     )
 
 

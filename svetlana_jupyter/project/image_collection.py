@@ -6,7 +6,7 @@ import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -23,10 +23,10 @@ from svetlana_jupyter.core.io.readers import hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.polygons import LazyPolygonMask, RasterizationReport, rasterize, smallest_label_dtype
+from svetlana_jupyter.core.polygons import PolygonMask
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
-from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder, atomic_folder, write_parquet
+from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
 
 CHUNK = 512  # a multiple of the tiles that outlines are rasterized in
 LOCK_WAIT_SECONDS = 5.0  # to wait for an object table that another thread is computing
@@ -43,14 +43,6 @@ class ImageOptions(TypedDict, total=False):
     spacing: Spacing | None
     channels: Sequence[str] | None
     groups: Mapping[str, str] | None
-
-
-@dataclass(frozen=True)
-class FormerMask:
-    """A replaced mask: its path, and the fingerprint of the image with it."""
-
-    mask: str
-    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -75,9 +67,10 @@ class ImageEntry:
     dtype : str
     fingerprint : str
         Fingerprint of image and mask; a mask that has changed is indexed again.
-    replaced : tuple of FormerMask
-        Earlier masks, the first one first. The correspondence of their objects with those of the next mask is stored
-        in ``masks/<image>.<n>.csv``: pairs of old and new object with the number of shared pixels.
+    replaced : tuple of dict
+        Path ("mask") and "fingerprint" (of image and mask) of earlier masks, the first one first. The correspondence
+        of their objects with those of the next mask is stored in ``masks/<image>.<n>.csv``: pairs of old and new
+        object with the number of shared pixels.
     """
 
     name: str
@@ -90,12 +83,15 @@ class ImageEntry:
     shape: tuple[int, ...]
     dtype: str
     fingerprint: str
-    replaced: tuple[FormerMask, ...] = ()
+    replaced: tuple[Mapping[str, str], ...] = ()
 
     @property
     def mask_number(self) -> int:
         """The number of the current mask; 0 is the first."""
         return len(self.replaced)
+
+
+Prepared = tuple[ImageEntry, str]  # an entry, and a note if its mask was rasterized from outlines
 
 
 class ImageCollection(Mapping[str, ImageEntry]):
@@ -110,13 +106,12 @@ class ImageCollection(Mapping[str, ImageEntry]):
         Images whose mask file contains other objects than when it was first indexed.
     """
 
-    def __init__(self, folder: ProjectFolder, notify: Notify = SILENT) -> None:
+    def __init__(self, folder: ProjectFolder, notify: Notify) -> None:
         self._folder, self._notify = folder, notify
         self._entries: dict[str, ImageEntry] = {}
         self._pairs: dict[str, ImagePair] = {}
         self._tables: dict[str, pd.DataFrame] = {}
         self._indexing: dict[str, threading.Lock] = {}
-        self._notes: dict[str, str] = {}  # about images whose mask was rasterized from outlines, until they are saved
         self.overwritten: set[str] = set()
         self.reload()
 
@@ -270,8 +265,10 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """Return the paths of an image: one, or one per channel."""
         return [self._folder.absolute(path) for path in _as_tuple(self.entry(name).image)]
 
-    def _prepare(self, name: str, image: Source, mask: Source, **options: Unpack[ImageOptions]) -> ImageEntry:
-        """Check an image and its mask and return their entry; arrays are copied into the project.
+    def _prepare(self, name: str, image: Source, mask: Source, **options: Unpack[ImageOptions]) -> Prepared:
+        """Check an image and its mask; return their entry and a note on its outlines.
+
+        Arrays are copied into the project.
 
         Raises
         ------
@@ -285,18 +282,18 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._folder.check_writable()
         new_fingerprint = f"{fingerprint(image)} {fingerprint(mask)}"
         if (known := self._entries.get(name)) is not None:
-            if new_fingerprint in (known.fingerprint, *(former.fingerprint for former in known.replaced)):
-                return known
+            if new_fingerprint in (known.fingerprint, *(former["fingerprint"] for former in known.replaced)):
+                return known, ""
             raise ProjectError(
                 f"The project has another image named {name!r}, or the file of that image has changed. "
                 "Add this one under another name."
             )
         cache, folder, has_outlines = self._folder.cache_folder, self._folder.arrays_folder(name), is_geojson(mask)
-        axes = options.get("axes")
+        axes, note = options.get("axes"), ""
         if has_outlines:
             opened_image = open_image(image, axes, options.get("spacing"), options.get("channels"), cache)
             mask, summary = write_outline_mask(folder, Path(mask), opened_image)
-            self._notes[name] = f"{name}: {summary}"
+            note = f"{name}: {summary}"
         try:
             opened = open_pair(name, image, mask, **options, cache=cache)
         except InputError:
@@ -309,7 +306,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 to_zarr(opened.mask, draft / "mask.zarr")
             image, mask = folder / "image.zarr", folder / "mask.zarr"
             axes = "".join(map(str, opened.image.dims))
-        return ImageEntry(
+        entry = ImageEntry(
             name=name,
             image=_for_each(self._folder.relative, image),
             mask=self._folder.relative(mask),
@@ -321,18 +318,18 @@ class ImageCollection(Mapping[str, ImageEntry]):
             dtype=str(opened.image.dtype),
             fingerprint=new_fingerprint,
         )
+        return entry, note
 
-    def _save(self, entries: list[ImageEntry]) -> None:
+    def _save(self, prepared: list[Prepared]) -> None:
         """Write new entries to ``project.json``."""
         with self._folder.lock:
-            new = {entry.name: _to_json(entry) for entry in entries if entry.name not in self._entries}
+            new = {entry.name: _to_json(entry) for entry, _ in prepared if entry.name not in self._entries}
             if new:
                 with self._folder.edit_document() as document:
                     document["images"].update(new)
                 self.reload()
                 self._notify.changed("images")
-            notes = [self._notes.pop(entry.name) for entry in entries if entry.name in self._notes]
-            if notes:
+            if notes := [note for _, note in prepared if note]:
                 self._notify.status(" ".join(notes))
 
     def _read_table(self, name: str, mask: str, progress: Progress | None) -> pd.DataFrame:
@@ -379,32 +376,31 @@ def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path
     """
     outlines = read_geojson(file.expanduser())
     shape = tuple(image.sizes[dim] for dim in image.dims if dim != "c")
-    dtype, report = smallest_label_dtype(outlines.shapes), RasterizationReport()
+    drawing = PolygonMask(outlines.shapes, shape)
     chunks = (1,) * (len(shape) - 2) + tuple(min(CHUNK, side) for side in shape[-2:])
     with atomic_folder(folder) as draft:
-        mask = zarr.create_array(draft / "mask.zarr", shape=shape, dtype=dtype, chunks=chunks, zarr_format=3)
-        for part, pixels in rasterize(outlines.shapes, shape, dtype, report):
+        mask = zarr.create_array(draft / "mask.zarr", shape=shape, dtype=drawing.dtype, chunks=chunks, zarr_format=3)
+        for part, pixels in drawing.draw_tiles():
             mask[part] = pixels
-        if not report.drawn_labels:
+        if not drawing.drawn_labels:
             raise InputError(
                 f"None of {len(outlines.shapes)} outlines in {file} covers a pixel of the image, which is "
                 f"{' × '.join(map(str, shape))}. Check that they belong to this image and are in pixels."
             )
-    count = len({polygon.label for polygon in outlines.shapes})
-    parts = [f"{len(report.drawn_labels):,} of {count:,} outlines are objects"]
-    if report.overlapping_labels:
+    parts = [f"{len(drawing.drawn_labels):,} of {len(drawing.labels):,} outlines are objects"]
+    if drawing.overlapping_labels:
         parts.append(
-            f"{len(report.overlapping_labels):,} of them overlap, in {report.overlap_pixels:,} pixels, where the "
+            f"{len(drawing.overlapping_labels):,} of them overlap, in {drawing.overlap_pixels:,} pixels, where the "
             "smaller one is on top"
         )
-    if missing := report.missing(outlines.shapes):
+    if missing := drawing.missing_labels:
         parts.append(f"outside the image, covered or smaller than a pixel: {format_list(missing)}")
     return folder / "mask.zarr", "; ".join(parts) + "." + (f" {outlines.note}" if outlines.note else "")
 
 
 def lazy_outline_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
     """Return the outlines of a file as a mask of shape ``([z,] y, x)`` that is rasterized block by block when read."""
-    pixels = to_dask(LazyPolygonMask(read_geojson(file.expanduser()).shapes, shape))
+    pixels = to_dask(PolygonMask(read_geojson(file.expanduser()).shapes, shape))
     return DataArray(pixels, dims=tuple("zyx"[-len(shape) :]))
 
 
@@ -429,20 +425,10 @@ def _is_file(source: Source) -> bool:
 
 
 def _to_json(entry: ImageEntry) -> dict[str, Any]:
-    document = dict(vars(entry))
-    del document["name"], document["replaced"]
-    if entry.replaced:
-        document["replaced"] = [vars(former) for former in entry.replaced]
-    return document
+    """Return an entry as written to ``project.json``; only replaced masks are listed."""
+    return {key: value for key, value in vars(entry).items() if key != "name" and (key != "replaced" or value)}
 
 
 def _from_json(name: str, document: dict[str, Any]) -> ImageEntry:
-    entry = ImageEntry(name=name, **document)
-    return replace(
-        entry,
-        image=_for_each(str, entry.image),
-        spacing=tuple(entry.spacing) if entry.spacing else None,
-        channels=tuple(entry.channels),
-        shape=tuple(entry.shape),
-        replaced=tuple(FormerMask(**former) for former in document.get("replaced", ())),
-    )
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+    return ImageEntry(name, **plain)

@@ -28,14 +28,7 @@ from svetlana_jupyter.core.relabeling import (
     overlap_table,
 )
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.image_collection import (
-    FormerMask,
-    ImageCollection,
-    ImageEntry,
-    Source,
-    lazy_outline_mask,
-    to_zarr,
-)
+from svetlana_jupyter.project.image_collection import ImageCollection, ImageEntry, Source, lazy_outline_mask, to_zarr
 from svetlana_jupyter.project.storage import ProjectFolder, atomic_folder, atomic_write
 
 if TYPE_CHECKING:
@@ -185,7 +178,7 @@ class MaskReplacement:
         links.parent.mkdir(exist_ok=True)
         with atomic_write(links) as draft:
             match.mapping.links.to_csv(draft, index=False)
-        replaced = (*entry.replaced, FormerMask(entry.mask, entry.fingerprint))
+        replaced = (*entry.replaced, {"mask": entry.mask, "fingerprint": entry.fingerprint})
         changed = replace(entry, mask=folder.relative(mask), fingerprint=match.new_fingerprint, replaced=replaced)
         self._images.replace_entry(changed, match.objects)
 

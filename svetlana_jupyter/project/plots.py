@@ -14,10 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from scipy.stats import t as student
 
-from svetlana_jupyter.core.display.channels import initial_display_settings, render_pixels, sample_pixels
+from svetlana_jupyter.core.display.channels import default_display_settings, render_pixels
 from svetlana_jupyter.core.display.thumbnails import Thumbnail, ThumbnailSampling, take_thumbnails
-from svetlana_jupyter.core.display.tiles import TileReader
-from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.errors import InputError
 
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.axes import Axes
-    from matplotlib.text import Text
     from numpy.typing import NDArray
 
     from svetlana_jupyter.core.classes import ClassScheme
@@ -89,8 +86,8 @@ def _split(table: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, pd.DataFra
     return [(" ".join(map(str, key)), rows) for key, rows in table.groupby(list(by), dropna=False)]
 
 
-def _slant(labels: Sequence[Text]) -> None:
-    for label in labels:
+def _slant(axes: Axes) -> None:
+    for label in axes.get_xticklabels():
         label.set(rotation=40, ha="right", rotation_mode="anchor")
 
 
@@ -175,7 +172,7 @@ def plot_confusion(confusion: pd.DataFrame, classes: ClassScheme, title: str) ->
         for label, name in zip(axis.get_ticklabels(), names):
             label.set(color=colors.get(str(name), INK), fontweight="bold")
     if len(counts) > 3:
-        _slant(axes.get_xticklabels())
+        _slant(axes)
     axes.set_xlabel("predicted", color=INK)
     axes.set_ylabel("annotated", color=INK)
     axes.set_title(title, fontsize=10, color=QUIET, wrap=True)
@@ -218,7 +215,7 @@ def plot_counts(
             _draw_group(axes, x, rows, value, 0.5 * pitch, info.color, bool(replicates), "" if position else label)
     axes.set_xticks(range(len(names)), names)
     if len(names) > 4 and max(map(len, names)) > MAX_UPRIGHT:
-        _slant(axes.get_xticklabels())
+        _slant(axes)
     axes.set_xlim(-0.6, len(names) - 0.4)
     for edge in np.arange(len(names) - 1) + 0.5:
         axes.axvline(edge, color="#eeeeee", lw=1, zorder=0)
@@ -300,22 +297,21 @@ def plot_gallery(
         Rows of `Project.predictions` with a prediction.
     n : int
     """
-    infos = [info for info in classes if (table["predicted"] == info.name).any()]
-    chosen = {info.name: _most_and_least_certain(table[table["predicted"] == info.name], n) for info in infos}
-    rows = pd.concat([part for parts in chosen.values() for part in parts])
-    thumbnails = _take_thumbnails(pair, objects, rows[~rows.index.duplicated()])
-    figure = new_figure(1.5 + 0.95 * n, 0.4 + 1.17 * 2 * len(infos))
-    grid = figure.subplots(2 * len(infos), n, squeeze=False)
-    for i, info in enumerate(infos):
-        color = darken(info.color)
-        for j, (title, part) in enumerate(zip(("most\ncertain", "least\ncertain"), chosen[info.name])):
-            row = grid[2 * i + j]
-            for axes in row:
-                axes.set_axis_off()
-            for axes, key, probability in zip(row, part.index, part["probability"]):
-                _show_thumbnail(axes, *thumbnails[key], color, f"{probability:.0%}")
-            row[0].text(-0.12, 0.5, title, transform=row[0].transAxes, ha="right", va="center", fontsize=9, color=QUIET)
-        grid[2 * i, 0].set_title(shorten([info.name])[0], loc="left", fontsize=11, fontweight="bold", color=color)
+    predicted = {str(name): rows for name, rows in table.groupby("predicted")}
+    infos = [info for info in classes if info.name in predicted]
+    parts = [part for info in infos for part in _most_and_least_certain(predicted[info.name], n)]
+    thumbnails = _take_thumbnails(pair, objects, pd.concat(parts))
+    figure = new_figure(1.5 + 0.95 * n, 0.4 + 1.17 * len(parts))
+    grid = figure.subplots(len(parts), n, squeeze=False)
+    for i, (row, part) in enumerate(zip(grid, parts)):
+        info, title = infos[i // 2], ("most\ncertain", "least\ncertain")[i % 2]
+        name, color = "" if i % 2 else shorten([info.name])[0], darken(info.color)
+        for axes in row:
+            axes.set_axis_off()
+        for axes, key, probability in zip(row, part.index, part["probability"]):
+            _show_thumbnail(axes, *thumbnails[key], color, f"{probability:.0%}")
+        row[0].text(-0.12, 0.5, title, transform=row[0].transAxes, ha="right", va="center", fontsize=9, color=QUIET)
+        row[0].set_title(name, loc="left", fontsize=11, fontweight="bold", color=color)
     return figure
 
 
@@ -334,8 +330,7 @@ def _take_thumbnails(
     for image, group in rows.groupby(level="image", sort=False):
         name, labels = str(image), group.index.get_level_values("object")
         pair = pair_of(name)
-        pixels = sample_pixels(TileReader(pair.image, pair.levels))
-        display = initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
+        display = default_display_settings(pair)
         for label, thumbnail in zip(labels, take_thumbnails(pair, objects(name).loc[labels], sampling)):
             thumbnails[name, int(label)] = thumbnail, display
     return thumbnails

@@ -55,6 +55,30 @@ class AllPredicted:
 
     images: tuple[ImagePredicted, ...]
 
+    def messages(self, compared: pd.DataFrame) -> tuple[str, str]:
+        """Return a sentence about the images, and one about unreadable objects.
+
+        The second is "" if there are none.
+
+        Parameters
+        ----------
+        compared : DataFrame
+            Out-of-distribution test of these images (`core.stats.outliers.flag_unfamiliar_images`).
+        """
+        count, events = len(self.images), self.images
+        images = events[0].image if count == 1 else f"{count:,} images"
+        sentences = [f"Predicted {sum(event.count for event in events):,} objects of {images}"]
+        sentences += [f"{event.image} has changed and was predicted again" for event in events if event.changed]
+        if compared["warn"].any():
+            sentences.append(outlying_images(compared).removesuffix("."))
+        failed = [
+            f"{len(event.failed):,} objects of {event.image} could not be read and have no prediction: "
+            f"{next(iter(event.failed.values()))}"
+            for event in events
+            if event.failed
+        ]
+        return ". ".join([*sentences, *failed]), ". ".join(failed)
+
 
 @dataclass(frozen=True)
 class PredictionTask:
@@ -96,15 +120,24 @@ class PredictionTask:
 class ImagesFailedError(InputError):
     """Error raised at the end if some images could not be predicted.
 
+    Parameters
+    ----------
+    errors : mapping of image name to SvetlanaError
+    count : int
+        Number of images that should have been predicted.
+
     Attributes
     ----------
     images : tuple of str
         The images that failed.
     """
 
-    def __init__(self, sentence: str, images: tuple[str, ...]) -> None:
-        super().__init__(sentence)
-        self.images = images
+    def __init__(self, errors: Mapping[str, SvetlanaError], count: int) -> None:
+        texts = " ".join(str(error) if name in str(error) else f"{name}: {error}" for name, error in errors.items())
+        failed = "The image" if count == 1 else f"{len(errors)} of {count} images"
+        others = " The others are finished." if len(errors) < count else ""
+        super().__init__(f"{failed} could not be predicted.{others} {texts}")
+        self.images = tuple(errors)
 
 
 def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | ImagePredicted | AllPredicted]:
@@ -160,33 +193,7 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     if len(predicted) > 1:
         yield AllPredicted(tuple(predicted))
     if errors:
-        first = next(iter(errors.values()))
-        raise ImagesFailedError(_errors_as_text(errors, len(task.images)), tuple(errors)) from first
-
-
-def predicted_message(events: Sequence[ImagePredicted], compared: pd.DataFrame) -> tuple[str, str]:
-    """Return a sentence about predicted images, and one about unreadable objects.
-
-    The second is "" if there are none.
-
-    Parameters
-    ----------
-    events : sequence of ImagePredicted
-    compared : DataFrame
-        Out-of-distribution test of these images (`core.stats.outliers.compare_images`).
-    """
-    images = events[0].image if len(events) == 1 else f"{len(events):,} images"
-    sentences = [f"Predicted {sum(event.count for event in events):,} objects of {images}"]
-    sentences += [f"{event.image} has changed and was predicted again" for event in events if event.changed]
-    if compared["warn"].any():
-        sentences.append(outlying_images(compared).removesuffix("."))
-    failed = [
-        f"{len(event.failed):,} objects of {event.image} could not be read and have no prediction: "
-        f"{next(iter(event.failed.values()))}"
-        for event in events
-        if event.failed
-    ]
-    return ". ".join([*sentences, *failed]), ". ".join(failed)
+        raise ImagesFailedError(errors, len(task.images)) from next(iter(errors.values()))
 
 
 @dataclass(frozen=True)
@@ -241,7 +248,7 @@ def _predict_missing(
 
     if not plan.missing:
         return
-    to_compare = None if reference is None else sample_for_novelty(plan.objects)
+    to_compare = () if reference is None else sample_for_novelty(plan.objects)
     if task.client is not None:
         from svetlana_jupyter.project.distributed import predict_on_cluster
 
@@ -252,7 +259,7 @@ def _predict_missing(
                 yield len(plan.missing[number])
         return
     batches: list[PredictionBatch] = []
-    with closing(predict_parts(plan.pair, plan.missing, classifier, None, reference, to_compare)) as events:
+    with closing(predict_parts(plan.pair, plan.missing, classifier, reference, to_compare)) as events:
         for event in events:
             if isinstance(event, PartFinished):
                 plan.store.write_part(event.part, merge_batches(batches, event, classifier.classes))
@@ -261,10 +268,3 @@ def _predict_missing(
             else:
                 batches.append(event)
                 yield len(event.objects)
-
-
-def _errors_as_text(errors: Mapping[str, SvetlanaError], count: int) -> str:
-    texts = " ".join(str(error) if name in str(error) else f"{name}: {error}" for name, error in errors.items())
-    failed = "The image" if count == 1 else f"{len(errors)} of {count} images"
-    others = " The others are finished." if len(errors) < count else ""
-    return f"{failed} could not be predicted.{others} {texts}"

@@ -25,7 +25,7 @@ from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, ObjectLabels, object_ids
 from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
 from svetlana_jupyter.project.distributed import resolve_client
-from svetlana_jupyter.project.evaluation import Evaluation, EvaluationData, score_run, test_set_predictions
+from svetlana_jupyter.project.evaluation import EvaluationData, score_run, test_set_predictions
 from svetlana_jupyter.project.exporters import Export, ExportFinished
 from svetlana_jupyter.project.exporters.output_folder import OutputFolder
 from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot, to_xarray
@@ -36,13 +36,7 @@ from svetlana_jupyter.project.importers.imported_labels import ImportRequest, ap
 from svetlana_jupyter.project.jobs import JobRunner, Progress, Stop, Work, thread_count
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
 from svetlana_jupyter.project.patch_previews import augmented_patches, check_pipeline
-from svetlana_jupyter.project.prediction_job import (
-    AllPredicted,
-    ImagePredicted,
-    PredictionTask,
-    predict_images,
-    predicted_message,
-)
+from svetlana_jupyter.project.prediction_job import AllPredicted, ImagePredicted, PredictionTask, predict_images
 from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.repr_html import project_report_html
@@ -50,19 +44,12 @@ from svetlana_jupyter.project.runs import NOTHING_PREDICTED, Run, RunStore
 from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder, pack, unpack
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
-from svetlana_jupyter.project.training_job import (
-    LearningCurve,
-    RunScored,
-    TrainingAbandoned,
-    train_run,
-    trained_message,
-)
+from svetlana_jupyter.project.training_job import LearningCurve, RunScored, TrainingAbandoned, train_run
 from svetlana_jupyter.project.training_task import (
-    Size,
     TrainingTask,
     label_digest,
     readiness,
-    resolve_training_setup,
+    resolve_setup,
     select_training_objects,
 )
 
@@ -74,6 +61,8 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.io.images import Spacing
     from svetlana_jupyter.core.io.table_files import TableSource
+    from svetlana_jupyter.core.stats.metrics import SizeLimits
+    from svetlana_jupyter.project.evaluation import Evaluation
 
     ClientChoice: TypeAlias = Client | Literal["local"] | None
 
@@ -148,7 +137,7 @@ class Project(HasTraits):
         self.annotations = Annotations(self._folder, annotator, self.images, self.classes, notify)
         self.classes.on_edit = self.annotations.refresh
         self.trouble = self.annotations.file.trouble
-        self.test_set = TestSet(self._folder, self.images, self.annotations, self.classes, notify)
+        self.test_set = TestSet(self._folder, self.images, self.annotations, notify)
         show, score = partial(self.set_trait, "current_run"), lambda run: score_run(run, self._evaluation_data())
         self.runs = RunStore(self._folder, notify, show, score)
         self.current_run = self.runs.current_name
@@ -670,7 +659,7 @@ class Project(HasTraits):
         conditions: TableSource | None = None,
         *,
         exclude_border: bool = False,
-        size: Size = (None, None),
+        size: SizeLimits = (None, None),
         corrected: bool = False,
     ) -> pd.DataFrame:
         """Count the objects of each class, per image, grouping column or condition.
@@ -718,7 +707,7 @@ class Project(HasTraits):
         class_name: str | None = None,
         *,
         exclude_border: bool = False,
-        size: Size = (None, None),
+        size: SizeLimits = (None, None),
     ) -> CountComparison:
         """Compare the counts of a class with manual counts, per well or per image.
 
@@ -882,7 +871,7 @@ class Project(HasTraits):
             case Run() as run, network:
                 self.runs.add(run, network)
                 self.runs.choose(run.name)
-                self.status = trained_message(run)
+                self.status = run.summary
             case RunScored(run):
                 self.runs.update(run)
                 self.status = self.evaluate(run.name).text
@@ -890,15 +879,16 @@ class Project(HasTraits):
                 self.status = "Stopped before anything was trained."
             case ImagePredicted():
                 self.runs.forget_predictions(event.run, event.image)
-                self._report_predicted((event,))
-            case AllPredicted(images):
-                self._report_predicted(images)
+                self._report_predicted(AllPredicted((event,)))
+            case AllPredicted():
+                self._report_predicted(event)
             case ExportFinished():
                 self.last_export, self.status = event, event.text
 
-    def _report_predicted(self, events: Sequence[ImagePredicted]) -> None:
+    def _report_predicted(self, predicted: AllPredicted) -> None:
+        events = predicted.images
         compared = self.compare_images([event.image for event in events], events[0].run)
-        self.status, trouble = predicted_message(events, compared)
+        self.status, trouble = predicted.messages(compared)
         self.trouble = trouble or self.trouble
 
     def _all_probabilities(self, run: Run, image: str) -> pd.DataFrame:
@@ -912,14 +902,9 @@ class Project(HasTraits):
         return object_table(name, self.objects(name), groups, labels, known, classes, self.current_run)
 
     def _evaluation_data(self) -> EvaluationData:
-        return EvaluationData(
-            self.classes.scheme,
-            self.images.snapshot(),
-            self.annotations.flag_counts(),
-            self.test_set.table(),
-            self.images.objects,
-            self._all_probabilities,
-        )
+        classes, flags, test_set = self.classes.scheme, self.annotations.flag_counts(), self.test_set.table()
+        images = self.images
+        return EvaluationData(classes, images.snapshot(), flags, test_set, images.objects, self._all_probabilities)
 
     def _snapshot(self, names: Sequence[str]) -> ResultsSnapshot:
         """Return the present results; any thread may call this while annotating goes on."""
@@ -941,7 +926,7 @@ class Project(HasTraits):
                 {name: self.images[name].groups for name in names},
             )
 
-    def _training_objects(self, exclude_border: bool, size: Size | None) -> tuple[pd.DataFrame, str]:
+    def _training_objects(self, exclude_border: bool, size: SizeLimits | None) -> tuple[pd.DataFrame, str]:
         """Return the labels that a training learns from, and a sentence about the others."""
         return select_training_objects(self.test_set.training_labels(), self.images.objects, exclude_border, size)
 
@@ -964,7 +949,7 @@ class Project(HasTraits):
             raise ProjectError(missing)
         self._folder.check_writable()
         runs = {run.name: run for run in self.runs}
-        setup = resolve_training_setup(self.settings, settings, changes, network, runs)
+        setup = resolve_setup(self.settings, settings, changes, network, runs)
         return TrainingTask(
             pairs={name: self.pair(name) for name in self.images},
             objects=self.images.objects,

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from svetlana_jupyter.core.classes import ClassInfo, ClassScheme
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from svetlana_jupyter.project.storage import Notify, ProjectFolder
 
 
 class ProjectClasses:
@@ -20,68 +21,65 @@ class ProjectClasses:
 
     Attributes
     ----------
+    scheme : ClassScheme
+        The classes as a frozen value.
     on_edit : callable
         Called after every edit, inside the lock of the folder and before observers are notified.
     """
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, folder: ProjectFolder, notify: Notify = SILENT) -> None:
+    def __init__(self, folder: ProjectFolder, notify: Notify) -> None:
         self._folder, self._notify = folder, notify
-        self._scheme = _from_json(folder.read_document()["classes"])
+        self.scheme = _from_json(folder.read_document()["classes"])
         self.on_edit: Callable[[], None] = lambda: None
-
-    @property
-    def scheme(self) -> ClassScheme:
-        """The classes as a frozen value."""
-        return self._scheme
 
     @property
     def ids(self) -> tuple[int, ...]:
         """The ids of the classes that are not merged into others."""
-        return self._scheme.ids
+        return self.scheme.ids
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the classes that are not merged into others."""
-        return self._scheme.names
+        return self.scheme.names
 
     @property
     def infos(self) -> tuple[ClassInfo, ...]:
         """All classes, those merged into others included."""
-        return self._scheme.infos
+        return self.scheme.infos
 
     @property
     def merged(self) -> Mapping[int, int]:
         """Mapping from the id of each merged class to the id of the class it was merged into."""
-        return self._scheme.merged
+        return self.scheme.merged
 
     def by_id(self, class_id: int) -> ClassInfo:
         """Return the class with an id."""
-        return self._scheme.by_id(class_id)
+        return self.scheme.by_id(class_id)
 
     def by_name(self, name: str) -> ClassInfo:
         """Return the class with a name."""
-        return self._scheme.by_name(name)
+        return self.scheme.by_name(name)
 
     def by_shortcut(self, key: str) -> ClassInfo | None:
         """Return the class that a keyboard key stands for, if any."""
-        return self._scheme.by_shortcut(key)
+        return self.scheme.by_shortcut(key)
 
     def __iter__(self) -> Iterator[ClassInfo]:
-        return iter(self._scheme)
+        return iter(self.scheme)
 
     def __len__(self) -> int:
-        return len(self._scheme)
+        return len(self.scheme)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._scheme.names
+        return name in self.scheme.names
 
     def __eq__(self, other: object) -> bool:
-        return self._scheme == (other.scheme if isinstance(other, ProjectClasses) else other)
+        return self.scheme == (other.scheme if isinstance(other, ProjectClasses) else other)
 
     def __repr__(self) -> str:
-        return repr(self._scheme)
+        return repr(self.scheme)
 
     def add(self, name: str, color: str | None = None) -> None:
         """Add a class; an existing class of that name stays as it is."""
@@ -95,7 +93,7 @@ class ProjectClasses:
     def extend(self, names: Iterable[str]) -> None:
         """Add classes that are new; nothing is written if none is."""
         names = list(names)
-        if self._scheme.with_added(names) != self._scheme:
+        if self.scheme.with_added(names) != self.scheme:
             self._edit(lambda scheme: scheme.with_added(names))
 
     def rename(self, old: str, new: str) -> None:
@@ -125,7 +123,7 @@ class ProjectClasses:
             with self._folder.edit_document(min_version) as document:
                 scheme = edit(_from_json(document["classes"]))
                 document["classes"] = [_to_json(info) for info in scheme.infos]
-            self._scheme = scheme
+            self.scheme = scheme
             self.on_edit()
         self._notify.changed("classes")
 

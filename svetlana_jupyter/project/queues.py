@@ -6,14 +6,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from svetlana_jupyter.core.queue import (
-    QueuedObject,
-    distance_order,
-    image_order,
-    random_order,
-    test_set_order,
-    uncertainty_order,
-)
+from svetlana_jupyter.core.queue import distance_order, image_order, random_order, test_set_order, uncertainty_order
 from svetlana_jupyter.errors import InputError, ProjectError
 
 if TYPE_CHECKING:
@@ -21,6 +14,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from svetlana_jupyter.core.queue import QueuedObject
     from svetlana_jupyter.project.annotation_store import Annotations
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.test_set import TestSet

@@ -24,15 +24,7 @@ from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration,
 from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.storage import (
-    SILENT,
-    Notify,
-    ProjectFolder,
-    draft_folder,
-    file_name,
-    write_json,
-    write_parquet,
-)
+from svetlana_jupyter.project.storage import Notify, ProjectFolder, draft_folder, file_name, write_json, write_parquet
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -52,21 +44,16 @@ def search_key(settings: TrainingSettings) -> dict[str, Any]:
 
 def search_record(settings: TrainingSettings, result: SearchResult, seconds: float) -> dict[str, Any]:
     """Return the record of a model selection: its settings, the chosen preset, and one row per candidate."""
+    chosen = result.candidates[0]
     return {
         "asked": search_key(settings),
-        "chosen": result.preset,
-        "epochs": _epochs(result.candidates[0]),
+        "chosen": chosen.preset,
+        "epochs": _epochs(chosen),
         "objects": len(result.nested_table),
         "apart": result.kept_whole,
         "seconds": round(seconds, 3),
-        "tried": [_row(candidate, chosen=candidate.preset == result.preset) for candidate in result.candidates],
+        "tried": [_row(candidate, chosen=candidate is chosen) for candidate in result.candidates],
     }
-
-
-def write_search_record(folder: Path, document: Mapping[str, Any]) -> None:
-    """Write the record of a model selection to the folder of its run."""
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    (folder / RECORD_FILE).write_text(text, "utf-8")
 
 
 def read_search_record(folder: Path) -> dict[str, Any] | None:
@@ -181,6 +168,12 @@ class Run:
     path: Path = field(default=Path(), compare=False)
 
     @property
+    def summary(self) -> str:
+        """The number of annotations, the choice of the preset and the training notes."""
+        sentences = [f"Trained run {self.name} on {sum(self.labels.values())} annotations", self.choice, *self.remarks]
+        return ". ".join(text.removesuffix(".") for text in sentences if text)
+
+    @property
     def versions(self) -> dict[str, str]:
         """Versions of Python and of the packages used for training; seed and threads are in ``settings``."""
         document = json.loads((self.path / "classifier.json").read_text("utf-8"))
@@ -292,10 +285,6 @@ class RunScore(Protocol):
         """Source of the score: the test set, cross-validation, or none yet."""
 
     @property
-    def text(self) -> str:
-        """The score as a sentence, or why there is none."""
-
-    @property
     def network(self) -> Scores | None:
         """Score of the run's own classifier."""
 
@@ -327,7 +316,7 @@ class RunStore(Sequence[Run]):
     def __init__(
         self,
         folder: ProjectFolder,
-        notify: Notify = SILENT,
+        notify: Notify,
         show: Callable[[str], None] = lambda name: None,
         score: Callable[[Run], RunScore] | None = None,
     ) -> None:

@@ -59,9 +59,6 @@ class Notify:
     trouble: Callable[[str, str | None], None] = lambda text, was: None
 
 
-SILENT = Notify()
-
-
 class ProjectFolder:
     """Paths, reads and atomic writes of one project folder.
 
@@ -316,11 +313,8 @@ def pack(project: ProjectFolder, path: str | Path | None, arrays: bool) -> Path:
                 if file not in (target, draft):
                     inside = file.relative_to(project.path)
                     packed = inside.parts[0] == "arrays"  # their chunks are compressed already
-                    archive.write(
-                        file,
-                        str(PurePosixPath(project.path.name, inside.as_posix())),
-                        zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED,
-                    )
+                    method = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
+                    archive.write(file, (project.path.name / inside).as_posix(), method)
     except OSError as error:
         raise ProjectError(
             f"The project could not be saved to {target} ({error.strerror or error}). Free disk space, or pass "

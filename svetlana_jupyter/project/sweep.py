@@ -141,11 +141,12 @@ def _score_point(
     samples: TrainingData, text: str, position: tuple[int, int], stop: Stop
 ) -> Generator[Progress, None, dict[str, Any] | None]:
     """Cross-validate one point and return its row; None if stopped."""
-    from svetlana_jupyter.learn.cross_validation import CrossValidationResult, FoldProgress, cross_validate
+    from svetlana_jupyter.learn.cross_validation import CrossValidationResult, cross_validate
+    from svetlana_jupyter.learn.dataset import WorkProgress
 
     start, result = time.monotonic(), None
     for event in cross_validate(samples, stop=stop):
-        if isinstance(event, FoldProgress):
+        if isinstance(event, WorkProgress):
             yield Progress(position[0] + event.done / event.total, position[1], text)
         else:
             result = event
@@ -158,9 +159,9 @@ def _score_point(
     codes = recall.index.tolist()
     return {
         "classes": {samples.names.get(code, f"class {code}"): share for code, share in zip(codes, recall.tolist())},
-        "accuracy": result.accuracy,
-        "low": result.low,
-        "high": result.high,
+        "accuracy": result.accuracy.value,
+        "low": result.accuracy.low,
+        "high": result.accuracy.high,
         "parameters": result.parameters,
         "seconds": round(time.monotonic() - start, 3),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -19,7 +19,6 @@ import pandas as pd
 from svetlana_jupyter.core.annotations import ObjectId, VersionedObjectId
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.annotation_store import Annotations, object_index
-from svetlana_jupyter.project.storage import SILENT, Notify, ProjectFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,12 +26,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from svetlana_jupyter.project.image_collection import ImageCollection
-    from svetlana_jupyter.project.project_classes import ProjectClasses
+    from svetlana_jupyter.project.storage import Notify, ProjectFolder
 
 CSV_COLUMNS = ["drawn", "n", "per", "seed", "image", "object", "mask", "stands_for"]
 # An accuracy is reported from this number of labeled objects on, and once this fraction of the sample is annotated:
 # otherwise the objects that are easy to annotate would be overrepresented.
 MIN_ANNOTATED, MIN_ANNOTATED_FRACTION = 20, 0.8
+
+SamplingFrame = tuple[str, int, "NDArray[np.int64]"]  # an image, the number of its mask, and objects to draw from
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,6 @@ class TestSetSample:
     stands_for: tuple[float, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class SamplingFrame:
-    """Objects of an image that may be drawn, numbered as in one of its masks."""
-
-    image: str
-    mask: int
-    objects: NDArray[np.int64]
-
-
 class TestSet:
     """Test set of a project; empty until it is drawn.
 
@@ -78,15 +70,9 @@ class TestSet:
     """
 
     def __init__(
-        self,
-        folder: ProjectFolder,
-        images: ImageCollection,
-        annotations: Annotations,
-        classes: ProjectClasses,
-        notify: Notify = SILENT,
+        self, folder: ProjectFolder, images: ImageCollection, annotations: Annotations, notify: Notify
     ) -> None:
-        self._folder, self._images, self._annotations = folder, images, annotations
-        self._classes, self._notify = classes, notify
+        self._folder, self._images, self._annotations, self._notify = folder, images, annotations, notify
         self._sample: TestSetSample | None = None
         self._weights: tuple[object, TestSetSample | None, Mapping[ObjectId, float]] = None, None, {}
         self._without_hidden: dict[tuple[str, str], tuple[pd.DataFrame, frozenset[int], pd.DataFrame]] = {}
@@ -152,15 +138,11 @@ class TestSet:
             annotated) and ``class``. Without rows before a test set is drawn.
         """
         weights = self._object_weights()
-        labels = [self._annotations.label_of(*object_id) for object_id in weights]
-        names = dict(zip(self._classes.ids, self._classes.names))
         index = object_index(weights)
-        columns = {
-            "stands_for": pd.Series(list(weights.values()), index, "float64"),
-            "action": pd.Series([label.action for label in labels], index, "object"),
-            "class": pd.Series([names.get(label.class_id) for label in labels], index, "object"),
-        }
-        return pd.DataFrame(columns, index)
+        labels = self._annotations.label_table().reindex(index)
+        stands_for = pd.Series(list(weights.values()), index, "float64")
+        names = labels["class"].where(labels["class"].notna(), None)
+        return pd.DataFrame({"stands_for": stands_for, "action": labels["action"].fillna(""), "class": names})
 
     @property
     def objects(self) -> list[ObjectId]:
@@ -235,7 +217,7 @@ class TestSet:
             free = self._images.objects(name).index.difference(labeled.get(name, [])).to_numpy(np.int64)
             if len(free):
                 group = groups.setdefault(tuple(values[column] for column in per), [])
-                group.append(SamplingFrame(name, entry.mask_number, free))
+                group.append((name, entry.mask_number, free))
         if not groups:
             raise ProjectError("There are no unlabeled objects to draw. Add images first.")
         return list(groups.values())
@@ -250,12 +232,13 @@ def draw_sample(groups: Iterable[Sequence[SamplingFrame]], n: int, per: tuple[st
     drawn: list[tuple[VersionedObjectId, float]] = []
     for group in groups:
         # Positions count through the objects of all images of the group; `ends` finds the image of a position.
-        ends = np.cumsum([len(frame.objects) for frame in group])
+        ends = np.cumsum([len(objects) for _, _, objects in group])
         chosen = rng.permutation(int(ends[-1]))[:n].tolist()
         for position in chosen:
-            frame = group[number := int(np.searchsorted(ends, position, side="right"))]
-            label = int(frame.objects[position - int(ends[number]) + len(frame.objects)])
-            drawn.append((VersionedObjectId(frame.image, label, frame.mask), int(ends[-1]) / len(chosen)))
+            number = int(np.searchsorted(ends, position, side="right"))
+            image, mask, objects = group[number]
+            label = int(objects[position - int(ends[number])])  # counted from the end
+            drawn.append((VersionedObjectId(image, label, mask), int(ends[-1]) / len(chosen)))
     object_ids, weights = zip(*(drawn[position] for position in rng.permutation(len(drawn))))
     return TestSetSample(datetime.now(UTC).isoformat(timespec="seconds"), n, per, seed, object_ids, weights)
 

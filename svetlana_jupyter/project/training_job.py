@@ -14,7 +14,8 @@ from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets, res
 from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, AugmentSettings, TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import MIN_ACCURACY_LOSS, augmentation_warning
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
-from svetlana_jupyter.project.runs import Run, last_search, new_run, search_record, write_search_record
+from svetlana_jupyter.project.runs import RECORD_FILE, Run, last_search, new_run, search_record
+from svetlana_jupyter.project.storage import write_json
 from svetlana_jupyter.project.training_task import label_digest
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def train_run(
         if reference is not None:
             reference.save(folder)
         if choice.search_record is not None:
-            write_search_record(folder, choice.search_record)
+            write_json(folder / RECORD_FILE, choice.search_record)
         run = finish(_make_run(task, choice, fitted, reference, seconds))
     yield run
     if choice.search_result is not None and not run.stopped:
@@ -97,22 +98,14 @@ def train_run(
     yield RunScored(run.with_score(*score))
 
 
-def trained_message(run: Run) -> str:
-    """Return a sentence about a finished training."""
-    sentences = [f"Trained run {run.name} on {sum(run.labels.values())} annotations", run.choice, *run.remarks]
-    return ". ".join(text.removesuffix(".") for text in sentences if text)
-
-
 def _forward(events: Iterable[Any], text: str, stop: Stop = lambda: False) -> Generator[Progress, None, Any]:
     """Yield the progress of some work, and return its result; None if stopped."""
-    from svetlana_jupyter.learn.cross_validation import FoldProgress
-    from svetlana_jupyter.learn.dataset import CollectionProgress
-    from svetlana_jupyter.learn.preset_search import SearchProgress
+    from svetlana_jupyter.learn.dataset import WorkProgress
 
     result = None
     for event in events:
-        if isinstance(event, CollectionProgress | FoldProgress | SearchProgress):
-            yield Progress(event.done, event.total, getattr(event, "text", text))
+        if isinstance(event, WorkProgress):
+            yield Progress(event.done, event.total, event.text or text)
         else:
             result = event
         if stop():
@@ -275,9 +268,10 @@ def _compare_presets(
     result: SearchResult | None = yield from _forward(events, "comparing presets")
     if result is None:
         return None
+    chosen, n = result.candidates[0], len(result.nested_table)
     return PresetChoice(
-        settings=_with_epochs(presets[result.preset], result.settings.epochs),
-        explanation=f"Preset {result.preset} was selected among {len(presets)} on {len(result.nested_table)} objects.",
+        settings=_with_epochs(presets[chosen.preset], chosen.settings.epochs),
+        explanation=f"Preset {chosen.preset} was selected among {len(presets)} on {n} objects.",
         search_result=result,
         search_record=search_record(task.settings, result, time.monotonic() - start),
     )

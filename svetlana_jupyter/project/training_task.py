@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.io.image_pair import ImagePair
-    from svetlana_jupyter.learn.dataset import AnnotatedImage, CollectionProgress, TrainingData
+    from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, WorkProgress
     from svetlana_jupyter.project.runs import Run
 
 Size = tuple[float | None, float | None]
@@ -52,7 +52,7 @@ class TrainingSetup:
     run: str = ""
 
 
-def resolve_training_setup(
+def resolve_setup(
     stored: TrainingSettings,
     given: TrainingSettings | None,
     changes: Mapping[str, Any],
@@ -163,19 +163,19 @@ class TrainingTask:
 
     def collect_for_each(
         self, several: Sequence[TrainingSettings], parts: Sequence[AnnotatedImage]
-    ) -> Iterator[CollectionProgress | list[TrainingData]]:
+    ) -> Iterator[WorkProgress | list[TrainingData]]:
         """Cut or measure objects for several trainings at once."""
-        from svetlana_jupyter.learn.dataset import InitialWeights, collect_for_each
+        from svetlana_jupyter.learn.dataset import collect_for_each
 
-        initial = InitialWeights(self.setup.network, self.setup.weights)
+        initial: dict[str, Any] = {"network": self.setup.network, "weights": self.setup.weights}
         for event in collect_for_each(parts, several, self.class_names):
             if not isinstance(event, list):
                 yield event
                 continue
             samples = [one.with_edit_groups(self.edit_groups) for one in event]
-            yield [one if one.settings.architecture == "forest" else replace(one, initial=initial) for one in samples]
+            yield [one if one.settings.architecture == "forest" else replace(one, **initial) for one in samples]
 
-    def collect_with_progress(self, settings: TrainingSettings) -> Iterator[CollectionProgress | TrainingData]:
+    def collect_with_progress(self, settings: TrainingSettings) -> Iterator[WorkProgress | TrainingData]:
         """Cut or measure the annotated objects."""
         for event in self.collect_for_each([settings], self.parts()):
             yield event[0] if isinstance(event, list) else event
@@ -185,7 +185,7 @@ class TrainingTask:
         *_, samples = self.collect_with_progress(settings)
         return samples  # type: ignore[return-value]
 
-    def forest_data(self) -> Iterator[CollectionProgress | TrainingData]:
+    def forest_data(self) -> Iterator[WorkProgress | TrainingData]:
         """Measure the annotated objects for a forest."""
         return self.collect_with_progress(self.settings.changed(architecture="forest"))
 

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _FIELD = {"flex": "1 1 0", "width": "0", "min_width": "0", "margin": "2px 6px 2px 0"}
 _BUTTON = {"width": "78px", "margin": "2px 0", "flex": "0 0 auto"}
 _SOURCES = (("Random", "random"), ("Test set", "test"))
+_SOURCE_NOTES = {
+    "random": "Next shows objects drawn at random.",
+    "test": "Next shows the objects of the test set. Their predictions stay hidden until they are annotated.",
+}
 
 
 class AnnotationPanel(LabelingPanel):
@@ -41,9 +45,7 @@ class AnnotationPanel(LabelingPanel):
     """
 
     def __init__(self, project: Project) -> None:
-        super().__init__(
-            project, queue="random", source="panel", queue_source="queue", edit=lambda name: self.editor.edit(name)
-        )
+        super().__init__(project, "random", "panel", queue_source="queue", edit=lambda name: self.editor.edit(name))
         self.editor = ClassEditor(self)
         self._counts: dict[int, str] = {}
         self.command_bar.set_commands(
@@ -65,7 +67,7 @@ class AnnotationPanel(LabelingPanel):
 
         hint, body = self.arrange(
             self.viewer,
-            HBox([heading("Classes"), self.command_bar.help_button], layout={"align_items": "center"}),
+            self.command_bar.header("Classes"),
             self.class_buttons,
             self.editor,
             HBox([self.new_color, self.new_name, self.add], layout={"width": "100%"}),
@@ -102,13 +104,10 @@ class AnnotationPanel(LabelingPanel):
         self.show()
 
     def _choose_source(self, kind: str) -> None:
-        self.choose_queue(kind)
+        self._kind = kind
+        self.reset_queue()
         self._show_test_set()
-        self.status.say(
-            "Next shows the objects of the test set. Their predictions stay hidden until they are annotated."
-            if kind == "test"
-            else "Next shows objects drawn at random."
-        )
+        self.status.say(_SOURCE_NOTES[kind])
 
     def _show_test_set(self) -> None:
         """Show how many objects of the test set are annotated, once it is drawn."""
@@ -148,8 +147,7 @@ class ClassEditor(VBox):
         self._panel, self._project, self._say = panel, panel.project, panel.status.say
         self._class_id = 0
         self.title = HTML(layout={"flex": "1 1 auto", "margin": "0"})
-        self.done = panel.make_button(self.hide, "", "times", "Close", width="28px", margin="0")
-        self.done.add_class("sv-quiet")
+        self.done = panel.make_button(self.hide, "", "times", "Close", "quiet", width="28px", margin="0")
         self.name = Text(layout=_FIELD)
         on_enter(self.name, lambda: panel.run_action(self._rename))
         tooltip = "Rename the class; it keeps its annotations"

@@ -1,14 +1,14 @@
-"""App: all panels of one project in tabs, preceded by the form that creates or opens the project."""
+"""App: the panels of one project in tabs, or the form that opens a project."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ipywidgets import HTML, Button, HBox, Tab, VBox
+from ipywidgets import HTML, HBox, Tab, VBox
 
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
-from svetlana_jupyter.widgets.components import StatusLine, muted
+from svetlana_jupyter.widgets.components import StatusLine, button, muted
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
 from svetlana_jupyter.widgets.images_panel import ImagesPanel
 from svetlana_jupyter.widgets.new_project_form import NewProjectForm
@@ -17,10 +17,6 @@ from svetlana_jupyter.widgets.prediction_panel import PredictionPanel
 from svetlana_jupyter.widgets.training_panel import TrainingPanel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ipywidgets import Widget
-
     from svetlana_jupyter.project.project import Project
 
 _PANELS: tuple[tuple[str, type[Any]], ...] = (
@@ -58,24 +54,24 @@ class App(VBox):
         self.project = project
         self.panels: dict[str, Panel] = {}
         if project is None:
-            self._set_children(NewProjectForm(self._open))
+            self.children: tuple[Any, ...] = (NewProjectForm(self._open),)
         else:
             self._open(project)
 
     def _open(self, project: Project, warning: str = "") -> None:
         self.project = project
         self.status = StatusLine(hides=True)
-        self.save = self._make_button(
-            self._save, "Save as zip", "file-archive-o", "Everything but the images, in one file to archive or share"
-        )
-        self.save.layout.margin = "0 4px 0 auto"
-        self.other = self._make_button(self._leave, "Open another", "folder-open-o", "Open or create another project")
+        save, leave = catch_errors(self._save, self.status), catch_errors(self._leave, self.status)
+        tooltip = "Everything but the images, in one file to archive or share"
+        self.save = button(save, "Save as zip", "file-archive-o", tooltip, width="136px", margin="0 4px 0 auto")
+        tooltip = "Open or create another project"
+        self.other = button(leave, "Open another", "folder-open-o", tooltip, width="136px", margin="0")
         self.tab = Tab([VBox() for _ in _PANELS], titles=[title for title, _ in _PANELS])
         self.tab.observe(lambda _: self._fill_tab(), "selected_index")
         self.tab.selected_index = self.tab.titles.index("Annotate" if project.images else "Images")
         self._fill_tab()
         name = HTML(muted(project.path.name), tooltip=str(project.path))
-        self._set_children(
+        self.children = (
             style_widget(),
             HBox([name, self.save, self.other], layout={"align_items": "center", "margin": "0 0 4px 0"}),
             self.status,
@@ -83,11 +79,6 @@ class App(VBox):
         )
         if warning:
             self.status.warn(warning)
-
-    def _make_button(self, act: Callable[[], None], text: str, icon: str, tooltip: str) -> Button:
-        button = Button(description=text, icon=icon, tooltip=tooltip, layout={"width": "136px", "margin": "0"})
-        button.on_click(catch_errors(lambda _: act(), self.status))
-        return button
 
     def _save(self) -> None:
         assert self.project is not None
@@ -102,13 +93,13 @@ class App(VBox):
         for panel in self.panels.values():
             panel.close()
         self.panels, self.project = {}, None
-        self._set_children(NewProjectForm(self._open))
-
-    def _set_children(self, *children: Widget) -> None:
-        self.children = children
+        self.children = (NewProjectForm(self._open),)
 
     def _fill_tab(self) -> None:
-        """Make the panel of the selected tab on its first visit, so that hidden viewers do not draw."""
+        """Make the panel of the selected tab on its first visit.
+
+        Hidden viewers therefore do not draw.
+        """
         title, panel = _PANELS[self.tab.selected_index]
         if title in self.panels:
             return

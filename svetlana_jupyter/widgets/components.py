@@ -40,18 +40,14 @@ class StatusLine(HTML):
     def __init__(self, hides: bool = False) -> None:
         super().__init__(layout={"width": "100%", "margin": "0"})
         self._hides = hides
-        self.text = ""
         self.say("")
-
-    def say(self, text: str) -> None:
-        """Show the result of an action."""
-        self._show(text, "sv-status")
 
     def warn(self, text: str) -> None:
         """Show an error or a warning."""
-        self._show(text, "sv-status sv-trouble")
+        self.say(text, "sv-status sv-trouble")
 
-    def _show(self, text: str, css_class: str) -> None:
+    def say(self, text: str, css_class: str = "sv-status") -> None:
+        """Show the result of an action."""
         self.text = text
         self.layout.display = "none" if self._hides and not text else None
         self.value = f'<div class="{css_class}" role="status" aria-live="polite">{html.escape(text) or "&nbsp;"}</div>'
@@ -80,13 +76,12 @@ class ClassButton(HBox):
     ) -> None:
         self.info = info
         self.picker = ColorPicker(concise=True, value=info.color, layout={"width": "30px", "margin": "2px 4px 2px 0"})
-        self.button = action_button(lambda: act(self.info.name), flex="1 1 auto", min_width="60px", margin="2px 0")
+        self.button = button(lambda: act(self.info.name), flex="1 1 auto", min_width="60px", margin="2px 0")
         self.button.add_class("sv-class-button")
         self._key = HTML(layout={"width": "26px", "margin": "2px 0 2px 6px"})
         at_end: dict[str, Any] = {"flex": "0 0 auto", "margin": "2px 0 2px 4px"}
         self._detail = HTML(layout={"width": "auto", "min_width": "44px", **at_end})
-        self.edit = action_button(lambda: edit and edit(self.info.name), icon="pencil", width="24px", **at_end)
-        self.edit.add_class("sv-quiet")
+        self.edit = button(lambda: edit and edit(self.info.name), icon="pencil", look="quiet", width="24px", **at_end)
         children = [self.picker, self.button, self._key, self._detail, self.edit]
         super().__init__(children[: 5 if edit else 4], layout={"width": "100%", "align_items": "center"})
         self.layout.flex = "0 0 auto"
@@ -217,7 +212,7 @@ class JobProgress(HBox):
         self.bar = FloatProgress(min=0.0, max=1.0, layout={"width": "180px", "flex": "0 0 auto", "height": "18px"})
         self.text = HTML(layout={"flex": "1 1 0", "min_width": "0", "margin": "2px 8px"})
         tooltip = "Stop and keep the best result so far"
-        self.stop = action_button(stop, "Stop", "stop", tooltip, width="90px", flex="0 0 auto")
+        self.stop = button(stop, "Stop", "stop", tooltip, width="90px", flex="0 0 auto")
         self._job: JobState | None = None
         # A job may report many times per second; more than ten redraws per second would only load the browser.
         self._throttle = Throttle(self._draw, interval=0.1)
@@ -239,8 +234,8 @@ class JobProgress(HBox):
             self.stop.disabled = job.stopping
 
 
-def action_button(
-    act: Callable[[], object], text: str = "", icon: str = "", tooltip: str = "", primary: bool = False, **layout: Any
+def button(
+    act: Callable[[], object], text: str = "", icon: str = "", tooltip: str = "", look: str = "", **layout: Any
 ) -> Button:
     """Return a button that calls ``act``.
 
@@ -248,15 +243,15 @@ def action_button(
     ----------
     act : callable
     text, icon, tooltip : str
-    primary : bool
-        Display it as the main action.
+    look : str
+        "primary" for the main action, "quiet" for an icon without a frame.
     **layout : str
         CSS properties such as ``width``.
     """
-    style = "primary" if primary else ""
-    button = Button(description=text, icon=icon, tooltip=tooltip, button_style=style, layout=layout)
-    button.on_click(lambda _: act())
-    return button
+    style = look if look == "primary" else ""
+    made = Button(description=text, icon=icon, tooltip=tooltip, button_style=style, layout=layout)
+    made.on_click(lambda _: act())
+    return made.add_class(f"sv-{look}") if look else made
 
 
 def on_enter(field: Text, act: Callable[[], None]) -> None:
@@ -390,8 +385,7 @@ def _cell(value: object) -> str:
     if isinstance(value, ClassInfo):
         return f"<td>{color_swatch(value.color)}{html.escape(value.name)}</td>"
     if isinstance(value, int | float):
-        text = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
-        return f'<td class="sv-number">{text}</td>'
+        return f'<td class="sv-number">{format(value, "," if isinstance(value, int) else ".3g")}</td>'
     return f"<td>{html.escape(str(value))}</td>"
 
 

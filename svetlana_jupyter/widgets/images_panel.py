@@ -13,15 +13,7 @@ from ipywidgets import HTML, Accordion, Button, Checkbox, Combobox, Dropdown, HB
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.readers import HDF5_SUFFIXES, READERS
 from svetlana_jupyter.errors import InputError, SvetlanaError
-from svetlana_jupyter.widgets.components import (
-    StatusLine,
-    action_button,
-    error_text,
-    heading,
-    html_table,
-    muted,
-    set_options,
-)
+from svetlana_jupyter.widgets.components import StatusLine, button, error_text, heading, html_table, muted, set_options
 from svetlana_jupyter.widgets.new_project_form import PairFields, field_options, field_row, skipped_pairs_text
 from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
@@ -194,7 +186,7 @@ class MaskForm(VBox):
             self._show_text("Comparing …")
             self._latest.ask((self.image.value, path))
         else:
-            self._latest.cancel()
+            self._latest.ask(None)
             self._show_text("Choose a file to preview its effect on the annotations.")
 
     def _show(self, answer: tuple[MaskQuestion, pd.DataFrame]) -> None:
@@ -289,9 +281,9 @@ class ImportForm(VBox):
         self.not_imported = HTML(layout={"width": "100%", "margin": "0"})
         take, undo = catch_errors(self._take, self.message), catch_errors(self._undo, self.message)
         tooltip = "Import all annotations as one edit"
-        self.take = action_button(take, "Import", "sign-in", tooltip, width="110px", margin="0")
+        self.take = button(take, "Import", "sign-in", tooltip, width="110px", margin="0")
         tooltip = "Undo the whole import"
-        self.undo = action_button(undo, "Undo import", "undo", tooltip, width="130px", margin="0 0 0 8px")
+        self.undo = button(undo, "Undo import", "undo", tooltip, width="130px", margin="0 0 0 8px")
         super().__init__(
             [
                 field_row(self.path, "CSV or Excel table, QuPath GeoJSON, class image, napari-svetlana folder"),

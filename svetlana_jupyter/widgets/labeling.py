@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING
 
 from svetlana_jupyter.core.annotations import LabelAction, ObjectId
 from svetlana_jupyter.widgets.components import ClassButtons
-from svetlana_jupyter.widgets.panel import VIEW_KEYS, VIEWER_SIZE, CommandBar, Panel, catch_errors, labeling_commands
+from svetlana_jupyter.widgets.panel import VIEWER_SIZE, CommandBar, Panel, catch_errors, labeling_commands
 from svetlana_jupyter.widgets.viewer.toolbar import MenuItem, ObjectMenu
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
@@ -26,7 +26,8 @@ NO_OBJECT_SELECTED = "No object selected. Click an object, or press n for the ne
 KEY_IGNORED = "Key ignored: the next object was not displayed yet."
 _PREFETCHED = 3  # objects of the queue that are read while the current one is displayed
 _VIEW_KEYS = (
-    *VIEW_KEYS,
+    ("f", "Show the whole image"),
+    ("+ -", "Zoom in or out"),
     ("x l", "Draw a box or a lasso to select the objects inside"),
     ("Shift", "With a click or a drag: add to the selection"),
     ("Ctrl+A Escape", "Select all visible objects; clear the selection"),
@@ -68,7 +69,7 @@ class LabelingPanel(Panel):
         self, project: Project, queue: str, source: str, queue_source: str, edit: Callable[[str], None] | None = None
     ) -> None:
         super().__init__(project)
-        self.command_bar = CommandBar(self, lambda: self.shown, view_keys=_VIEW_KEYS)
+        self.command_bar = CommandBar(self, lambda: self.shown, "Label the object with this class", _VIEW_KEYS)
         self.viewer = Viewer(project, VIEWER_SIZE)
         self.class_buttons = ClassButtons(
             act=lambda name: self.run_action(self.label, name, self.shown),
@@ -116,11 +117,6 @@ class LabelingPanel(Panel):
         """Start the queue again, after objects or predictions have changed."""
         self._queue = self._candidate = None
 
-    def choose_queue(self, kind: str) -> None:
-        """Switch to another kind of queue, as for `Project.queue`."""
-        self._kind = kind
-        self.reset_queue()
-
     def focus(self) -> None:
         """Give the viewer the keyboard focus."""
         self.viewer.screen.focus()
@@ -145,29 +141,15 @@ class LabelingPanel(Panel):
 
     def label(self, name: str, object_id: ObjectId | None) -> None:
         """Label an object, or all selected objects, with a class."""
-        if self._applies_to(object_id):
-            self._annotate(object_id, partial(self.project.annotate, object_id.image, self._labels(), name))
+        self._edit(object_id, self.project.annotate, name)
 
     def flag_command(self, flag: LabelAction) -> Callable[[ObjectId | None], None]:
-        """Return the command that sets a flag on an object, or on all selected objects."""
-
-        def act(object_id: ObjectId | None) -> None:
-            if self._applies_to(object_id):
-                self._annotate(object_id, partial(self.project.flag, object_id.image, self._labels(), flag))
-
-        return act
+        """Return the command that flags an object, or all selected objects."""
+        return lambda object_id: self._edit(object_id, self.project.flag, flag)
 
     def erase(self, object_id: ObjectId | None) -> None:
         """Remove the annotation of an object, or of all selected objects."""
-        if not self._applies_to(object_id):
-            return
-        erase = partial(self.project.erase, object_id.image, self._labels(), source=self._source_of(object_id))
-
-        def act() -> None:
-            erase()
-            self.status.say(self.project.status)
-
-        self._run_when_indexed([object_id.image], act)
+        self._edit(object_id, self.project.erase)
 
     def undo(self, object_id: ObjectId | None = None) -> None:
         """Undo the last edit, whatever is selected."""
@@ -198,30 +180,28 @@ class LabelingPanel(Panel):
         object_id, self._searched = self._searched or self.shown, None
         self.label(name, object_id)
 
-    def _annotate(self, object_id: ObjectId, write: Callable[..., None]) -> None:
-        """Save an annotation after indexing; advance if the object is from the queue."""
-        write = partial(write, source=self._source_of(object_id), seconds=self._seconds(object_id))
+    def _edit(self, object_id: ObjectId | None, write: Callable[..., object], *value: str) -> None:
+        """Annotate the selection after indexing; erase its annotation if there is no value.
+
+        An annotation of the object that the queue brought shows the next one. A key typed ahead carries the previous
+        object, which is labeled already. It may be meant for either object, and is ignored.
+        """
+        if object_id is None or object_id != self.shown:
+            self.status.say(KEY_IGNORED if object_id else NO_OBJECT_SELECTED)
+            return
+        labels = self.viewer.model.selected or list(self.viewer.model.selection)
+        source = self._queue_source if self._is_candidate(object_id) else self._source
+        write = partial(write, object_id.image, labels, *value, source=source)
+        if value:
+            write = partial(write, seconds=time.monotonic() - self._selected_at)
 
         def act() -> None:
             write()
-            if self._is_candidate(object_id):
+            if value and self._is_candidate(object_id):
                 self.next()
             self.status.say(self.project.status)  # what was saved, not what comes next
 
         self._run_when_indexed([object_id.image], act)
-
-    def _applies_to(self, object_id: ObjectId | None) -> TypeGuard[ObjectId]:
-        """Tell whether a key or button applies to the selection; display why not.
-
-        A key typed ahead carries the previous object, which is labeled already. It may be meant for either object.
-        """
-        if object_id is None or object_id != self.shown:
-            self.status.say(KEY_IGNORED if object_id else NO_OBJECT_SELECTED)
-            return False
-        return True
-
-    def _labels(self) -> int | list[int]:
-        return self.viewer.model.selected or list(self.viewer.model.selection)
 
     def _selection_changed(self) -> None:
         before, self._selection_size = self._selection_size, len(self.viewer.model.selection)
@@ -305,9 +285,3 @@ class LabelingPanel(Panel):
 
     def _is_candidate(self, object_id: ObjectId) -> bool:
         return self._candidate is not None and self._candidate.id == object_id
-
-    def _source_of(self, object_id: ObjectId) -> str:
-        return self._queue_source if self._is_candidate(object_id) else self._source
-
-    def _seconds(self, object_id: ObjectId) -> float | None:
-        return time.monotonic() - self._selected_at if object_id == self.shown else None

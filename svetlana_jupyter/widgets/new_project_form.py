@@ -16,15 +16,7 @@ from svetlana_jupyter.core.classes import PALETTE
 from svetlana_jupyter.core.io.image_pair import preview_pairs
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.components import (
-    StatusLine,
-    action_button,
-    error_text,
-    heading,
-    html_table,
-    muted,
-    on_enter,
-)
+from svetlana_jupyter.widgets.components import StatusLine, button, error_text, heading, html_table, muted, on_enter
 from svetlana_jupyter.widgets.panel import PANEL_WIDTH, catch_errors, style_widget
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
@@ -60,7 +52,7 @@ class NewProjectForm(VBox):
         self.fields = PairFields(self.status)
         self.classes = NewClassRows()
         act = catch_errors(self._open, self.status)
-        self.open_button = action_button(act, icon="folder-open", primary=True, width="150px", margin="0")
+        self.open_button = button(act, icon="folder-open", look="primary", width="150px", margin="0")
         self.folder.observe(catch_errors(lambda _: self._describe_folder(), self.status), "value")
         self.children = (
             style_widget(),
@@ -184,7 +176,7 @@ class PairFields(VBox):
         if all(entered[:2]):
             self._latest.ask(entered)
         else:
-            self._latest.cancel()
+            self._latest.ask(None)
             self._show("Matching files will be listed here.")
 
     def _entered(self) -> list[str]:
@@ -286,7 +278,7 @@ class NewClassRows(VBox):
     """
 
     def __init__(self) -> None:
-        self.add = action_button(self.extend, "Add class", "plus", "Add a row", width="110px")
+        self.add = button(self.extend, "Add class", "plus", "Add a row", width="110px")
         super().__init__([self.add], layout={"width": "auto"})
         for _ in _EXAMPLES:
             self.extend()
@@ -301,7 +293,7 @@ class NewClassRows(VBox):
         used, count = [row.picker.value for row in self.rows], len(self.rows)
         color = next((color for color in PALETTE if color not in used), PALETTE[count % len(PALETTE)])
         placeholder = f"for example {_EXAMPLES[count]}" if count < len(_EXAMPLES) else "another class"
-        row = NewClassRow(color, placeholder, self._remove, self._focus_next)
+        row = NewClassRow(color, placeholder, self)
         self.children = (*self.rows, row, self.add)
         return row
 
@@ -309,11 +301,13 @@ class NewClassRows(VBox):
         """Return the name and color of every row that has a name."""
         return [(row.name.value.strip(), row.picker.value) for row in self.rows if row.name.value.strip()]
 
-    def _focus_next(self) -> None:
+    def focus_next(self) -> None:
+        """Move the keyboard focus to the next empty row."""
         empty = next((row for row in self.rows if not row.name.value.strip()), None)
         (empty or self.extend()).name.focus()
 
-    def _remove(self, removed: NewClassRow) -> None:
+    def remove(self, removed: NewClassRow) -> None:
+        """Remove a row."""
         self.children = tuple(child for child in self.children if child is not removed)
         removed.close()
 
@@ -324,19 +318,13 @@ class NewClassRow(HBox):
     Parameters
     ----------
     color, placeholder : str
-    remove : callable
-        Called with the row when its button is pressed.
-    entered : callable
-        Called when the user presses Enter.
+    rows : NewClassRows
     """
 
-    def __init__(
-        self, color: str, placeholder: str, remove: Callable[[NewClassRow], None], entered: Callable[[], None]
-    ) -> None:
+    def __init__(self, color: str, placeholder: str, rows: NewClassRows) -> None:
         self.picker = ColorPicker(concise=True, value=color, layout={"width": "30px", "margin": "2px 6px 2px 0"})
         self.picker.tooltip = "Color of this class"
         self.name = Text(placeholder=placeholder, layout={"width": "260px", "margin": "2px 0"})
-        on_enter(self.name, entered)
-        self.remove = action_button(lambda: remove(self), "", "times", "Remove this row", width="30px")
-        self.remove.add_class("sv-quiet")
+        on_enter(self.name, rows.focus_next)
+        self.remove = button(lambda: rows.remove(self), "", "times", "Remove this row", "quiet", width="30px")
         super().__init__([self.picker, self.name, self.remove], layout={"align_items": "center"})

@@ -1,23 +1,23 @@
-"""Indexing of objects in the background, and actions that wait for it in their order.
+"""Indexing of objects in the background, and actions that wait for it.
 
-The status line reports the progress, and the panel stays usable. Without a running loop (in a script) nothing waits.
+Waiting actions run in their order. The status line reports the progress, and the panel stays usable. Without a running
+loop (in a script) nothing waits.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.panel import catch_errors
-from svetlana_jupyter.widgets.scheduling import running_loop
+from svetlana_jupyter.widgets.scheduling import run_on_thread, running_loop
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterable
 
     import pandas as pd
@@ -50,12 +50,6 @@ class PendingAction:
     message: str
     needs_all: bool
 
-    def without(self, image: str) -> PendingAction | None:
-        """Return the action without an image that cannot be indexed, or None if it must be dropped."""
-        if image not in self.images:
-            return self
-        return None if self.needs_all else replace(self, images=tuple(name for name in self.images if name != image))
-
 
 class ObjectIndexer:
     """Background indexing, one image after the other.
@@ -80,12 +74,15 @@ class ObjectIndexer:
         return bool(self._pending)
 
     def index_ahead(self, image: str, pixels: int) -> None:
-        """Index a large image before its objects are first needed, unless that was tried already."""
+        """Index a large image before its objects are needed, unless already tried."""
         if running_loop() is not None and pixels >= _LARGE and image not in self._tried:
             self._index([image])
 
     def objects(self, images: Iterable[str]) -> dict[str, pd.DataFrame]:
-        """Return the object tables of images, leaving out images that cannot be indexed and displaying their error."""
+        """Return the object tables of images.
+
+        Images that cannot be indexed are left out, and their error is displayed.
+        """
         tables = {}
         for name in images:
             try:
@@ -97,7 +94,7 @@ class ObjectIndexer:
     def run_when_indexed(
         self, images: Iterable[str], act: Callable[[], object], message: str = _MEANWHILE, needs_all: bool = True
     ) -> None:
-        """Run an action that needs the objects of images: now if they are indexed, otherwise afterwards.
+        """Run an action that needs the objects of images once they are indexed.
 
         Parameters
         ----------
@@ -127,44 +124,32 @@ class ObjectIndexer:
     def _next(self) -> None:
         if self._image or not self._queue or (loop := running_loop()) is None:
             return
-        self._image = self._queue.popleft()
-        self._tried.add(self._image)
-        threading.Thread(target=self._run, args=(self._image, loop), daemon=True, name="index").start()
+        name = self._image = self._queue.popleft()
+        self._tried.add(name)
+        report, reported = catch_errors(self._report, self._status), set[int]()
 
-    def _run(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
-        """Index an image; runs on a thread of its own."""
-        reported = -1
+        def progress(done: int, total: int) -> None:  # called on the thread
+            if (percent := 100 * done // total) not in reported:
+                reported.add(percent)
+                with suppress(RuntimeError):  # the loop was closed in the meantime
+                    loop.call_soon_threadsafe(report, f": {percent} %.")
 
-        def progress(done: int, total: int) -> None:
-            nonlocal reported
-            if (percent := 100 * done // total) != reported:
-                reported = percent
-                post(self._report, f": {percent} %.")
-
-        def post(call: Callable[..., object], *arguments: object) -> None:
-            with suppress(RuntimeError):  # the loop was closed in the meantime
-                loop.call_soon_threadsafe(catch_errors(call, self._status), *arguments)
-
-        problem = ""
-        try:
-            self._project.objects(name, progress, wait=True)
-        except Exception as error:
-            problem = _error_message(name, error)
-        post(self._finish, name, problem)
+        finish = catch_errors(partial(self._finish, name), self._status)
+        run_on_thread(partial(self._project.objects, name, progress, wait=True), finish)
 
     def _report(self, progress: str = " …") -> None:
         name = self._image or next(iter(self._queue), "")
         message = self._pending[-1].message if self._pending else _MEANWHILE
         self._status.say(f"Finding the objects of {name}{progress} {message}" if name else "")
 
-    def _finish(self, name: str, problem: str) -> None:
-        """Run the actions that waited for an image; runs on the loop."""
+    def _finish(self, name: str, _: object, error: Exception | None) -> None:
+        """Run the actions that waited for an image."""
         self._image = ""
         self._status.say("")
-        if problem:
-            left = (pending.without(name) for pending in self._pending)
-            self._pending = deque(pending for pending in left if pending is not None)
-            self._status.warn(problem)
+        if error is not None:
+            left = [pending for pending in self._pending if not (pending.needs_all and name in pending.images)]
+            self._pending = deque(replace(p, images=tuple(i for i in p.images if i != name)) for p in left)
+            self._status.warn(_error_message(name, error))
         while self._pending and all(map(self._project.images.is_indexed, self._pending[0].images)):
             catch_errors(self._pending.popleft().act, self._status)()
         self._index(self._pending[0].images if self._pending else ())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ipywidgets import HTML, Box, Button, GridBox, HBox, VBox, Widget
 
 from svetlana_jupyter.errors import SvetlanaError
-from svetlana_jupyter.widgets.components import StatusLine, action_button, keycap, no_images_hint
+from svetlana_jupyter.widgets.components import StatusLine, button, heading, keycap, no_images_hint
 from svetlana_jupyter.widgets.viewer.pointer import KeyGuard
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ SIDE_WIDTH = "304px"
 PANEL_WIDTH = "960px"
 ICON_LAYOUT = {"width": "28px", "padding": "0", "margin": "0 2px 0 0"}
 _DIGITS = set("123456789")
-VIEW_KEYS = (("f", "Show the whole image"), ("+ -", "Zoom in or out"))
+
+Line = tuple[str, str]  # of the help: keys, and what they do
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +122,8 @@ class Panel(VBox):
         self._watcher.observe(self.project, act, *names)
 
     def make_button(self, act: Callable[[], object], *texts: Any, **options: Any) -> Button:
-        """Return an `action_button` that runs an action through `run_action`."""
-        return action_button(partial(self.run_action, act), *texts, **options)
+        """Return an `button` that runs an action through `run_action`."""
+        return button(partial(self.run_action, act), *texts, **options)
 
     def run_action(self, act: Callable[..., object], *args: Any) -> None:
         """Run an action, display its error, and give the focus back to the canvas.
@@ -223,9 +224,9 @@ class CommandBar:
     panel : Panel
     shown : callable
         Returns the selection to which a button applies now; None for none.
-    class_keys_help : str
+    class_help : str
         Help text of the keys that stand for classes.
-    view_keys : tuple of (str, str)
+    view_keys : iterable of (str, str)
         Keys that change the view, separated by spaces, with their help text.
 
     Attributes
@@ -237,15 +238,8 @@ class CommandBar:
         List of the keys, shown and hidden by ``help_button``.
     """
 
-    def __init__(
-        self,
-        panel: Panel,
-        shown: Callable[[], Any],
-        class_keys_help: str = "Label the object with this class",
-        view_keys: tuple[tuple[str, str], ...] = VIEW_KEYS,
-    ) -> None:
-        self._panel, self._shown = panel, shown
-        self._class_keys_help, self._view_keys = class_keys_help, view_keys
+    def __init__(self, panel: Panel, shown: Callable[[], Any], class_help: str, view_keys: Iterable[Line]) -> None:
+        self._panel, self._shown, self._class_help, self._view_keys = panel, shown, class_help, view_keys
         self.commands: tuple[Command, ...] = ()
         self.buttons: dict[str, Button] = {}
         self.help = HTML(layout={"display": "none", "margin": "4px 0 0 0"})
@@ -259,8 +253,8 @@ class CommandBar:
         for command in commands:
             tooltip = f"{command.tooltip} (key {command.keys[0]})"
             act = partial(self._run, command)
-            button = self._panel.make_button(act, command.text, command.icon, tooltip, width="auto", margin="0")
-            self.buttons[command.text] = button
+            texts = command.text, command.icon, tooltip
+            self.buttons[command.text] = self._panel.make_button(act, *texts, width="auto", margin="0")
         self._list_keys()
 
     def dispatch_key(self, key: str, shown: Any) -> None:
@@ -270,6 +264,10 @@ class CommandBar:
         for command in self.commands:
             if key in command.keys:
                 command.act(shown)
+
+    def header(self, title: str) -> HBox:
+        """Return a heading with the button that shows the keys."""
+        return HBox([heading(title), self.help_button], layout={"align_items": "center"})
 
     def grid(self) -> GridBox:
         """Return the buttons of the commands in two columns."""
@@ -287,7 +285,7 @@ class CommandBar:
 
     def _list_keys(self) -> None:
         """Write the help, with the current keys of the classes."""
-        lines = class_keys(self._panel.project.classes.scheme, self._class_keys_help)
+        lines = class_keys(self._panel.project.classes.scheme, self._class_help)
         lines += [
             (" ".join(keycap("Space" if key == " " else key) for key in command.keys), command.tooltip)
             for command in self.commands
@@ -301,7 +299,7 @@ class CommandBar:
         command.act(self._shown())
 
 
-def class_keys(classes: Iterable[ClassInfo], text: str) -> list[tuple[str, str]]:
+def class_keys(classes: Iterable[ClassInfo], text: str) -> list[Line]:
     """Return the help lines on class keys, as HTML.
 
     A line on finding a class is among them if a class has no key.

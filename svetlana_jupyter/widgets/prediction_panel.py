@@ -14,7 +14,7 @@ from svetlana_jupyter.project.exporters import FORMATS
 from svetlana_jupyter.widgets.components import (
     JobProgress,
     StatusLine,
-    action_button,
+    button,
     heading,
     html_table,
     muted,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.project.project import Project
 
-Question = tuple[ObjectId | None, str]  # the object to explain, and the run
+Question = tuple[ObjectId, str]  # the object to explain, and the run
 
 _FIRST_TRAINED = (
     "Predict, then press n for the least certain object. Enter accepts its prediction, the key of a class corrects it."
@@ -47,7 +47,7 @@ class PredictionPanel(LabelingPanel):
     """
 
     def __init__(self, project: Project) -> None:
-        super().__init__(project, queue="uncertain", source="correction", queue_source="correction")
+        super().__init__(project, "uncertain", "correction", queue_source="correction")
         self.viewer.model.overlay = "predictions"
         self.command_bar.set_commands(
             Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),
@@ -60,12 +60,12 @@ class PredictionPanel(LabelingPanel):
         self.inspector = Inspector(self.class_buttons)
         self.counts = HTML(layout={"width": "100%", "margin": "0"})
         self.export_form = ExportForm(project)
-        self._question: Question = None, ""
+        self._question: Question | None = None
         self._last_job = ""  # kind of the job that runs, or ran last
         # Counting all images and explaining take longer than a key may take: both wait until no more keys are pressed.
         self._recount = Debounce(catch_errors(self._show_counts, self.status), delay=0.6)
         self._explanation = LatestQuestion(
-            self._explain,
+            lambda question: explanation_pictures(project.explain(*question[0])),
             lambda pictures: self.inspector.show_pictures(*pictures),
             0.2,
             catch_errors(self._show_explanation_error, self.status),
@@ -73,7 +73,7 @@ class PredictionPanel(LabelingPanel):
 
         hint, body = self.arrange(
             self.viewer,
-            HBox([heading("Review"), self.command_bar.help_button], layout={"align_items": "center"}),
+            self.command_bar.header("Review"),
             self.inspector,
             self.command_bar.grid(),
             self.command_bar.help,
@@ -112,18 +112,18 @@ class PredictionPanel(LabelingPanel):
         label = project.annotations.label_of(*object_id) if object_id else UNLABELED
         self.inspector.show(object_id, self._predicted(object_id), label, project.classes.scheme)
         self.command_bar.show_history()
-        question = object_id, project.current_run
+        question = (object_id, project.current_run) if object_id and project.current_run else None
         if question != self._question:
             self._question = question
             self.inspector.show_pictures()
-            self._explanation.ask(question if all(question) else None)
+            self._explanation.ask(question)
 
     def _make_job_buttons(self) -> None:
         make, background, fixed = self.make_button, self.project.background, {"width": "160px", "flex": "0 0 auto"}
         this, every = "Classify every object of the displayed image", "Classify every object of every image"
         again = "Train again on all annotations including corrections, then predict all images"
         self.predict_image = make(self._predict_image, "Predict this image", "picture-o", this, **fixed)
-        self.predict_all = make(background.predict, "Predict all images", "th", every, primary=True, **fixed)
+        self.predict_all = make(background.predict, "Predict all images", "th", every, "primary", **fixed)
         retrain = partial(background.train, predict=True)
         self.retrain = make(retrain, "Retrain", "refresh", again, width="110px", flex="0 0 auto")
 
@@ -161,10 +161,10 @@ class PredictionPanel(LabelingPanel):
 
     def _show_counts(self) -> None:
         project = self.project
-        if not (project.images and project.current_run):  # counting would index every image, for empty tables
+        if project.images and project.current_run:
+            self.viewer.indexing.run_when_indexed(project.images, self._count)
+        else:  # counting would index every image, for empty tables
             self.counts.value = muted("Counts appear after the first prediction.")
-            return
-        self.viewer.indexing.run_when_indexed(project.images, self._count)
 
     def _count(self) -> None:
         project = self.project
@@ -188,11 +188,6 @@ class PredictionPanel(LabelingPanel):
     def _show_export_error(self) -> None:
         if self._last_job == "export" and self.project.trouble:
             self.export_form.result.warn(self.project.trouble)
-
-    def _explain(self, question: Question) -> tuple[bytes, bytes]:
-        """Return the classifier's input and its Grad-CAM; runs on a thread."""
-        assert question[0] is not None
-        return explanation_pictures(self.project.explain(*question[0]))
 
     def _show_explanation_error(self, question: Question, error: Exception) -> None:
         if not isinstance(error, SvetlanaError):
@@ -230,7 +225,7 @@ class ExportForm(VBox):
         self.result = StatusLine(hides=True)
         # Unlike other buttons, it does not give the keyboard focus to the viewer, which would scroll into view.
         act = catch_errors(self._export, self.result)
-        self.export = action_button(act, "Export", "download", "Write the results", width="110px")
+        self.export = button(act, "Export", "download", "Write the results", width="110px")
         formats_row = HBox(list(self.formats.values()), layout={"flex_flow": "row wrap"})
         super().__init__([self.folder, formats_row, self.export, self.result])
 

@@ -1,4 +1,4 @@
-"""Scheduling of draws, questions, reads and file checks on the kernel's event loop.
+"""Scheduling of draws, questions, reads and file checks on the event loop.
 
 Without a running loop (in a script or a test) draws and answers happen immediately.
 """
@@ -27,10 +27,11 @@ QuestionT = TypeVar("QuestionT")
 
 
 class Throttle:
-    """Merging of requests into one draw at a time, with a pause after the END of each draw.
+    """Merging of requests into one draw at a time.
 
-    A mouse sends more moves than can be drawn. If the pause were counted from the start of a draw, the timer of a slow
-    draw would always be due: the kernel would draw between any two messages and never catch up.
+    There is a pause after the END of each draw. A mouse sends more moves than can be drawn. If the pause were counted
+    from the start of a draw, the timer of a slow draw would always be due: the kernel would draw between any two
+    messages and never catch up.
 
     Parameters
     ----------
@@ -41,8 +42,7 @@ class Throttle:
     """
 
     def __init__(self, draw: Callable[[], None], interval: float = 0.05) -> None:
-        self._draw = draw
-        self._interval = interval
+        self._draw, self._interval = draw, interval
         self._free_at = 0.0
         self._due: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -55,16 +55,15 @@ class Throttle:
         elif self._due is None or loop is not self._loop:  # a timer of a loop that ended never runs
             free_at = self._free_at if loop is self._loop else 0.0
             self._loop = loop
-            self._due = loop.call_at(max(free_at, loop.time()), self._run)
+            self._due = loop.call_at(max(free_at, loop.time()), self._run, loop)
 
-    def _run(self) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         self._due = None
-        assert self._loop is not None
-        began = self._loop.time()
+        began = loop.time()
         try:
             self._draw()
         finally:
-            ended = self._loop.time()
+            ended = loop.time()
             self._free_at = ended + min(self._interval, 2 * (ended - began))
 
 
@@ -72,8 +71,7 @@ class Debounce:
     """Call of ``act`` once nothing has happened for ``delay`` seconds."""
 
     def __init__(self, act: Callable[[], None], delay: float = 0.11) -> None:
-        self._act = act
-        self._delay = delay
+        self._act, self._delay = act, delay
         self._due: asyncio.TimerHandle | None = None
 
     def restart(self) -> None:
@@ -95,11 +93,42 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-class LatestQuestion(Generic[QuestionT]):
-    """Slow question that is answered on a thread; only the answer to the latest question is shown.
+def run_on_thread(call: Callable[[], Any], done: Callable[[Any, Exception | None], None]) -> None:
+    """Run ``call`` on a daemon thread, then ``done`` on the loop of the caller.
 
-    One question is answered at a time, and only after the questions have paused for ``delay`` seconds. Answers to
-    superseded questions are dropped. Without a running loop the answer is shown immediately.
+    Without a running loop, both run immediately.
+
+    Parameters
+    ----------
+    call : callable
+    done : callable
+        Called with the result (or None) and the exception (or None).
+    """
+    loop = running_loop()
+
+    def run() -> None:
+        try:
+            outcome: tuple[Any, Exception | None] = call(), None
+        except Exception as error:
+            outcome = None, error
+        if loop is None:
+            done(*outcome)
+        else:
+            with suppress(RuntimeError):  # the loop was closed in the meantime
+                loop.call_soon_threadsafe(done, *outcome)
+
+    if loop is None:
+        run()
+    else:
+        threading.Thread(target=run, daemon=True).start()
+
+
+class LatestQuestion(Generic[QuestionT]):
+    """Slow question that is answered on a thread.
+
+    Only the answer to the latest question is shown; answers to superseded questions are dropped. One question is
+    answered at a time, and only after the questions have paused for ``delay`` seconds. Without a running loop the
+    answer is shown immediately.
 
     Parameters
     ----------
@@ -130,31 +159,10 @@ class LatestQuestion(Generic[QuestionT]):
         self._latest = question
         self._debounce.restart()
 
-    def cancel(self) -> None:
-        """Drop the question and its answer."""
-        self._latest = None
-
     def _begin(self) -> None:
-        question = self._latest
-        if question is None or self._busy:
-            return  # `_end` begins the next question
-        loop = running_loop()
-        if loop is None:
-            self._end(question, *self._run(question))
-            return
-        self._busy = True
-        threading.Thread(target=self._run_on_thread, args=(question, loop), daemon=True).start()
-
-    def _run_on_thread(self, question: QuestionT, loop: asyncio.AbstractEventLoop) -> None:
-        result = self._run(question)
-        with suppress(RuntimeError):  # the loop was closed in the meantime
-            loop.call_soon_threadsafe(self._end, question, *result)
-
-    def _run(self, question: QuestionT) -> tuple[Any, Exception | None]:
-        try:
-            return self._answer(question), None
-        except Exception as error:
-            return None, error
+        if self._latest is not None and not self._busy:  # otherwise `_end` begins the next question
+            self._busy = True
+            run_on_thread(partial(self._answer, self._latest), partial(self._end, self._latest))
 
     def _end(self, question: QuestionT, answer: Any, error: Exception | None) -> None:
         self._busy = False
@@ -171,14 +179,14 @@ class LatestQuestion(Generic[QuestionT]):
 
 
 class Loadable(Hashable, Protocol):
-    """Data to be read, such as `core.display.tiles.TileGroup`; equal groups are read once."""
+    """Data to be read, such as a `TileGroup`; equal groups are read once."""
 
     def load(self) -> object:
         """Read the data; called on a worker thread."""
 
 
 class BackgroundLoader:
-    """Background reading: first what the screen shows, then what it will probably show next.
+    """Background reading of what the screen shows now, then of what it may show next.
 
     Pieces are read on a few threads; all callbacks run on the loop that requested them.
 
@@ -204,17 +212,15 @@ class BackgroundLoader:
         return any(piece not in self._failed for piece in self._visible)
 
     def load_visible(self, pieces: Iterable[Loadable]) -> None:
-        """Read what the screen shows; earlier requests are dropped unless they are being read already."""
+        """Read what the screen shows; drop earlier requests that are not being read."""
         self._visible = dict.fromkeys(pieces)
         self._begin()
 
     def load_ahead(self, pieces: Iterable[Loadable]) -> None:
         """Read what may be shown next, once all visible pieces are read."""
-        for piece in pieces:
-            self._expected.pop(piece, None)
-            self._expected[piece] = None
-        while len(self._expected) > _MAX_EXPECTED:
-            del self._expected[next(iter(self._expected))]
+        new = dict.fromkeys(pieces)
+        older = [piece for piece in self._expected if piece not in new]
+        self._expected = dict.fromkeys([*older, *new][-_MAX_EXPECTED:])
         self._begin()
 
     def retry_failed(self) -> None:
@@ -233,13 +239,11 @@ class BackgroundLoader:
             loop.run_in_executor(self._pool, piece.load).add_done_callback(partial(self._end, piece))
 
     def _next(self) -> Loadable | None:
-        for waiting in (self._visible, self._expected):
-            for piece in waiting:
-                if piece not in self._running and piece not in self._failed:
-                    if waiting is self._expected:
-                        del self._expected[piece]
-                    return piece
-        return None
+        taken = self._running | self._failed
+        piece = next((piece for piece in (*self._visible, *self._expected) if piece not in taken), None)
+        if piece is not None and piece not in self._visible:
+            del self._expected[piece]
+        return piece
 
     def _end(self, piece: Loadable, done: asyncio.Future[object]) -> None:
         self._running.discard(piece)
@@ -257,7 +261,7 @@ class BackgroundLoader:
 
 
 class FileWatcher:
-    """Call of ``act`` when a file changes on disk, for example through an editor or another kernel.
+    """Call of ``act`` when a file changes, for example through another kernel.
 
     The file is checked once per second on the loop that made the watcher. Without a loop, call `check`.
 
@@ -269,10 +273,10 @@ class FileWatcher:
 
     def __init__(self, file: Path, act: Callable[[], None]) -> None:
         self._file, self._act = file, act
-        self._loop = running_loop()
-        self._due: asyncio.TimerHandle | None = None
         self._last_stamp = self._stamp()
-        self._wait()
+        self._due: asyncio.TimerHandle | None = None
+        if (loop := running_loop()) is not None:
+            self._due = loop.call_later(POLL_SECONDS, self._poll, loop)
 
     def check(self) -> None:
         """Call ``act`` if the file has changed since the last check."""
@@ -285,17 +289,10 @@ class FileWatcher:
         """Stop watching the file."""
         if self._due is not None:
             self._due.cancel()
-        self._loop = None
 
-    def _wait(self) -> None:
-        if self._loop is not None:
-            self._due = self._loop.call_later(POLL_SECONDS, self._poll)
-
-    def _poll(self) -> None:
-        try:
-            self.check()
-        finally:
-            self._wait()
+    def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._due = loop.call_later(POLL_SECONDS, self._poll, loop)
+        self.check()
 
     def _stamp(self) -> tuple[int, int] | None:
         try:

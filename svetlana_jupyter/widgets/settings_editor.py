@@ -20,7 +20,7 @@ from traitlets import Instance
 from svetlana_jupyter.core.allowed_cues import explain_restrictions
 from svetlana_jupyter.core.settings import ARCHITECTURES, NESTED_SETTINGS, PRESET_NAMES, TrainingSettings
 from svetlana_jupyter.errors import SettingsError, SvetlanaError
-from svetlana_jupyter.widgets.components import action_button, error_html, heading, html_table, muted
+from svetlana_jupyter.widgets.components import button, error_html, heading, html_table, muted
 from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.scheduling import FileWatcher
 
@@ -204,6 +204,7 @@ class SettingField(HBox):
         self.label = HTML(layout={"width": "112px", "flex": "0 0 auto", "margin": "1px 6px 1px 0"})
         self.control = _control(annotation, SUGGESTIONS.get(path, ()))
         self.control.tooltip = explanation(path)
+        self._is_text = type(self.control) is Text  # not isinstance: a Combobox is a Text, but holds its value as it is
         self._path, self._optional, self._showing = path, type(None) in get_args(annotation), False
         super().__init__([self.label, self.control], layout={"align_items": "center", "width": "100%"})
         self.add_class("sv-setting")
@@ -229,10 +230,6 @@ class SettingField(HBox):
         name = html.escape(setting_name(self._path))
         self.label.value = f'<span class="sv-name {css_class}" title="{title}">{name}</span>'
         (self.add_class if invalid else self.remove_class)("sv-wrong")
-
-    @property
-    def _is_text(self) -> bool:
-        return type(self.control) is Text  # not isinstance: a Combobox is a Text, but holds its value as it is
 
 
 def _control(annotation: Any, suggestions: Sequence[str]) -> ValueWidget:
@@ -352,8 +349,8 @@ class SettingsJsonEditor(VBox):
         self.text.add_class("sv-code")
         self.text.tooltip = "All settings, as stored in training.json"
         self.message = HTML(layout={"margin": "4px 0 0 0", "width": "100%"})
-        self.apply = action_button(self._apply, "Apply", "check", "Use these settings", width="100px")
-        self.revert = action_button(revert, "Revert", "undo", "Discard changes that were not applied", width="100px")
+        self.apply = button(self._apply, "Apply", "check", "Use these settings", width="100px")
+        self.revert = button(revert, "Revert", "undo", "Discard changes that were not applied", width="100px")
         table = html_table(["Setting", "Explanation"], [(path, explanation(path)) for path in setting_fields()])
         self.help = HTML(f'<details><summary>All settings</summary><div class="sv-pairs">{table}</div></details>')
         buttons = HBox([self.apply, self.revert], layout={"margin": "4px 0 0 0"})

@@ -16,7 +16,7 @@ from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS, parse_allowed_cu
 from svetlana_jupyter.project.evaluation import report_notes
 from svetlana_jupyter.widgets.components import (
     Markup,
-    action_button,
+    button,
     color_swatch,
     error_html,
     error_text,
@@ -66,7 +66,7 @@ class RunScores(VBox):
         if self._project.current_run:
             self._latest.ask(self._project.runs.current)
             return
-        self._latest.cancel()
+        self._latest.ask(None)
         self._clear()
         self.cards.value = f'<div class="sv-empty sv-calm">{muted(_NO_RUN)}</div>'
 
@@ -86,9 +86,7 @@ class RunScores(VBox):
         notes = list(run.remarks)
         if report.network is not None:
             notes += [run.note, *report_notes(report)]
-            classes = self._project.classes
-            matrix, per_class = confusion_table(report.network, classes), per_class_table(report.network, classes)
-            self.tables.value = side_by_side(matrix, per_class)
+            self.tables.value = score_tables(report.network, self._project.classes)
         self.notes.value = "<br>".join(map(muted, notes))
 
     def _show_error(self, run: Run, error: Exception) -> None:
@@ -115,36 +113,29 @@ def score_cards(report: Evaluation, forest_only: bool = False) -> str:
     return f'<div class="sv-scores">{cards}</div>{_advice(report)}'
 
 
-def confusion_table(scores: Scores, classes: Iterable[ClassInfo]) -> str:
-    """Return the confusion matrix as HTML, colored by fractions of the true class."""
-    colors = {info.name: info.color for info in classes}
-    names = list(scores.confusion.columns)
-    head = "".join(f'<th title="{html.escape(name)}">{_class_name(name, colors)}</th>' for name in names)
+def score_tables(scores: Scores, classes: Iterable[ClassInfo]) -> str:
+    """Return the confusion matrix and the scores per class as HTML.
+
+    Each row of the matrix is colored by the fraction of its true class. Recall and precision have 95 % intervals.
+    """
+    swatches = {info.name: color_swatch(info.color) for info in classes}
+    titles = {name: swatches.get(name, "") + html.escape(name) for name in scores.confusion.columns}
+    heads = {name: f'<th title="{html.escape(name)}">{title}</th>' for name, title in titles.items()}
     rows = []
-    for truth in names:
-        counts = dict(zip(names, map(int, scores.confusion.loc[truth])))
-        total = sum(counts.values())
-        cells = "".join(_confusion_cell(truth, name, count, total) for name, count in counts.items())
-        rows.append(f'<tr><th title="{html.escape(truth)}">{_class_name(truth, colors)}</th>{cells}</tr>')
-    return (
-        '<div class="sv-confusion"><table class="sv-matrix">'
-        f"<caption>{muted('Rows: true class. Columns: predicted class.')}</caption>"
-        f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    for truth, head in heads.items():
+        counts = list(map(int, scores.confusion.loc[truth]))
+        cells = "".join(_confusion_cell(truth, name, count, sum(counts)) for name, count in zip(heads, counts))
+        rows.append(f"<tr>{head}{cells}</tr>")
+    matrix = (
+        f'<table class="sv-matrix"><caption>{muted("Rows: true class. Columns: predicted class.")}</caption>'
+        f"<thead><tr><th></th>{''.join(heads.values())}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
-
-
-def per_class_table(scores: Scores, classes: Iterable[ClassInfo]) -> str:
-    """Return recall and precision per class, with 95 % intervals, as HTML."""
-    colors = {info.name: info.color for info in classes}
-    rows = [
-        (
-            Markup(_class_name(str(name), colors)),
-            int(row["n"]),
-            *(Markup(_with_interval(row, kind)) for kind in ("recall", "precision")),
-        )
+    per_class = [
+        (Markup(titles[str(name)]), int(row["n"]), *(_with_interval(row, kind) for kind in ("recall", "precision")))
         for name, row in scores.per_class.iterrows()
     ]
-    return f'<div class="sv-confusion">{html_table(["Class", "Objects", "Recall", "Precision"], rows)}</div>'
+    parts = matrix, html_table(["Class", "Objects", "Recall", "Precision"], per_class)
+    return side_by_side(*(f'<div class="sv-confusion">{part}</div>' for part in parts))
 
 
 def format_percent(value: float) -> str:
@@ -180,9 +171,9 @@ def _interval(estimate: Estimate) -> str:
     return f"{format_percent(estimate.low)} to {format_percent(estimate.high)}"
 
 
-def _with_interval(row: pd.Series, kind: str) -> str:
-    interval = f"{format_percent(row[f'{kind}_low'])} to {format_percent(row[f'{kind}_high'])}"
-    return "–" if math.isnan(row[kind]) else f"{format_percent(row[kind])} {muted(interval)}"
+def _with_interval(row: pd.Series, kind: str) -> Markup:
+    value, low, high = (format_percent(row[column]) for column in (kind, f"{kind}_low", f"{kind}_high"))
+    return Markup("–" if math.isnan(row[kind]) else f"{value} {muted(f'{low} to {high}')}")
 
 
 def _confusion_cell(truth: str, predicted: str, count: int, total: int) -> str:
@@ -191,10 +182,6 @@ def _confusion_cell(truth: str, predicted: str, count: int, total: int) -> str:
     background = f"background:color-mix(in srgb, {color} {strength:.0f}%, transparent)"
     title = html.escape(f"{count:,} of {total:,} {truth} predicted as {predicted}")
     return f'<td style="{background}" title="{title}">{count if count else "·"}</td>'
-
-
-def _class_name(name: str, colors: dict[str, str]) -> str:
-    return f"{color_swatch(colors[name]) if name in colors else ''}{html.escape(name)}"
 
 
 _SEARCH_COLUMNS = ("Preset", "Input and augmentation", "Accuracy", "95 % interval", "Balanced", "Trained for", "")
@@ -269,10 +256,10 @@ class RunTable(VBox):
             self._rows = {name: self._rows.get(name) or self._make_row(name) for name in runs}
             lines = [HBox(row, layout={"min_height": "30px", "flex": "0 0 auto"}) for row in self._rows.values()]
             self.children = (self._head, *lines) if lines else (self._empty,)
-        for name, (button, cells) in self._rows.items():
+        for name, (choose, cells) in self._rows.items():
             current = name == self._project.current_run
-            button.icon = "dot-circle-o" if current else "circle-o"
-            button.tooltip = f"Run {name} is in use" if current else f"Use run {name}"
+            choose.icon = "dot-circle-o" if current else "circle-o"
+            choose.tooltip = f"Run {name} is in use" if current else f"Use run {name}"
             cells.value = _row_html(self._texts(runs[name]), "sv-used" if current else "")
         if unscored := tuple(run for run in runs.values() if (run.name, run.note) not in self._scores):
             self._latest.ask(unscored)
@@ -282,9 +269,9 @@ class RunTable(VBox):
         return self._rows[name][0]
 
     def _make_row(self, name: str) -> tuple[Button, HTML]:
-        choose = partial(self._choose, name)
-        button = action_button(choose, width="32px", padding="0", margin="1px 4px 1px 0", flex="0 0 auto")
-        return button, HTML(layout={"flex": "1 1 auto", "margin": "1px 0"})
+        act = partial(self._choose, name)
+        choose = button(act, width="32px", padding="0", margin="1px 4px 1px 0", flex="0 0 auto")
+        return choose, HTML(layout={"flex": "1 1 auto", "margin": "1px 0"})
 
     def _texts(self, run: Run) -> tuple[str, ...]:
         allowed = parse_allowed_cues(run.settings.get("may_use", CUES))

@@ -29,16 +29,18 @@ from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.build import build_network
-from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, collect_training_data
 from svetlana_jupyter.learn.device import autocast_context, choose_device, mixed_precision, seeded_computation
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS
 from svetlana_jupyter.learn.training import Epoch, fit
 from tests.benchmarks.report import print_report
+from tests.learn.calls import collect_training_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+    from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData
 
 LEAST = 0.8
 CELL = {2: 40, 3: 20}

@@ -32,8 +32,6 @@ import zarr
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
 from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, TrainingSettings
-from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
-from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import FitResult, fit
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.samples import (
@@ -50,11 +48,14 @@ from svetlana_jupyter.samples import (
 from tests.benchmarks.bench_fit import annotated_image, draw_from_all_classes
 from tests.benchmarks.bench_sets import FIELD, WELL_CELLS, WELL_SIDE
 from tests.benchmarks.report import print_report
+from tests.learn.calls import collect_training_data, predict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import pandas as pd
+
+    from svetlana_jupyter.learn.dataset import AnnotatedImage
 
 SHORTFALL = 0.02
 COMPARED_PRESETS = (*CANDIDATE_PRESETS, "paper")

@@ -23,14 +23,15 @@ import torch
 from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
-from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import FitResult, fit
 from svetlana_jupyter.samples import Sample, draw_labels, gray_cells, stripes
 from tests.benchmarks.report import print_report
+from tests.learn.calls import collect_training_data, predict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from svetlana_jupyter.learn.dataset import AnnotatedImage
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from svetlana_jupyter.core.features.catalog import CUES, GROUPS
 from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import MeasureSettings, TrainingSettings
-from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, collect_training_data
 from svetlana_jupyter.learn.forest import fit_forest
 from svetlana_jupyter.samples import (
     Sample,
@@ -39,9 +38,12 @@ from svetlana_jupyter.samples import (
 )
 from tests.benchmarks.bench_preset import real_sets
 from tests.benchmarks.report import print_report
+from tests.learn.calls import collect_training_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData
 
 # Function that makes each set, and the number of labels drawn.
 GENERATED: dict[str, tuple[Callable[[], Sample], int]] = {

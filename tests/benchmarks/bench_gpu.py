@@ -22,13 +22,13 @@ import torch
 import svetlana_jupyter as sv
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.classifier import NetworkClassifier, load_classifier
-from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.gradcam import explain
 from svetlana_jupyter.learn.training import FitResult, TrainingNote, fit
 from svetlana_jupyter.samples import Sample, bright_foci_3d, draw_labels, stripes
 from tests.benchmarks.bench_augment import CASES, make_disks, measure_ratios
 from tests.benchmarks.bench_sets import annotate, score_unlabeled
 from tests.benchmarks.report import print_report
+from tests.learn.calls import collect_training_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,15 +24,15 @@ import torch
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import PRESETS, TrainingSettings
-from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
-from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import FitResult, fit
 from tests.benchmarks.report import print_report
+from tests.learn.calls import collect_training_data, predict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from svetlana_jupyter.learn.classifier import Classifier
+    from svetlana_jupyter.learn.dataset import AnnotatedImage
 
 FEWEST = 3  # labels of each class in a draw
 SHORTFALL, SECONDS = 0.02, 60.0

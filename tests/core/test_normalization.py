@@ -141,7 +141,7 @@ def test_a_normalization_without_implementation_is_refused():
     settings = PatchSettings.model_construct(**{**PatchSettings().model_dump(), "normalize": "median"})
     pixels, masks = np.ones((1, 1, 9, 9), np.float32), np.ones((1, 9, 9), bool)
     with pytest.raises(ValueError, match="'median' is not implemented"):
-        normalize(pixels, masks, (slice(0, 9),) * 2, settings, None)
+        normalize(pixels, masks, (slice(0, 9),) * 2, settings, None, np.empty_like(pixels))
 
 
 @pytest.mark.parametrize("kind", ["minmax", "max", "object", "both_raw", "apart", "grain"])
@@ -152,6 +152,9 @@ def test_a_patch_is_normalized_independently_of_the_others_in_its_batch(kind):
     masks = np.zeros((3, 15, 15), bool)
     masks[0, 3:8, 4:9] = masks[2, 6:11, 6:11] = True
     settings, field_of_view = PatchSettings(normalize=kind, rim=1), (slice(0, 15),) * 2
-    together = normalize(pixels, masks, field_of_view, settings, None)
-    alone = [normalize(pixels[[i]], masks[[i]], field_of_view, settings, None)[0] for i in range(3)]
+    channels = 4 if kind == "both_raw" else 2
+    together, alone = np.empty((2, 3, channels, 15, 15), np.float32)
+    normalize(pixels, masks, field_of_view, settings, None, together)
+    for i in range(3):
+        normalize(pixels[[i]], masks[[i]], field_of_view, settings, None, alone[i : i + 1])
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)

@@ -21,14 +21,7 @@ from svetlana_jupyter.core.io.chunks import MIN_BLOCK_SHAPE
 from svetlana_jupyter.core.io.geojson import PolygonObject, read_geojson
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.polygons import (
-    LazyPolygonMask,
-    RasterizationReport,
-    fill_polygons,
-    iter_object_outlines,
-    outline_polygons,
-    rasterize,
-)
+from svetlana_jupyter.core.polygons import PolygonMask, fill_polygons, iter_object_outlines, outline_polygons
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -77,11 +70,12 @@ def square(number: int, y: float, x: float, side: float, plane: int = 0) -> Poly
     )
 
 
-def rasterize_all(shapes: list[PolygonObject], shape: tuple[int, ...]) -> tuple[np.ndarray, RasterizationReport]:
-    mask, report = np.zeros(shape, np.uint32), RasterizationReport()
-    for part, pixels in rasterize(shapes, shape, np.dtype(np.uint32), report):
+def rasterize_all(shapes: list[PolygonObject], shape: tuple[int, ...]) -> tuple[np.ndarray, PolygonMask]:
+    drawing = PolygonMask(shapes, shape)
+    mask = np.zeros(shape, drawing.dtype)
+    for part, pixels in drawing.draw_tiles():
         mask[part] = pixels
-    return mask, report
+    return mask, drawing
 
 
 @pytest.mark.parametrize("tile", [5, 2048])
@@ -94,13 +88,13 @@ def test_the_smaller_of_overlapping_polygons_is_on_top_and_overlaps_are_reported
         square(4, 12.6, 3, 0.3),
         square(5, 14, 14, 9),
     ]
-    mask, report = rasterize_all(shapes, (20, 20))
+    mask, drawing = rasterize_all(shapes, (20, 20))
     assert (mask[4:8, 4:8] == 3).all()
     assert (mask == 7).sum() == 64 - 16
     assert (mask == 5).sum() == 36
-    assert report.overlapping_labels == {3, 7}
-    assert report.overlap_pixels == 16
-    assert report.missing(shapes) == [4, 9]
+    assert drawing.overlapping_labels == {3, 7}
+    assert drawing.overlap_pixels == 16
+    assert drawing.missing_labels == [4, 9]
 
 
 def test_polygons_of_one_label_are_one_object_across_planes() -> None:
@@ -115,7 +109,7 @@ def test_polygons_of_one_label_are_one_object_across_planes() -> None:
 def test_parts_of_a_lazy_mask_are_drawn_when_they_are_read(shape: tuple[int, ...]) -> None:
     shapes = [square(n, 4.2 * n, 5.7 * n, 7.5, plane=n % 4) for n in range(1, 7)]
     whole, _ = rasterize_all(shapes, shape)
-    source = LazyPolygonMask(shapes, shape)
+    source = PolygonMask(shapes, shape)
     mask = to_dask(source)
     for part in (np.s_[..., 3:17, 9:30], np.s_[..., 5:, 11], np.s_[..., 20:2:-3, ::5], np.s_[-1, ..., 30]):
         np.testing.assert_array_equal(mask[part], whole[part])

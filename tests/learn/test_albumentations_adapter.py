@@ -13,8 +13,9 @@ from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError
 from svetlana_jupyter.learn.albumentations_adapter import build_pipeline
 from svetlana_jupyter.learn.augmentation import Augmenter
-from svetlana_jupyter.learn.dataset import collect_training_data, collect_with_progress
+from svetlana_jupyter.learn.dataset import collect_for_each
 from svetlana_jupyter.learn.training import fit
+from tests.learn.calls import collect_training_data
 
 A = albumentations
 QUICK = TrainingSettings(epochs=2, steps=3, depth=2, width=4, patches={"sampling": 12})
@@ -209,7 +210,7 @@ def test_pipelines_that_restore_the_shape_are_accepted():
 def test_unknown_transforms_and_arguments_are_refused_before_patches_are_cut(discs, transform, message):
     settings = QUICK.changed(augmentation={"pipeline": {"transform": transform}})
     with pytest.raises(SettingsError, match=message) as caught:
-        next(collect_with_progress([discs], settings))
+        next(collect_for_each([discs], [settings]))
     assert "\n" not in str(caught.value)
 
 

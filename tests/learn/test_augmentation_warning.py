@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,10 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import augmentation_warning
 from svetlana_jupyter.learn.cross_validation import CrossValidationResult, cross_validate
-from svetlana_jupyter.learn.dataset import AnnotatedImage, collect_training_data
+from tests.learn.calls import collect_training_data
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.learn.dataset import AnnotatedImage
 
 SETTINGS = TrainingSettings(
     epochs=8, steps=6, batch_size=16, depth=2, width=8, patches={"size": 14, "normalize": "object", "context": "hide"}

@@ -17,10 +17,10 @@ from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn import training as fitting
 from svetlana_jupyter.learn.build import adapt_filters, find_network, import_network
 from svetlana_jupyter.learn.classifier import load_classifier
-from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.gradcam import explain
 from svetlana_jupyter.learn.optim import batch_norm_layers
 from svetlana_jupyter.learn.training import FitResult, fit
+from tests.learn.calls import collect_training_data
 from tests.learn.conftest import two_classes
 from tests.learn.networks import Flat, Plain
 from tests.learn.test_training import QUICK, accuracy, trained

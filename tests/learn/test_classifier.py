@@ -13,9 +13,9 @@ from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.classifier import load_classifier
-from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.specification import SPEC_FILE, WEIGHTS_FILE
 from svetlana_jupyter.learn.training import FitResult, fit
+from tests.learn.calls import collect_training_data
 from tests.learn.conftest import two_classes
 
 QUICK = TrainingSettings(epochs=2, steps=3, depth=2, width=4, trees=10, patches={"sampling": 12})

@@ -10,7 +10,8 @@ from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.learn.dataset import check_finite, collect_training_data
+from svetlana_jupyter.learn.dataset import check_finite
+from tests.learn.calls import collect_training_data
 
 
 def scene(dtype=np.float32, ndim: int = 2):

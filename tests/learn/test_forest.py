@@ -13,10 +13,11 @@ from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import forest as forests
 from svetlana_jupyter.learn.classifier import load_classifier
-from svetlana_jupyter.learn.dataset import TrainingData, collect_training_data
+from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.forest import fit_forest
 from svetlana_jupyter.learn.specification import SPEC_FILE
 from svetlana_jupyter.learn.training import fit
+from tests.learn.calls import collect_training_data
 
 
 def samples(count: int, classes: int, **values) -> TrainingData:
@@ -35,6 +36,7 @@ def samples(count: int, classes: int, **values) -> TrainingData:
         ndim=2,
         channels=("grey",),
         settings=TrainingSettings(architecture="forest", **values),
+        edit_groups=no_names,
     )
 
 

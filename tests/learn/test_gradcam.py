@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
 import numpy as np
@@ -10,9 +11,9 @@ import pytest
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn import networks as torchvision_loader
-from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.gradcam import CAM_METHODS, explain
 from svetlana_jupyter.learn.training import fit
+from tests.learn.calls import collect_training_data
 
 QUICK = TrainingSettings(epochs=3, steps=5, depth=2, width=4, trees=10, patches={"sampling": 12})
 
@@ -83,4 +84,4 @@ def test_forests_and_unknown_objects_classes_or_methods_are_refused(discs):
 def test_torchvision_is_imported_once_and_shared():
     module = torchvision_loader.load_torchvision()
     assert torchvision_loader.load_torchvision() is module is sys.modules["torchvision"]
-    assert torchvision_loader.load_grad_cam().GradCAM
+    assert importlib.import_module("pytorch_grad_cam").GradCAM

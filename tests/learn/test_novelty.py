@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,13 @@ from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import flag_unfamiliar_images
-from svetlana_jupyter.learn.dataset import TrainingData, collect_training_data
-from svetlana_jupyter.learn.inference import predict
 from svetlana_jupyter.learn.novelty import ReferenceDistribution, describe_patches, fit_reference
 from svetlana_jupyter.learn.training import fit
+from tests.learn.calls import collect_training_data, predict
 from tests.learn.conftest import AnnotatedImage, two_classes
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.learn.dataset import TrainingData
 
 SETTINGS = TrainingSettings(epochs=1, steps=1, width=2, depth=1, trees=5, patches={"size": 16, "sampling": 16})
 

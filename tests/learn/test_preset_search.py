@@ -22,11 +22,16 @@ from svetlana_jupyter.core.stats.model_selection import brier_skill, nested_sele
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import preset_search as crew
 from svetlana_jupyter.learn import preset_search as searching
-from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, collect_for_each, max_objects_in_memory
+from svetlana_jupyter.learn.dataset import (
+    AnnotatedImage,
+    TrainingData,
+    WorkProgress,
+    collect_for_each,
+    max_objects_in_memory,
+)
 from svetlana_jupyter.learn.preset_search import (
     BUDGET_SECONDS,
     MIN_FIRST_STEPS,
-    SearchProgress,
     SearchResult,
     affordable_candidates,
     plan_search,
@@ -146,13 +151,12 @@ def accuracy(table: pd.DataFrame) -> float:
 
 
 def test_the_selected_preset_preserves_the_direction_of_stripes(search_result):
-    assert search_result.preset in ("oriented", "plain")
-    assert search_result.settings.augmentation.rotation in ("half_turns", "none")
-    assert accuracy(search_result.chosen_table) >= 0.85
+    assert search_result.candidates[0].preset in ("oriented", "plain")
+    assert search_result.candidates[0].settings.augmentation.rotation in ("half_turns", "none")
+    assert accuracy(search_result.candidates[0].table) >= 0.85
     by_name = {candidate.preset: candidate for candidate in search_result.candidates}
     assert set(by_name) == set(PRESET_NAMES)
     assert accuracy(by_name["free"].table) < 0.8
-    assert search_result.candidates[0].preset == search_result.preset
 
 
 def test_weak_candidates_are_dropped_after_a_short_training(search_result):
@@ -169,7 +173,7 @@ def test_the_reported_score_is_that_of_nested_cross_validation(search_result):
         name: finalists[name].table[["p_1", "p_2"]].to_numpy(float) for name in PRESET_NAMES if name in finalists
     }
     truth, folds = (search_result.nested_table["truth"] - 1).to_numpy(), search_result.nested_table["fold"].to_numpy()
-    expected, _ = nested_selection(truth, folds, probabilities)
+    expected = nested_selection(truth, folds, probabilities)
     np.testing.assert_allclose(search_result.nested_table[["p_1", "p_2"]], expected, atol=1e-6)
     for name, p in probabilities.items():
         assert finalists[name].merit == pytest.approx(brier_skill(truth, p), abs=1e-6)
@@ -179,7 +183,7 @@ def test_the_result_does_not_depend_on_the_number_of_workers(search_result):
     before = torch.get_rng_state()
     again = run_search(collected(), workers=1)
     assert torch.equal(torch.get_rng_state(), before)
-    assert again.preset == search_result.preset
+    assert again.candidates[0].preset == search_result.candidates[0].preset
     for candidate, other in zip(search_result.candidates, again.candidates, strict=True):
         assert candidate.preset == other.preset
         pd.testing.assert_frame_equal(candidate.table, other.table)
@@ -187,7 +191,7 @@ def test_the_result_does_not_depend_on_the_number_of_workers(search_result):
 
 def test_progress_increases_to_its_total_and_describes_the_step():
     *steps, _ = search(collected(), keep_epochs=True)
-    assert all(isinstance(step, SearchProgress) for step in steps)
+    assert all(isinstance(step, WorkProgress) for step in steps)
     done = [step.done for step in steps]
     assert done == sorted(done)
     assert done[-1] == steps[-1].total
@@ -230,13 +234,13 @@ def test_a_stop_ends_the_search_without_a_result():
     received = []
     events = search(collected(), keep_epochs=True, stop=lambda: len(received) >= 3)
     received.extend(iter(lambda: next(events, None), None))
-    assert all(isinstance(event, SearchProgress) for event in received)
+    assert all(isinstance(event, WorkProgress) for event in received)
     assert len(received) == 3
 
 
 def test_few_candidates_are_all_trained_to_the_end():
     search_result = run_search(collected(("default", "oriented", "forest")))
-    assert search_result.preset == "oriented"
+    assert search_result.candidates[0].preset == "oriented"
     assert all(candidate.is_finalist for candidate in search_result.candidates)
 
 
@@ -252,7 +256,7 @@ def test_a_diverging_candidate_does_not_end_the_search(monkeypatch):
     monkeypatch.setattr(searching, "fit", diverging_fit)
     search_result = run_search(samples_by_preset)
     by_name = {candidate.preset: candidate for candidate in search_result.candidates}
-    assert search_result.preset == "plain"
+    assert search_result.candidates[0].preset == "plain"
     np.testing.assert_allclose(by_name["oriented"].table[["p_1", "p_2"]], 0.5)
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from svetlana_jupyter.core.groups import name_groups
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.learn.dataset import TrainingData, collect_training_data
+from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.splits import split_folds, validation_mask
+from tests.learn.calls import collect_training_data
 
 EDITS = np.repeat([f"ann {number}" for number in range(10)], 4)
 

@@ -11,14 +11,9 @@ from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
 from svetlana_jupyter.learn import training as fitting
 from svetlana_jupyter.learn.augmentation import Augmenter, center_crop
-from svetlana_jupyter.learn.dataset import (
-    CollectionProgress,
-    TrainingData,
-    collect_for_each,
-    collect_training_data,
-    collect_with_progress,
-)
+from svetlana_jupyter.learn.dataset import TrainingData, WorkProgress, collect_for_each
 from svetlana_jupyter.learn.training import Batch, Epoch, FitResult, fit
+from tests.learn.calls import collect_training_data
 
 QUICK = TrainingSettings(epochs=6, steps=5, batch_size=8, depth=2, width=4, patches={"sampling": 12})
 
@@ -238,9 +233,9 @@ def test_class_weights_must_name_classes(discs):
 
 
 def test_collection_reports_progress_and_returns_samples_in_object_order(discs):
-    *steps, samples = collect_with_progress([discs], QUICK)
-    assert all(isinstance(step, CollectionProgress) for step in steps)
-    assert steps[-1] == CollectionProgress(len(discs[2]), len(discs[2]))
+    *steps, (samples,) = collect_for_each([discs], [QUICK])
+    assert all(isinstance(step, WorkProgress) for step in steps)
+    assert steps[-1] == WorkProgress(len(discs[2]), len(discs[2]))
     assert isinstance(samples, TrainingData)
     np.testing.assert_array_equal(samples.objects, discs[2].index)
     np.testing.assert_array_equal(samples.targets, discs[2])

@@ -9,9 +9,9 @@ import torch
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, SettingsError
 from svetlana_jupyter.learn import training as fitting
-from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.device import choose_device, is_out_of_memory, mixed_precision
 from svetlana_jupyter.learn.training import BestWeights, Epoch, FitResult, TrainingNote, fit
+from tests.learn.calls import collect_training_data
 from tests.learn.networks import Failing
 from tests.learn.test_training import QUICK, accuracy, trained, with_settings
 

@@ -60,7 +60,7 @@ def test_an_unreferenced_file_is_closed_and_can_be_opened_again(tmp_path: Path) 
     open_annotation_file(tmp_path, "ann").append([label_entry(1)])
     gc.collect()
     reopened = AnnotationFile(tmp_path / "ann.csv", writable=True)
-    assert reopened.writable
+    assert reopened.has_open_file()
     assert len(reopened.log.events) == 1
 
 
@@ -68,7 +68,7 @@ def test_a_second_kernel_is_read_only_and_reports_why(tmp_path: Path) -> None:
     annotation_file = open_annotation_file(tmp_path, "ann")
     annotation_file.append([label_entry(1)])
     other = AnnotationFile(annotation_file.file, writable=True)
-    assert not other.writable
+    assert not other.has_open_file()
     assert "Another notebook is annotating as 'ann'" in other.trouble
     assert other.log.label_of(VersionedObjectId("well", 1)) == Label("label", 1)
     with pytest.raises(ProjectError, match="Another notebook"):
@@ -95,7 +95,7 @@ def test_annotating_a_deleted_file_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match="the file is missing"):
         annotation_file.append([label_entry(1)])
     assert not annotation_file.log.events
-    assert open_annotation_file(tmp_path, "ann").writable
+    assert open_annotation_file(tmp_path, "ann").has_open_file()
 
 
 def test_a_lost_file_is_restored_with_all_annotations(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_disk_full_at_opening_accepts_annotations_once_space_is_free(
         patched.setattr(os, "fsync", raise_disk_full)
         annotation_file = AnnotationFile(tmp_path / "ann.csv", writable=True)
         assert "No space left on device" in annotation_file.trouble
-        assert not annotation_file.writable
+        assert not annotation_file.has_open_file()
     annotation_file.ensure_writable()
     annotation_file.append([label_entry(1)])
     assert annotation_file.trouble == ""

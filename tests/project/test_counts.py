@@ -288,6 +288,8 @@ def test_manual_counts_are_compared_per_well(project: Project) -> None:
     long = manual.melt(["Image", "drug"], ["Bright"], "class", "n")
     long = pd.concat([long, long.assign(**{"class": "dim", "n": 1})])
     assert project.compare_counts(long, "bright").agreement == result.agreement
+    long["class"] = ["Bright", "bright ", "BRIGHT", *["dim"] * 3]
+    assert project.compare_counts(long, "bright").agreement == result.agreement
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,14 @@ from svetlana_jupyter.core.io import sources as stored
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.learn import inference as predicting
-from svetlana_jupyter.learn.classifier import NetworkClassifier, _unpickle
-from svetlana_jupyter.learn.dataset import collect_training_data
+from svetlana_jupyter.learn.classifier import NetworkClassifier
 from svetlana_jupyter.learn.inference import predict_part, sample_for_novelty, split_into_parts
 from svetlana_jupyter.learn.novelty import fit_reference
 from svetlana_jupyter.learn.training import fit
 from svetlana_jupyter.project.distributed import predict_on_cluster, resolve_client
 from svetlana_jupyter.project.prediction_parts import merge_batches
 from svetlana_jupyter.project.project import Project
+from tests.learn.calls import collect_training_data
 from tests.learn.conftest import two_classes
 from tests.project.conftest import CLASSES, squares
 
@@ -84,7 +84,7 @@ class LoggedNetwork(NetworkClassifier):
 
 def _unpickle_logged(file, *arguments):
     append_line(file, f"arrived at {os.getpid()}")
-    network = _unpickle(*arguments)
+    network = NetworkClassifier(*arguments)
     network.__class__, network.file = LoggedNetwork, file
     return network
 

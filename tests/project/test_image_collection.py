@@ -45,7 +45,7 @@ def test_an_excluded_image_is_restored_on_reopening(images: ImageCollection, tmp
     images.add_all({"first": squares(seed=1), "second": squares(seed=2)})
     images.leave_out(["first"])
     assert list(images) == ["second"] == images.chosen(None)
-    assert len(ImageCollection(ProjectFolder(tmp_path / "cells.svetlana"))) == 2
+    assert len(ImageCollection(ProjectFolder(tmp_path / "cells.svetlana"), Notify())) == 2
 
 
 def test_an_unknown_image_is_refused_with_the_names_of_the_others(images: ImageCollection) -> None:

@@ -12,12 +12,12 @@ from svetlana_jupyter.core.patches import cut_patches
 from svetlana_jupyter.core.settings import AugmentSettings, TrainingSettings
 from svetlana_jupyter.errors import InputError, SettingsError
 from svetlana_jupyter.learn.augmentation import Augmenter
-from svetlana_jupyter.learn.dataset import collect_training_data
 from svetlana_jupyter.learn.training import fit
 from svetlana_jupyter.project.patch_previews import classifier_patch
 from svetlana_jupyter.project.patch_previews import patch_settings as resolve_settings
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.samples import bright_foci_3d, gray_cells
+from tests.learn.calls import collect_training_data
 
 
 def patch_settings(project, image, settings=None):

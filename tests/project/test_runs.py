@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> ProjectFolder:
 
 
 def test_without_a_run_the_error_says_what_to_do(folder: ProjectFolder) -> None:
-    runs = RunStore(folder)
+    runs = RunStore(folder, Notify())
     assert not runs
     assert runs.current_name == ""
     with pytest.raises(ProjectError, match="then train"):
@@ -34,7 +34,7 @@ def test_without_a_run_the_error_says_what_to_do(folder: ProjectFolder) -> None:
 
 def test_runs_are_found_by_position_and_by_name(folder: ProjectFolder) -> None:
     first, second = finished_run(folder), finished_run(folder)
-    runs = RunStore(folder)
+    runs = RunStore(folder, Notify())
     assert list(runs) == [first, second] == runs[:]
     assert runs[-1] == second == runs["0002"]
     assert "0001" in runs
@@ -47,19 +47,19 @@ def test_runs_are_found_by_position_and_by_name(folder: ProjectFolder) -> None:
 def test_the_chosen_run_stays_current_until_it_is_removed(folder: ProjectFolder) -> None:
     finished_run(folder), finished_run(folder)
     shown: list[str] = []
-    runs = RunStore(folder, show=shown.append)
+    runs = RunStore(folder, Notify(), show=shown.append)
     assert runs.current.name == "0002", "the latest one"
     runs.choose("0001")
-    assert RunStore(folder).current.name == "0001"
+    assert RunStore(folder, Notify()).current.name == "0001"
     runs.choose("0002", keep=False)
     assert runs.current.name == "0002"
-    assert RunStore(folder).current.name == "0001"
+    assert RunStore(folder, Notify()).current.name == "0001"
     assert shown == ["0001", "0002"]
 
 
 def test_a_read_only_project_can_choose_another_run(folder: ProjectFolder) -> None:
     finished_run(folder), finished_run(folder)
-    runs, before = RunStore(folder), folder.document_file.read_bytes()
+    runs, before = RunStore(folder, Notify()), folder.document_file.read_bytes()
     folder.writable = False
     runs.choose("0001")
     assert runs.current.name == "0001"

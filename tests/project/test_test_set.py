@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score
 
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.project.test_set import SamplingFrame, draw_sample
+from svetlana_jupyter.project.test_set import draw_sample
 from tests.project.conftest import CLASSES, squares
 from tests.project.test_evaluation import add_scored_run, held_out_table
 
@@ -48,7 +48,7 @@ def add_predicted_run(project: Project, wrong: int = 0) -> Run:
 
 
 def test_every_object_is_drawn_equally_often_without_replacement() -> None:
-    pools = [[SamplingFrame("a", 0, np.array([3, 5])), SamplingFrame("b", 1, np.array([1, 2, 9]))]]
+    pools = [[("a", 0, np.array([3, 5])), ("b", 1, np.array([1, 2, 9]))]]
     counts: Counter = Counter()
     for seed in range(1500):
         sample = draw_sample(pools, 2, (), seed)
@@ -60,7 +60,7 @@ def test_every_object_is_drawn_equally_often_without_replacement() -> None:
 
 
 def test_objects_are_weighted_by_group_size_and_sample_size() -> None:
-    pools = [[SamplingFrame("a", 0, np.arange(1, 101))], [SamplingFrame("b", 0, np.arange(1, 4))]]
+    pools = [[("a", 0, np.arange(1, 101))], [("b", 0, np.arange(1, 4))]]
     sample = draw_sample(pools, 10, ("well",), 0)
     weights = {
         image: {weight for object_id, weight in zip(sample.object_ids, sample.stands_for) if object_id.image == image}

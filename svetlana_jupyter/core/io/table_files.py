@@ -47,10 +47,8 @@ def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
         If it cannot be read, has no rows, or has two columns of the same name.
     """
     if isinstance(source, pd.DataFrame):
-        table, name = (
-            source.reset_index(level=[level for level in source.index.names if level is not None]),
-            _capitalize(table_name),
-        )
+        table = source.reset_index(level=[level for level in source.index.names if level is not None])
+        name = _capitalize(table_name)
     elif isinstance(source, str | PathLike):
         table, name = _read_file(Path(source).expanduser(), table_name), str(source)
     else:
@@ -58,8 +56,7 @@ def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
             f"Expected {table_name} as a CSV file or a DataFrame, got {type(source).__name__}. Pass its path."
         )
     table.columns = pd.Index([str(column).strip() for column in table.columns])
-    duplicates = table.columns[table.columns.duplicated()]
-    if len(duplicates):
+    if len(duplicates := table.columns[table.columns.duplicated()]):
         raise InputError(f"{name} has two columns {duplicates[0]!r}. Give each its own name.")
     if table.empty:
         raise InputError(f"{name} has no rows. Pass {table_name} with at least one row.")
@@ -146,7 +143,9 @@ def find_key_columns(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, st
     return keys
 
 
-def choose_key_columns(table: pd.DataFrame, image_table: pd.DataFrame) -> tuple[dict[str, str], pd.DataFrame]:
+def choose_key_columns(
+    table: pd.DataFrame, image_table: pd.DataFrame, table_name: str
+) -> tuple[dict[str, str], pd.DataFrame]:
     """Return the columns that identify the image of a row, and the table without redundant ones.
 
     A column with names of images is sufficient. If none of its values is an image, plate and well identify the row,
@@ -157,13 +156,25 @@ def choose_key_columns(table: pd.DataFrame, image_table: pd.DataFrame) -> tuple[
     table : DataFrame
     image_table : DataFrame
         The images with their grouping columns, and "image".
+    table_name : str
+        Name of the table in errors: "the table of conditions".
+
+    Raises
+    ------
+    InputError
+        If there is no such column.
     """
     keys = find_key_columns(table, list(image_table.columns))
-    if "image" not in keys or len(keys) == 1:
-        return keys, table
-    if not _without_suffix(table[keys["image"]], image_table["image"]).isin(image_table["image"]).any():
-        return {group: column for group, column in keys.items() if group != "image"}, table
-    return {"image": keys["image"]}, table.drop(columns=[keys[group] for group in keys if group != "image"])
+    if "image" in keys and len(keys) > 1:
+        if _without_suffix(table[keys["image"]], image_table["image"]).isin(image_table["image"]).any():
+            return {"image": keys["image"]}, table.drop(columns=[keys[group] for group in keys if group != "image"])
+        del keys["image"]
+    if not keys:
+        raise InputError(
+            f"{_capitalize(table_name)} has no column named like {format_list(image_table.columns)}; its columns are "
+            f"{format_list(table.columns, 8)}. Add such a column to identify the images of each row."
+        )
+    return keys, table
 
 
 def join_conditions(images: pd.DataFrame, conditions: TableSource) -> tuple[pd.DataFrame, str]:
@@ -197,12 +208,8 @@ def join_conditions(images: pd.DataFrame, conditions: TableSource) -> tuple[pd.D
     [0, 10]
     """
     image_table = images.reset_index(names="image")
-    keys, table = choose_key_columns(read_table(conditions, "a table of conditions"), image_table)
-    if not keys:
-        raise InputError(
-            f"The table of conditions has no column named like {format_list(image_table.columns)}; its columns are "
-            f"{format_list(table.columns, 8)}. Add such a column to identify the images of each row."
-        )
+    table = read_table(conditions, "a table of conditions")
+    keys, table = choose_key_columns(table, image_table, "the table of conditions")
     names = [column for column in table if column not in keys.values()]
     if taken := [name for name in names if name in image_table.columns]:
         raise InputError(f"The conditions have a column {taken[0]!r}, which the images have too. Rename one of them.")

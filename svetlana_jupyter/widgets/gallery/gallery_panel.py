@@ -113,7 +113,7 @@ class GalleryPanel(Panel):
         pages.layout = {"width": f"{GRID_SIZE[1]}px", "flex": "0 0 auto"}
         self.hint, self.body = self.arrange(
             pages,
-            HBox([heading("Classes"), self.command_bar.help_button], layout={"align_items": "center"}),
+            self.command_bar.header("Classes"),
             self.class_buttons,
             heading("Selection"),
             self.selection_text,
