@@ -28,8 +28,7 @@ from typing import Any
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, DEFAULT_PRESET, Settings, TrainingSettings
 
-# Minimum augmentation that hides a cue.
-MIN_BRIGHTNESS, MIN_NOISE, MIN_SCALE, MIN_BLUR = 0.3, 0.1, 0.3, 0.7
+MIN_AUGMENTATION = {"brightness": 0.3, "noise": 0.1, "scale": 0.3, "blur": 0.7}  # hides brightness or size
 MIN_ERODED_MARGIN = 2  # pixels that a forest leaves out along the edge...
 CUES_IN_MARGIN = ("surroundings", "brightness", "size")  # ...if the mixed light would reveal one of these cues
 # Normalizations that use only the object itself if its context is hidden.
@@ -48,10 +47,9 @@ def restrict_to_allowed_cues(settings: TrainingSettings) -> TrainingSettings:
     """
     patches: dict[str, Any] = {}
     augmentation: dict[str, Any] = {}
-    given, augmented, allowed = settings.patches, settings.augmentation, settings.may_use
-    object_only = given.context == "hide"
+    given, allowed = settings.patches, settings.may_use
+    enough = {name: max(getattr(settings.augmentation, name), least) for name, least in MIN_AUGMENTATION.items()}
     if "surroundings" not in allowed:
-        object_only = True
         # The dilation matters if the margin is 0: "auto" is 0 for objects about 3 pixels wide.
         patches |= {"context": "hide", "dilation": 0}
         if given.normalize != "grain":  # residual texture contains no mixed light
@@ -59,16 +57,14 @@ def restrict_to_allowed_cues(settings: TrainingSettings) -> TrainingSettings:
         if given.normalize not in OBJECT_ONLY_NORMALIZATIONS:
             patches["normalize"] = "both_raw"
     if "brightness" not in allowed:
+        object_only = given.context == "hide" or "surroundings" not in allowed
         patches |= {"normalize": "object" if object_only else "apart", "rim": given.rim or "auto"}
-        augmentation |= {
-            "brightness": max(augmented.brightness, MIN_BRIGHTNESS),
-            "noise": max(augmented.noise, MIN_NOISE),
-        }
+        augmentation |= {"brightness": enough["brightness"], "noise": enough["noise"]}
     if "orientation" not in allowed:
         augmentation |= {"flips": True, "rotation": "free", "axes": "all", "share": 1.0}
     if "size" not in allowed:
         patches |= {"view": "object", "rim": given.rim or "auto", "mask_channel": False}
-        augmentation |= {"scale": max(augmented.scale, MIN_SCALE), "blur": max(augmented.blur, MIN_BLUR), "share": 1.0}
+        augmentation |= {"scale": enough["scale"], "blur": enough["blur"], "share": 1.0}
     measurements: dict[str, Any] = {"may_use": settings.measurements.may_use & allowed}
     if not allowed.issuperset(CUES_IN_MARGIN):
         measurements["rim"] = max(settings.measurements.rim, MIN_ERODED_MARGIN)
@@ -124,12 +120,11 @@ def non_default_values(settings: Settings) -> dict[str, Any]:
     >>> non_default_values(TrainingSettings(epochs=7, patches={"size": 40}))
     {'patches': {'size': 40.0}, 'epochs': 7}
     """
-    changes: dict[str, Any] = {}
-    for name, default in type(settings)():
-        value = getattr(settings, name)
-        if name != "preset" and value != default:
-            changes[name] = non_default_values(value) if isinstance(value, Settings) else value
-    return changes
+    return {
+        name: non_default_values(value) if isinstance(value, Settings) else value
+        for (name, value), (_, default) in zip(settings, type(settings)())
+        if name != "preset" and value != default
+    }
 
 
 def _is_same_training(first: TrainingSettings, second: TrainingSettings) -> bool:

@@ -163,11 +163,11 @@ class ClassScheme:
 
     def with_unmerged(self, name: str) -> ClassScheme:
         """Return a copy in which a merged class counts as itself again."""
-        info = next((info for info in self.infos if info.name == name and info.into), None)
-        if info is None:
-            merged = ", ".join(repr(info.name) for info in self.infos if info.into) or "none"
-            raise InputError(f"{name!r} was not merged into another class. Merged classes: {merged}.")
-        return self._with_replaced(replace(info, key=_free_key(self.infos), into=0))
+        merged = {info.name: info for info in self.infos if info.into}
+        if name not in merged:
+            names = ", ".join(map(repr, merged)) or "none"
+            raise InputError(f"{name!r} was not merged into another class. Merged classes: {names}.")
+        return self._with_replaced(replace(merged[name], key=_free_key(self.infos), into=0))
 
     def _own(self, name: str) -> ClassInfo:
         info = self.by_name(name)

@@ -86,15 +86,12 @@ class CurrentLabels:
         for versioned_id in versioned_ids:
             for object_id in self.current_objects(versioned_id):
                 votes = [self._label_by(log, object_id) for log in self._logs]
-                self._set(object_id, votes[0] if len(votes) == 1 else majority_label(votes))
-
-    def _set(self, object_id: ObjectId, label: Label) -> None:
-        before = self._labels.pop(object_id, None)
-        if before is not None:
-            self._counts[before] -= 1
-        if label != UNLABELED:
-            self._labels[object_id] = label
-            self._counts[label] += 1
+                label = votes[0] if len(votes) == 1 else majority_label(votes)
+                if object_id in self._labels:
+                    self._counts[self._labels.pop(object_id)] -= 1
+                if label != UNLABELED:
+                    self._labels[object_id] = label
+                    self._counts[label] += 1
 
     def _label_by(self, log: AnnotationLog, object_id: ObjectId) -> Label:
         """Return the label of an object of the current mask by one annotator."""

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +46,7 @@ MIDDLE_POWER = 4  # power of the softest blurred mask that weighs the middle of 
 SINGULAR = 1e-9  # relative to the largest eigenvalue: objects of few pixels have several solutions
 
 
-@dataclass(frozen=True)
-class ImageStatistics:
+class ImageStatistics(NamedTuple):
     """Extremes and percentiles of the channels of one image, each of shape (C,); of a sample of large images."""
 
     min_value: Floats

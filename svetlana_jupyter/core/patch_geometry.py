@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,8 +35,7 @@ MAX_VIEW_SCALE = 8.0  # bounds memory, whatever the largest segmentation error
 AUTOMATIC_SIZE_MESSAGE = "The patch size is still automatic. Call resolve_patch_settings with the objects first."
 
 
-@dataclass(frozen=True)
-class PatchGeometry:
+class PatchGeometry(NamedTuple):
     """Positions of the pixels of a patch, relative to the pixel at its center.
 
     Parameters

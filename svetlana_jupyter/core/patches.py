@@ -62,7 +62,7 @@ def take_patch(
     mask: DataArray,
     center: Sequence[float] | NDArray[np.float64],
     settings: PatchSettings,
-    label: int | None = None,
+    label: int,
 ) -> Floats:
     """Cut one object-centered patch, padded where it leaves the image.
 
@@ -76,8 +76,8 @@ def take_patch(
     settings : PatchSettings
         Concrete settings (`core.patch_geometry.resolve_patch_settings`); where the view follows the object, with the
         size that `core.patch_geometry.patch_settings_for_object` returns for this object.
-    label : int, optional
-        The object whose mask the last channel shows; by default the one under the center.
+    label : int
+        The object, whose mask the last channel shows.
 
     Returns
     -------
@@ -92,8 +92,6 @@ def take_patch(
     at = np.floor(np.array(center, float) + 0.5).astype(np.int64)
     if len(at) != mask.ndim or (at < 0).any() or (at >= mask.shape).any():
         raise PatchError(f"Patch center {tuple(center)} lies outside the image of shape {mask.shape}.")
-    if label is None:
-        label = int(read_padded(mask, at, at + 1, "zeros").item())
     geometry = patch_geometry(settings, spacing_of(image))
     start = window_starts(np.asarray(center, float), geometry.window)
     masks = read_padded(mask, start, start + geometry.window, "zeros")[None] == label
@@ -362,8 +360,7 @@ def normalize_object_size(pixels: Floats, masks: Bools, geometry: PatchGeometry)
     rounded = resample(masks.astype(np.float32), steps, shape, smoothing=OUTLINE_SMOOTHING)
     threshold = _fill_threshold(rounded, masks, MIN_KEPT_VOLUME / math.prod(steps))
     fills: Bools = rounded >= np.minimum(0.5, threshold)
-    pixels, blurred_masks = (resample_nearest(values, steps, shape) for values in (pixels, blurred_masks))
-    masks = resample_nearest(masks, steps, shape)
+    pixels, masks, blurred_masks = (resample_nearest(array, steps, shape) for array in (pixels, masks, blurred_masks))
     own_light = unmixing_residual(pixels, masks, blurred_masks, coefficients)
     own_light += level.reshape(*level.shape, *(1 for _ in steps))
     return np.where((masks | fills)[:, None], own_light, pixels).astype(np.float32), fills

@@ -15,7 +15,7 @@ import xarray as xr
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from svetlana_jupyter.core.annotations import Label, ObjectId
     from svetlana_jupyter.core.classes import ClassScheme
@@ -50,22 +50,16 @@ def object_table(
         ``on_border``, and the grouping columns.
     """
     names = {info.id: info.name for info in classes}
-    current = {
-        object_id.label: label
-        for object_id, label in labels.items()
-        if object_id.image == image and label.action != "skip"
-    }
+    current = {key.label: label for key, label in labels.items() if key.image == image and label.action != "skip"}
     texts = {number: names.get(label.class_id, label.action) for number, label in current.items()}
     annotation = pd.Series(texts, dtype="object").reindex(objects.index)
     excluded = [number for number in objects.index.intersection(list(current)) if current[number].action != "label"]
-    if predictions is None:
-        predictions = pd.DataFrame({"predicted": pd.Series(dtype=float), "probability": pd.Series(dtype=float)})
-    predictions = predictions.reindex(objects.index)
+    empty = pd.DataFrame(columns=["predicted", "probability"], dtype=float)
+    predictions = (empty if predictions is None else predictions).reindex(objects.index)
     predicted = predictions["predicted"].map(names).astype("object")
-    table = pd.DataFrame({"class": annotation.where(annotation.notna(), predicted)})
+    shown = annotation.where(annotation.notna(), predicted)
+    table = pd.DataFrame({"class": shown, "predicted": predicted, "annotation": annotation})
     table.loc[excluded, "class"] = None
-    table["predicted"] = predicted
-    table["annotation"] = annotation
     table["probability"] = predictions["probability"].astype("float32")
     for info in classes:
         if f"p_{info.id}" in predictions:
@@ -109,7 +103,7 @@ def merge_predictions(predictions: pd.DataFrame, merged: Mapping[int, int]) -> p
     return pd.DataFrame(head | {f"p_{class_id}": column for class_id, column in summed.items()}, predictions.index)
 
 
-def class_map(mask: xr.DataArray, table: pd.DataFrame, classes: ClassScheme, name: str = "class") -> xr.DataArray:
+def class_map(mask: xr.DataArray, table: pd.DataFrame, classes: ClassScheme) -> xr.DataArray:
     """Return the class of the object at each pixel, computed lazily by chunk.
 
     Parameters
@@ -127,33 +121,24 @@ def class_map(mask: xr.DataArray, table: pd.DataFrame, classes: ClassScheme, nam
     dtype = np.uint8 if max(classes.ids, default=0) < 255 else np.uint16
     unknown = int(np.iinfo(dtype).max)
     codes = table["class"].map({info.name: info.id for info in classes}).fillna(unknown).to_numpy(dtype)
-    result = lookup(mask, table.index.to_numpy(), codes, name)
-    result.attrs = {
-        "flag_values": np.array([0, *classes.ids, unknown], dtype),
-        "flag_meanings": " ".join(["background", *map(_flag, classes.names), "not_predicted"]),
-    }
-    return result
+    flags = ["_".join(name.split()) for name in classes.names]  # CF attributes separate meanings by spaces
+    values, meanings = np.array([0, *classes.ids, unknown], dtype), " ".join(["background", *flags, "not_predicted"])
+    return _lookup(mask, table.index, codes, "class").assign_attrs(flag_values=values, flag_meanings=meanings)
 
 
-def probability_map(mask: xr.DataArray, table: pd.DataFrame, name: str = "probability") -> xr.DataArray:
+def probability_map(mask: xr.DataArray, table: pd.DataFrame) -> xr.DataArray:
     """Return the probability of the predicted class at each pixel, NaN if none."""
-    return lookup(mask, table.index.to_numpy(), table["probability"].to_numpy(np.float32), name, background=np.nan)
+    return _lookup(mask, table.index, table["probability"].to_numpy(np.float32), "probability", background=np.nan)
 
 
-def lookup(
-    mask: xr.DataArray, objects: ArrayLike, values: NDArray[np.generic], name: str, background: float = 0
+def _lookup(
+    mask: xr.DataArray, index: pd.Index, values: NDArray[np.generic], name: str, background: float = 0
 ) -> xr.DataArray:
     """Replace each label of a mask by the value of its object, lazily.
 
-    Parameters
-    ----------
-    mask : DataArray of shape ([Z,] Y, X), integer
-    objects : array of int, shape (n,)
-        Ascending labels.
-    values : array of shape (n,)
-        Values of these objects, with the dtype of the result. Labels that are not among ``objects`` get ``background``.
+    The index holds the labels, ascending; the others become ``background``.
     """
-    objects = np.asarray(objects, dtype=np.int64)
+    objects = index.to_numpy(np.int64)
     highest = int(objects[-1]) if len(objects) else 0
     if highest < MAX_DENSE_LABEL:
         dense = np.full(highest + 2, background, values.dtype)
@@ -162,20 +147,14 @@ def lookup(
         def replace(block: NDArray[np.integer]) -> Any:
             return dense[np.minimum(block, highest + 1)]
     else:
-        keys = np.concatenate([objects, [np.iinfo(np.int64).max]])
-        sparse = np.concatenate([values, np.array([background], values.dtype)])
 
         def replace(block: NDArray[np.integer]) -> Any:
             labels = block.astype(np.int64)
-            positions = np.searchsorted(keys, labels)
-            return np.where(keys[positions] == labels, sparse[positions], sparse[-1])
+            positions = np.searchsorted(objects, labels).clip(max=len(objects) - 1)
+            return np.where(objects[positions] == labels, values[positions], values.dtype.type(background))
 
     data = mask.data.map_blocks(replace, dtype=values.dtype)
     return xr.DataArray(data, coords=mask.coords, dims=mask.dims, name=name)
-
-
-def _flag(name: str) -> str:
-    return "_".join(name.split())  # CF attributes separate meanings by spaces
 
 
 def object_dataset(
@@ -208,6 +187,8 @@ def object_dataset(
         are NaN. `Dataset.set_xindex` selects by image and label: ``ds.set_xindex(["image", "label"])``.
     """
     axes = [axis for axis in "zyx" if axis in table]
+    columns = list(map(str, table))
+    groups = columns[columns.index("on_border") + 1 :]  # they follow all others
     image, label = (table.index.get_level_values(name) for name in ("image", "object"))
     result = xr.Dataset(
         {
@@ -228,7 +209,7 @@ def object_dataset(
             "axis": np.array(axes, dtype=str),
             "image": ("object", np.array(image, dtype=str)),
             "label": ("object", label.to_numpy(np.int64)),
-            **{name: ("object", _texts(table[name])) for name in _groups(table)},
+            **{name: ("object", _texts(table[name])) for name in groups},
         },
     )
     if measured is not None:
@@ -253,15 +234,8 @@ def _physical(objects: xr.Dataset, spacings: Mapping[str, Sequence[float] | None
 
 
 def _numbers(table: pd.DataFrame, columns: Sequence[str], dtype: type = np.float64) -> NDArray[np.floating]:
-    numbers: NDArray[np.floating] = table.reindex(columns=list(columns)).to_numpy(dtype)
-    return numbers
+    return np.asarray(table.reindex(columns=list(columns)).to_numpy(dtype))
 
 
 def _texts(column: pd.Series) -> NDArray[np.str_]:
     return np.array(column.astype("object").where(column.notna(), "").tolist(), dtype=str)
-
-
-def _groups(table: pd.DataFrame) -> list[str]:
-    """Return the grouping columns, which follow all others."""
-    names = [str(name) for name in table]
-    return names[names.index("on_border") + 1 :]

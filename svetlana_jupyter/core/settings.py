@@ -167,11 +167,10 @@ def merge_settings(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dic
     """Return ``values`` updated with ``changes``; nested settings are merged key by key."""
     result = dict(values)
     for key, change in changes.items():
-        if isinstance(change, Settings):
-            change = change.model_dump()
-        if key in NESTED_SETTINGS and isinstance(change, Mapping):
-            change = merge_settings(result.get(key, {}), change)
-        result[key] = change
+        value = change.model_dump() if isinstance(change, Settings) else change
+        if key in NESTED_SETTINGS and isinstance(value, Mapping):
+            value = merge_settings(result.get(key, {}), value)
+        result[key] = value
     return result
 
 

@@ -31,7 +31,7 @@ BUSY = "from pathlib import Path\nwhile not Path('released').exists(): pass"
 SETTLED = (
     "panel.viewer.model.scene.view == panel.viewer.model.view and panel.viewer.screen.canvas.is_final"
     " and panel.viewer.screen.pointer.shown == list(panel.viewer.model.selection_id or ())"
-    " and (not panel.viewer.model.selected or panel.viewer._field is not None)"  # the frame of the classifier's input
+    " and (not panel.viewer.model.selected or panel.viewer.object_details.field is not None)"  # the framed patch
 )
 CELLS_NOW = "() => window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.model.type)"
 

@@ -244,7 +244,7 @@ def one_disk(value: float = 50.0, background: float = 10.0) -> ImagePair:
 def patch_of(pair: ImagePair, **values) -> np.ndarray:
     objects = index_objects(pair.mask)
     resolved = resolve_patch_settings(PatchSettings(**{"size": 31, **values}), objects, None, None)
-    return take_patch(pair.image, pair.mask, (20.0, 20.0), resolved)
+    return take_patch(pair.image, pair.mask, (20.0, 20.0), resolved, 1)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_resampling_keeps_a_slope():
     pair = ImagePair("slope", DataArray(slope[None], dims=["c", "y", "x"]), DataArray(mask, dims=["y", "x"]))
     for sampling in (10, 40, 80):
         resolved = PatchSettings(size=(40.0, 40.0), sampling=(sampling, sampling), normalize="none")
-        patch = take_patch(pair.image, pair.mask, (50.0, 50.0), resolved)
+        patch = take_patch(pair.image, pair.mask, (50.0, 50.0), resolved, 1)
         step = 40 / sampling
         expected = patch_geometry(resolved, None).coordinates((50.0, 50.0))["x"]
         assert expected.mean() == pytest.approx(50, abs=0.5)
@@ -447,13 +447,13 @@ def test_cutting_needs_concrete_settings_matching_dimensions_and_a_center_inside
     with pytest.raises(PatchError, match="3D objects, but 'disk' is 2D"):
         next(cut_patches(pair, index_objects(pair.mask), PatchSettings(size=(9.0,) * 3, sampling=(9,) * 3)))
     with pytest.raises(PatchError, match=r"center \(50, 0\) lies outside the image of shape \(41, 41\)"):
-        take_patch(pair.image, pair.mask, (50, 0), PatchSettings(size=(9.0, 9.0), sampling=(9, 9)))
+        take_patch(pair.image, pair.mask, (50, 0), PatchSettings(size=(9.0, 9.0), sampling=(9, 9)), 1)
 
 
 def test_the_coordinates_begin_at_the_first_pixel():
     pair = scene(1, (60, 60))
     resolved = PatchSettings(size=(15.0, 15.0), sampling=(15, 15), normalize="none")
-    patch = take_patch(pair.image, pair.mask, (30.2, 29.7), resolved)
+    patch = take_patch(pair.image, pair.mask, (30.2, 29.7), resolved, 1)
     y, x = (along[0] for along in patch_geometry(resolved, None).coordinates((30.2, 29.7)).values())
     assert patch[0, 0, 0] == pair.image[0, int(y), int(x)]
 

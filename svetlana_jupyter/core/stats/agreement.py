@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.stats import linregress
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
 Z_95 = 1.96  # standard deviations that contain 95 % of a normal distribution, rounded as by Bland and Altman
 
 
-@dataclass(frozen=True)
-class Agreement:
+class Agreement(NamedTuple):
     """Agreement of ``y`` with ``x`` over ``n`` pairs.
 
     Attributes

@@ -46,9 +46,9 @@ class InputListener(Protocol):
     """Receiver of mouse and keyboard events.
 
     Positions are (row, column) in CSS pixels. ``modifiers`` names the keys held down during a click: ``""``,
-    ``"Shift"``, ``"Ctrl"`` (also for Command on a Mac) or ``"Ctrl+Shift"``. ``selection_id`` returns the current
-    selection, including what the last click selected, even if no frame has shown it yet. ``key_pressed`` receives the
-    selection that was on the screen when the key went down.
+    ``"Shift"``, ``"Ctrl"`` (also for Command on a Mac) or ``"Ctrl+Shift"``. ``selection_id`` returns the
+    selection after the last click, even if no frame has shown it yet. ``key_pressed`` receives the selection that was
+    on the screen when the key went down.
     """
 
     def pressed(self, row: float, column: float, button: int = 0, modifiers: str = "") -> None:

@@ -144,11 +144,14 @@ class ObjectSelector:
     ----------
     on_select : callable
         Called as ``on_select(image, label)`` after the user selected one object or none (``label`` 0).
+    clicked : tuple or None
+        Selection after the user's last click, as `ViewerModel.selection_id` identifies it.
     """
 
     def __init__(self, project: Project, model: ViewerModel, indexing: ObjectIndexer, canvas: LayeredCanvas) -> None:
         self._project, self._model, self._indexing, self._canvas = project, model, indexing, canvas
         self.on_select: Callable[[str, int], object] = lambda image, label: None
+        self.clicked: SelectionId = None
 
     def select_at(self, row: float, column: float, extend: bool = False) -> None:
         """Select the object at a point of the screen.
@@ -250,7 +253,7 @@ class ObjectSelector:
         model.selection = tuple(objects)
         # A key that follows the user's own click applies to the clicked object, even before a frame shows the
         # selection. A selection made by the program counts from its frame on, so that typing ahead is refused.
-        self._canvas.shown = model.selection_id
+        self.clicked = self._canvas.shown = model.selection_id
         if len(model.selection) < 2:
             self.on_select(model.image, model.selected)
 
@@ -325,11 +328,12 @@ class ViewerEvents:
         press = self._end_press()
         if press is not None and press.button == LEFT and not self._dragged:
             self._selector.select_at(row, column, press.extend)
+        self._selector.clicked = self._model.selection_id
         self._screen.redraw()  # the page waits for a frame that accounts for this click, even if nothing changed
 
     def selection_id(self) -> SelectionId:
-        """Return the current selection."""
-        return self._model.selection_id
+        """Return the selection after the last click, even if another object is coming."""
+        return self._selector.clicked
 
     def pointer_left(self) -> None:
         """Finish a drag that leaves the canvas."""

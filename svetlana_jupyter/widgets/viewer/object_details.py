@@ -8,29 +8,26 @@ from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
+import traitlets
 from ipywidgets import HTML, VBox
 from skimage.segmentation import find_boundaries
 
 from svetlana_jupyter.core.display.channels import (
     ContrastLimits,
     DisplaySettings,
+    as_rgb,
     initial_display_settings,
     render_pixels,
-    sample_pixels,
 )
 from svetlana_jupyter.core.display.encode import png
 from svetlana_jupyter.core.display.overlay import halo
 from svetlana_jupyter.core.display.thumbnails import take_orthoviews
-from svetlana_jupyter.core.display.tiles import TileReader
-from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.core.normalization import DOUBLED_NORMALIZATIONS
 from svetlana_jupyter.project.patch_previews import classifier_patch, patch_settings
 from svetlana_jupyter.widgets.components import ClassButtons, color_swatch, error_text, figure_html, fraction_bar, muted
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
     import xarray as xr
     from numpy.typing import NDArray
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.annotations import Label, ObjectId
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.display.thumbnails import OrthoView
-    from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import PatchSettings
     from svetlana_jupyter.project.project import Project
 
@@ -61,36 +57,36 @@ _DELAY = 0.25  # seconds; keys that follow each other quickly need no images in 
 _EMPTY_FIGURE = '<figure><div class="sv-blank"></div><figcaption>{}</figcaption></figure>'
 
 
-def default_palette(pair: ImagePair) -> DisplaySettings:
-    """Return the automatic display settings of an image."""
-    pixels = sample_pixels(TileReader(pair.image, pair.levels))
-    return initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
-
-
 class ObjectDetails(HTML):
     """Images of the selected object, made on a thread once no more keys are pressed.
 
     Parameters
     ----------
     project : Project
-    on_field_changed : callable
-        Called with the extent of the displayed patch on the image plane, or None.
+
+    Attributes
+    ----------
+    field : tuple of float or None
+        Extent of the displayed patch on the image plane.
     """
 
-    def __init__(self, project: Project, on_field_changed: Callable[[FieldOfView | None], None]) -> None:
+    field: FieldOfView | None = traitlets.Any(None)
+
+    def __init__(self, project: Project) -> None:
         super().__init__(layout={"margin": "4px 0 0 0", "height": "134px", "width": "100%"})
-        self._project, self._on_field_changed = project, on_field_changed
+        self._project = project
         self._latest: LatestQuestion[Question] = LatestQuestion(
             self._make_details, self._show_details, _DELAY, self._show_error
         )
         self._show_text(_NOTHING_SELECTED)
 
-    def show(self, image: str, label: int, palette: DisplaySettings) -> None:
-        """Show an object, or a hint if ``label`` is 0."""
-        if label:
-            self._latest.ask((image, label, palette))
+    def show(self, question: Question | None) -> None:
+        """Show an object, or a hint if there is none."""
+        self.field = None
+        if question is not None:
+            self._latest.ask(question)
         else:
-            self._latest.cancel()
+            self._latest.ask(None)
             self._show_text(_NOTHING_SELECTED)
 
     def _make_details(self, question: Question) -> Details:
@@ -107,17 +103,15 @@ class ObjectDetails(HTML):
         return images, _field_of_view(patch)
 
     def _show_details(self, details: Details) -> None:
-        images, field = details
+        images, self.field = details
         figures = "".join(figure_html(png, caption) for png, caption in images)
         self.value = f'<div class="sv-pictures sv-beside">{figures}</div>'
-        self._on_field_changed(field)
 
     def _show_error(self, question: Question, error: Exception) -> None:
         self._show_text(error_text(error, f"Object {question[1]} in {question[0]} cannot be displayed"))
 
     def _show_text(self, text: str) -> None:
         self.value = f'<div class="sv-beside sv-nothing">{muted(text)}</div>'
-        self._on_field_changed(None)
 
 
 class Inspector(VBox):
@@ -255,8 +249,3 @@ def _enlarge(pixels: NDArray[Any]) -> NDArray[Any]:
     """Repeat pixels, so that an outline drawn over them is thin."""
     scale = max(1, _SIDE // max(pixels.shape[:2]))
     return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
-
-
-def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a copy in three channels."""
-    return np.repeat(pixels[..., None], 3, axis=-1) if pixels.ndim == 2 else np.array(pixels, order="C")

@@ -75,7 +75,7 @@ class OpenImage:
         self._sample_contrast()
         self.palette = self.auto_palette
         self._project = project
-        self._styles: tuple[Hashable, ObjectStyles] | None = None
+        self._styles: tuple[Hashable, pd.DataFrame | None, ObjectStyles] | None = None
         self._median_side: tuple[pd.DataFrame, float] | None = None
 
     def refine_contrast(self) -> bool:
@@ -111,11 +111,13 @@ class OpenImage:
             return None
         project = self._project
         base = (self.name, overlay, project.classes_version, project.predictions_version)
-        if self._styles is None or self._styles[0] != base:
-            predicted = project.probabilities(self.name)["predicted"] if overlay == "predictions" else None
+        predictions = project.probabilities(self.name) if overlay == "predictions" else None
+        # The table is another one when objects of the test set are hidden or no longer hidden.
+        if self._styles is None or self._styles[0] != base or self._styles[1] is not predictions:
             labels_of = partial(project.annotations.labels_of, self.name)
-            self._styles = base, class_styles(project.classes.scheme, labels_of, predicted)
-        return replace(self._styles[1], key=(*base, project.annotations_version))
+            predicted = None if predictions is None else predictions["predicted"]
+            self._styles = base, predictions, class_styles(project.classes.scheme, labels_of, predicted)
+        return replace(self._styles[2], key=(*base, project.annotations_version))
 
     def describe(self, label: int, overlay: str) -> str:
         """Describe an object by its number and its annotation, else its prediction."""

@@ -15,11 +15,11 @@ from svetlana_jupyter.core.display.tiles import MEMORY_MB, limit_cache
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.components import StatusLine
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
-from svetlana_jupyter.widgets.panel import Watcher, catch_errors
+from svetlana_jupyter.widgets.panel import Watcher
 from svetlana_jupyter.widgets.scheduling import running_loop
 from svetlana_jupyter.widgets.viewer.canvas import ImageCanvas, canvas_lock
 from svetlana_jupyter.widgets.viewer.interaction import ObjectSelector, Screen, ViewerEvents
-from svetlana_jupyter.widgets.viewer.object_details import FieldOfView, ObjectDetails
+from svetlana_jupyter.widgets.viewer.object_details import ObjectDetails
 from svetlana_jupyter.widgets.viewer.open_images import OpenImage, OpenImages, unreadable_image
 from svetlana_jupyter.widgets.viewer.toolbar import Toolbar
 from svetlana_jupyter.widgets.viewer.viewer_model import ViewerModel
@@ -77,14 +77,13 @@ class Viewer(VBox):
         self._opened: OpenImage | None = None
         self._unreadable = False
         self._coming: list[tuple[str, int]] = []
-        self._field: FieldOfView | None = None
         self.screen = Screen(ImageCanvas(size), self._draw, self._raise_unreadable, self.status)
         self.selector = ObjectSelector(project, model, self.indexing, self.screen.canvas)
         # The toolbar observes the model before the viewer does: a frame is drawn with all controls up to date.
         self._toolbar = Toolbar(model, self.selector, self.screen, self.set_palette)
         self.image_area = Box([self.screen.canvas.widget])
         self.image_area.add_class("sv-stage")
-        self.object_details = ObjectDetails(project, catch_errors(self._show_field, self.status))
+        self.object_details = ObjectDetails(project)
         below = self._toolbar.plane, self.status, self.object_details, self.screen.pointer
         self.children = (self._toolbar, self.image_area, *below)
         self.screen.add_listener(ViewerEvents(model, self.selector, self.screen))
@@ -96,6 +95,7 @@ class Viewer(VBox):
         observe(model, self._change_view, "view_requests")
         observe(model, redraw, "selection", "overlay", "opacity", "outlines", "lasso", "hovered")
         observe(model, self._show_details, "selected")
+        observe(self.object_details, redraw, "field")
         observe(self, lambda: limit_cache(self._open_images.cache, self.memory_mb), "memory_mb")
         observe(project, self._list_images, "images_version")
         observe(project, redraw, "annotations_version", "predictions_version", "classes_version")
@@ -169,7 +169,7 @@ class Viewer(VBox):
                 moving=model.moving,
             )
             hint = Hint(image.describe(hovered[0], model.overlay), hovered[1:]) if hovered else None
-            scene = replace(scene, hint=hint, lasso=model.lasso, field=self._field)
+            scene = replace(scene, hint=hint, lasso=model.lasso, field=self.object_details.field)
         model.scene = scene
         self.screen.paint(scene, model.selection_id, scene.missing)
         if not scene.missing:
@@ -229,15 +229,8 @@ class Viewer(VBox):
 
     def _show_details(self) -> None:
         """Show the selected object in small images."""
-        self._field = None
-        if self._opened is not None:
-            self.object_details.show(self.model.image, self.model.selected, self._opened.palette)
-
-    def _show_field(self, field: FieldOfView | None) -> None:
-        """Frame the part of the image that the patch of the selected object covers."""
-        if field != self._field:
-            self._field = field
-            self.screen.redraw()
+        image, label = self._opened, self.model.selected
+        self.object_details.show((image.name, label, image.palette) if image and label else None)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -85,6 +85,14 @@ def test_the_patch_is_framed_in_the_image_until_nothing_is_selected(project):
     assert pictures(viewer) == {}
 
 
+def test_another_image_begins_without_small_images(project):
+    viewer = Viewer(project)
+    viewer.show("left", 9)
+    viewer.model.image = "right"
+    assert pictures(viewer) == {}
+    assert viewer.model.scene.field is None
+
+
 def test_the_frame_has_the_size_from_the_settings(project):
     project.settings = project.settings.changed(patches={"size": 30.0})
     viewer = Viewer(project)

@@ -224,6 +224,18 @@ def test_a_key_right_after_a_click_applies_to_the_clicked_object(viewer):
     assert viewer.screen.pointer.click_time == 3.0, "the frame after a click accounts for it"
 
 
+def test_a_key_after_a_click_never_applies_to_an_object_that_came_after_the_click(viewer):
+    heard = []
+    viewer.screen.handle_key = lambda key, shown: heard.append(shown)
+    click(viewer, *middle(5))
+    viewer.show("left", 6)  # the next object, before the page knows what the click selected
+    send(viewer, "key_pressed", key="1", control=False, shown=None)
+    assert heard == [("left", 5)]
+    click(viewer, *middle(6))
+    send(viewer, "key_pressed", key="1", control=False, shown=None)
+    assert heard[1:] == [("left", 6)]
+
+
 def test_the_displayed_selection_follows_the_frame(viewer):
     assert viewer.screen.pointer.shown == []
     viewer.show("right", 7)
@@ -307,6 +319,18 @@ def test_predictions_are_shown_below_annotations(trained):
     other = next(info for info in trained.classes if info.id != predicted[20])
     trained.annotate("left", 20, other.name)
     assert colors(viewer, 20) == {by_id[other.id]}
+
+
+def test_erasing_the_label_of_a_test_set_object_hides_its_prediction_again(trained):
+    trained.test_set.draw(40)
+    image, label = next(object_id for object_id in trained.test_set.objects if object_id[0] == "left")
+    trained.annotate(image, label, "bright")
+    viewer = Viewer(trained)
+    viewer.model.overlay = "predictions"
+    assert colors(viewer, label) != set()
+    plain = colors(viewer, next(other for other in trained.test_set.hidden("left")))
+    trained.erase(image, label)
+    assert colors(viewer, label) == plain
 
 
 def test_objects_can_be_selected_without_an_overlay(viewer):
