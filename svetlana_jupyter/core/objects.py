@@ -79,7 +79,7 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     if table.empty:
         raise InputError(NO_OBJECTS_MESSAGE)
     if table.index.tolist() == [255]:
-        raise_binary_mask(255, "alone")
+        raise_binary_mask(255)
     return table
 
 

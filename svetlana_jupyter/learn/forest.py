@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from svetlana_jupyter.core.features.catalog import VERSION
-from svetlana_jupyter.core.features.compute import allowed_feature_columns, feature_regions, iter_features
+from svetlana_jupyter.core.features.catalog import VERSION, columns
+from svetlana_jupyter.core.features.compute import feature_regions, iter_features
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
 from svetlana_jupyter.learn.sampler import resolve_class_weights
@@ -151,8 +151,8 @@ def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) ->
 def _current_features(specification: ClassifierSpec) -> tuple[tuple[str, ...], int]:
     """Return the keys and version of the features that a forest would use today."""
     settings = specification.settings.measurements
-    columns = allowed_feature_columns(specification.ndim, len(specification.channels), settings)
-    return tuple(column.key for column in columns), VERSION
+    used = columns(specification.ndim, len(specification.channels), settings.groups, settings.may_use)
+    return tuple(column.key for column in used), VERSION
 
 
 def _sklearn_class_weights(samples: TrainingData) -> dict[int, float] | None:

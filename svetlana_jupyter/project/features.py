@@ -16,7 +16,7 @@ import pandas as pd
 from filelock import FileLock
 
 from svetlana_jupyter.core.features.catalog import VERSION, columns
-from svetlana_jupyter.core.features.compute import cached_features, finest_pixel_size_um, in_um, measure
+from svetlana_jupyter.core.features.compute import cached_features, in_um, measure
 from svetlana_jupyter.core.io.images import fingerprint
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.jobs import Progress, Stop
@@ -156,7 +156,7 @@ def feature_table(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSetti
     """
     names = columns(pair.ndim, len(pair.channels), settings.groups)
     table = pd.concat(list(measure(pair, objects, settings))).loc[objects.index]
-    readable = in_um(table, names, pair.channels, finest_pixel_size_um(pair))
+    readable = in_um(table, names, pair)
     return pd.concat({pair.name: readable}, names=["image", "object"])
 
 

@@ -14,10 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from scipy.stats import t as student
 
-from svetlana_jupyter.core.display.channels import initial_display_settings, render_pixels, sample_pixels
+from svetlana_jupyter.core.display.channels import default_display_settings, render_pixels
 from svetlana_jupyter.core.display.thumbnails import Thumbnail, ThumbnailSampling, take_thumbnails
-from svetlana_jupyter.core.display.tiles import TileReader
-from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.errors import InputError
 
@@ -332,8 +330,7 @@ def _take_thumbnails(
     for image, group in rows.groupby(level="image", sort=False):
         name, labels = str(image), group.index.get_level_values("object")
         pair = pair_of(name)
-        pixels = sample_pixels(TileReader(pair.image, pair.levels))
-        display = initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
+        display = default_display_settings(pair)
         for label, thumbnail in zip(labels, take_thumbnails(pair, objects(name).loc[labels], sampling)):
             thumbnails[name, int(label)] = thumbnail, display
     return thumbnails

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.display.viewport import PixelBox
+from svetlana_jupyter.core.io.images import is_rgb
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from svetlana_jupyter.core.display.tiles import PlaneRegion, TileReader
+    from svetlana_jupyter.core.display.tiles import PlaneRegion
+    from svetlana_jupyter.core.io.image_pair import ImagePair
 
 ContrastLimits = tuple[float, float]
 
@@ -24,7 +27,7 @@ ContrastLimits = tuple[float, float]
 DEFAULT_CHANNEL_COLORS = ("#00ff00", "#ff00ff", "#00a0ff", "#ffff00", "#ff4000", "#ffffff")
 CLIPPED_PERCENT = 0.2  # clipped at either end by the automatic contrast
 _OVERVIEW_SIDE = 1024
-_CROP_SIDE, _CROPS_PER_AXIS = 256, 3
+_CROP_REACH, _CROPS_PER_AXIS = 128, 3  # half of the side in pixels; also channels with crops around bright pixels
 _BRIGHT_QUANTILES = (0.98, 0.9995)
 
 
@@ -117,20 +120,25 @@ def sample_pixels(image: TileReader) -> NDArray[np.float32]:
             steps = [2 * i + 1 for i in range(_CROPS_PER_AXIS)]
             rows, columns = ([step * n // (2 * _CROPS_PER_AXIS) for step in steps] for n in image.shape)
             centers = list(itertools.product(rows, columns))
-        parts += [image.read(_crop_around(center, image.shape), 1, plane).values for center in centers]
+        for y, x in centers:
+            crop = PixelBox(y - _CROP_REACH, x - _CROP_REACH, y + _CROP_REACH, x + _CROP_REACH).clipped(image.shape)
+            parts.append(image.read(crop, 1, plane).values)
     pixels = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1).astype(np.float32)
     pixels[~np.isfinite(pixels)] = 0
     return np.sort(pixels, axis=1)
 
 
 def is_sampled_whole(image: TileReader) -> bool:
-    """Return whether `sample_pixels` reads the whole image: small, with a small level, or displayed before."""
+    """Return whether `sample_pixels` reads the whole image.
+
+    It does if the image is small, has a small pyramid level, or was displayed before.
+    """
     whole, stride, planes = _overview(image)
     return all(image.is_fast(whole, stride, plane) for plane in planes)
 
 
 def _overview(image: TileReader) -> tuple[PixelBox, int, list[int]]:
-    """Return the box of an image, the stride at which it fits a small screen, and up to three of its planes."""
+    """Return the box of an image, its stride on a small screen, and up to three planes."""
     depth = image.array.sizes.get("z", 1)
     stride = 1 << max(0, math.ceil(math.log2(max(image.shape) / _OVERVIEW_SIDE)))
     return PixelBox(0, 0, *image.shape), stride, sorted({depth // 4, depth // 2, 3 * depth // 4})
@@ -145,13 +153,6 @@ def _bright_points(region: PlaneRegion) -> list[tuple[int, int]]:
             row, column = divmod(int(order[int(quantile * (len(order) - 1))]), values.shape[1])
             points.append((region.box.y0 + row * region.stride, region.box.x0 + column * region.stride))
     return points
-
-
-def _crop_around(center: tuple[int, int], shape: tuple[int, int]) -> PixelBox:
-    """Return a small box around a pixel, clipped to the image."""
-    half = _CROP_SIDE // 2
-    (y0, y1), (x0, x1) = ((max(0, middle - half), min(n, middle + half)) for middle, n in zip(center, shape))
-    return PixelBox(y0, x0, y1, x1)
 
 
 def auto_contrast_limits(pixels: NDArray[np.float32], clipped_percent: float = CLIPPED_PERCENT) -> ContrastLimits:
@@ -187,6 +188,12 @@ def initial_display_settings(names: list[str], rgb: bool, dtype: Any, pixels: ND
     return DisplaySettings(tuple(channels))
 
 
+def default_display_settings(pair: ImagePair) -> DisplaySettings:
+    """Return the display settings with which an image opens, from a sample of its pixels."""
+    pixels = sample_pixels(TileReader(pair.image, pair.levels))
+    return initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
+
+
 def render_pixels(values: NDArray[Any], display_settings: DisplaySettings) -> NDArray[np.uint8]:
     """Convert pixel values to screen colors.
 
@@ -219,6 +226,11 @@ def render_pixels(values: NDArray[Any], display_settings: DisplaySettings) -> ND
     return total
 
 
+def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a copy of gray (h, w) or RGB pixels with three channels, shape (h, w, 3)."""
+    return np.repeat(pixels[..., None], 3, axis=-1) if pixels.ndim == 2 else np.array(pixels, order="C")
+
+
 def stretch_to_uint8(values: NDArray[Any], limits: ContrastLimits, gamma: float = 1.0) -> NDArray[np.uint8]:
     """Map contrast limits to 0 and 255; clip values beyond them, and show NaN as black.
 
@@ -240,10 +252,7 @@ def _stretch_table(max_value: int, low: float, high: float, gamma: float) -> NDA
 
 def _stretch(values: NDArray[Any], low: float, high: float, gamma: float) -> NDArray[np.uint8]:
     relative = np.clip((np.nan_to_num(values, nan=low, posinf=high, neginf=low) - low) / (high - low), 0.0, 1.0)
-    pixels: NDArray[np.uint8] = np.rint(relative ** (1 / gamma) * 255 if gamma != 1 else relative * 255).astype(
-        np.uint8
-    )
-    return pixels
+    return np.rint((relative ** (1 / gamma) if gamma != 1 else relative) * 255).astype(np.uint8)  # type: ignore[no-any-return]
 
 
 def rgb_of(color: str) -> tuple[int, int, int]:

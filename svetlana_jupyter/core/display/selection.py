@@ -103,16 +103,15 @@ def filter_and_sort(table: pd.DataFrame, query: GalleryQuery) -> NDArray[np.int6
     """
     annotated = table["action"] != ""
     displayed_class = table["class_id"].where(annotated, table["predicted"]).to_numpy()
-    chosen = pd.Series(True, table.index)
+    differs = (table["predicted"] != 0) & (table["predicted"] != table["class_id"])
+    chosen = {
+        "all": annotated | True,
+        "unlabeled": ~annotated,
+        "annotated": annotated.copy(),
+        "corrected": (table["action"] == "label") & differs,
+    }[query.status]
     if query.images:
         chosen &= table["image"].isin(query.images)
-    if query.status == "unlabeled":
-        chosen &= ~annotated
-    elif query.status == "annotated":
-        chosen &= annotated
-    elif query.status == "corrected":
-        differs = (table["predicted"] != 0) & (table["predicted"] != table["class_id"])
-        chosen &= (table["action"] == "label") & differs
     if query.class_id:
         chosen &= displayed_class == query.class_id
     rows = np.flatnonzero(chosen)
@@ -126,17 +125,17 @@ def filter_and_sort(table: pd.DataFrame, query: GalleryQuery) -> NDArray[np.int6
 def _sort_keys(table: pd.DataFrame, order: Order, displayed_class: NDArray[np.int64]) -> list[NDArray[np.float64]]:
     """Return ascending sort keys, the most significant first; NaN sorts last."""
     column = {name: table[name].to_numpy(float) for name in ("probability", "size", "y", "x", "z") if name in table}
-    if order == "uncertain":
-        return [column["probability"]]
-    if order == "certain":
-        return [-column["probability"]]
-    if order == "class":
-        return [np.where(displayed_class == 0, np.inf, displayed_class), -column["probability"]]
-    if order in ("largest", "smallest"):
-        return [column["size"] if order == "smallest" else -column["size"]]
-    plane = [np.floor(column["z"])] if "z" in column else []
-    band = _BAND * float((table["y1"] - table["y0"]).median())
-    return [table["image"].cat.codes.to_numpy(float), *plane, column["y"] // band, column["x"]]
+    if order == "position":
+        plane = [np.floor(column["z"])] if "z" in column else []
+        band = _BAND * float((table["y1"] - table["y0"]).median())
+        return [table["image"].cat.codes.to_numpy(float), *plane, column["y"] // band, column["x"]]
+    return {
+        "uncertain": [column["probability"]],
+        "certain": [-column["probability"]],
+        "class": [np.where(displayed_class == 0, np.inf, displayed_class), -column["probability"]],
+        "largest": [-column["size"]],
+        "smallest": [column["size"]],
+    }[order]
 
 
 @dataclass(frozen=True)

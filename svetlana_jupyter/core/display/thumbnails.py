@@ -10,19 +10,19 @@ import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import dask.array as da
 import numpy as np
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.display.channels import DisplaySettings, render_pixels, rgb_of
+from svetlana_jupyter.core.display.channels import DisplaySettings, as_rgb, render_pixels, rgb_of
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.io.chunks import index_last_axes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     import pandas as pd
     from xarray import DataArray
@@ -115,52 +115,19 @@ def take_thumbnails(pair: ImagePair, objects: pd.DataFrame, sampling: ThumbnailS
     list of Thumbnail
         In the order of ``objects``.
     """
-    image = _BlockSource.of(pair.image, pair.levels, pair.ndim)
-    mask = _BlockSource.of(pair.mask, pair.mask_levels, pair.ndim)
     samples = [_sample_positions(row, pair.mask.shape, sampling) for row in objects.to_dict("records")]
-    labels = objects.index.to_numpy(np.int64)
+    extents, labels = pair.mask.shape[-2:], objects.index.to_numpy(np.int64)
+    insides = [(_slice_within(axes[-2], extents[0]), _slice_within(axes[-1], extents[1])) for axes in samples]
     count, shape = len(objects), (sampling.count, sampling.count)
     dtype = np.result_type(pair.image.dtype, np.uint8)  # booleans have no brightness
-    lowest = np.iinfo(dtype).min if dtype.kind in "iu" else np.finfo(dtype).min
-    values = np.full((count, pair.image.shape[0], *shape), lowest, dtype)
+    values = np.zeros((count, pair.image.shape[0], *shape), dtype)
     own = np.zeros((count, *shape), bool)
-    for k, rows, columns, part in _read_parts(image, samples, lambda pixels, k: pixels, np.fmax):
-        current = values[k, :, rows, columns]
-        np.fmax(current, part, out=current)
-    for k, rows, columns, part in _read_parts(mask, samples, lambda pixels, k: pixels == labels[k], np.logical_or):
-        own[k, rows, columns] |= part
-    thumbnails = []
-    for k, positions in enumerate(samples):
-        rows, columns = (_slice_within(axis, extent) for axis, extent in zip(positions[-2:], pair.mask.shape[-2:]))
-        beyond = np.ones(shape, bool)
-        beyond[rows, columns] = False
-        values[k][:, beyond] = 0
-        # Copies, since a view that is cached would keep all thumbnails in memory.
-        thumbnails.append(Thumbnail(values[k].copy(), own[k].copy(), (rows, columns)))
-    return thumbnails
-
-
-@dataclass(frozen=True)
-class _BlockSource:
-    """Array that is read in parts; ``edges`` are the block edges along ``([z,] y, x)``."""
-
-    data: da.Array
-    level: PyramidLevel | None
-    edges: tuple[Integers, ...]
-
-    @classmethod
-    def of(cls, array: DataArray, levels: Sequence[PyramidLevel], ndim: int) -> Self:
-        data = da.asarray(array.data)
-        edges = tuple(np.concatenate([[0], np.cumsum(sizes)]) for sizes in data.chunks[-ndim:])
-        return cls(data, levels[0] if levels and ndim == 2 else None, edges)
-
-    def read(self, low: Sequence[int], high: Sequence[int]) -> NDArray[Any]:
-        """Read the pixels from ``low`` to ``high`` along the last axes."""
-        part = tuple(map(slice, low, high))
-        if self.level is not None:  # reading the file directly takes half the time of reading through dask
-            return self.level.read(part[0], part[1])
-        pixels: NDArray[Any] = self.data[index_last_axes(part)].compute(scheduler="synchronous")
-        return pixels
+    for inside, pixels in zip(insides, values):
+        pixels[:, *inside] = np.iinfo(dtype).min if dtype.kind in "iu" else np.finfo(dtype).min
+    _read_samples(values, np.fmax, pair.image, pair.levels, samples, lambda pixels, _: pixels)
+    _read_samples(own, np.logical_or, pair.mask, pair.mask_levels, samples, lambda pixels, i: pixels == labels[i])
+    # Copies, since a view that is cached would keep all thumbnails in memory.
+    return [Thumbnail(values[i].copy(), own[i].copy(), inside) for i, inside in enumerate(insides)]
 
 
 def _sample_positions(row: dict[Any, Any], shape: tuple[int, ...], sampling: ThumbnailSampling) -> list[Integers]:
@@ -175,39 +142,41 @@ def _sample_positions(row: dict[Any, Any], shape: tuple[int, ...], sampling: Thu
     return [np.array([min(max(round(row["z"]), 0), shape[0] - 1)]), *axes]
 
 
-_Part = tuple[int, slice, slice, NDArray[Any]]
-
-
-def _read_parts(
-    source: _BlockSource,
+def _read_samples(
+    thumbnails: NDArray[Any],
+    merge: np.ufunc,
+    array: DataArray,
+    levels: Sequence[PyramidLevel],
     samples: Sequence[list[Integers]],
     convert: Callable[[NDArray[Any], int], NDArray[Any]],
-    over_planes: np.ufunc,
-) -> Iterator[_Part]:
-    """Yield parts of all thumbnails, block by block: number, rows and columns in the thumbnail, converted pixels."""
-    ndim = len(source.edges)
+) -> None:
+    """Merge samples into thumbnails of shape (n, ..., h, w), block by block and over the planes of an object."""
+    data, ndim = da.asarray(array.data), len(samples[0]) if samples else 0
+    edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in data.chunks[-ndim:]]
     by_block: dict[tuple[int, ...], list[tuple[int, tuple[slice, ...]]]] = {}
-    for k, axes in enumerate(samples):
-        for spans in itertools.product(*(_split_at(axis, edges) for axis, edges in zip(axes, source.edges))):
-            by_block.setdefault(tuple(block for block, _ in spans), []).append((k, tuple(part for _, part in spans)))
+    for i, axes in enumerate(samples):
+        for spans in itertools.product(*map(_split_at, axes, edges)):
+            by_block.setdefault(tuple(block for block, _ in spans), []).append((i, tuple(part for _, part in spans)))
 
-    def read(block: tuple[int, ...]) -> list[_Part]:
-        parts = [(k, part, [axis[span] for axis, span in zip(samples[k], part)]) for k, part in by_block[block]]
+    def read(block: tuple[int, ...]) -> list[tuple[int, tuple[slice, ...], NDArray[Any]]]:
+        parts = [(i, part, [axis[span] for axis, span in zip(samples[i], part)]) for i, part in by_block[block]]
         low = [min(int(positions[axis][0]) for _, _, positions in parts) for axis in range(ndim)]
         high = [max(int(positions[axis][-1]) for _, _, positions in parts) + 1 for axis in range(ndim)]
-        pixels = source.read(low, high)
-        converted = []
-        for k, part, positions in parts:
-            crop = convert(pixels[index_last_axes(map(_as_slice, positions, low))], k)
-            flat = over_planes.reduce(crop, axis=-3) if ndim == 3 else crop
-            converted.append((k, part[-2], part[-1], flat))
-        return converted
+        window = tuple(map(slice, low, high))
+        if levels and ndim == 2:  # reading the file directly takes half the time of reading through dask
+            pixels = levels[0].read(window[0], window[1])
+        else:
+            pixels = data[index_last_axes(window)].compute(scheduler="synchronous")
+        crops = [convert(pixels[index_last_axes(map(_as_slice, positions, low))], i) for i, _, positions in parts]
+        flat = [merge.reduce(crop, axis=-3) if ndim == 3 else crop for crop in crops]
+        return [(i, part[-2:], pixels) for (i, part, _), pixels in zip(parts, flat)]
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="thumbnails") as pool:
         blocks = sorted(by_block)
         for first in range(0, len(blocks), 2 * THREADS):  # a few at a time, which bounds the memory
-            for parts in pool.map(read, blocks[first : first + 2 * THREADS]):
-                yield from parts
+            for i, part, pixels in itertools.chain(*pool.map(read, blocks[first : first + 2 * THREADS])):
+                target = thumbnails[i][index_last_axes(part)]
+                merge(target, pixels, out=target)
 
 
 def _split_at(samples: Integers, edges: Integers) -> list[tuple[int, slice]]:
@@ -435,19 +404,17 @@ def draw_thumbnail_grid(
     ink : str
         Color of text between the thumbnails.
     """
-    rendered = {
-        cell: (entry[0], _render_rgb(*entry)) for cell, entry in enumerate(thumbnails_with_display) if entry is not None
-    }
-    brightness = [np.median(pixels[thumbnail.inside]) for thumbnail, pixels in rendered.values()]
+    entries = [(cell, *entry) for cell, entry in enumerate(thumbnails_with_display) if entry is not None]
+    rendered = [(cell, thumbnail, as_rgb(render_pixels(thumbnail.values, shown))) for cell, thumbnail, shown in entries]
+    brightness = [np.median(pixels[thumbnail.inside]) for _, thumbnail, pixels in rendered]
     ink = DARK_INK if brightness and np.median(brightness) > _BRIGHT else BRIGHT_INK
     background = rgb_of(GAP_COLORS[ink])
     page = np.full((*(round(extent * dpr) for extent in grid.size), 3), background, np.uint8)
     side = round(grid.side * dpr)
-    for cell, (thumbnail, pixels) in rendered.items():
-        beyond = np.ones(pixels.shape[:2], bool)
-        beyond[thumbnail.inside] = False
-        pixels[beyond] = background
-        resized = _resize(pixels, side)
+    for cell, thumbnail, pixels in rendered:
+        framed = np.full_like(pixels, background)
+        framed[thumbnail.inside] = pixels[thumbnail.inside]
+        resized = _resize(framed, side)
         if outlines:
             _draw_outline(resized, thumbnail.own, max(1, round(dpr)), ink)
         top, left = (round(at * dpr) for at in grid.corner(cell))
@@ -455,16 +422,10 @@ def draw_thumbnail_grid(
     return page, ink
 
 
-def _render_rgb(thumbnail: Thumbnail, display_settings: DisplaySettings) -> NDArray[np.uint8]:
-    pixels = render_pixels(thumbnail.values, display_settings)
-    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
-
-
 def _resize(pixels: NDArray[Any], side: int) -> NDArray[Any]:
-    enlarged = side / len(pixels)
-    interpolation = (
-        cv2.INTER_AREA if enlarged < 1 else cv2.INTER_NEAREST if enlarged > _NEAREST_FROM else cv2.INTER_LINEAR
-    )
+    interpolation = cv2.INTER_NEAREST if side > _NEAREST_FROM * len(pixels) else cv2.INTER_LINEAR
+    if side < len(pixels):
+        interpolation = cv2.INTER_AREA
     return np.ascontiguousarray(cv2.resize(pixels, (side, side), interpolation=interpolation))
 
 

@@ -128,19 +128,10 @@ def describe_measurements() -> pd.DataFrame:
     >>> describe_measurements().loc["eccentricity", ["group", "images"]].tolist()
     ['shape', '2D']
     """
-    rows = [
-        {
-            "name": m.name,
-            "group": m.group,
-            "unit": m.unit,
-            "uses": ", ".join(cue for cue in CUES if cue in m.uses),
-            "by_channel": m.by_channel,
-            "images": f"{m.ndim}D" if m.ndim else "2D and 3D",
-            "meaning": m.meaning,
-        }
-        for m in MEASUREMENTS
-    ]
-    return pd.DataFrame(rows).set_index("name")
+    table = pd.DataFrame(MEASUREMENTS).set_index("name")
+    table["uses"] = [", ".join(cue for cue in CUES if cue in m.uses) for m in MEASUREMENTS]
+    table["images"] = [f"{m.ndim}D" if m.ndim else "2D and 3D" for m in MEASUREMENTS]
+    return table[["group", "unit", "uses", "by_channel", "images", "meaning"]]
 
 
 def _read_catalog() -> Iterator[Measurement]:

@@ -6,7 +6,6 @@ in memory. If an image has a feature cache, cached features are reused, and new 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -64,7 +63,7 @@ def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | 
     ------
     DataFrame
         One row per object, index ``object``, one float32 column per entry of `core.features.catalog.columns`, named by
-        its key. Lengths are in units of the finest side of a pixel (`finest_pixel_size_um`). Undefined values are NaN:
+        its key. Lengths are in units of the shortest side of a pixel. Undefined values are NaN:
         the annulus of an object without surroundings, the texture of a constant one. Objects whose bounding box holds
         more than `MAX_BOX_VOXELS` pixels are subsampled evenly.
     """
@@ -117,8 +116,8 @@ def _measure_into_cache(
         return
     unsaved: list[pd.DataFrame] = []
 
-    def flush() -> None:
-        if unsaved:
+    def save(batch: int) -> None:
+        if sum(map(len, unsaved)) >= batch:
             table = pd.concat(unsaved)
             for group in settings.groups:
                 cache.add_features(feature_cache_key(group, settings), table[_group_keys(pair, group)])
@@ -127,42 +126,22 @@ def _measure_into_cache(
     try:
         for table in measure_objects(pair, objects, settings):
             unsaved.append(table)
-            if sum(map(len, unsaved)) >= CACHE_WRITE_BATCH:
-                flush()
+            save(CACHE_WRITE_BATCH)
             yield table
     finally:  # also after a stop, or an error in a later block
-        flush()
+        save(1)
 
 
-def finest_pixel_size_um(pair: ImagePair) -> float | None:
-    """Return the shortest side of a pixel in micrometers, None without spacing."""
-    return min(pair.spacing) if pair.spacing else None
+def in_um(table: pd.DataFrame, chosen: Sequence[FeatureColumn], pair: ImagePair) -> pd.DataFrame:
+    """Convert columns of a table of `measure` to named columns in micrometers.
 
-
-def in_um(
-    table: pd.DataFrame, feature_columns: Sequence[FeatureColumn], channels: Sequence[str], unit: float | None
-) -> pd.DataFrame:
-    """Convert a table of `measure` to named columns, in micrometers if ``unit`` is the pixel size.
-
-    Parameters
-    ----------
-    table : DataFrame
-    feature_columns : sequence of FeatureColumn
-        Columns to return.
-    channels : sequence of str
-        Channel names.
-    unit : float or None
-        Micrometers per unit of length; None keeps pixels.
+    Lengths stay in pixels if the pixel size is unknown.
     """
-    factors = np.array([(unit or 1.0) ** column.measurement.power for column in feature_columns])
-    values = table[[column.key for column in feature_columns]].to_numpy(np.float64) * factors
-    names = [column.name(channels, unit is not None) for column in feature_columns]
+    pixel_size = min(pair.spacing) if pair.spacing else None
+    factors = np.array([(pixel_size or 1.0) ** column.measurement.power for column in chosen])
+    values = table[[column.key for column in chosen]].to_numpy(np.float64) * factors
+    names = [column.name(pair.channels, pixel_size is not None) for column in chosen]
     return pd.DataFrame(values.astype(np.float32), table.index, names)
-
-
-def allowed_feature_columns(ndim: int, channels: int, settings: MeasureSettings) -> tuple[FeatureColumn, ...]:
-    """Return the measurements of ``settings.groups`` that use only the allowed cues ``settings.may_use``."""
-    return columns(ndim, channels, settings.groups, settings.may_use)
 
 
 def iter_features(
@@ -176,14 +155,13 @@ def iter_features(
     objects : DataFrame
         Rows of `core.objects.index_objects`.
     settings : MeasureSettings
-        Selects the `allowed_feature_columns`.
+        ``groups`` and the allowed cues ``may_use`` select the features.
     unit : "px" or "um"
         Unit of length; micrometers need an image with spacing.
     """
-    feature_columns = allowed_feature_columns(pair.ndim, len(pair.channels), settings)
-    pixel_size = finest_pixel_size_um(pair) if unit == "um" else None
+    chosen = columns(pair.ndim, len(pair.channels), settings.groups, settings.may_use)
     for table in measure(pair, objects, settings):
-        values = in_um(table, feature_columns, pair.channels, pixel_size).to_numpy(np.float32)
+        values = (in_um(table, chosen, pair) if unit == "um" else table[[c.key for c in chosen]]).to_numpy(np.float32)
         yield table.index.to_numpy(np.int64), np.where(np.isnan(values), np.float32(0), values)
 
 
@@ -200,21 +178,6 @@ def measure_objects(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSet
 def feature_regions(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> list[ArrayRegion]:
     """Return the parts of an image that `measure_objects` reads."""
     return [region for _, region in _Measurer(pair, objects, settings).batches()]
-
-
-@dataclass(frozen=True, eq=False)
-class _Crops:
-    """Objects cropped to boxes of one shape: ``labels`` (n,), ``mask`` (n, *box), ``pixels`` (n, C, *box)."""
-
-    labels: Integers
-    mask: NDArray[Any]
-    pixels: NDArray[np.float32]
-
-    @property
-    def own(self) -> NDArray[np.bool_]:
-        """Masks of the objects, (n, *box)."""
-        own: NDArray[np.bool_] = self.mask == self.labels.reshape(-1, *(1 for _ in self.mask.shape[1:]))
-        return own
 
 
 class _Measurer:
@@ -265,10 +228,10 @@ class _Measurer:
     ) -> pd.DataFrame:
         box = (last - first).max(axis=0)
         step = tuple((self._step * stride).tolist())
-        crops = _crop(image, mask, self._labels[members], first, box)
-        region = ObjectStack(crops.own, step)
-        core = ObjectStack(_erode_in_boxes(crops.own, self._margin), step) if self._margin else region
-        channels = [ObjectChannel(core, np.ascontiguousarray(plane)) for plane in np.moveaxis(crops.pixels, 1, 0)]
+        own, _, planes = _crop(image, mask, self._labels[members], first, box)
+        region = ObjectStack(own, step)
+        core = ObjectStack(_erode_in_boxes(own, self._margin), step) if self._margin else region
+        channels = [ObjectChannel(core, plane) for plane in planes]
         features: dict[str, Floats] = {}
         if "shape" in self._groups:
             features |= shape_features(region)
@@ -287,21 +250,26 @@ class _Measurer:
         if self._needs_annulus:
             reach = self._reach(stride)
             wide = _crop(image, mask, self._labels[members], first - reach, box + 2 * reach)
-            features |= self._annulus_features(wide, channels, step)
+            features |= self._annulus_features(*wide, channels, step)
         values = np.stack([np.asarray(features[key], np.float32) for key in self._keys], axis=1)
         return pd.DataFrame(values, pd.Index(self._labels[members], name="object"), self._keys)
 
     def _annulus_features(
-        self, crops: _Crops, channels: list[ObjectChannel], step: tuple[float, ...]
+        self,
+        own: NDArray[np.bool_],
+        mask: Integers,
+        planes: list[NDArray[np.float32]],
+        channels: list[ObjectChannel],
+        step: tuple[float, ...],
     ) -> dict[str, Floats]:
-        inner = dilate_masks(crops.own, (self._margin,) * len(step)) if self._margin else crops.own
+        inner = dilate_masks(own, (self._margin,) * len(step)) if self._margin else own
         width = max(self._annulus_width, min(step))
         zone = dilate_masks(inner, tuple(width / side for side in step)) & ~inner
-        annulus = ObjectStack(zone & (crops.mask == 0), step)
+        annulus = ObjectStack(zone & (mask == 0), step)
         padded = PaddedStack.of(annulus) if "ring_texture" in self._groups else None
-        features = {"ring_covered": _share(zone & (crops.mask > 0), zone & (crops.mask != OUTSIDE))}
-        for number, channel in enumerate(channels):
-            outer = ObjectChannel(annulus, np.ascontiguousarray(crops.pixels[:, number]))
+        features = {"ring_covered": _share(zone & (mask > 0), zone & (mask != OUTSIDE))}
+        for number, (channel, plane) in enumerate(zip(channels, planes, strict=True)):
+            outer = ObjectChannel(annulus, plane)
             if "ring" in self._groups:
                 features |= _with_channel(annulus_features(channel, outer), number)
             if padded is not None:
@@ -341,32 +309,41 @@ def _group_by_size(sides: Integers) -> Iterator[Integers]:
     """Yield the row numbers of boxes (n, ndim) of about the same shape, one stack at a time."""
     quantum = np.maximum(2, 2 ** np.floor(np.log2(np.maximum(sides, 1)) - 2)).astype(np.int64)
     rounded = -(-sides // quantum) * quantum
-    order = np.lexsort(rounded.T[::-1])
-    changes = np.flatnonzero((np.diff(rounded[order], axis=0) != 0).any(axis=1)) + 1
-    for members in np.split(order, changes):
+    for members in group_by_block(rounded, (1,) * rounded.shape[1]):
         count = max(1, STACK_VOXELS // int(rounded[members[0]].prod()))
         yield from np.split(members, range(count, len(members), count))
 
 
-def _crop(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integers, box: Integers) -> _Crops:
-    """Crop boxes that begin at ``first`` (n, ndim) and may extend beyond the pixels that were read."""
+def _crop(
+    image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integers, box: Integers
+) -> tuple[NDArray[np.bool_], Integers, list[NDArray[np.float32]]]:
+    """Crop boxes that begin at ``first`` (n, ndim) and may extend beyond the pixels that were read.
+
+    Returns
+    -------
+    own : bool array of shape (n, *box)
+        Masks of the objects.
+    mask : integer array of shape (n, *box)
+    planes : list of float32 array of shape (n, *box)
+        Channels of the image.
+    """
     masks = np.full((len(labels), *box), OUTSIDE, np.int64)
-    pixels = np.zeros((len(labels), len(image), *box), np.float32)
+    pixels = np.zeros((len(image), len(labels), *box), np.float32)
     low, high = np.maximum(first, 0), np.minimum(first + box, mask.shape)
     for number, (origin, start, stop) in enumerate(zip(first, low, high, strict=True)):
         source = index_last_axes(map(slice, start, stop))
         target = index_last_axes(map(slice, start - origin, stop - origin))
         masks[number][target] = mask[source]
-        pixels[number][target] = image[source]
-    return _Crops(labels, masks, to_finite_float32(pixels))
+        pixels[:, number][target] = image[source]
+    own = np.equal(masks, labels.reshape(-1, *(1 for _ in box)))
+    return own, masks, list(to_finite_float32(pixels))
 
 
 def _erode_in_boxes(own: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
     """Erode object masks (n, *shape) that may touch the bounding box border."""
     ndim = own.ndim - 1
     padded = np.pad(own, [(0, 0), *[(1, 1)] * ndim])
-    eroded: NDArray[np.bool_] = erode_masks(padded, (margin,) * ndim)[index_last_axes([slice(1, -1)] * ndim)]
-    return eroded
+    return np.asarray(erode_masks(padded, (margin,) * ndim)[index_last_axes([slice(1, -1)] * ndim)])
 
 
 def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> Floats:

@@ -54,8 +54,7 @@ class ObjectStack:
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """Pixels per object, (n,)."""
-        counts: NDArray[np.int64] = np.count_nonzero(self.own.reshape(len(self), -1), axis=1)
-        return counts
+        return np.asarray(np.count_nonzero(self.own.reshape(len(self), -1), axis=1), np.int64)
 
     @cached_property
     def size(self) -> Floats:
@@ -66,8 +65,7 @@ class ObjectStack:
     def diameter(self) -> Floats:
         """Diameter of the disk or ball of the same size as each object, (n,)."""
         unit_ball = math.pi ** (self.ndim / 2) / math.gamma(self.ndim / 2 + 1)
-        diameter: Floats = 2 * (self.size / unit_ball) ** (1 / self.ndim)
-        return diameter
+        return np.asarray(2 * (self.size / unit_ball) ** (1 / self.ndim))
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -85,15 +83,24 @@ class ObjectStack:
         return np.sqrt(sum(offset**2 for offset in self.offsets))
 
     @cached_property
+    def positions(self) -> list[Floats]:
+        """Position of each pixel of ``at`` in its box, along each axis."""
+        return [axis.astype(np.float64) for axis in np.unravel_index(self.at, self.own.shape)[1:]]
+
+    @cached_property
     def offsets(self) -> list[Floats]:
         """Distances of each pixel of ``at`` from the centroid along each axis."""
-        positions = np.unravel_index(self.at, self.own.shape)[1:]
-        return [self.subtract_mean(axis.astype(np.float64) * step) for axis, step in zip(positions, self.step)]
+        return [self.subtract_mean(position * step) for position, step in zip(self.positions, self.step)]
 
     @cached_property
     def rim(self) -> NDArray[np.bool_]:
         """Whether each pixel of ``at`` shares a face with another object, the background or the image border."""
-        return ~self.inner(range(self.ndim)).reshape(-1)[self.at]
+        return ~self.inner.reshape(-1)[self.at]
+
+    @cached_property
+    def inner(self) -> NDArray[np.bool_]:
+        """Pixels of the stack whose two neighbors along each axis are in their object, too."""
+        return np.asarray(np.all([inner_along(self.own, axis) for axis in range(self.ndim)], axis=0))
 
     def of(self, stack: NDArray[Any]) -> Floats:
         """Return the values of a stack (n, *box) at the pixels of ``at``."""
@@ -121,16 +128,13 @@ class ObjectStack:
             reduced[nonempty] = ufunc.reduceat(values, self.starts[nonempty])
         return reduced
 
-    def inner(self, axes: Any) -> NDArray[np.bool_]:
-        """Return the object pixels of the stack whose two neighbors along each of ``axes`` are in the object, too."""
-        inner = self.own.copy()
-        for axis in axes:
-            offset = tuple(int(other == axis) for other in range(self.ndim))
-            for there, here in (shifted_views(offset), shifted_views(offset)[::-1]):
-                neighbor = np.zeros_like(inner)
-                neighbor[there] = self.own[here]
-                inner &= neighbor
-        return inner
+
+def inner_along(stack: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
+    """Return the pixels of masks (n, [z,] y, x) whose neighbors along an axis are in the mask."""
+    inner = np.zeros_like(stack)
+    lines, inner_lines = np.moveaxis(stack, axis + 1, -1), np.moveaxis(inner, axis + 1, -1)
+    inner_lines[..., 1:-1] = lines[..., :-2] & lines[..., 1:-1] & lines[..., 2:]
+    return inner
 
 
 def shifted_views(offset: Offset) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

@@ -60,8 +60,7 @@ def covariance(region: ObjectStack) -> Floats:
 def axis_lengths(region: ObjectStack) -> Floats:
     """Return the full axes (n, ndim), longest first, of the ellipses or ellipsoids with the objects' moments."""
     moments = np.linalg.eigvalsh(covariance(region))[:, ::-1]
-    lengths: Floats = 2 * np.sqrt((region.ndim + 2) * moments)
-    return lengths
+    return np.asarray(2 * np.sqrt((region.ndim + 2) * moments))
 
 
 def boundary_length(region: ObjectStack) -> Floats:
@@ -96,15 +95,12 @@ def _crofton_weights(step: tuple[float, ...]) -> tuple[float, ...]:
     lengths = np.linalg.norm(offsets, axis=1)
     unit = offsets / lengths[:, None]
     if len(step) == 2:
-        angles = np.arctan2(unit[:, 0], unit[:, 1]) % math.pi
-        order = np.argsort(angles)
-        gaps = np.diff(angles[order], append=angles[order[0]] + math.pi)
-        shares = np.empty(len(unit))
-        shares[order] = (gaps + np.roll(gaps, 1)) / (2 * math.pi)
-        constant = math.pi / 2
+        angles = np.arctan2(unit[:, 0], unit[:, 1])
+        gaps = (angles[:, None] - angles) % math.pi + math.pi * np.eye(len(angles))  # from every other direction
+        shares, constant = (gaps.min(axis=0) + gaps.min(axis=1)) / (2 * math.pi), math.pi / 2
     else:
-        shares = 2 * SphericalVoronoi(np.concatenate([unit, -unit])).calculate_areas()[: len(unit)] / (4 * math.pi)
-        constant = 2.0
+        areas = SphericalVoronoi(np.concatenate([unit, -unit])).calculate_areas()[: len(unit)]
+        shares, constant = 2 * areas / (4 * math.pi), 2.0
     return tuple((constant * shares * math.prod(step) / lengths).tolist())
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from svetlana_jupyter.core.features.catalog import BLUR_SCALES, LBP_KINDS, PARTS, PIXEL_DISTANCES
-from svetlana_jupyter.core.features.region import Floats, ObjectStack, Offset, Stack, safe_divide
+from svetlana_jupyter.core.features.region import Floats, ObjectStack, Offset, Stack, inner_along, safe_divide
 from svetlana_jupyter.core.features.shape import covariance, directions
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ LEVELS = 8  # gray levels, each half a standard deviation wide; the outer two in
 EQUAL = 1e-4  # standard deviations by which a neighbor may be darker and still counts as equal, against rounding
 AXES = "zyx"
 _MIN_DETAIL = 1e-4  # standard deviation below which the detail is rounding
-_NEIGHBORS = tuple((math.sin(turn * math.pi / 4), math.cos(turn * math.pi / 4)) for turn in range(8))
+_SQUARE = tuple(itertools.product((-1, 0, 1), repeat=2))  # a pixel and its neighbors
+_CIRCLE = tuple((math.sin(turn * math.pi / 4), math.cos(turn * math.pi / 4)) for turn in range(8))
 
 
 class PaddedStack:
@@ -80,23 +81,15 @@ class PaddedStack:
 @lru_cache(maxsize=256)
 def offsets(step: tuple[float, ...], distance: float) -> tuple[Offset, ...]:
     """Return the pixel offsets of about this length in all directions, without duplicates."""
-    unique: dict[Offset, None] = {}
-    for direction in directions(len(step)):
-        unit = np.array(direction) / np.linalg.norm(direction)
-        offset = tuple(int(part) for part in np.rint(distance * unit / np.array(step)))
-        if offset > (0,) * len(step):
-            unique[offset] = None
-    return tuple(unique)
+    units = [np.array(direction) / np.linalg.norm(direction) for direction in directions(len(step))]
+    rounded = (tuple(np.rint(distance * unit / np.array(step)).astype(int).tolist()) for unit in units)
+    return tuple(dict.fromkeys(offset for offset in rounded if offset > (0,) * len(step)))
 
 
 def texture_features(channel: ObjectChannel, padded: PaddedStack) -> dict[str, Floats]:
     """Return the measurements of the group "texture", each of shape (n,)."""
-    features = (
-        haralick_features(channel, padded)
-        | semivariance_features(channel, padded)
-        | lbp_features(channel)
-        | detail_features(channel)
-    )
+    features = haralick_features(channel, padded) | semivariance_features(channel, padded)
+    features |= lbp_features(channel) | detail_features(channel)
     return {name: channel.nan_if_flat(values) for name, values in features.items()}
 
 
@@ -117,8 +110,7 @@ def haralick_features(channel: ObjectChannel, padded: PaddedStack) -> dict[str, 
 
 def quantize_gray_levels(standardized: Floats) -> NDArray[np.uint8]:
     """Return the gray level, 0 to LEVELS - 1, of each standardized value."""
-    levels: NDArray[np.uint8] = np.clip(np.floor(2 * standardized) + LEVELS // 2, 0, LEVELS - 1).astype(np.uint8)
-    return levels
+    return np.asarray(np.clip(np.floor(2 * standardized) + LEVELS // 2, 0, LEVELS - 1), np.uint8)
 
 
 def _haralick(pairs: NDArray[np.int64]) -> dict[str, Floats]:
@@ -178,7 +170,7 @@ def lbp_features(channel: ObjectChannel) -> dict[str, Floats]:
     region = channel.region
     counts = np.zeros((len(region), LBP_KINDS))
     for axes in pattern_planes(region.step):
-        inner = np.flatnonzero(_inner_pixels(region, axes))
+        inner = np.flatnonzero(inner_along(inner_along(region.own, axes[0]), axes[1]))  # all eight neighbors inside
         kinds = _pattern_kinds(channel.standardized_stack, inner, axes)
         owner = inner // math.prod(region.box)
         counts += np.bincount(owner * LBP_KINDS + kinds, minlength=counts.size).reshape(counts.shape)
@@ -193,34 +185,17 @@ def pattern_planes(step: tuple[float, ...]) -> list[tuple[int, int]]:
     return [axes for axes in pairs if axes == last or math.isclose(step[axes[0]], step[axes[1]], rel_tol=0.05)]
 
 
-def _inner_pixels(region: ObjectStack, axes: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return the pixels of the stack whose eight neighbors in a plane are all in their object."""
-    inner = region.own
-    for axis in axes:
-        lines = np.moveaxis(inner, axis + 1, -1)
-        narrower = np.zeros_like(inner)
-        np.moveaxis(narrower, axis + 1, -1)[..., 1:-1] = lines[..., :-2] & lines[..., 1:-1] & lines[..., 2:]
-        inner = narrower
-    return inner
-
-
 def _pattern_kinds(stack: Stack, inner: NDArray[np.int64], axes: tuple[int, int]) -> NDArray[np.int64]:
     """Return the class of the local binary pattern at flat positions of a stack."""
-    flat = stack.reshape(-1)
-    strides = [stack.strides[axis + 1] // stack.itemsize for axis in axes]
-    center = flat[inner]
-    value = {
-        (row, column): flat[inner + row * strides[0] + column * strides[1]]
-        for row, column in itertools.product((-1, 0, 1), repeat=2)
-        if row or column
-    }
+    flat, (down, right) = stack.reshape(-1), (stack.strides[axis + 1] // stack.itemsize for axis in axes)
+    value = {(row, column): flat[inner + row * down + column * right] for row, column in _SQUARE}
+    center = value[0, 0]
     brighter = []
-    for down, right in _NEIGHBORS:
-        row, column = round(down), round(right)
+    for y, x in _CIRCLE:
+        row, column = round(y), round(x)
         neighbor = value[row, column]
         if row and column:  # bilinear interpolation, so that all eight neighbors lie on a circle
-            part = abs(down)
-            beside = value[row, 0] + value[0, column]
+            part, beside = abs(y), value[row, 0] + value[0, column]
             neighbor = part * part * neighbor + part * (1 - part) * beside + (1 - part) ** 2 * center
         brighter.append(neighbor >= center - EQUAL)
     circle = np.array(brighter, np.int8)
@@ -278,7 +253,8 @@ def _gaussian_matrix(side: int, scale: float) -> Stack:
 def orientation_features(region: ObjectStack) -> dict[str, Floats]:
     """Return the measurements of the group "orientation" of the masks, each of shape (n,)."""
     moments = covariance(region)
-    features = {"extent": region.counts / _bounding_box_sizes(region), **_tensor_components("shape", moments)}
+    bbox_sizes = math.prod(region.largest(axis) + region.largest(-axis) + 1 for axis in region.positions)
+    features = {"extent": np.nan_to_num(region.counts / bbox_sizes), **_tensor_components("shape", moments)}
     if region.ndim == 2:
         # Twice the angle to the x axis, towards higher rows: 0 is horizontal, 90 degrees vertical.
         sine, cosine = 2 * moments[:, 0, 1], moments[:, 1, 1] - moments[:, 0, 0]
@@ -291,12 +267,10 @@ def texture_orientation_features(channel: ObjectChannel) -> dict[str, Floats]:
     """Return the measurements of the group "orientation" of one channel, each of shape (n,)."""
     region = channel.region
     smooth = blur_within_objects(region, channel.standardized_stack, BLUR_SCALES[0]).reshape(-1)
-    inner = np.flatnonzero(region.inner(range(region.ndim)))
+    inner = np.flatnonzero(region.inner)
     strides = [side // channel.pixels.itemsize for side in channel.pixels.strides[1:]]
-    slopes = [
-        (smooth[inner + stride] - smooth[inner - stride]) / (2 * step)
-        for stride, step in zip(strides, region.step, strict=True)
-    ]
+    steps = zip(strides, region.step, strict=True)
+    slopes = [(smooth[inner + stride] - smooth[inner - stride]) / (2 * step) for stride, step in steps]
     owner = inner // math.prod(region.box)
     tensor = np.zeros((len(region), region.ndim, region.ndim))
     for a, b in itertools.product(range(region.ndim), repeat=2):
@@ -316,13 +290,3 @@ def _tensor_components(name: str, tensors: Floats) -> dict[str, Floats]:
     trace = np.trace(tensors, axis1=1, axis2=2)
     pairs = list(itertools.combinations_with_replacement(range(len(axes)), 2))
     return {f"{name}_{axes[a]}{axes[b]}": safe_divide(tensors[:, a, b], trace) for a, b in pairs[:-1]}
-
-
-def _bounding_box_sizes(region: ObjectStack) -> Floats:
-    sides = []
-    for axis in range(1, region.ndim + 1):
-        others = tuple(other for other in range(1, region.ndim + 1) if other != axis)
-        occupied = np.asarray(region.own.any(axis=others))
-        sides.append(occupied.shape[1] - occupied.argmax(axis=1) - occupied[:, ::-1].argmax(axis=1))
-    sizes: Floats = np.prod(sides, axis=0).astype(np.float64)
-    return sizes

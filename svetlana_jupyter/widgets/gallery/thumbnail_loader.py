@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from svetlana_jupyter.core.display.channels import default_display_settings
 from svetlana_jupyter.core.display.thumbnails import DepthMode, Thumbnail, ThumbnailSampling, take_thumbnails
 from svetlana_jupyter.errors import SvetlanaError
-from svetlana_jupyter.widgets.viewer.object_details import default_palette
 from svetlana_jupyter.widgets.viewer.open_images import unreadable_image
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class ThumbnailCache:
     def _load(self, name: str, labels: list[int], cut: Cut) -> None:
         pair = self._project.pair(name)
         if name not in self._palettes:
-            self._palettes[name] = default_palette(pair)
+            self._palettes[name] = default_display_settings(pair)
         thumbnails = take_thumbnails(pair, self._project.objects(name).loc[labels], cut[1])
         with self._lock:
             self._thumbnails.update(((name, label, cut), thumbnail) for label, thumbnail in zip(labels, thumbnails))

@@ -15,15 +15,13 @@ from skimage.segmentation import find_boundaries
 from svetlana_jupyter.core.display.channels import (
     ContrastLimits,
     DisplaySettings,
+    as_rgb,
     initial_display_settings,
     render_pixels,
-    sample_pixels,
 )
 from svetlana_jupyter.core.display.encode import png
 from svetlana_jupyter.core.display.overlay import halo
 from svetlana_jupyter.core.display.thumbnails import take_orthoviews
-from svetlana_jupyter.core.display.tiles import TileReader
-from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.core.normalization import DOUBLED_NORMALIZATIONS
 from svetlana_jupyter.project.patch_previews import classifier_patch, patch_settings
 from svetlana_jupyter.widgets.components import ClassButtons, color_swatch, error_text, figure_html, fraction_bar, muted
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.annotations import Label, ObjectId
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.display.thumbnails import OrthoView
-    from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import PatchSettings
     from svetlana_jupyter.project.project import Project
 
@@ -60,12 +57,6 @@ _DELAY = 0.25  # seconds; keys that follow each other quickly need no images in 
 _EMPTY_FIGURE = '<figure><div class="sv-blank"></div><figcaption>{}</figcaption></figure>'
 
 
-def default_palette(pair: ImagePair) -> DisplaySettings:
-    """Return the automatic display settings of an image."""
-    pixels = sample_pixels(TileReader(pair.image, pair.levels))
-    return initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
-
-
 class ObjectDetails(HTML):
     """Images of the selected object, made on a thread once no more keys are pressed.
 
@@ -79,7 +70,7 @@ class ObjectDetails(HTML):
         Extent of the displayed patch on the image plane.
     """
 
-    field: FieldOfView | None = traitlets.Any(None)
+    field = traitlets.Any()
 
     def __init__(self, project: Project) -> None:
         super().__init__(layout={"margin": "4px 0 0 0", "height": "134px", "width": "100%"})
@@ -95,7 +86,7 @@ class ObjectDetails(HTML):
         if question is not None:
             self._latest.ask(question)
         else:
-            self._latest.cancel()
+            self._latest.ask(None)
             self._show_text(_NOTHING_SELECTED)
 
     def _make_details(self, question: Question) -> Details:
@@ -258,8 +249,3 @@ def _enlarge(pixels: NDArray[Any]) -> NDArray[Any]:
     """Repeat pixels, so that an outline drawn over them is thin."""
     scale = max(1, _SIDE // max(pixels.shape[:2]))
     return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
-
-
-def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a copy in three channels."""
-    return np.repeat(pixels[..., None], 3, axis=-1) if pixels.ndim == 2 else np.array(pixels, order="C")

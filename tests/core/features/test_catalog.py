@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from svetlana_jupyter.core.features.catalog import CUES, GROUPS, MEASUREMENTS, columns, describe_measurements
-from svetlana_jupyter.core.features.compute import allowed_feature_columns
 from svetlana_jupyter.core.settings import MeasureSettings, TrainingSettings
 from svetlana_jupyter.errors import SettingsError
+
+
+def allowed_feature_columns(ndim, channels, settings):
+    return columns(ndim, channels, settings.groups, settings.may_use)
 
 
 def test_every_measurement_has_a_meaning_and_a_unique_name():

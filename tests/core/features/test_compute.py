@@ -14,13 +14,7 @@ from skimage.segmentation import expand_labels
 
 from svetlana_jupyter.core.features import compute as measuring
 from svetlana_jupyter.core.features.catalog import GROUPS, columns
-from svetlana_jupyter.core.features.compute import (
-    allowed_feature_columns,
-    finest_pixel_size_um,
-    in_um,
-    iter_features,
-    measure,
-)
+from svetlana_jupyter.core.features.compute import in_um, iter_features, measure
 from svetlana_jupyter.core.io import chunks as blocks
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.objects import index_objects
@@ -28,6 +22,7 @@ from svetlana_jupyter.core.settings import MeasureSettings
 from tests.core.io.test_chunks import CountingArray
 
 ALL = MeasureSettings(groups=GROUPS)
+DEFAULT = MeasureSettings().groups, MeasureSettings().may_use
 
 
 def blobs(
@@ -79,7 +74,7 @@ class DictFeatureCache(dict):
 def test_a_table_in_micrometers_agrees_with_scikit_image(shape, spacing):
     image_pair = blobs(shape, spacing=spacing)
     chosen = columns(len(shape), 2)
-    table = in_um(measured(image_pair), chosen, image_pair.channels, finest_pixel_size_um(image_pair))
+    table = in_um(measured(image_pair), chosen, image_pair)
     mask, image = np.asarray(image_pair.mask), np.moveaxis(np.asarray(image_pair.image), 0, -1)
     names = (
         "label",
@@ -109,7 +104,7 @@ def test_a_table_in_micrometers_agrees_with_scikit_image(shape, spacing):
 
 def test_without_spacing_lengths_are_pixels():
     image_pair = blobs((60, 70))
-    table = in_um(measured(image_pair), columns(2, 2), image_pair.channels, finest_pixel_size_um(image_pair))
+    table = in_um(measured(image_pair), columns(2, 2), image_pair)
     np.testing.assert_array_equal(table["area"], index_objects(image_pair.mask)["size"])
 
 
@@ -190,7 +185,7 @@ def test_undefined_values_are_nan_in_the_table_and_zero_for_a_forest():
     assert table["ring_mean:0"].isna().all()
     assert table["ring_covered"].isna().all()
     ((_, values),) = iter_features(image_pair, objects, MeasureSettings())
-    keys = [column.key for column in allowed_feature_columns(2, 1, MeasureSettings())]
+    keys = [column.key for column in columns(2, 1, *DEFAULT)]
     np.testing.assert_array_equal(values, table[keys].fillna(0))
 
 
@@ -200,7 +195,7 @@ def test_features_of_a_forest_are_in_the_unit_of_its_patches():
     (labels, pixels), (_, to_micrometers) = (
         next(iter_features(image_pair, objects, MeasureSettings(), unit)) for unit in ("px", "um")
     )
-    keys = [column.key for column in allowed_feature_columns(2, 2, MeasureSettings())]
+    keys = [column.key for column in columns(2, 2, *DEFAULT)]
     area = keys.index("area")
     np.testing.assert_allclose(pixels[:, area], objects.loc[labels, "size"])
     np.testing.assert_allclose(to_micrometers[:, area], objects.loc[labels, "size"] / 4)
