@@ -63,7 +63,7 @@ class AllPredicted:
         Parameters
         ----------
         compared : DataFrame
-            Out-of-distribution test of these images (`core.stats.outliers.compare_images`).
+            Out-of-distribution test of these images (`core.stats.outliers.flag_unfamiliar_images`).
         """
         count, events = len(self.images), self.images
         images = events[0].image if count == 1 else f"{count:,} images"

@@ -45,9 +45,7 @@ class AnnotationPanel(LabelingPanel):
     """
 
     def __init__(self, project: Project) -> None:
-        super().__init__(
-            project, queue="random", source="panel", queue_source="queue", edit=lambda name: self.editor.edit(name)
-        )
+        super().__init__(project, "random", "panel", queue_source="queue", edit=lambda name: self.editor.edit(name))
         self.editor = ClassEditor(self)
         self._counts: dict[int, str] = {}
         self.command_bar.set_commands(
@@ -106,7 +104,8 @@ class AnnotationPanel(LabelingPanel):
         self.show()
 
     def _choose_source(self, kind: str) -> None:
-        self.choose_queue(kind)
+        self._kind = kind
+        self.reset_queue()
         self._show_test_set()
         self.status.say(_SOURCE_NOTES[kind])
 

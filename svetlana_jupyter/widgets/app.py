@@ -17,8 +17,6 @@ from svetlana_jupyter.widgets.prediction_panel import PredictionPanel
 from svetlana_jupyter.widgets.training_panel import TrainingPanel
 
 if TYPE_CHECKING:
-    from ipywidgets import Widget
-
     from svetlana_jupyter.project.project import Project
 
 _PANELS: tuple[tuple[str, type[Any]], ...] = (
@@ -56,7 +54,7 @@ class App(VBox):
         self.project = project
         self.panels: dict[str, Panel] = {}
         if project is None:
-            self._set_children(NewProjectForm(self._open))
+            self.children: tuple[Any, ...] = (NewProjectForm(self._open),)
         else:
             self._open(project)
 
@@ -73,7 +71,7 @@ class App(VBox):
         self.tab.selected_index = self.tab.titles.index("Annotate" if project.images else "Images")
         self._fill_tab()
         name = HTML(muted(project.path.name), tooltip=str(project.path))
-        self._set_children(
+        self.children = (
             style_widget(),
             HBox([name, self.save, self.other], layout={"align_items": "center", "margin": "0 0 4px 0"}),
             self.status,
@@ -95,10 +93,7 @@ class App(VBox):
         for panel in self.panels.values():
             panel.close()
         self.panels, self.project = {}, None
-        self._set_children(NewProjectForm(self._open))
-
-    def _set_children(self, *children: Widget) -> None:
-        self.children = children
+        self.children = (NewProjectForm(self._open),)
 
     def _fill_tab(self) -> None:
         """Make the panel of the selected tab on its first visit.

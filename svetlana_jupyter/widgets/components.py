@@ -40,18 +40,14 @@ class StatusLine(HTML):
     def __init__(self, hides: bool = False) -> None:
         super().__init__(layout={"width": "100%", "margin": "0"})
         self._hides = hides
-        self.text = ""
         self.say("")
-
-    def say(self, text: str) -> None:
-        """Show the result of an action."""
-        self._show(text, "sv-status")
 
     def warn(self, text: str) -> None:
         """Show an error or a warning."""
-        self._show(text, "sv-status sv-trouble")
+        self.say(text, "sv-status sv-trouble")
 
-    def _show(self, text: str, css_class: str) -> None:
+    def say(self, text: str, css_class: str = "sv-status") -> None:
+        """Show the result of an action."""
         self.text = text
         self.layout.display = "none" if self._hides and not text else None
         self.value = f'<div class="{css_class}" role="status" aria-live="polite">{html.escape(text) or "&nbsp;"}</div>'
@@ -389,8 +385,7 @@ def _cell(value: object) -> str:
     if isinstance(value, ClassInfo):
         return f"<td>{color_swatch(value.color)}{html.escape(value.name)}</td>"
     if isinstance(value, int | float):
-        text = f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
-        return f'<td class="sv-number">{text}</td>'
+        return f'<td class="sv-number">{format(value, "," if isinstance(value, int) else ".3g")}</td>'
     return f"<td>{html.escape(str(value))}</td>"
 
 

@@ -186,7 +186,7 @@ class MaskForm(VBox):
             self._show_text("Comparing …")
             self._latest.ask((self.image.value, path))
         else:
-            self._latest.cancel()
+            self._latest.ask(None)
             self._show_text("Choose a file to preview its effect on the annotations.")
 
     def _show(self, answer: tuple[MaskQuestion, pd.DataFrame]) -> None:

@@ -117,11 +117,6 @@ class LabelingPanel(Panel):
         """Start the queue again, after objects or predictions have changed."""
         self._queue = self._candidate = None
 
-    def choose_queue(self, kind: str) -> None:
-        """Switch to another kind of queue, as for `Project.queue`."""
-        self._kind = kind
-        self.reset_queue()
-
     def focus(self) -> None:
         """Give the viewer the keyboard focus."""
         self.viewer.screen.focus()

@@ -176,7 +176,7 @@ class PairFields(VBox):
         if all(entered[:2]):
             self._latest.ask(entered)
         else:
-            self._latest.cancel()
+            self._latest.ask(None)
             self._show("Matching files will be listed here.")
 
     def _entered(self) -> list[str]:

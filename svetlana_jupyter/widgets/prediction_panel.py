@@ -47,7 +47,7 @@ class PredictionPanel(LabelingPanel):
     """
 
     def __init__(self, project: Project) -> None:
-        super().__init__(project, queue="uncertain", source="correction", queue_source="correction")
+        super().__init__(project, "uncertain", "correction", queue_source="correction")
         self.viewer.model.overlay = "predictions"
         self.command_bar.set_commands(
             Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),

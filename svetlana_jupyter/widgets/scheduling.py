@@ -42,8 +42,7 @@ class Throttle:
     """
 
     def __init__(self, draw: Callable[[], None], interval: float = 0.05) -> None:
-        self._draw = draw
-        self._interval = interval
+        self._draw, self._interval = draw, interval
         self._free_at = 0.0
         self._due: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -72,8 +71,7 @@ class Debounce:
     """Call of ``act`` once nothing has happened for ``delay`` seconds."""
 
     def __init__(self, act: Callable[[], None], delay: float = 0.11) -> None:
-        self._act = act
-        self._delay = delay
+        self._act, self._delay = act, delay
         self._due: asyncio.TimerHandle | None = None
 
     def restart(self) -> None:
@@ -160,10 +158,6 @@ class LatestQuestion(Generic[QuestionT]):
         """Answer this question instead of the previous ones; None drops them."""
         self._latest = question
         self._debounce.restart()
-
-    def cancel(self) -> None:
-        """Drop the question and its answer."""
-        self._latest = None
 
     def _begin(self) -> None:
         if self._latest is not None and not self._busy:  # otherwise `_end` begins the next question

@@ -204,6 +204,7 @@ class SettingField(HBox):
         self.label = HTML(layout={"width": "112px", "flex": "0 0 auto", "margin": "1px 6px 1px 0"})
         self.control = _control(annotation, SUGGESTIONS.get(path, ()))
         self.control.tooltip = explanation(path)
+        self._is_text = type(self.control) is Text  # not isinstance: a Combobox is a Text, but holds its value as it is
         self._path, self._optional, self._showing = path, type(None) in get_args(annotation), False
         super().__init__([self.label, self.control], layout={"align_items": "center", "width": "100%"})
         self.add_class("sv-setting")
@@ -229,10 +230,6 @@ class SettingField(HBox):
         name = html.escape(setting_name(self._path))
         self.label.value = f'<span class="sv-name {css_class}" title="{title}">{name}</span>'
         (self.add_class if invalid else self.remove_class)("sv-wrong")
-
-    @property
-    def _is_text(self) -> bool:
-        return type(self.control) is Text  # not isinstance: a Combobox is a Text, but holds its value as it is
 
 
 def _control(annotation: Any, suggestions: Sequence[str]) -> ValueWidget:

@@ -24,7 +24,6 @@ from svetlana_jupyter.core.display.thumbnails import ThumbnailSampling, take_thu
 from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
-from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.samples import blood_smear
 from svetlana_jupyter.widgets.components import JobProgress, button, error_text, figure_html, image_html, muted
 from svetlana_jupyter.widgets.panel import Panel, catch_errors
@@ -96,14 +95,12 @@ class TrainingPanel(Panel):
             titles=[_PREVIEW, _RUNS, _SETTINGS],
             layout={"width": "100%", "margin": "6px 0 2px 0"},
         )
-        buttons = HBox(
-            [self.train, self.search, self.readiness, self.job],
-            layout={"width": "100%", "align_items": "center", "flex_flow": "row wrap"},
-        )
+        row = {"width": "100%", "align_items": "center", "flex_flow": "row wrap"}
+        buttons = HBox([self.train, self.search, self.readiness, self.job], layout=row)
         self.children = (self._style, self.cues, buttons, self.curves, self.result, self.more, self.status)
         self.more.observe(catch_errors(lambda _: self._show_preview(), self.status), "selected_index")
         self._watcher.observe(self.settings, self._follow_settings, "used")
-        self.observe_project(self._show_readiness, "annotations_version", "classes_version", "images_version", "job")
+        self.observe_project(self._show_buttons, "annotations_version", "classes_version", "images_version", "job")
         self.observe_project(self._show_preview, "annotations_version", "images_version")
         self.observe_project(self.cues.draw_cards, "images_version", "annotations_version")
         self.observe_project(lambda: self.job.show(project.job), "job")
@@ -134,17 +131,14 @@ class TrainingPanel(Panel):
     def _follow_settings(self) -> None:
         if self.settings.used:
             self.cues.show(self.settings.used.may_use)
-        self._show_search()
-        self._show_readiness()
+        self._show_buttons()
         self._show_preview()
 
-    def _show_readiness(self) -> None:
+    def _show_buttons(self) -> None:
         missing, running = self.project.readiness(), self.project.job is not None
         self.readiness.value = muted(missing)
         self.readiness.layout.display = None if missing and not running else "none"
         self.train.disabled = self.search.disabled = bool(missing) or running
-
-    def _show_search(self) -> None:
         automatic = self.settings.used is not None and self.settings.used.preset == AUTO_PRESET
         self.search.layout.display = None if automatic and self.project.runs else "none"
 
@@ -154,7 +148,8 @@ class TrainingPanel(Panel):
         if training or not project.current_run:
             live = project.training_curve
             points = list(zip(live.epochs, live.losses, live.scores)) if live else []
-            total = live.total if live and live.total else self._planned_epochs()
+            planned = self.settings.used.epochs if self.settings.used else 1
+            total = live.total if live and live.total else planned
         else:
             run = project.runs.current
             history = run.history if run.settings["architecture"] != "forest" else []  # a forest has no epochs
@@ -163,16 +158,10 @@ class TrainingPanel(Panel):
         self.curves.layout.display = None if training or points else "none"
         self.curves.value = curves(points, total)
 
-    def _planned_epochs(self) -> int:
-        try:
-            return self.project.settings.epochs
-        except (SettingsError, ProjectError, OSError):  # the settings editor shows what is wrong with the file
-            return 1
-
     def _show_runs(self) -> None:
         self.runs.show()
         self.result.show()
-        self._show_search()
+        self._show_buttons()
         self._throttle.request()
 
     def _show_preview(self) -> None:
@@ -414,7 +403,7 @@ class AugmentationPreview(VBox):
         if objects:
             self._latest.ask((objects[self._turn % len(objects)], settings))
         else:
-            self._latest.cancel()
+            self._latest.ask(None)
             self.message.value, self.pictures.value = muted(_NO_OBJECT), ""
 
     def _show_next(self) -> None:

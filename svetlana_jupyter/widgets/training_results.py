@@ -66,7 +66,7 @@ class RunScores(VBox):
         if self._project.current_run:
             self._latest.ask(self._project.runs.current)
             return
-        self._latest.cancel()
+        self._latest.ask(None)
         self._clear()
         self.cards.value = f'<div class="sv-empty sv-calm">{muted(_NO_RUN)}</div>'
 

@@ -173,7 +173,7 @@ def test_only_the_latest_answer_is_shown():
         while not shown:
             await asyncio.sleep(0)
         latest.ask("gone")
-        latest.cancel()
+        latest.ask(None)
         latest.ask("last")
         while len(shown) < 2:
             await asyncio.sleep(0)

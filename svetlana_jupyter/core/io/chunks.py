@@ -74,8 +74,7 @@ def processing_block_shape(image: DataArray, mask: DataArray) -> tuple[int, ...]
 
 
 def _longest_chunk(array: DataArray, dim: str) -> int:
-    longest: int = max(1, *array.chunksizes.get(dim, (int(array.sizes[dim]),)))
-    return longest
+    return int(max(1, *array.chunksizes.get(dim, (array.sizes[dim],))))
 
 
 def group_by_block(points: NDArray[Any], block_shape: tuple[int, ...]) -> Iterator[NDArray[np.int64]]:
@@ -317,30 +316,13 @@ def with_fetched_blocks(pair: ImagePair, fetch: FetchBlock) -> ImagePair:
 
 
 def _fetched(array: DataArray, kind: ArrayKind, fetch: FetchBlock) -> DataArray:
-    data = array.data
-    source = _FetchedBlocks(data, kind, fetch)
-    # The same name, so that statistics that were cached under the name of the array stay valid.
-    meta = np.empty((0,) * data.ndim, data.dtype)
-    return array.copy(data=da.from_array(source, chunks=data.chunks, name=data.name, meta=meta))
-
-
-class _FetchedBlocks:
-    """Array-like source for dask: each index lies within a single block of ``array``."""
-
-    def __init__(self, array: da.Array, kind: ArrayKind, fetch: FetchBlock) -> None:
-        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
-        self._ends = [np.cumsum(sizes) for sizes in array.chunks]
-        self._kind: ArrayKind = kind
-        self._fetch = fetch
-
-    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
-        number, inner = [], []
-        for part, ends in zip(index, self._ends, strict=True):
-            position = int(np.searchsorted(ends, part.start, "right"))
-            begin = int(ends[position - 1]) if position else 0
-            number.append(position)
-            inner.append(slice(part.start - begin, part.stop - begin, part.step))
-        pixels = self._fetch((self._kind, tuple(number)))
+    def read(block_id: BlockNumber) -> NDArray[Any]:
+        pixels = fetch((kind, block_id))
         if isinstance(pixels, DamagedError):
             raise pixels
-        return pixels[tuple(inner)]
+        return pixels
+
+    data = array.data
+    # The same name, so that statistics that were cached under the name of the array stay valid.
+    meta = np.empty((0,) * data.ndim, data.dtype)
+    return array.copy(data=da.map_blocks(read, name=data.name, chunks=data.chunks, dtype=data.dtype, meta=meta))

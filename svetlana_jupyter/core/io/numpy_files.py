@@ -210,11 +210,8 @@ class _PlainUnpickler(pickle.Unpickler):
             if len(self._named) >= MAX_NAMES:
                 raise ValueError(f"the file names more than {MAX_NAMES} functions and classes")
             function = self._build.constructor(path)
-            self._named[path] = (
-                type("UnsupportedValue", (UnsupportedValue,), {"name": path})
-                if function is None
-                else _Constructor(function)
-            )
+            unsupported = type("UnsupportedValue", (UnsupportedValue,), {"name": path})
+            self._named[path] = _Constructor(function) if function else unsupported
         return self._named[path]
 
     def persistent_load(self, pid: Any) -> UnsupportedValue:
@@ -331,10 +328,8 @@ class _PickledArray(np.ndarray[Any, Any]):
             del self.builder
             return
         count = math.prod(shape)
-        if (
-            not all(isinstance(side, int) and side >= 0 for side in shape)
-            or math.prod(max(1, n) for n in shape) > 2**62
-        ):
+        are_lengths = all(isinstance(side, int) and side >= 0 for side in shape)
+        if not are_lengths or math.prod(max(1, side) for side in shape) > 2**62:
             raise ValueError(f"shape {shape!r:.100} is invalid")
         if dtype.dtype.hasobject:
             values, expected = content, count

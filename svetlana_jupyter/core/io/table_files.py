@@ -47,10 +47,8 @@ def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
         If it cannot be read, has no rows, or has two columns of the same name.
     """
     if isinstance(source, pd.DataFrame):
-        table, name = (
-            source.reset_index(level=[level for level in source.index.names if level is not None]),
-            _capitalize(table_name),
-        )
+        table = source.reset_index(level=[level for level in source.index.names if level is not None])
+        name = _capitalize(table_name)
     elif isinstance(source, str | PathLike):
         table, name = _read_file(Path(source).expanduser(), table_name), str(source)
     else:
@@ -58,8 +56,7 @@ def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
             f"Expected {table_name} as a CSV file or a DataFrame, got {type(source).__name__}. Pass its path."
         )
     table.columns = pd.Index([str(column).strip() for column in table.columns])
-    duplicates = table.columns[table.columns.duplicated()]
-    if len(duplicates):
+    if len(duplicates := table.columns[table.columns.duplicated()]):
         raise InputError(f"{name} has two columns {duplicates[0]!r}. Give each its own name.")
     if table.empty:
         raise InputError(f"{name} has no rows. Pass {table_name} with at least one row.")
