@@ -45,7 +45,9 @@ _Fill = Callable[[Generator, int, tuple[slice, ...], NDArray[np.bool_]], Field]
 
 
 def gray_cells(seed: int, size: int = 1024, count: int = 200) -> Sample:
-    """Generate ellipses of two brightnesses (means 100 and 150, noise 12) on a dark background.
+    """Generate ellipses of two brightnesses on a dark background.
+
+    Their means are 100 and 150, with noise of 12.
 
     Parameters
     ----------
@@ -75,7 +77,9 @@ def gray_cells(seed: int, size: int = 1024, count: int = 200) -> Sample:
 
 
 def oriented_textures(seed: int, size: int = 1400, count: int = 400, turn: float = 0) -> Sample:
-    """Generate disks of elongated noise; the classes are the same texture rotated by 90 degrees.
+    """Generate disks of elongated noise.
+
+    The classes are the same texture rotated by 90 degrees.
 
     Mean and standard deviation are the same in every disk. With ``turn=0`` the classes survive flips but not
     rotations; with ``turn=45`` a flip swaps them.
@@ -99,7 +103,10 @@ def oriented_textures(seed: int, size: int = 1400, count: int = 400, turn: float
 
 
 def _rotated_noise(rng: Generator, size: int, angle: float) -> Field:
-    """Return white noise blurred along the rows and rotated, cut from a larger image so that no corner is empty."""
+    """Return white noise, blurred along the rows and rotated.
+
+    It is cut from a larger image, so that no corner is empty.
+    """
     side = int(np.ceil(size * np.sqrt(2))) + 2
     noise = gaussian_filter(rng.standard_normal((side, side)), (1, 5))
     rotated = rotate(noise, angle, reshape=False, order=1) if angle else noise
@@ -108,7 +115,9 @@ def _rotated_noise(rng: Generator, size: int, angle: float) -> Field:
 
 
 def real_textures(seed: int, size: int = 1400, count: int = 400) -> Sample:
-    """Generate disks of brick, grass and gravel, with the same distribution of gray values in every disk.
+    """Generate disks of brick, grass and gravel.
+
+    The distribution of gray values is the same in every disk.
 
     The photographs come with scikit-image; disks are cut at random positions and rotated by multiples of 90 degrees.
     Parameters as in `gray_cells`.
@@ -170,7 +179,9 @@ def osteoclast_well(
     activated: float = ACTIVATED_SHARE,
     stain: tuple[float, float, float] = (1, 1, 1),
 ) -> StoredSample:
-    """Write a stained well: a few large, multinucleated activated cells among small resting ones.
+    """Write a stained well with cells of two classes.
+
+    A few large, multinucleated activated cells lie among small resting ones.
 
     Every cell and every block has its own random numbers, so that the pixels of a block do not depend on the others,
     and only one block and the list of cells are held in memory.
@@ -198,7 +209,10 @@ def osteoclast_well(
 
 
 class _Well:
-    """Cells of a well, largest first: a pixel belongs to the first cell that covers it."""
+    """Cells of a well, largest first.
+
+    A pixel belongs to the first cell that covers it.
+    """
 
     def __init__(self, seed: int, size: int, count: int, activated: float, stain: Field) -> None:
         rng = np.random.default_rng(seed)
@@ -238,7 +252,10 @@ class _Well:
         return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask
 
     def _interpolation_weights(self, positions: NDArray[np.int64]) -> Field:
-        """Return the weights of linear interpolation between the nine knots of the illumination along an axis."""
+        """Return the weights of linear interpolation along an axis.
+
+        The illumination has nine knots per axis.
+        """
         knots = positions / self.size * (len(self.light) - 1)
         return np.clip(1 - abs(knots[:, None] - np.arange(len(self.light))), 0, None)
 

@@ -26,7 +26,9 @@ SOMITE_LENGTH, SOMITE_GAP = 66, 9  # along y, pixels
 def tube_and_somites(
     seed: int, shape: tuple[int, int, int] = (64, 200, 256), count: int = 900, equal_axes: bool = False
 ) -> Sample:
-    """Generate a volume of nuclei: elongated and fine-textured in a tube, round and coarse-textured in somites.
+    """Generate a volume of nuclei in a tube and in somites.
+
+    Nuclei are elongated and fine-textured in the tube, round and coarse-textured in somites.
 
     Parameters
     ----------

@@ -1,4 +1,7 @@
-"""Generated disks and ellipsoids on a jittered lattice, whose classes differ in stripes or in foci."""
+"""Generated disks and ellipsoids on a jittered lattice.
+
+Their classes differ in stripes or in foci.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ ObjectTexture = Callable[[Generator, Points, int], Field]  # draws the values of
 
 
 def stripes(seed: int, size: int = 256, count: int = 25, step: int = 42) -> Sample:
-    """Generate striped disks; the classes differ only in the direction of the stripes.
+    """Generate striped disks whose classes differ in the direction of the stripes.
 
     Parameters
     ----------
@@ -38,7 +41,9 @@ def stripes(seed: int, size: int = 256, count: int = 25, step: int = 42) -> Samp
 
 
 def faint_foci(seed: int, size: int = 256, count: int = 25, step: int = 42) -> Sample:
-    """Generate disks of varying brightness; one class has three faint foci, at equal mean.
+    """Generate disks of varying brightness, one class of them with faint foci.
+
+    There are three foci per object; the mean of both classes is equal.
 
     Parameters as in `stripes`.
     """
@@ -167,7 +172,10 @@ def _cube_points(center: Point, half: int) -> Points:
 
 
 def _draw_foci(rng: Generator, points: Points, mean: float, count: int, height: float, spread: float) -> Field:
-    """Return the values of pixels with ``count`` Gaussian foci at random pixels, shifted to the given mean."""
+    """Return the values of pixels with Gaussian foci at random pixels.
+
+    There are ``count`` foci; the values are shifted to the given mean.
+    """
     values = np.full(len(points), float(mean))
     if count:
         for focus in points[rng.integers(0, len(points), count)]:

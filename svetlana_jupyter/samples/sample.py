@@ -1,4 +1,7 @@
-"""Samples (image, mask and true classes), and the placement of objects in generated images."""
+"""Samples, and the placement of objects in generated images.
+
+A sample has an image, a mask and true classes.
+"""
 
 from __future__ import annotations
 
@@ -64,13 +67,15 @@ class StoredSample:
 
 
 def draw_labels(mask: NDArray[Any], count: int, seed: int) -> list[int]:
-    """Draw labels of a mask uniformly without replacement, for example to annotate them."""
+    """Draw labels of a mask uniformly without replacement."""
     labels = np.unique(mask[mask > 0])
     return [int(label) for label in np.random.default_rng(seed).permutation(labels)[:count]]
 
 
 def tile_sample(sample: Sample, folder: Path, rows: int, columns: int) -> StoredSample:
-    """Repeat a sample along rows and columns; every copy of an object gets its own label.
+    """Repeat a sample along rows and columns.
+
+    Every copy of an object gets its own label.
 
     Parameters
     ----------
@@ -162,7 +167,9 @@ def place_objects(
 
 
 def crop_around(center: Point, half: float, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[Field, ...]]:
-    """Return the slices of a crop around a center, clipped to the image, and the offsets of its pixels.
+    """Return the slices of a crop around a center, and the offsets of its pixels.
+
+    The crop is clipped to the image.
 
     There is one array of offsets from the center per axis; together they broadcast to the shape of the crop.
     """

@@ -1,4 +1,7 @@
-"""Pairs of image and mask files, found by patterns with placeholders such as ``wells/{plate}_{well}.tif``."""
+"""Pairs of image and mask files, found by patterns with placeholders.
+
+A pattern is, for example, ``wells/{plate}_{well}.tif``.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ MatchedFiles = Mapping[Path, Mapping[str, str]]  # the text of each field, per f
 
 
 class FilePattern:
-    """Path in which placeholders ``{field}`` and wildcards ``*`` and ``**/`` stand for text in file names.
+    """Path pattern with placeholders ``{field}`` and wildcards ``*`` and ``**/``.
 
     A placeholder stands for one or more characters within one name, a ``*`` also for none; ``**/`` for any folders. A
     placeholder that occurs twice stands for the same text both times. Both kinds of slashes separate folders. The path
@@ -188,7 +191,10 @@ def _shared_fields(fields: Sequence[str], images: FilePattern, masks: FilePatter
 
 
 def _find_files(images: FilePattern, masks: FilePattern) -> tuple[MatchedFiles, MatchedFiles]:
-    """Return the files of each pattern; files that match both belong to the pattern with more fixed characters."""
+    """Return the files of each pattern.
+
+    Files that match both belong to the pattern with more fixed characters.
+    """
     image_files, mask_files = images.find(), masks.find()
     for pattern, files, role in ((images, image_files, "image"), (masks, mask_files, "mask")):
         if not files:

@@ -1,4 +1,7 @@
-"""Object outlines in GeoJSON as QuPath writes it: with class and color, in pixels from the corner of the image."""
+"""Object outlines in GeoJSON, as QuPath writes it.
+
+An outline has a class and a color, and is in pixels from the corner of the image.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,10 @@ class PolygonObject:
 
 @dataclass(frozen=True, eq=False)
 class GeoJsonObjects:
-    """Objects of a file, and a note on features that are not objects ("" if there are none)."""
+    """Objects of a file, and a note on features that are not objects.
+
+    The note is "" if there are no such features.
+    """
 
     shapes: tuple[PolygonObject, ...]
     note: str = ""
@@ -124,7 +130,10 @@ def _properties(feature: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _labels(features: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the labels that the features have in one of the usual places, otherwise their positions from 1."""
+    """Return the labels of the features.
+
+    They are read from one of the usual places; otherwise, they are the positions from 1.
+    """
     for place in ("object", "label", "name", "id"):
         labels = [_label(one.get("id") if place == "id" else _properties(one).get(place)) for one in features]
         planes = {(label, _plane(feature)) for label, feature in zip(labels, features)}

@@ -51,13 +51,19 @@ def check_is_label_image(mask: DataArray) -> None:
 
 
 def check_integer(pixels: da.Array, source_name: str) -> None:
-    """Refuse pixels that are no labels; one block of floats is read to suggest what they may be."""
+    """Refuse pixels that are not labels.
+
+    One block of floats is read to suggest what they may be.
+    """
     kind = pixels.dtype.kind
     if kind in "ui":
         return
-    got, values, hint = str(pixels.dtype), "", "Pass the label image of the segmentation."
+    got, values, hint = f"got {pixels.dtype}", "", "Pass the label image of the segmentation."
     if kind == "b":
-        got, hint = "booleans", "Label its objects first, for example `skimage.measure.label(mask)`."
+        got, hint = (
+            "one per object, got booleans",
+            "Label its objects first, for example `skimage.measure.label(mask)`.",
+        )
     elif kind == "f":
         block = pixels.blocks[tuple(count // 2 for count in pixels.numblocks)].compute(scheduler="synchronous")
         finite = np.isfinite(block)
@@ -71,7 +77,7 @@ def check_integer(pixels: da.Array, source_name: str) -> None:
                 "This looks like a probability map: threshold and label it first, for example "
                 "`skimage.measure.label(prob > 0.5)`."
             )
-    raise InputError(f"Mask must contain integers, one per object, got {got} in {source_name}{values}. {hint}")
+    raise InputError(f"Mask must contain integers, {got} in {source_name}{values}. {hint}")
 
 
 def check_not_negative(pixels: npt.NDArray[np.integer]) -> None:

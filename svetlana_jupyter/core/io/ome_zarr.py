@@ -1,4 +1,4 @@
-"""Zarr arrays (version 2 and 3) and OME-Zarr images: resolutions, axes, spacing, channels and labels.
+"""Zarr arrays (versions 2 and 3) and OME-Zarr images.
 
 The models below read what this package needs from versions 0.1 to 0.5 of the metadata. The models of yaozarrs are not
 used for reading, because they refuse many files in use, such as images with a channel axis after ``z``, axes without a
@@ -146,7 +146,7 @@ def _spacing(image: _Multiscale) -> Mapping[str, float]:
 
 
 def _from_array(array: zarr.Array, path: Path) -> OpenedFile:
-    """Describe an array whose axes are known if Zarr 3 or xarray named its dimensions."""
+    """Describe an array; Zarr 3 or xarray may have named its dimensions."""
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
     axes = "".join(str(name).lower() for name in names)
     known = len(axes) == array.ndim == len(names) and set(axes) <= set("tczyxs")

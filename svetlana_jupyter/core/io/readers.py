@@ -1,4 +1,7 @@
-"""Registry of file formats: the reader for each suffix. A new format is one file and one entry."""
+"""Registry of file formats: the reader for each suffix.
+
+A new format is one file and one entry.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,10 @@ def open_array_source(path: Path, cache: Path | None = None, labels: bool = Fals
 
 
 def hdf5_file(path: Path) -> Path | None:
-    """Return the HDF5 file that ``path`` names or reaches into, by its suffix; None for other formats."""
+    """Return the HDF5 file that ``path`` names or reaches into, by its suffix.
+
+    None for other formats.
+    """
     files = (file for file in (path, *path.parents) if file.suffix.lower() in HDF5_SUFFIXES and not file.is_dir())
     return next(files, None)
 

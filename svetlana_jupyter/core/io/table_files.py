@@ -1,4 +1,6 @@
-"""Tables of users: CSV with any delimiter, Excel or a DataFrame, and their join with the images of a project.
+"""Tables of the user, and their join with the images of a project.
+
+They are CSV files with any delimiter, Excel files or DataFrames.
 
 Tables hold what is known of images or wells apart from the pixels, such as dose, treatment or manual counts. Headers
 and names match in their usual spellings.
@@ -31,7 +33,9 @@ _DECIMAL_COMMA = r"-?\d*,?\d+"
 
 
 def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
-    """Read a table as a DataFrame with text headers; named levels of a DataFrame's index become columns.
+    """Read a table as a DataFrame with text headers.
+
+    Named levels of a DataFrame's index become columns.
 
     Parameters
     ----------
@@ -93,7 +97,9 @@ def normalize_header(name: object) -> str:
 
 
 def find_column(table: pd.DataFrame, names: Iterable[str]) -> str | None:
-    """Return the column with one of ``names`` in any spelling, preferring earlier names; None if there is none.
+    """Return the column with one of ``names`` in any spelling.
+
+    Earlier names are preferred; None if there is none.
 
     >>> find_column(pd.DataFrame({"Cell_ID": [1], "Class": ["a"]}), ["object", "cell id"])
     'Cell_ID'
@@ -103,7 +109,9 @@ def find_column(table: pd.DataFrame, names: Iterable[str]) -> str | None:
 
 
 def normalize_value(value: object) -> str:
-    """Return a value in the form that is compared: without case, outer blanks, and zeros before a number.
+    """Return a value in the form that is compared.
+
+    This form has lower case, no outer blanks, and no zeros before a number.
 
     >>> normalize_value("A01"), normalize_value(" a1 "), normalize_value(1.0), normalize_value("1")
     ('a1', 'a1', '1', '1')
@@ -124,13 +132,15 @@ def format_list(values: Iterable[object], limit: int = 5) -> str:
 
 
 def comparison_keys(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
-    """Return one text per row that is equal for rows with the same values in ``columns``."""
+    """Return one text per row, equal for rows with the same values in ``columns``."""
     parts = [table[column].map(normalize_value) for column in columns]
     return pd.Series(["\x1f".join(row) for row in zip(*parts)], table.index, "object")
 
 
 def find_key_columns(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, str]:
-    """Return the column of a table for each grouping column that it has: ``{"well": "Well ID"}``.
+    """Return the column of a table for each grouping column that it has.
+
+    For example ``{"well": "Well ID"}``.
 
     ``groups`` are the grouping columns of the project, "image" among them.
     """
@@ -146,7 +156,9 @@ def find_key_columns(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, st
 def choose_key_columns(
     table: pd.DataFrame, image_table: pd.DataFrame, table_name: str
 ) -> tuple[dict[str, str], pd.DataFrame]:
-    """Return the columns that identify the image of a row, and the table without redundant ones.
+    """Return the columns that identify the image of a row.
+
+    The second value is the table without redundant columns.
 
     A column with names of images is sufficient. If none of its values is an image, plate and well identify the row,
     and a column "name" is the name of something else.
@@ -269,7 +281,7 @@ def match_rows(
 
 
 def _without_suffix(values: pd.Series[str], names: pd.Series[str]) -> pd.Series[str]:
-    """Return image names without the suffix of a file, if that makes them names of images."""
+    """Return image names without file suffixes, if these are names of images."""
     texts, known = values.astype(str), set(names)
     stems = texts.str.replace(r"(\.ome)?\.\w+$", "", regex=True)
     return texts.where(texts.isin(known) | ~stems.isin(known), stems)
