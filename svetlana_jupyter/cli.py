@@ -90,7 +90,10 @@ def open_lab(folder: Path, options: Sequence[str]) -> int:
 
 
 def _shipped_notebooks() -> Path:
-    """Return the folder of notebooks: inside an installed package, next to it in a checkout."""
+    """Return the folder of notebooks.
+
+    It is inside an installed package, and next to it in a checkout.
+    """
     package = Path(__file__).parent
     inside = package / "notebooks"
     return inside if inside.exists() else package.parent / "notebooks"
@@ -99,7 +102,9 @@ def _shipped_notebooks() -> Path:
 def predict_batch(
     path: Path, images: Sequence[str], out: Path, formats: Sequence[str], run: str | None, average: bool
 ) -> int:
-    """Predict images of a project, export the results, and print a report to standard error.
+    """Predict images of a project and export the results.
+
+    A report is printed to standard error.
 
     Finished predictions are skipped, so the same command continues after an interruption.
 
@@ -212,7 +217,10 @@ def run_demo(folder: Path) -> int:
 
 
 def _annotate_random_objects(project: Project, truth: dict[tuple[str, int], str], count: int) -> None:
-    """Label objects of the random queue by their known classes, up to ``count`` in total."""
+    """Label objects of the random queue by their known classes.
+
+    There are up to ``count`` labels in total.
+    """
     queue = project.queue("random", seed=0)
     missing = count - int(project.annotations.class_counts().sum())
     for _ in tqdm(range(missing), desc="annotating", bar_format="{desc} {n_fmt} of {total_fmt} |{bar:30}|"):

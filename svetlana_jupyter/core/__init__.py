@@ -1,1 +1,4 @@
-"""Images, masks, objects, features and statistics, independent of torch and of the user interface."""
+"""Images, masks, objects, features and statistics.
+
+This package is independent of torch and of the user interface.
+"""

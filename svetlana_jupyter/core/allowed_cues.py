@@ -1,4 +1,4 @@
-"""Allowed cues of a classifier, and the presets that the model selection compares.
+"""Allowed cues of a classifier, and the presets of the model selection.
 
 Cues that are not allowed are hidden from the classifier as follows.
 

@@ -25,14 +25,14 @@ ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
 class ObjectId(NamedTuple):
-    """Identifier of an object: the name of its image and its label in the current mask."""
+    """Identifier of an object: its image, and its label in the current mask."""
 
     image: str
     label: int
 
 
 class VersionedObjectId(NamedTuple):
-    """Identifier of an object in one of the masks that an image has had, counted from 0."""
+    """Identifier of an object in one of the masks of an image, counted from 0."""
 
     image: str
     label: int
@@ -40,7 +40,7 @@ class VersionedObjectId(NamedTuple):
 
 
 class Label(NamedTuple):
-    """Label of an object: a class (``action`` "label"), or the reason why it has none.
+    """Label of an object: a class (``action`` "label") or why it has none.
 
     ``action`` "" means no label; "erase" is kept for objects of later masks, so that nothing is carried over to them.
     """
@@ -150,7 +150,10 @@ class AnnotationLog:
         return self.labels.get(versioned_id, UNLABELED)
 
     def append(self, events: Iterable[AnnotationEvent]) -> None:
-        """Add events and apply them. Events of one edit may arrive in one call or in several."""
+        """Add events and apply them.
+
+        Events of one edit may arrive in one call or in several.
+        """
         for event in events:
             self.events.append(event)
             if event.action not in ("undo", "redo"):

@@ -1,4 +1,7 @@
-"""Class scheme of a project: stable ids with a name, a color and a shortcut key that may change."""
+"""Class scheme of a project.
+
+The id of a class is permanent; its name, color and shortcut key may change.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +105,7 @@ class ClassScheme:
 
     @property
     def merged(self) -> Mapping[int, int]:
-        """Mapping from the id of each merged class to the id of the class it was merged into."""
+        """Id of the class that each merged class was merged into, by its own id."""
         return {info.id: self._by_id[info.id].id for info in self.infos if info.into}
 
     def by_id(self, class_id: int) -> ClassInfo:

@@ -1,4 +1,7 @@
-"""Current label of every object: consensus of all annotators, carried across mask versions, updated incrementally."""
+"""Current label of every object: the consensus of all annotators.
+
+Labels are carried over to replaced masks and updated incrementally.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class CurrentLabels:
-    """Labels that several annotation logs lead to, for the objects of the current masks.
+    """Current labels that several annotation logs lead to.
 
     Parameters
     ----------
@@ -69,7 +72,7 @@ class CurrentLabels:
         return self._counts
 
     def current_objects(self, versioned_id: VersionedObjectId) -> list[ObjectId]:
-        """Return the objects of the current mask that an object of one of the masks became."""
+        """Return the objects of the current mask that replaced an object."""
         image, label, mask = versioned_id
         later = self._mappings.get(image, ())[mask:]
         return [ObjectId(image, current) for current in (follow_label(label, later) if later else (label,))]
@@ -115,9 +118,9 @@ class CurrentLabels:
 
 
 def majority_label(labels: Iterable[Label]) -> Label:
-    """Return the label of an object by majority vote of its annotators; a tie gives none.
+    """Return the label of an object by majority vote of its annotators.
 
-    Annotators who skipped or did not label the object have no vote.
+    A tie gives no label. Annotators who skipped or did not label the object have no vote.
     """
     given = [label for label in labels if label != UNLABELED]
     ranked = Counter(label for label in given if label.action != "skip").most_common(2)

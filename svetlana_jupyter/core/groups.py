@@ -1,4 +1,7 @@
-"""Groups of similar objects: the objects of one patient, plate or well, one image, or one region of an image."""
+"""Groups of similar objects.
+
+A group holds the objects of one patient, plate or well, of one image, or of one region of an image.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Normalization of patches (section 4.1 of the paper, and more), dilation of masks, and residual texture.
+"""Normalization of patches, dilation of masks, and residual texture.
 
 Residual texture is what remains of an object's pixels after removing everything that its outline explains. Along the
 edge of an object, its light mixes with that of its surroundings. In small objects this gradient drowns a faint texture,
@@ -47,7 +47,10 @@ SINGULAR = 1e-9  # relative to the largest eigenvalue: objects of few pixels hav
 
 
 class ImageStatistics(NamedTuple):
-    """Extremes and percentiles of the channels of one image, each of shape (C,); of a sample of large images."""
+    """Extremes and percentiles of the channels of one image, each of shape (C,).
+
+    Those of a large image come from a sample of its pixels.
+    """
 
     min_value: Floats
     max_value: Floats
@@ -151,7 +154,10 @@ def _value_range(seen: Floats, kind: str, scope: str, statistics: ImageStatistic
 
 
 def _object_statistics(pixels: Floats, masks: Bools) -> tuple[Floats, Floats]:
-    """Return mean and standard deviation, each (n, C, 1, ...), of an object's pixels, or of all where it has none."""
+    """Return mean and standard deviation of each object's pixels.
+
+    Both have shape (n, C, 1, ...). An object without pixels has those of its whole patch.
+    """
     n, channels = pixels.shape[:2]
     empty = ~masks.any(axis=tuple(range(1, masks.ndim)))
     if not empty.any():  # then only the bounding box matters
@@ -170,7 +176,10 @@ def _object_statistics(pixels: Floats, masks: Bools) -> tuple[Floats, Floats]:
 
 
 def _rescale(pixels: Floats, offset: Floats, scale: Floats, out: Floats) -> Floats:
-    """Write ``(pixels - offset) / scale`` to ``out``, zeros where the scale is negligible relative to the offset."""
+    """Write ``(pixels - offset) / scale`` to ``out``, and return it.
+
+    Where the scale is negligible relative to the offset, the result is zero.
+    """
     flat = scale <= 1e-6 * np.maximum(np.abs(offset), np.float32(1e-30))
     np.subtract(pixels, offset, out=out)
     np.divide(out, np.where(flat, np.float32(1), scale), out=out)
@@ -180,7 +189,7 @@ def _rescale(pixels: Floats, offset: Floats, scale: Floats, out: Floats) -> Floa
 
 
 def _sample_pixels(image: DataArray) -> tuple[Floats, bool]:
-    """Return pixels of shape (C, n), float32, and whether all of the wanted blocks could be read."""
+    """Return sampled pixels, (C, n), and whether all blocks could be read."""
     shape, damaged = np.array(image.shape[1:]), False
     side = int((SAMPLED_PIXELS / SAMPLED_BLOCKS) ** (1 / len(shape)))
     if shape.prod() <= SAMPLED_PIXELS:
@@ -205,14 +214,14 @@ def _sample_pixels(image: DataArray) -> tuple[Floats, bool]:
 
 
 def to_finite_float32(pixels: NDArray[np.generic]) -> Floats:
-    """Return ``pixels`` as float32, with zeros in place of values that are not finite."""
+    """Return pixels as float32; values that are not finite become zero."""
     if pixels.dtype.kind in "biu":
         return pixels.astype(np.float32)
     return np.nan_to_num(pixels.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def dilate_masks(masks: Bools, reach: Sequence[float]) -> Bools:
-    """Dilate each mask of shape (n, [z,] y, x) by an ellipsoid of ``reach`` pixels along each axis.
+    """Dilate masks, (n, [z,] y, x), by an ellipsoid of ``reach`` pixels per axis.
 
     Masks that are dilated along rows are combined from all neighboring rows and planes: for the few pixels that are
     usual, 1.6 ms for 400 masks, compared with 165 ms for a distance transform. That is used for wide ellipsoids.
@@ -229,7 +238,10 @@ def dilate_masks(masks: Bools, reach: Sequence[float]) -> Bools:
 
 
 def joint_bbox(masks: Bools, margin: Sequence[int]) -> tuple[slice, ...]:
-    """Return the bounding box of all masks of shape (n, [z,] y, x), with a margin on either side of each axis."""
+    """Return the bounding box of all masks together, with a margin on each side.
+
+    Masks have shape (n, [z,] y, x).
+    """
     seen, bbox = np.asarray(masks.any(axis=0)), []
     for axis, pixels in enumerate(margin):
         places = np.flatnonzero(seen.any(axis=tuple(other for other in range(seen.ndim) if other != axis)))
@@ -267,7 +279,10 @@ def _dilate_by_distance(masks: Bools, reach: Sequence[float], steps: Sequence[in
 
 
 def erode_masks(masks: Bools, reach: Sequence[float]) -> Bools:
-    """Erode each mask as `dilate_masks` dilates it; a mask of which nothing would remain stays as it is."""
+    """Erode masks as `dilate_masks` dilates them.
+
+    A mask of which nothing would remain stays as it is.
+    """
     if max(reach) < 1:
         return masks
     inner = ~dilate_masks(~masks, reach)
@@ -331,7 +346,10 @@ def fit_blurred_masks(pixels: Floats, masks: Bools, blurred_masks: Floats) -> tu
 
 
 def unmixing_residual(pixels: Floats, masks: Bools, blurred_masks: Floats, coefficients: Doubles) -> Doubles:
-    """Return the residuals of `fit_blurred_masks`, (n, C, [z,] y, x), zero outside the objects."""
+    """Return the residuals of `fit_blurred_masks`, zero outside the objects.
+
+    They have shape (n, C, [z,] y, x).
+    """
     constant, blurs = coefficients[..., 0], coefficients[..., 1:]
     explained = (blurs @ blurred_masks.reshape(*blurred_masks.shape[:2], -1)).reshape(pixels.shape)
     explained += constant.reshape(*constant.shape, *(1 for _ in masks.shape[1:]))
@@ -339,7 +357,9 @@ def unmixing_residual(pixels: Floats, masks: Bools, blurred_masks: Floats, coeff
 
 
 def residual_texture(pixels: Floats, masks: Bools, field_of_view: tuple[slice, ...]) -> Floats:
-    """Return the residuals of each object's pixels, relative to its brightness; zero outside the objects.
+    """Return each object's residual texture, relative to its brightness.
+
+    It is zero outside the objects.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""Object table of a mask: label, size, centroid, bounding box and border contact, in one pass over its blocks.
+"""Object table of a mask, computed in one pass over its blocks.
+
+It holds the label, size, centroid, bounding box and border contact of each object.
 
 A block is divided into runs (neighboring pixels of one row with the same label). Every quantity is a sum, a minimum or
 a maximum, so that a run is a table row already, and rows of the same label only need to be merged: within a block and
@@ -38,7 +40,7 @@ def centroid_columns(ndim: int) -> list[str]:
 
 
 def bbox_columns(ndim: int) -> list[str]:
-    """Return the names of the half-open bounding box columns, ``([z0,] y0, x0, [z1,] y1, x1)``."""
+    """Return the bounding box columns (half open), ``([z0,] y0, x0, [z1,] y1, x1)``."""
     return [f"{axis}{end}" for end in "01" for axis in centroid_columns(ndim)]
 
 
@@ -77,7 +79,7 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     if table.empty:
         raise InputError(NO_OBJECTS_MESSAGE)
     if table.index.tolist() == [255]:
-        raise_binary_mask(255, "alone")
+        raise_binary_mask(255)
     return table
 
 
@@ -98,7 +100,7 @@ def merge_in_batches(tables: Iterable[Table], merge: Callable[[list[Table]], Tab
 
 
 def _block_tallies(mask: da.Array, progress: Callable[[int, int], None] | None) -> Iterator[Integers]:
-    """Tally blocks, one at a time per thread; tallies wait for the caller, not blocks."""
+    """Tally blocks, one per thread; only tallies wait for the caller."""
     threads = os.cpu_count() or 1
     edges = [[0, *np.cumsum(sizes).tolist()] for sizes in mask.chunks]
 
@@ -122,7 +124,7 @@ def _block_tallies(mask: da.Array, progress: Callable[[int, int], None] | None) 
 
 
 def tally_block(pixels: npt.NDArray[np.integer], start: list[int]) -> Integers:
-    """Tally the objects of one block whose first pixel lies at ``start`` in the mask.
+    """Tally the objects of a block whose first pixel lies at ``start`` in the mask.
 
     Returns
     -------

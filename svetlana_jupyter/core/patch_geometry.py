@@ -1,4 +1,4 @@
-"""Geometry of patches: field of view and sampling, and how both follow the objects."""
+"""Geometry of patches: their field of view and sampling."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def patch_geometry(settings: PatchSettings, spacing: Sides | None, margin: Margi
 
 
 def view_size_per_object(settings: PatchSettings, objects: pd.DataFrame, spacing: Sides | None) -> NDArray[np.float64]:
-    """Return the field of view of each object, (n, ndim), in the unit of the settings.
+    """Return the field of view of each object, in the unit of the settings.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def view_size_per_object(settings: PatchSettings, objects: pd.DataFrame, spacing
 def patch_settings_for_object(
     settings: PatchSettings, objects: pd.DataFrame, label: int, spacing: Sides | None
 ) -> PatchSettings:
-    """Return the settings with this object's field of view, as `take_patch` and `patch_geometry` need them."""
+    """Return the settings with this object's field of view, as `take_patch` needs."""
     (size,) = view_size_per_object(settings, objects.loc[[label]], spacing)
     return settings.changed(size=tuple(size.tolist()))
 

@@ -1,4 +1,6 @@
-"""Extraction of object-centered patches, for training, prediction, preview and explanation alike.
+"""Extraction of object-centered patches.
+
+Training, prediction, previews and explanations all use the same patches.
 
 If size is not an allowed cue, small and large objects are resampled to look equally large, coarse and sharp.
 """
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.settings import PatchSettings
 
     Margin = float | Sequence[float]
+    Point = Sequence[float] | NDArray[np.float64]
 
 Labels = NDArray[np.int64]
 
@@ -57,13 +60,7 @@ OUTLINE_SMOOTHING = 2.0
 MIN_KEPT_VOLUME = 0.5  # fraction of an object's volume that rounding keeps at least
 
 
-def take_patch(
-    image: DataArray,
-    mask: DataArray,
-    center: Sequence[float] | NDArray[np.float64],
-    settings: PatchSettings,
-    label: int,
-) -> Floats:
+def take_patch(image: DataArray, mask: DataArray, center: Point, settings: PatchSettings, label: int) -> Floats:
     """Cut one object-centered patch, padded where it leaves the image.
 
     Parameters
@@ -159,7 +156,7 @@ def cut_patches_for_each(
 
 
 def patch_regions(pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings) -> list[ArrayRegion]:
-    """Return the regions of an image, one per block, that `cut_patches` reads for these objects."""
+    """Return the regions that `cut_patches` reads for these objects, one per block."""
     cutter = _PatchCutter(pair, objects, settings.changed(normalize="none"))  # so that no statistics are computed
     ends, shape, regions = cutter.starts + cutter.windows, np.array(pair.mask.shape), []
     for members in group_by_block(cutter.centers, processing_block_shape(pair.image, pair.mask)):
@@ -177,7 +174,7 @@ def count_object_only_channels(count: int, settings: PatchSettings) -> int:
 
 
 def statistics_for_normalization(image: DataArray, settings: PatchSettings) -> ImageStatistics | None:
-    """Return the statistics of an image that its normalization needs; None if it needs none."""
+    """Return the image statistics that the normalization needs, None if none."""
     needs_extremes = settings.scope == "image" and settings.normalize in ("minmax", "max")
     needs_percentiles = settings.normalize in ("percentile", "both")
     return compute_image_statistics(image) if needs_extremes or needs_percentiles else None
@@ -195,7 +192,7 @@ class _PatchCutter:
         self.geometries = [
             patch_geometry(settings.changed(size=tuple(size)), pair.spacing, margin) for size in sizes.tolist()
         ]
-        if len(settings.sampling) != pair.ndim:  # type: ignore[arg-type]  # patch_geometry has made sure
+        if len(settings.shape) != pair.ndim:
             raise PatchError(
                 f"The patch settings are for {sizes.shape[1]}D objects, but {pair.name!r} is {pair.ndim}D. "
                 'Give a size that fits, or size="auto".'
@@ -207,7 +204,7 @@ class _PatchCutter:
         self.starts = window_starts(self.centers, self.windows)
 
     def cut(self, some: Labels, labels: Labels, pixels: NDArray[Any], mask: NDArray[Any], low: Labels) -> Floats:
-        """Return the patches of the objects at the positions ``some`` from a block that begins at ``low``."""
+        """Cut the objects at the positions ``some`` from a block that begins at ``low``."""
         parts, order = list[Floats](), list[Labels]()
         for position in np.unique(self.geometry_of[some]):
             geometry = self.geometries[position]
@@ -237,9 +234,8 @@ def _finish_patches(
     field_of_view, steps = geometry.field_of_view, geometry.sampling_step
     margin, dilation = ((width,) * len(steps) for width in (settings.rim, settings.dilation))
     if settings.view == "object":
-        assert isinstance(settings.sampling, tuple)
         field_of_view = tuple(
-            slice((count - seen) // 2, (count + seen) // 2) for count, seen in zip(geometry.shape, settings.sampling)
+            slice((count - seen) // 2, (count + seen) // 2) for count, seen in zip(geometry.shape, settings.shape)
         )
         pixels, masks = normalize_object_size(pixels, masks, geometry)
         inner = masks  # no light is mixed in any more
@@ -283,7 +279,9 @@ def resample(
     window: Sequence[int] | None = None,
     smoothing: float = 1.0,
 ) -> Floats:
-    """Resample the last axes with triangular weights: linear when enlarging, averaging when reducing.
+    """Resample the last axes with triangular weights.
+
+    This interpolates linearly when enlarging and averages when reducing.
 
     Parameters
     ----------
@@ -332,7 +330,7 @@ def resample_nearest(values: NDArray[Any], steps: Sequence[float], shape: Sequen
 
 
 def normalize_object_size(pixels: Floats, masks: Bools, geometry: PatchGeometry) -> tuple[Floats, Bools]:
-    """Resample windows so that they do not reveal how large an object was in the image.
+    """Resample windows so that they do not reveal the size of the object.
 
     Pixels are picked instead of averaged, so that noise stays the same. Light that mixes in along the edge is removed,
     since it reaches equally far in small and large objects. Outlines are rounded, since corners of pixels would be
@@ -367,7 +365,7 @@ def normalize_object_size(pixels: Floats, masks: Bools, geometry: PatchGeometry)
 
 
 def _fill_threshold(rounded: Floats, masks: Bools, fraction: float) -> Floats:
-    """Return the value above 0, (n, 1, ...), from which on an object fills this fraction of its pixels."""
+    """Return the threshold that keeps this fraction of each object, (n, 1, ...)."""
     ranked = np.sort(rounded.reshape(len(rounded), -1), axis=1)
     count = np.rint(fraction * np.count_nonzero(masks, axis=tuple(range(1, masks.ndim)))).astype(np.int64)
     threshold = ranked[np.arange(len(rounded)), -count.clip(1, ranked.shape[1])]

@@ -229,7 +229,10 @@ def iter_object_outlines(mask: DataArray, objects: pd.DataFrame) -> Iterator[Out
 
 
 def _group_objects(mask: DataArray, centers: NDArray[np.float64], first: Integers, last: Integers) -> list[Integers]:
-    """Return the positions of objects to read together; objects wider than a block are read alone."""
+    """Return the positions of objects to read together.
+
+    Objects wider than a block are read alone.
+    """
     block_shape = processing_block_shape(mask, mask)
     is_wide = ((last - first) > block_shape).any(axis=1)
     narrow = np.flatnonzero(~is_wide)
@@ -269,7 +272,7 @@ def outline_polygons(mask: NDArray[np.bool_], start: Integers | tuple[int, int] 
 
 
 def _trace_rings(mask: NDArray[np.bool_]) -> list[Integers]:
-    """Return the closed rings of corners around edge-connected pixels, the outer one first.
+    """Return the closed rings around edge-connected pixels, the outer one first.
 
     Horizontal and vertical sides alternate along a ring. Along any line of the grid, the corners in their order are the
     ends of one side after the other. Where two pixels touch at a corner, two rings, or one twice, would pass it: that

@@ -1,4 +1,4 @@
-"""Results as a table of objects, an xarray Dataset, and lazy class and probability maps.
+"""Tables, datasets and lazy maps of predictions.
 
 Maps have the shape of the mask and are computed block by block.
 """

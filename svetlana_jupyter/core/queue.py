@@ -1,4 +1,4 @@
-"""Review queues: orders in which objects are shown to the annotator, each with the reason.
+"""Review queues: the order in which objects are shown to the annotator.
 
 A queue yields all candidates; the caller passes over objects that have been labeled or skipped since, so that a queue
 resumes after a project is reopened without repeating itself.
@@ -35,7 +35,7 @@ class QueuedObject(NamedTuple):
 
 
 def random_order(objects: Mapping[str, ArrayLike], seed: int = 0) -> Iterator[QueuedObject]:
-    """Yield every object once, uniformly at random over all images (paper, section 2.2).
+    """Yield all objects of all images in random order (paper, section 2.2).
 
     Parameters
     ----------
@@ -94,7 +94,9 @@ def distance_order(
 
 
 def test_set_order(objects: Sequence[ObjectId]) -> Iterator[QueuedObject]:
-    """Yield the objects of a test set in the order they were drawn, so that any first part is random.
+    """Yield the objects of a test set in the order they were drawn.
+
+    So the objects that are reviewed first are a random sample, too.
 
     >>> [c.reason for c in test_set_order([ObjectId("A1", 7), ObjectId("A2", 3)])]
     ['1 of 2 of the test set', '2 of 2 of the test set']

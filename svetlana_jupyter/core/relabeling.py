@@ -1,4 +1,6 @@
-"""Matching of the objects of a new mask to those of the mask it replaces, by shared pixels or bounding boxes.
+"""Matching of the objects of a new mask to those of the mask it replaces.
+
+Objects are matched by shared pixels, or by bounding boxes if the old mask is gone.
 
 Both masks are read block by block; only one block of each and the table of overlapping pairs are in memory. A
 replacement is matched once and the links are stored; the annotation log stays unchanged. So undo works across

@@ -1,4 +1,4 @@
-"""Training settings: patches, features, network, optimization and augmentation, as validated data.
+"""Training settings as validated data.
 
 Settings go to JSON and back, and refuse unknown keys and values in one sentence. Importing this module loads no torch,
 so that a project and its panels can show and edit settings at once.
@@ -137,7 +137,9 @@ class Settings(BaseModel):
         return values
 
     def changed(self, **changes: Any) -> Self:
-        """Return a copy with some values replaced; a mapping changes only the keys it names.
+        """Return a copy with some values replaced.
+
+        A mapping changes only the keys it names.
 
         >>> from svetlana_jupyter.core.settings import TrainingSettings
         >>> TrainingSettings().changed(epochs=5, patches={"size": 32}).patches.size
@@ -164,7 +166,7 @@ class Settings(BaseModel):
 
 
 def merge_settings(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``values`` updated with ``changes``; nested settings are merged key by key."""
+    """Return updated ``values``; nested settings are merged key by key."""
     result = dict(values)
     for key, change in changes.items():
         value = change.model_dump() if isinstance(change, Settings) else change
@@ -286,7 +288,7 @@ def _check_pipeline(pipeline: Any) -> Any:
 
 
 def _check_transform(transform: object) -> None:
-    """Refuse anything but a serialized transform of Albumentations, nested transforms included."""
+    """Refuse anything but serialized transforms of Albumentations, also nested ones."""
     name = transform.get(TRANSFORM) if isinstance(transform, Mapping) else None
     if not isinstance(transform, Mapping) or not isinstance(name, str):
         raise ValueError(
@@ -304,7 +306,9 @@ def _check_transform(transform: object) -> None:
 
 
 class AugmentSettings(Settings):
-    """Augmentation of training patches. A property that is varied cannot decide the class.
+    """Augmentation of training patches.
+
+    A property that is varied cannot decide the class.
 
     Every patch is varied anew each time it is drawn, by amounts drawn uniformly up to the given values.
 
@@ -393,7 +397,9 @@ class MeasureSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """All settings of a training. The same settings, seed and number of threads give the same weights.
+    """All settings of a training.
+
+    The same settings, seed and number of threads give the same weights.
 
     They cover section 4.1 of the paper. The defaults are those of the preset "default"; see `from_preset`.
     """
@@ -535,7 +541,7 @@ class TrainingSettings(Settings):
 
     @property
     def min_patch_side(self) -> int:
-        """Smallest patch side in pixels from which the network's strides leave at least one pixel."""
+        """Smallest patch side, in pixels, that the network's strides do not reduce to 0."""
         if self.architecture == "small_cnn":
             return 1 << self.depth
         return next((side for family, side in MIN_PATCH_SIDES.items() if self.architecture.startswith(family)), 1)

@@ -20,9 +20,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from svetlana_jupyter.core.io.table_files import format_list
-from svetlana_jupyter.core.settings import USER_ARCHITECTURE, TrainingSettings
+from svetlana_jupyter.core.settings import TORCHVISION_ARCHITECTURES, USER_ARCHITECTURE, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
-from svetlana_jupyter.learn.networks import ARCHITECTURES, MEMORY_FORMATS, ClassificationNetwork
+from svetlana_jupyter.learn.networks import (
+    MEMORY_FORMATS,
+    ClassificationNetwork,
+    SmallCNN,
+    TorchvisionNetwork,
+    download_weights,
+)
 from svetlana_jupyter.learn.optim import batch_norm_layers, replace_batch_norm
 from svetlana_jupyter.learn.specification import WEIGHTS_FILE, ClassifierSpec, read_classifier_spec, reject_pickles
 
@@ -79,14 +85,12 @@ def init_network(
 def _copy_named_weights(samples: TrainingData, network: ClassificationNetwork) -> list[str]:
     settings, notes, rgb = samples.settings, [], len(samples.channels) == 3
     if settings.pretrained:
-        architecture = ARCHITECTURES.get(settings.architecture)
-        if architecture is None or architecture.pretrained is None:
-            available = next(name for name, known in ARCHITECTURES.items() if known.pretrained is not None)
+        if settings.architecture not in TORCHVISION_ARCHITECTURES:
             raise SettingsError(
-                f"Pretrained weights exist for {available} and other torchvision networks, not for "
+                f"Pretrained weights exist for {TORCHVISION_ARCHITECTURES[0]} and other torchvision networks, not for "
                 f"{settings.architecture!r}. Choose one of these, or pass your own weights as start_from."
             )
-        weights = architecture.pretrained(settings.architecture)
+        weights = download_weights(settings.architecture)
         notes.append(copy_matching_weights(network, weights, f"the published {settings.architecture}", rgb))
     if settings.start_from:
         weights, specification = read_weights(samples.weights or Path(settings.start_from))
@@ -129,11 +133,12 @@ def build_network(
         )
     elif ":" in name:
         network = UserNetwork(build_user_network(name, ndim, channels, classes), channels)
+    elif name == "small_cnn":
+        network = SmallCNN(ndim, channels, classes, settings.depth, settings.width)
     else:
-        architecture = ARCHITECTURES[name]
-        if ndim not in architecture.ndims:
+        if ndim != 2:
             raise SettingsError(f'{name} is for 2D images only, but these are {ndim}D. Use architecture="small_cnn".')
-        network = architecture.build(settings, ndim, channels, classes)
+        network = TorchvisionNetwork(name, channels, classes)
     if settings.norm == "group" and not isinstance(network, UserNetwork):
         replace_batch_norm(network)
     network.to(memory_format=MEMORY_FORMATS[ndim])  # type: ignore[call-overload]  # torch's stubs leave it out
@@ -234,13 +239,16 @@ def check_patch_shape(settings: TrainingSettings, shape: tuple[int, ...]) -> Non
     SettingsError
         With the sampling that the network needs.
     """
-    architecture = ARCHITECTURES.get(settings.architecture)
-    problem = architecture.shape_problem(settings, shape) if architecture is not None else ""
-    if problem:
-        raise SettingsError(
-            f"The patches have {_format_shape(shape)} pixels, but {problem}, "
-            f'or patches={{"sampling": {settings.min_patch_side}}}.'
-        )
+    name, depth, least = settings.architecture, settings.depth, settings.min_patch_side
+    if name == "small_cnn":
+        problem = f"{depth} blocks halve them {depth} times and need at least {least}"
+        side, advice = max(shape), f"Set a depth of at most {max(shape).bit_length() - 1}"
+    else:
+        problem, side = f"{name} needs at least {least} along every side", min(shape)
+        advice = "Choose another architecture"
+    if side < least:
+        patches = f"The patches have {_format_shape(shape)} pixels"
+        raise SettingsError(f'{patches}, but {problem}. {advice}, or patches={{"sampling": {least}}}.')
 
 
 @torch.inference_mode()

@@ -45,17 +45,14 @@ class NetworkClassifier(ClassifierBase):
     specification : ClassifierSpec
     module : ClassificationNetwork
         It is moved to the device of the settings, or the best one if this machine lacks that, and set to evaluation.
-    averaged_views : sequence of Symmetry, optional
+    views : sequence of Symmetry, optional
         Flips and rotations to average predictions over; by default as many as the settings say.
     """
 
     kind = "network"
 
     def __init__(
-        self,
-        specification: ClassifierSpec,
-        module: ClassificationNetwork,
-        averaged_views: Sequence[Symmetry] | None = None,
+        self, specification: ClassifierSpec, module: ClassificationNetwork, views: Sequence[Symmetry] | None = None
     ) -> None:
         self.specification = specification
         settings = specification.settings
@@ -65,7 +62,7 @@ class NetworkClassifier(ClassifierBase):
         keep_freed_memory()
         self._forward = self.module if self._mixed else to_onednn(self.module, self.device) or self.module
         default = averaging_views(settings.augmentation, settings.patches, settings.views)
-        self._views = tuple(averaged_views or default)
+        self._views = tuple(views or default)
 
     def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Yield labels (n,) and patches (n, C, [z,] y, x) of the objects, block by block."""

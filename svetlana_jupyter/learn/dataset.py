@@ -116,12 +116,9 @@ def collect_for_each(
 ) -> Iterator[WorkProgress | list[TrainingData]]:
     """Cut the annotated objects for several trainings, reading each block once.
 
-    Trainings with the same patches share them, cut with the widest margin that one of them needs.
-
     Parameters
     ----------
-    parts : iterable of (pair, objects, classes)
-        An image, the table of all its objects, and the class ids of the annotated ones, indexed by object.
+    parts : iterable of AnnotatedImage
     settings_list : sequence of TrainingSettings
         Their patch settings become concrete during collection.
     names : mapping of int to str, optional
@@ -137,17 +134,18 @@ def collect_for_each(
     Raises
     ------
     InputError
-        Before any pixel is read: if no object or only one class is annotated, images do not fit each other, or the
-        patches would not fit into memory. Before patches are cut: if objects have NaN or infinite pixels.
+        If no object or only one class is annotated, images do not fit each other, or the patches would not fit into
+        memory; all this before any pixel is read. If objects have NaN or infinite pixels.
     SettingsError
-        Before any pixel is read: if an augmentation pipeline does not work on such patches.
+        Before any pixel is read, if an augmentation pipeline does not work on such patches.
     """
     parts = _check_annotated(parts)
     frozen = resolve_settings(parts, settings_list)
     sources = _plan_sources(parts, frozen)
     for pair, objects, classes in parts:
         check_finite(pair, objects.loc[classes.index])
-    done, total = 0, len(sources) * sum(len(classes) for _, _, classes in parts)
+    sizes = [len(classes) for _, _, classes in parts]
+    done, total = 0, len(sources) * sum(sizes)
     inputs = dict[InputSettings, NDArray[np.float32]]()
     for kinds, source in sources:
         pieces, positions = list[list[NDArray[np.float32]]](), list[tuple[int, int]]()
@@ -160,15 +158,14 @@ def collect_for_each(
         # Block order follows the chunks of a file; training must not depend on how a file is stored.
         order = np.lexsort(np.array(positions).T[::-1])
         inputs |= {kind: np.concatenate(column)[order] for kind, column in zip(kinds, zip(*pieces), strict=True)}
-    sorted_classes = [classes.sort_index() for _, _, classes in parts]
     common: dict[str, Any] = {
-        "targets": np.concatenate([classes.to_numpy(np.int64) for classes in sorted_classes]),
-        "images": np.repeat([pair.name for pair, _, _ in parts], [len(classes) for classes in sorted_classes]),
-        "objects": np.concatenate([classes.index.to_numpy(np.int64) for classes in sorted_classes]),
+        "targets": np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]),
+        "images": np.repeat([pair.name for pair, _, _ in parts], sizes),
+        "objects": np.concatenate([classes.index.to_numpy(np.int64) for _, _, classes in parts]),
         "names": dict(names or {}),
         "ndim": parts[0][0].ndim,
         "channels": tuple(map(str, parts[0][0].channels)),
-        "edit_groups": np.full(sum(map(len, sorted_classes)), ""),
+        "edit_groups": np.full(sum(sizes), ""),
     }
     yield [
         TrainingData(inputs=inputs[_input_settings(each)], groups=_name_groups(parts, each), settings=each, **common)
@@ -301,7 +298,7 @@ def _iter_forest_features(
 
 
 def _margins(frozen: Sequence[TrainingSettings], pair: ImagePair) -> dict[PatchSettings, tuple[float, ...]]:
-    """Return the patches of all networks with the widest margin that one needs."""
+    """Return the patches that networks share, with the widest margin that one needs."""
     margins: dict[PatchSettings, tuple[float, ...]] = {}
     for settings in frozen:
         if settings.architecture != "forest":
@@ -312,14 +309,16 @@ def _margins(frozen: Sequence[TrainingSettings], pair: ImagePair) -> dict[PatchS
 
 
 def _name_groups(parts: Sequence[AnnotatedImage], settings: TrainingSettings) -> NDArray[np.str_]:
-    is_single, by = len(parts) == 1, settings.hold_out_by
-    groups = [name_groups(one.name, one.groups, objects, one.mask.shape, is_single, by) for one, objects, _ in parts]
-    return np.concatenate([names.loc[classes.sort_index().index] for names, (_, _, classes) in zip(groups, parts)])
+    groups = []
+    for pair, objects, classes in parts:
+        names = name_groups(pair.name, pair.groups, objects, pair.mask.shape, len(parts) == 1, settings.hold_out_by)
+        groups.append(names.loc[classes.index])
+    return np.concatenate(groups)
 
 
 def _check_annotated(parts: Iterable[AnnotatedImage]) -> list[AnnotatedImage]:
-    """Return the images with annotated objects; refuse images that do not match."""
-    parts = [part for part in parts if len(part[2])]
+    """Return the images with annotated objects, in their order; refuse a mismatch."""
+    parts = [(pair, objects, classes.sort_index()) for pair, objects, classes in parts if len(classes)]
     if not parts:
         raise InputError(
             "Training needs annotated objects, but there are none yet. Annotate a few objects of each class first."

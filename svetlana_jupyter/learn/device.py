@@ -20,11 +20,6 @@ M_MMAP_THRESHOLD, MMAP_BYTES = -3, 2**25
 _OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "out of memory")
 
 
-def limit_threads(count: int) -> None:
-    """Set the number of torch threads for the calling thread."""
-    torch.set_num_threads(count)
-
-
 def keep_freed_memory() -> None:
     """Let batches reuse the memory of feature maps, on systems with glibc.
 

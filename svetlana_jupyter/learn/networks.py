@@ -1,7 +1,7 @@
 """Network architectures, and what training and explaining need of each.
 
-`ARCHITECTURES` is the registry: an architecture is one entry there and its name in `core.settings`. It holds the small
-encoder of the paper in 2D and 3D, and the ResNet, DenseNet and AlexNet families of torchvision in 2D.
+These are the small encoder of the paper in 2D and 3D, and the ResNet, DenseNet and AlexNet families of torchvision in
+2D. `learn.build` chooses among them by their names in `core.settings`.
 
 This module alone imports torchvision and the packages that need it, also where its wheel does not fit the torch build:
 a torchvision wheel built for CUDA next to a CPU build of torch cannot load its compiled operators, and then fails to
@@ -17,7 +17,6 @@ import itertools
 import math
 import re
 import sys
-from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
@@ -26,11 +25,12 @@ import torch
 from torch import Tensor, nn
 from torch import library as operators
 
-from svetlana_jupyter.core.settings import TORCHVISION_ARCHITECTURES, TrainingSettings
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+
+    from svetlana_jupyter.core.settings import TrainingSettings
 
 # Convolution, batch normalization, maximum and average pooling by number of dimensions.
 _LAYERS: Mapping[int, tuple[type[nn.Module], ...]] = MappingProxyType(
@@ -244,39 +244,14 @@ def download_weights(name: str) -> dict[str, Tensor]:
     return {_NUMBERED.sub(r"\1\2", key): values for key, values in tensors.items()}
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Entry of the registry of architectures.
-
-    Parameters
-    ----------
-    build : callable
-        Builds the network from settings, number of dimensions, channels (including the mask) and classes.
-    shape_problem : callable
-        Says in one clause why patches are too small for the network, as given by the settings, with a way out; "" if
-        they are not. The least side itself is `TrainingSettings.min_patch_side`, which is known without torch.
-    ndims : tuple of int
-    step_seconds : callable, optional
-        Estimates the time of one training step on one core from settings and channels of the image. Only
-        architectures with an estimate take part in preset search.
-    pretrained : callable, optional
-        Returns published weights by the name of the architecture.
-    """
-
-    build: Callable[[TrainingSettings, int, int, int], ClassificationNetwork]
-    shape_problem: Callable[[TrainingSettings, tuple[int, ...]], str]
-    ndims: tuple[int, ...] = (2, 3)
-    step_seconds: Callable[[TrainingSettings, int], float] | None = None
-    pretrained: Callable[[str], dict[str, Tensor]] | None = None
-
-
 # Seconds of one training step on one core (AMD EPYC): a constant, per million values of the widest feature maps, and
 # per million multiplications.
 SECONDS_PER_STEP, SECONDS_PER_MAP, SECONDS_PER_PRODUCT = 0.002, 0.0135, 0.000009
 BACKWARD_FACTOR = 3  # cost of forward and backward pass in units of the forward pass
 
 
-def _small_cnn_step_seconds(settings: TrainingSettings, channels: int) -> float:
+def step_seconds(settings: TrainingSettings, channels: int) -> float:
+    """Return the expected time of one training step of a `SmallCNN` on one core."""
     patches = settings.patches
     ndim, pixels = len(patches.shape), math.prod(patches.shape)
     into = channels * (1 + patches.has_doubled_channels) + patches.mask_channel
@@ -287,42 +262,6 @@ def _small_cnn_step_seconds(settings: TrainingSettings, channels: int) -> float:
         into = out
     seconds = values * SECONDS_PER_MAP + products * BACKWARD_FACTOR * SECONDS_PER_PRODUCT
     return SECONDS_PER_STEP + settings.batch_size * seconds / 1e6
-
-
-def _small_cnn_shape_problem(settings: TrainingSettings, shape: tuple[int, ...]) -> str:
-    if max(shape) >= settings.min_patch_side:
-        return ""
-    return (
-        f"{settings.depth} blocks halve them {settings.depth} times and need at least {settings.min_patch_side}. "
-        f"Set a depth of at most {max(shape).bit_length() - 1}"
-    )
-
-
-def _torchvision_shape_problem(settings: TrainingSettings, shape: tuple[int, ...]) -> str:
-    if min(shape) >= settings.min_patch_side:
-        return ""
-    least = f"needs at least {settings.min_patch_side} along every side"
-    return f"{settings.architecture} {least}. Choose another architecture"
-
-
-ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
-    {
-        "small_cnn": Architecture(
-            build=lambda new, ndim, channels, classes: SmallCNN(ndim, channels, classes, new.depth, new.width),
-            shape_problem=_small_cnn_shape_problem,
-            step_seconds=_small_cnn_step_seconds,
-        ),
-        **dict.fromkeys(
-            TORCHVISION_ARCHITECTURES,
-            Architecture(
-                build=lambda settings, _, *sizes: TorchvisionNetwork(settings.architecture, *sizes),
-                shape_problem=_torchvision_shape_problem,
-                ndims=(2,),
-                pretrained=download_weights,
-            ),
-        ),
-    }
-)
 
 
 def to_onednn(network: nn.Module, device: torch.device) -> OneDNNSmallCNN | None:

@@ -72,7 +72,7 @@ class ReferenceDistribution:
         return HeldOutGroups(tuple(self.shares.tolist()), tuple(self.counts.astype(int).tolist()))
 
     def novelty(self, inputs: NDArray[np.float32], has_mask: bool) -> NDArray[np.float32]:
-        """Return the distance of objects (n,) from the annotated ones; above 1, they are outliers.
+        """Return the distance of objects (n,) from the annotated ones; 1 is the limit.
 
         Parameters
         ----------
@@ -103,7 +103,7 @@ class ReferenceDistribution:
 
 
 def fit_reference(samples: TrainingData) -> ReferenceDistribution | None:
-    """Estimate the distribution of annotated objects; None if they are too few or all alike."""
+    """Estimate the distribution of annotated objects; None if too few or all alike."""
     if len(samples) < MIN_OBJECTS:
         return None
     settings, inputs = samples.settings, samples.inputs
@@ -124,11 +124,11 @@ def fit_reference(samples: TrainingData) -> ReferenceDistribution | None:
 
 
 def describe_patches(inputs: NDArray[np.float32], has_mask: bool) -> Floats:
-    """Describe each patch (n, C, [z,] y, x) by numbers (n, d) that do not depend on flips and rotations.
+    """Describe each patch (n, C, [z,] y, x) by numbers (n, d).
 
-    These are for every image channel the mean and the log standard deviation, inside and outside the object; the log
-    mean gradient and curvature; and the log area and the edge length of the mask. Features (n, features) are returned
-    as they are.
+    They do not depend on flips and rotations: for every image channel the mean and the log standard deviation, inside
+    and outside the object; the log mean gradient and curvature; and the log area and the edge length of the mask.
+    Features (n, features) are returned as they are.
     """
     if inputs.ndim == 2:
         return inputs.astype(np.float64)

@@ -29,7 +29,7 @@ from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.cross_validation import held_out_table, predicted_probabilities
 from svetlana_jupyter.learn.dataset import WorkProgress
 from svetlana_jupyter.learn.device import choose_device
-from svetlana_jupyter.learn.networks import ARCHITECTURES, BACKWARD_FACTOR
+from svetlana_jupyter.learn.networks import BACKWARD_FACTOR, step_seconds
 from svetlana_jupyter.learn.splits import Folds, split_folds
 from svetlana_jupyter.learn.training import Epoch, FitResult, fit, never_stop
 
@@ -255,13 +255,6 @@ def affordable_candidates(candidates: Mapping[str, TrainingSettings], n: int, ch
 def epoch_seconds(settings: TrainingSettings, n: int, channels: int) -> float:
     """Return the expected time of one epoch on one core."""
     return _steps_per_epoch(settings, n) * step_seconds(settings, channels)
-
-
-def step_seconds(settings: TrainingSettings, channels: int) -> float:
-    """Return the expected time of one training step on one core."""
-    estimate = ARCHITECTURES[settings.architecture].step_seconds
-    assert estimate is not None
-    return estimate(settings, channels)
 
 
 def _steps_per_epoch(settings: TrainingSettings, n: int) -> int:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def resolve_class_weights(
     targets: NDArray[np.int64], settings: TrainingSettings, names: Mapping[int, str]
 ) -> dict[int, float]:
-    """Return the sampling weight of each class id, relative to its number of annotations.
+    """Return the sampling weight per annotation of each class id.
 
     Parameters
     ----------

@@ -103,21 +103,23 @@ class ClassifierBase(ABC):
         ClassifierError
             If dimensions or channels differ, or the patches are in micrometers and the image has no pixel size.
         """
-        own, channels = self.specification.channels, tuple(map(str, pair.channels))
+        own, channels, name = self.specification.channels, tuple(map(str, pair.channels)), repr(pair.name)
         own_names, names = ", ".join(own), ", ".join(channels)
-        is_reordered = channels != own and set(channels) == set(own)
-        problems = {
-            f"This classifier was trained on {self.ndim}D images, but {pair.name!r} is {pair.ndim}D. "
-            f"Choose {self.ndim}D images, or train on images like this one.": pair.ndim != self.ndim,
-            f"This classifier expects {len(own)} channels ({own_names}), but {pair.name!r} has {len(channels)} "
-            f"({names}). Add the image with these channels.": len(channels) != len(own),
-            f"This classifier expects the channels in the order {own_names}, but {pair.name!r} has {names}. "
-            "Add the image with its channels in that order.": is_reordered,
-            f"This classifier measures patches in micrometers, but {pair.name!r} has no known pixel size. "
-            "Add the image with spacing=(…).": self.patches.unit == "um" and pair.spacing is None,
-        }
-        if message := next((message for message, applies in problems.items() if applies), ""):
-            raise ClassifierError(message)
+        if pair.ndim != self.ndim:
+            problem = f"was trained on {self.ndim}D images, but {name} is {pair.ndim}D"
+            advice = f"Choose {self.ndim}D images, or train on images like this one."
+        elif len(channels) != len(own):
+            problem = f"expects {len(own)} channels ({own_names}), but {name} has {len(channels)} ({names})"
+            advice = "Add the image with these channels."
+        elif channels != own and set(channels) == set(own):
+            problem = f"expects the channels in the order {own_names}, but {name} has {names}"
+            advice = "Add the image with its channels in that order."
+        elif self.patches.unit == "um" and pair.spacing is None:
+            problem = f"measures patches in micrometers, but {name} has no known pixel size"
+            advice = "Add the image with spacing=(…)."
+        else:
+            return
+        raise ClassifierError(f"This classifier {problem}. {advice}")
 
     @abstractmethod
     def tensors(self) -> Tensors:

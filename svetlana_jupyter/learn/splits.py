@@ -36,7 +36,7 @@ class Folds(NamedTuple):
 
 
 def validation_mask(samples: TrainingData) -> NDArray[np.bool_]:
-    """Return a mask of the samples that validate training; all False if there are too few.
+    """Return a mask of the samples that validate training, empty if they are too few.
 
     About the share of the settings is held out in whole groups, and every class stays in training.
     """
@@ -74,7 +74,7 @@ def split_folds(samples: TrainingData, count: int, min_parts: int = 2) -> Folds:
 
 
 def _candidate_units(samples: TrainingData) -> dict[str, list[NDArray[np.int64]]]:
-    """Return the unit number of each sample for all ways to keep units whole, best first."""
+    """Return the unit of each sample for all ways to keep units whole, best first."""
     groups = np.unique(samples.groups, return_inverse=True)[1]
     edits = _number_edits(samples.edit_groups)
     if len(np.unique(edits)) == len(edits):
@@ -101,7 +101,10 @@ def _join_units(groups: NDArray[np.int64], edits: NDArray[np.int64]) -> NDArray[
 def _split_units(
     samples: TrainingData, units: NDArray[np.int64], count: int, min_parts: int
 ) -> list[NDArray[np.int64]]:
-    """Return parts of whole units with each class in as many as possible and at least 2; [] if impossible."""
+    """Return parts of whole units, each class in at least two, or [] if impossible.
+
+    Of several splits, the one with the classes in most parts is returned.
+    """
     count = min(count, *(len(np.unique(units[samples.targets == class_id])) for class_id in samples.classes))
     if count < min_parts:
         return []

@@ -25,7 +25,6 @@ from svetlana_jupyter.learn.device import (
     autocast_context,
     choose_device,
     is_out_of_memory,
-    limit_threads,
     mixed_precision,
     seeded_computation,
     storage_device,
@@ -125,7 +124,7 @@ class BestWeights:
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._rank: tuple[bool, float] | None = None
+        self._rank = (False, -math.inf)
         self._state: dict[str, Tensor] = {}
         self.epoch, self.last_improvement = 0, 0
         self.score: float | None = None
@@ -136,9 +135,9 @@ class BestWeights:
         An epoch with a validation score ranks above any epoch with only a loss.
         """
         rank = (score is not None, -loss if score is None else score)
-        if self._rank is None or rank > self._rank:
+        if rank > self._rank:
             self.last_improvement = epoch
-        if self._rank is None or rank >= self._rank:
+        if rank >= self._rank:
             self._rank, self.epoch, self.score = rank, epoch, score
             self._state = copy.deepcopy(self._network.state_dict())
 
@@ -239,7 +238,7 @@ class _NetworkTraining:
     def __init__(self, samples: TrainingData, notes: tuple[str, ...] = ()) -> None:
         settings = samples.settings
         if settings.threads:
-            limit_threads(settings.threads)
+            torch.set_num_threads(settings.threads)
         self.samples, self.settings, self.shape = samples, settings, settings.patches.shape
         self.device = choose_device(settings.device, samples.ndim)
         inputs = torch.from_numpy(samples.inputs)

@@ -1,4 +1,4 @@
-"""Plots and background jobs of a project: ``project.plot`` and ``project.background``."""
+"""Accessors of a project: ``project.plot`` and ``project.background``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,9 @@ class Plots:
         exclude_border: bool = False,
         size: SizeLimits = (None, None),
     ) -> Figure:
-        """Plot the class counts: one point per replicate, with their mean and its 95 % confidence interval.
+        """Plot the class counts: one point per replicate.
+
+        Their mean is shown with its 95 % confidence interval.
 
         Parameters
         ----------
@@ -91,7 +93,7 @@ class Plots:
         return plot_counts(table[table["class"].isin(chosen)], by, points, shown, value)
 
     def gallery(self, n: int = 8) -> Figure:
-        """Plot the ``n`` objects of each class with the highest and the lowest probability.
+        """Plot the ``n`` most and the ``n`` least probable objects of each class.
 
         Annotated objects are left out. Each object is shown with its outline and probability.
         """
@@ -106,7 +108,7 @@ class Plots:
         return plot_gallery(self._images.pair, self._images.objects, self._classes.scheme, table, n)
 
     def confusion(self, run: str | None = None) -> Figure:
-        """Plot the confusion matrix of a run, on the objects that `Project.evaluate` scores it on."""
+        """Plot the confusion matrix of a run, as scored by `Project.evaluate`."""
         from svetlana_jupyter.project.plots import plot_confusion
 
         report = self._evaluate(run)
@@ -148,5 +150,8 @@ class BackgroundJobs:
         self._jobs.start("prediction", self._prediction(images, run, thread_count("panel")))
 
     def export(self, folder: str | Path, formats: Sequence[str] = ("csv",)) -> None:
-        """Export the results in the background, as `Project.export` does; see ``project.last_export``."""
+        """Export the results in the background, as `Project.export` does.
+
+        ``project.last_export`` lists the files.
+        """
         self._jobs.start("export", self._export(folder, formats))

@@ -1,4 +1,6 @@
-"""Annotation files: one per annotator, append-only, synced to disk before an edit is acknowledged.
+"""Append-only annotation files, one per annotator.
+
+Every edit is synced to disk before it is acknowledged.
 
 One kernel at a time writes the file of an annotator. Projects that are opened twice in one kernel share it.
 
@@ -59,11 +61,13 @@ class AnnotationFile:
         self.log = AnnotationLog(read_entries(file))
 
     def add_listener(self, changed: Callable[[], None]) -> None:
-        """Call the bound method ``changed`` after every append, as long as its object exists."""
+        """Call a bound method after every append, as long as its object exists."""
         self._listeners.append(weakref.WeakMethod(changed, self._listeners.remove))
 
     def ensure_writable(self) -> None:
-        """Open the file for writing again if it was deleted, or locked by another kernel that has released it.
+        """Open the file for writing again if it was deleted or locked.
+
+        A lock of another kernel must have been released.
 
         Rows that another kernel has added are read, and rows missing from the file are written again.
 
@@ -133,7 +137,10 @@ class AnnotationFile:
                 changed()
 
     def has_open_file(self) -> bool:
-        """Return whether the open file still exists under its name, and was not deleted or replaced."""
+        """Return whether the open file still exists under its name.
+
+        It may have been deleted or replaced.
+        """
         try:
             return self._handle is not None and os.path.samestat(os.fstat(self._handle.fileno()), self.file.stat())
         except OSError:
@@ -173,7 +180,10 @@ class AnnotationFile:
 
 
 def open_annotation_file(folder: Path, annotator: str, writable: bool = True) -> AnnotationFile:
-    """Open the file of an annotator, or return the one that this kernel has open already."""
+    """Open the file of an annotator.
+
+    If this kernel has it open already, that `AnnotationFile` is returned.
+    """
     if not re.fullmatch(r"[\w][\w .@-]*", annotator):
         raise ProjectError(f"Annotator name {annotator!r} is not valid. Use letters, digits, spaces and . @ - _ only.")
     file = folder / f"{annotator}.csv"
@@ -194,7 +204,10 @@ def read_other_logs(folder: Path, excluding_file: Path) -> dict[str, AnnotationL
 
 
 def read_entries(file: Path) -> list[AnnotationEvent]:
-    """Read an annotation file; an incomplete last line is left out, and a missing file is empty."""
+    """Read an annotation file; a missing file is empty.
+
+    An incomplete last line is left out.
+    """
     if not file.exists():
         return []
     whole, _, _ = file.read_text("utf-8").rpartition("\n")
@@ -234,7 +247,10 @@ def _to_entry(row: dict[str, str], mask: int) -> AnnotationEvent:
 
 
 def _to_csv(entries: Iterable[AnnotationEvent], masks: Mapping[str, int] | None = None) -> bytes:
-    """Return events as CSV rows; ``masks`` are the mask numbers of the images in the rows before them."""
+    """Return events as CSV rows.
+
+    ``masks`` are the mask numbers of the images in the rows before them.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     known = dict(masks or {})

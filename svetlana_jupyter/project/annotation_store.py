@@ -1,4 +1,4 @@
-"""Annotations of a project: edits of the annotator, and the current label of every object.
+"""Edits of the annotator, and the current label of every object.
 
 The annotator's file is the only one that is written; those of other annotators are read when the project opens, and a
 majority vote over all of them gives the current labels (`core.consensus.CurrentLabels`).
@@ -105,7 +105,10 @@ class Annotations:
 
     @property
     def labels(self) -> Mapping[ObjectId, Label]:
-        """The current label of every object that has one: the majority vote of all annotators."""
+        """The current label of every labeled object.
+
+        It is the majority vote of all annotators.
+        """
         return self._current.labels
 
     @property
@@ -121,7 +124,9 @@ class Annotations:
     def annotate_each(
         self, classes: Mapping[tuple[str, int], str], source: str = "script", seconds: float | None = None
     ) -> None:
-        """Label objects of one or several images in a single edit, which one undo reverts.
+        """Label objects of one or several images in a single edit.
+
+        One undo reverts all of it.
 
         Parameters
         ----------
@@ -138,7 +143,10 @@ class Annotations:
     def flag_each(
         self, objects: Iterable[tuple[str, int]], flag: str, source: str = "script", seconds: float | None = None
     ) -> None:
-        """Flag objects of one or several images as "ambiguous", "bad_segmentation" or "skip", in a single edit."""
+        """Flag objects of one or several images in a single edit.
+
+        The flag is "ambiguous", "bad_segmentation" or "skip".
+        """
         if flag not in FLAGS:
             raise InputError(f"Unknown flag {flag!r}. Use one of {', '.join(FLAGS)}.")
         labels = dict.fromkeys(objects, Label(flag))
@@ -152,7 +160,9 @@ class Annotations:
         self._notify.status(f"{_describe(labels)} no longer annotated.")
 
     def apply(self, labels: Mapping[tuple[str, int], str], source: str = "script") -> None:
-        """Give each object a class, or the flag "ambiguous" or "bad_segmentation", in a single edit.
+        """Give each object a class or a flag, in a single edit.
+
+        The flag is "ambiguous" or "bad_segmentation".
 
         A class of the same name takes precedence over a flag.
         """
@@ -175,7 +185,9 @@ class Annotations:
         return self.labels.get(ObjectId(image, label), UNLABELED)
 
     def labels_of(self, image: str, objects: Sequence[int] | NDArray[np.integer]) -> dict[int, Label]:
-        """Return the labels of the given objects of an image, and possibly of its other objects.
+        """Return the labels of objects of an image.
+
+        Labels of other objects of the image may be included.
 
         The time is proportional to the number of objects or the number of labels, whichever is smaller.
         """
@@ -210,7 +222,10 @@ class Annotations:
             return self.label_table().query("action == 'label'")["class_id"]
 
     def table(self) -> pd.DataFrame:
-        """Return all logged events of all annotators in chronological order (`core.annotations.events_table`)."""
+        """Return all events of all annotators, ordered by time.
+
+        The columns are those of `core.annotations.events_table`.
+        """
         return events_table(self.logs)
 
     def class_counts(self) -> pd.Series:
@@ -224,7 +239,10 @@ class Annotations:
         return {flag: self._current.counts[Label(flag)] for flag in FLAGS}
 
     def rate(self) -> float:
-        """Return the edits per minute, from the median gap between the last fifty; NaN if unknown."""
+        """Return the edits per minute; NaN if unknown.
+
+        It is computed from the median gap between the last fifty.
+        """
         by_hand = [entry for entry in self.file.log.events[-50:] if entry.seconds is not None]
         times = [datetime.fromisoformat(entry.time) for entry in by_hand]
         gaps = [(later - earlier).total_seconds() for earlier, later in itertools.pairwise(times)]
@@ -232,7 +250,9 @@ class Annotations:
         return 60 / statistics.median(gaps) if gaps else float("nan")
 
     def edit_groups(self) -> pd.Series[str]:
-        """Return, per object, the id of the edit that labeled several objects at once, else "".
+        """Return the edit that labeled each object together with others.
+
+        It is "" for an object that was labeled alone.
 
         The index is ``(image, object)``. Objects of one edit are not independent: a lasso selects neighbors, a gallery
         selection similar objects. Cross-validation keeps them in one fold. Imported objects were labeled one by one
@@ -249,11 +269,14 @@ class Annotations:
         return self.label_table().index.to_series().map(groups).fillna("").astype("object")
 
     def current_objects(self, object_id: VersionedObjectId) -> list[ObjectId]:
-        """Return the objects of the current mask that an object of an earlier mask became."""
+        """Return the current objects that an object of an earlier mask became."""
         return self._current.current_objects(object_id)
 
     def overwritten_message(self, images: Iterable[str]) -> str:
-        """Return a warning if the mask file of an annotated image has been overwritten, otherwise ""."""
+        """Return a warning if the mask file of an annotated image was overwritten.
+
+        It is "" otherwise.
+        """
         annotated = {object_id.image for log in self.logs.values() for object_id in log.labels}
         for name in self._images.overwritten.intersection(images) & annotated:
             return (
@@ -270,7 +293,10 @@ class Annotations:
             self._carried_over = self.mappings, merged
 
     def reload_masks(self) -> None:
-        """Read the masks of the project again after a mask was replaced, possibly by another project object."""
+        """Read the masks of the project again after one was replaced.
+
+        Another project object may have replaced it.
+        """
         self._images.reload()
         self.mappings = self._read_mappings()
         self.refresh()
@@ -317,7 +343,10 @@ class Annotations:
         self._notify.trouble(self.file.trouble, trouble_before)
 
     def _located(self, image: str, labels: Mapping[int, Label]) -> Iterator[tuple[Any, ...]]:
-        """Yield image, number, label, center, bounding box and mask number of each object."""
+        """Yield the label and location of each object.
+
+        These are image, number, label, center, bounding box and mask number.
+        """
         objects, numbers, mask = self._images.objects(image), list(labels), self._images.entry(image).mask_number
         if unknown := [number for number in numbers if number not in objects.index]:
             raise InputError(

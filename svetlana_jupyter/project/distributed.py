@@ -110,10 +110,11 @@ class _Job:
     def predict(
         self, objects: pd.DataFrame, blocks: Sequence[BlockKey], pixels: Sequence[BlockPixels]
     ) -> PartPredictions:
-        from svetlana_jupyter.learn.device import limit_threads
+        import torch
+
         from svetlana_jupyter.learn.inference import predict_part
 
-        limit_threads(1)  # a worker runs as many tasks at a time as it has threads
+        torch.set_num_threads(1)  # a worker runs as many tasks at a time as it has threads
         if self.statistics is not None:
             set_image_statistics(self.pair.image, self.statistics)
         known = dict(zip(blocks, pixels, strict=True))

@@ -1,4 +1,4 @@
-"""Images of a project: opened lazily, each with a mask and a table of its objects."""
+"""Images of a project, each with a mask and a table of its objects."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ Prepared = tuple[ImageEntry, str]  # an entry, and a note if its mask was raster
 
 
 class ImageCollection(Mapping[str, ImageEntry]):
-    """Images of a project by name, in the order in which they were added, with their masks and object tables.
+    """Images of a project by name, with their masks and object tables.
+
+    They are in the order in which they were added.
 
     The entries are replaced as a whole and never changed in place; iterating captures those of that moment. A caller on
     another thread, or one that needs the same images for a while, takes a `snapshot`.
@@ -129,14 +131,20 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return dict(self._entries)
 
     def entry(self, name: str) -> ImageEntry:
-        """Return the entry of an image; raise an `InputError` that lists the images if there is none."""
+        """Return the entry of an image.
+
+        An `InputError` lists the images if there is none of that name.
+        """
         if name not in self._entries:
             names = ", ".join(map(repr, list(self._entries)[:8])) or "none yet"
             raise InputError(f"The project has no image {name!r}. Choose one of its images: {names}.")
         return self._entries[name]
 
     def chosen(self, images: Iterable[str] | str | None) -> list[str]:
-        """Return the names of the chosen images, all by default; unknown ones raise an `InputError`."""
+        """Return the names of the chosen images, all by default.
+
+        An unknown name raises an `InputError`.
+        """
         if images is None:
             return list(self._entries)
         names = [images] if isinstance(images, str) else list(images)
@@ -180,7 +188,10 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return table
 
     def leave_out(self, names: Collection[str]) -> None:
-        """Ignore some images in this process until the project is opened again; nothing is written."""
+        """Ignore some images until the project is opened again.
+
+        Nothing is written.
+        """
         with self._folder.lock:
             self._entries = {name: entry for name, entry in self._entries.items() if name not in names}
             self._notify.changed("images")
@@ -196,14 +207,17 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 self.overwritten.discard(name)
 
     def replace_entry(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
-        """Write an entry with another mask to ``project.json``, and the object table of that mask."""
+        """Save an image with another mask, and the object table of that mask."""
         self._write_table(entry.name, objects, fingerprint(self._folder.absolute(entry.mask)))
         with self._folder.edit_document(min_version=2) as document:
             document["images"][entry.name] = _to_json(entry)
         self.reload()
 
     def pair(self, name: str) -> ImagePair:
-        """Open an image with its mask, lazily; measurements of its objects are cached in the project."""
+        """Open an image with its mask, lazily.
+
+        Measurements of its objects are cached in the project.
+        """
         entry = self.entry(name)
         if name not in self._pairs:
             mask = self._folder.absolute(entry.mask)
@@ -243,7 +257,10 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return name in self._tables or self._folder.objects_file(name).exists()
 
     def image_fingerprint(self, name: str) -> str:
-        """Return a fingerprint of the pixels of an image; raise an `InputError` if its file is missing."""
+        """Return a fingerprint of the pixels of an image.
+
+        If a file of it is missing, raise an `InputError`.
+        """
         if gone := [path for path in self.image_files(name) if not (hdf5_file(path) or path).exists()]:
             raise InputError(f"{gone[0]} is missing. Restore the file and try again; finished work is kept.")
         return fingerprint(self._paths(self.entry(name).image))
@@ -357,7 +374,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
 
 def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path, str]:
-    """Rasterize the outlines of a file to a Zarr mask in a folder; written atomically.
+    """Rasterize the outlines of a file to a Zarr mask, atomically.
 
     Parameters
     ----------
@@ -399,7 +416,10 @@ def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path
 
 
 def lazy_outline_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
-    """Return the outlines of a file as a mask of shape ``([z,] y, x)`` that is rasterized block by block when read."""
+    """Return the outlines of a file as a lazy mask.
+
+    The mask has the shape ``([z,] y, x)`` and is rasterized block by block when it is read.
+    """
     pixels = to_dask(PolygonMask(read_geojson(file.expanduser()).shapes, shape))
     return DataArray(pixels, dims=tuple("zyx"[-len(shape) :]))
 

@@ -1,4 +1,6 @@
-"""Long-running work: a generator of events, run inline in a script or on a daemon thread in a notebook.
+"""Long-running work: a generator of events.
+
+A script runs it inline, a notebook on a daemon thread.
 
 The thread only computes. Every event is posted to the event loop on which the project was made, or handled at once if
 there is no running loop. To stop, the generator is told to finish with what it has.
@@ -39,7 +41,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class JobState:
-    """State of the running job, as panels show it; ``seconds_left`` is None until it can be estimated."""
+    """State of the running job, as panels show it.
+
+    ``seconds_left`` is None until it can be estimated.
+    """
 
     kind: JobKind
     done: float = 0
@@ -55,7 +60,9 @@ class JobState:
 
 
 def thread_count(kind: Literal["script", "panel"]) -> int:
-    """Return the number of threads of a job: all for a script; a panel leaves one to the notebook.
+    """Return the number of threads of a job.
+
+    A script uses all cores; a panel leaves one to the notebook.
 
     ``OMP_NUM_THREADS`` limits them, as it does for torch.
     """
@@ -78,7 +85,7 @@ class TimeEstimator:
         self._last = 0.0, ""
 
     def with_progress(self, state: JobState, progress: Progress) -> JobState:
-        """Return the state after some progress, with the seconds left if they can be estimated."""
+        """Return the state after some progress, with the seconds left if known."""
         now = self._clock()
         if self._first is None or progress.done < self._last[0] or progress.unit != self._last[1]:
             self._first = now, progress.done
@@ -165,9 +172,8 @@ class JobRunner:
     def check_idle(self, activity: str = "reading these objects") -> None:
         """Raise a `ProjectError` if a job is running; ``activity`` says what it is doing."""
         if self.state is not None:
-            raise ProjectError(
-                f"{self.state.with_article.capitalize()} is {activity}. Wait for it, or call project.stop()."
-            )
+            job = self.state.with_article.capitalize()
+            raise ProjectError(f"{job} is {activity}. Wait for it, or call project.stop().")
 
     def _claim(self, kind: JobKind) -> None:
         with self._claiming:

@@ -1,4 +1,6 @@
-"""Replacement of the mask of an image: objects are matched with those of the old mask, and the links are stored.
+"""Replacement of the mask of an image.
+
+The objects are matched with those of the old mask, and the links between them are stored.
 
 Annotation files stay as they are. Each of their rows refers to a numbered mask, and the links between successive masks
 (``masks/<image>.<n>.csv``: old object, new object, shared pixels) carry labels over to the current objects: those of
@@ -75,7 +77,10 @@ class MaskMatch:
 
 
 class MaskReplacement:
-    """Replacement of masks in a project, with a preview; the last match is remembered from preview to replacement."""
+    """Replacement of masks in a project, with a preview.
+
+    The last match is remembered from preview to replacement.
+    """
 
     def __init__(
         self, folder: ProjectFolder, images: ImageCollection, annotations: Annotations, classes: ProjectClasses
@@ -84,7 +89,10 @@ class MaskReplacement:
         self._match: tuple[Hashable, MaskMatch] | None = None
 
     def preview(self, name: str, mask: Source) -> pd.DataFrame:
-        """Return what `replace` would do, as `Project.check_mask` describes; any thread may call this."""
+        """Return what `replace` would do, as `Project.check_mask` describes.
+
+        Any thread may call this.
+        """
         return status_table(self._matched(name, mask), self._labels_as_text(name))
 
     def replace(self, name: str, mask: Source) -> tuple[pd.DataFrame, str]:
@@ -122,7 +130,7 @@ class MaskReplacement:
         return self._match[1]
 
     def _match_objects(self, entry: ImageEntry, mask: Source, labeled: list[int]) -> MaskMatch:
-        """Read a new mask of an image and match its objects with those of the current mask.
+        """Match the objects of a new mask with those of the current mask.
 
         Nothing is written.
         """
@@ -183,7 +191,10 @@ class MaskReplacement:
         self._images.replace_entry(changed, match.objects)
 
     def _labels_as_text(self, image: str) -> dict[int, str]:
-        """Return the class or flag of each annotated object of an image; skipped objects do not count."""
+        """Return the class or flag of each annotated object of an image.
+
+        Skipped objects do not count.
+        """
         names = dict(zip(self._classes.ids, self._classes.names))
         return {
             object_id.label: names.get(label.class_id, label.action)

@@ -63,7 +63,7 @@ class AllPredicted:
         Parameters
         ----------
         compared : DataFrame
-            Out-of-distribution test of these images (`core.stats.outliers.compare_images`).
+            Out-of-distribution test of these images (`core.stats.outliers.flag_unfamiliar_images`).
         """
         count, events = len(self.images), self.images
         images = events[0].image if count == 1 else f"{count:,} images"
@@ -153,15 +153,16 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     ImagesFailedError
         At the end, if some images could not be predicted.
     """
+    import torch
+
     from svetlana_jupyter.learn.classifier import load_classifier
-    from svetlana_jupyter.learn.device import limit_threads
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
 
     yield Progress(0, 1, "opening")
     classifier, reference = load_classifier(task.run.path, task.network), ReferenceDistribution.load(task.run.path)
     if task.average:
         classifier = classifier.with_test_time_augmentation()
-    limit_threads(task.threads)
+    torch.set_num_threads(task.threads)
     errors: dict[str, SvetlanaError] = {}
     pairs: dict[str, ImagePair] = {}
     plans: dict[str, _Plan] = {}

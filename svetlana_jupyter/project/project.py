@@ -1,4 +1,4 @@
-"""Project: images, annotations and classifiers of one analysis, kept in a project folder.
+"""Images, annotations and classifiers of one analysis in a project folder.
 
 Every action of a panel is one method call of `Project`. State changes only on the thread and event loop that made the
 project; jobs post their events to it.
@@ -226,7 +226,9 @@ class Project(HasTraits):
     def add_images(
         self, images: str | Path, masks: str | Path, axes: str | None = None, spacing: Spacing | None = None
     ) -> pd.DataFrame:
-        """Add all images that match a pattern, each with the mask of the same name; only headers are read.
+        """Add all images that match a pattern, with the masks of the same names.
+
+        Only headers are read.
 
         Parameters
         ----------
@@ -254,7 +256,9 @@ class Project(HasTraits):
     def objects(
         self, name: str, progress: Callable[[int, int], None] | None = None, wait: bool = False
     ) -> pd.DataFrame:
-        """Return the object table of an image (`core.objects.index_objects`), computed on first use and stored.
+        """Return the object table of an image (`core.objects.index_objects`).
+
+        It is computed on first use and stored.
 
         Parameters
         ----------
@@ -270,7 +274,9 @@ class Project(HasTraits):
     def annotate(
         self, image: str, label: ObjectLabels, class_name: str, source: str = "script", seconds: float | None = None
     ) -> None:
-        """Assign a class to one object, or to several in a single edit; on disk when this returns.
+        """Assign a class to one object, or to several in a single edit.
+
+        The edit is on disk when this returns.
 
         Parameters
         ----------
@@ -288,7 +294,7 @@ class Project(HasTraits):
     def flag(
         self, image: str, label: ObjectLabels, flag: str, source: str = "script", seconds: float | None = None
     ) -> None:
-        """Flag objects as "ambiguous" or "bad_segmentation", or pass over them with "skip".
+        """Flag objects as "ambiguous", "bad_segmentation" or "skip" (pass over them).
 
         Flagged objects are excluded from training and counts, and reported separately.
         """
@@ -326,7 +332,9 @@ class Project(HasTraits):
         names: Mapping[int, str] | Sequence[str] | None = None,
         overwrite: bool = False,
     ) -> pd.DataFrame:
-        """Annotate objects from a file or table, in a single edit, which one undo reverts.
+        """Annotate objects from a file or table in a single edit.
+
+        One undo reverts all of it.
 
         Parameters
         ----------
@@ -369,7 +377,7 @@ class Project(HasTraits):
         return report
 
     def check_mask(self, name: str, mask: Source) -> pd.DataFrame:
-        """Return what `replace_mask` would do to the annotations of an image, without changing anything.
+        """Return what `replace_mask` would do, without changing anything.
 
         Any thread may call this. A following `replace_mask` with the same mask reuses the result.
 
@@ -391,7 +399,7 @@ class Project(HasTraits):
         return self._masks.preview(name, mask)
 
     def replace_mask(self, name: str, mask: Source) -> pd.DataFrame:
-        """Replace the mask of an image; annotations are carried over to the matching new objects.
+        """Replace the mask of an image, and carry its annotations over.
 
         Nothing is deleted: the annotation log with undo and redo, the old mask and the predictions for it are kept, but
         these predictions are no longer shown. A new object takes over an annotation that covers more than half of it,
@@ -426,7 +434,10 @@ class Project(HasTraits):
 
     @property
     def settings(self) -> TrainingSettings:
-        """Settings of the next training: ``training.json`` of the project, which may be edited by hand."""
+        """Settings of the next training.
+
+        They are stored in ``training.json`` of the project, which may be edited by hand.
+        """
         return self._folder.read_settings()
 
     @settings.setter
@@ -437,7 +448,9 @@ class Project(HasTraits):
     def preview_augmentation(
         self, image: str, label: int, settings: TrainingSettings | None = None, n: int = 8
     ) -> xr.DataArray:
-        """Return ``n`` augmented patches of an object (n, channel, [z,] y, x), as training would see them.
+        """Return ``n`` augmented patches of an object, as training would see them.
+
+        Their dimensions are (n, channel, [z,] y, x).
 
         Parameters
         ----------
@@ -448,7 +461,10 @@ class Project(HasTraits):
         return augmented_patches(self.images, self.annotations.class_ids(), self.runs, image, label, settings, n)
 
     def readiness(self) -> str:
-        """Return what is missing before a training can start, as a sentence; "" if nothing is."""
+        """Return a sentence about what is missing before a training can start.
+
+        It is "" if nothing is missing.
+        """
         try:
             settings = self.settings
         except SettingsError:  # the settings panel reports it
@@ -532,7 +548,7 @@ class Project(HasTraits):
             At the end, if some images could not be predicted; the others are.
         """
         if network is not None:
-            self.runs.set_network(self.runs.get(run).name, network)
+            self.runs.networks[self.runs.get(run).name] = network
         work = self._prediction(images, run, thread_count("script"), client, resume=resume, average=average)
         self._jobs.run("prediction", work)
 
@@ -542,7 +558,9 @@ class Project(HasTraits):
         groups: Iterable[str] = DEFAULT_FEATURE_GROUPS,
         ring: float | None = None,
     ) -> pd.DataFrame:
-        """Measure every object of the images (all by default) once, and wait; Ctrl-C keeps what is finished.
+        """Measure every object of the images (all by default) once, and wait.
+
+        Ctrl-C keeps what is finished.
 
         Parameters
         ----------
@@ -608,11 +626,17 @@ class Project(HasTraits):
         return sweep_table(points, self._folder.sweep_file)
 
     def stop(self) -> None:
-        """Ask the running job to stop and keep what is finished: a training keeps its best network so far."""
+        """Ask the running job to stop and keep what is finished.
+
+        A training keeps its best network so far.
+        """
         self._jobs.stop()
 
     def predictions(self, images: Iterable[str] | None = None) -> pd.DataFrame:
-        """Return one row per object, with its label and prediction (`core.predictions.object_table`)."""
+        """Return the label and prediction of every object.
+
+        One row per object, as in `core.predictions.object_table`.
+        """
         tables = [self._object_table(name) for name in self.images.chosen(images)]
         if not tables:
             raise ProjectError("The project has no images yet. Add some with project.add_images(...).")
@@ -635,7 +659,9 @@ class Project(HasTraits):
         return self.test_set.hide(self._all_probabilities(chosen, image), image, chosen.name)
 
     def failed(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
-        """Return the objects that a run could not predict because their pixels cannot be decoded.
+        """Return the objects that a run could not predict.
+
+        Their pixels cannot be decoded.
 
         Returns
         -------
@@ -646,11 +672,14 @@ class Project(HasTraits):
         return self.runs.failed(self.runs.get(run), self.images.chosen(images))
 
     def class_map(self, image: str) -> xr.DataArray:
-        """Return the class of each pixel of an image, lazily (`core.predictions.class_map`)."""
+        """Return the class of each pixel lazily (`core.predictions.class_map`)."""
         return class_map(self.pair(image).mask, self._object_table(image).droplevel("image"), self.classes.scheme)
 
     def probability_map(self, image: str) -> xr.DataArray:
-        """Return the probability of the predicted class of each pixel, lazily; NaN where there is none."""
+        """Return the probability of the predicted class of each pixel, lazily.
+
+        NaN where nothing is predicted.
+        """
         return probability_map(self.pair(image).mask, self._object_table(image).droplevel("image"))
 
     def counts(
@@ -740,7 +769,10 @@ class Project(HasTraits):
         return comparison
 
     def evaluate(self, run: str | None = None) -> Evaluation:
-        """Return the score of a run, with its source: the test set if it is annotated, else cross-validation."""
+        """Return the accuracy report of a run.
+
+        It is measured on the test set if that is annotated, else by cross-validation.
+        """
         chosen = self.runs.get(run)
         exclude_border, size = chosen.settings.get("exclude_border", False), chosen.settings.get("size")
         labels, _ = self._training_objects(exclude_border, size)
@@ -749,7 +781,9 @@ class Project(HasTraits):
         return replace(score_run(chosen, self._evaluation_data()), outdated=outdated, images=images)
 
     def compare_images(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
-        """Test for each predicted image how many of its objects are unlike all annotated ones (`core.stats.outliers`).
+        """Test each predicted image for out-of-distribution objects.
+
+        Objects that are unlike all annotated ones are counted per image (`core.stats.outliers`).
 
         Parameters
         ----------
@@ -777,7 +811,9 @@ class Project(HasTraits):
         return table[table.index.isin(names)]
 
     def explain(self, image: str, label: int, class_name: str | None = None) -> xr.Dataset:
-        """Return the patch of an object as the classifier sees it, with its saliency map (Grad-CAM).
+        """Return the patch of an object as the classifier sees it.
+
+        It comes with its saliency map (Grad-CAM).
 
         Parameters
         ----------
@@ -795,7 +831,7 @@ class Project(HasTraits):
             raise ProjectError(
                 f"Object {label} of {image!r} belongs to the test set, so its prediction is hidden. Annotate it first."
             )
-        classifier = load_classifier(run.path, self.runs.network(run.name))
+        classifier = load_classifier(run.path, self.runs.networks.get(run.name))
         return explain(self.pair(image), self.objects(image), label, classifier, class_id)
 
     def queue(
@@ -805,7 +841,7 @@ class Project(HasTraits):
         images: Iterable[str] | None = None,
         near: tuple[str, int] | None = None,
     ) -> Queue:
-        """Return a queue of unlabeled objects to review, each with the reason it was chosen.
+        """Return a queue of unlabeled objects to review, each with the reason.
 
         Parameters
         ----------
@@ -845,15 +881,16 @@ class Project(HasTraits):
         return list(self._export(folder, formats).files())
 
     def to_xarray(self, images: Iterable[str] | None = None) -> xr.Dataset:
-        """Return the object table as a Dataset with dims ``object`` and ``class`` (`core.predictions`).
+        """Return the object table as a Dataset (`core.predictions.object_dataset`).
+
+        Its dimensions are ``object`` and ``class``.
 
         It includes the measurements that were computed. ``to_netcdf("objects.nc")`` and ``to_zarr`` write it.
         """
         return to_xarray(self._snapshot(self.images.chosen(images)))
 
     def _repr_html_(self) -> str:
-        classes = self.classes.scheme
-        return project_report_html(self.path.name, self.images, self.annotations, classes, self.runs)
+        return project_report_html(self.path.name, self.images, self.annotations, self.classes, self.runs)
 
     def _bump(self, aspect: Aspect) -> None:
         name = f"{aspect}_version"
@@ -892,7 +929,7 @@ class Project(HasTraits):
         self.trouble = trouble or self.trouble
 
     def _all_probabilities(self, run: Run, image: str) -> pd.DataFrame:
-        """Return the predictions of a run for all objects of an image, hidden ones included."""
+        """Return the predictions of a run for an image, hidden ones included."""
         return self.runs.probabilities(run, image, self.images.entry(image).mask_number, self.classes.merged)
 
     def _object_table(self, name: str) -> pd.DataFrame:
@@ -994,7 +1031,7 @@ class Project(HasTraits):
     ) -> Work:
         chosen, names = self.runs.get(run), self.images.chosen(images)
         self._folder.check_writable()
-        task = self._prediction_task(names, chosen, threads, self.runs.network(chosen.name))
+        task = self._prediction_task(names, chosen, threads, self.runs.networks.get(chosen.name))
         task = replace(task, client=resolve_client(client), **options)
         return lambda stop: predict_images(task, stop)
 

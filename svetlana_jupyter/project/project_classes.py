@@ -1,4 +1,4 @@
-"""Classes of a project: the class scheme and the edits that are saved in ``project.json``."""
+"""Classes of a project, and the edits saved in ``project.json``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ProjectClasses:
 
     @property
     def merged(self) -> Mapping[int, int]:
-        """Mapping from the id of each merged class to the id of the class it was merged into."""
+        """Mapping from the id of each merged class to that of its target."""
         return self.scheme.merged
 
     def by_id(self, class_id: int) -> ClassInfo:
@@ -105,7 +105,9 @@ class ProjectClasses:
         self._edit(lambda scheme: scheme.with_recolored(name, color))
 
     def merge(self, name: str, into: str) -> None:
-        """Count a class as another one from now on, in annotations and predictions, past and future.
+        """Count a class as another one, in annotations and predictions.
+
+        This applies to past and future ones.
 
         No annotation is rewritten: the merged class stays in ``project.json`` and `split` separates it again. Undo and
         redo concern annotations of objects only, so they do not revert a merge.
@@ -133,5 +135,8 @@ def _from_json(infos: list[dict[str, Any]]) -> ClassScheme:
 
 
 def _to_json(info: ClassInfo) -> dict[str, Any]:
-    """Return a class as written to ``project.json``; ``into`` is written for merged classes only."""
+    """Return a class as written to ``project.json``.
+
+    ``into`` is written for merged classes only.
+    """
     return {key: value for key, value in vars(info).items() if key != "into" or value}

@@ -6,16 +6,16 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.project.annotation_store import Annotations
     from svetlana_jupyter.project.image_collection import ImageCollection
+    from svetlana_jupyter.project.project_classes import ProjectClasses
     from svetlana_jupyter.project.runs import RunStore
 
 MAX_IMAGES_SHOWN = 12
 
 
 def project_report_html(
-    name: str, images: ImageCollection, annotations: Annotations, classes: ClassScheme, runs: RunStore
+    name: str, images: ImageCollection, annotations: Annotations, classes: ProjectClasses, runs: RunStore
 ) -> str:
     """Return a table of images, annotations and runs as HTML; all names are escaped."""
     annotated = annotations.label_table().query("action == 'label'").groupby(level="image").size()

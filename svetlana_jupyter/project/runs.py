@@ -1,4 +1,4 @@
-"""Finished runs of a project, their predictions, and the record of the model selection.
+"""Finished runs of a project, their predictions and model selections.
 
 Each run has a folder, which is written atomically; only its score and its predictions are added later.
 """
@@ -37,13 +37,19 @@ _ALL = ["preset", *RESULT_COLUMNS]
 
 
 def search_key(settings: TrainingSettings) -> dict[str, Any]:
-    """Return the settings that determine the result of a model selection: the same key gives the same preset."""
+    """Return the settings that determine the result of a model selection.
+
+    The same settings lead to the same preset.
+    """
     # These settings do not influence which preset is best, so changing them requires no new search.
     return dict(json.loads(settings.model_dump_json(exclude={"seed", "device", "precision", "threads"})))
 
 
 def search_record(settings: TrainingSettings, result: SearchResult, seconds: float) -> dict[str, Any]:
-    """Return the record of a model selection: its settings, the chosen preset, and one row per candidate."""
+    """Return the record of a model selection for `read_search_record`.
+
+    It contains the settings, the chosen preset, and one row per candidate preset.
+    """
     chosen = result.candidates[0]
     return {
         "asked": search_key(settings),
@@ -57,7 +63,9 @@ def search_record(settings: TrainingSettings, result: SearchResult, seconds: flo
 
 
 def read_search_record(folder: Path) -> dict[str, Any] | None:
-    """Read the record of the model selection of a run; return None if its settings named the preset.
+    """Read the record of the model selection of a run.
+
+    Return None if the settings of the run named the preset.
 
     Raises
     ------
@@ -81,7 +89,10 @@ def read_search_record(folder: Path) -> dict[str, Any] | None:
 def last_search(
     runs: Iterable[Run], settings: TrainingSettings, classes: Iterable[int]
 ) -> tuple[Run, Mapping[str, Any]] | None:
-    """Return the latest run with a model selection for these settings and classes, and its record, if any."""
+    """Return the latest model selection for these settings and classes.
+
+    The result is the run with its record, or None.
+    """
     key, classes = search_key(settings), set(classes)
     for run in sorted(runs, key=lambda run: run.name, reverse=True):
         document = read_search_record(run.path) if set(run.classes) == classes else None
@@ -175,7 +186,10 @@ class Run:
 
     @property
     def versions(self) -> dict[str, str]:
-        """Versions of Python and of the packages used for training; seed and threads are in ``settings``."""
+        """Versions of Python and of the packages used for training.
+
+        Seed and number of threads are in ``settings``.
+        """
         document = json.loads((self.path / "classifier.json").read_text("utf-8"))
         return dict(document["versions"])
 
@@ -217,7 +231,9 @@ class Run:
         return pd.read_parquet(file) if file.exists() else None
 
     def with_score(self, note: str, held_out: Mapping[str, pd.DataFrame], warning: str = "") -> Run:
-        """Save the cross-validated predictions, by architecture, with a note on their source and a warning.
+        """Save the cross-validated predictions, by architecture.
+
+        A note on their source, and a warning if there is one, are saved with them.
 
         Returns
         -------
@@ -245,14 +261,19 @@ class Run:
         return pd.read_parquet(file) if file.exists() else None
 
     def predictions_attributes(self, image: str) -> dict[str, Any]:
-        """Return the attributes stored with the predictions for an image, without reading the predictions."""
+        """Return the attributes of the predictions for an image.
+
+        The predictions themselves are not read.
+        """
         file = self.predictions_file(image)
         if not file.exists():
             return {}
         return dict(json.loads((read_schema(file).metadata or {}).get(b"PANDAS_ATTRS", b"{}")))
 
     def outlier_fractions(self, masks: Mapping[str, int]) -> pd.DataFrame:
-        """Return the fraction of out-of-distribution objects per image, without reading the predictions.
+        """Return the fraction of out-of-distribution objects per image.
+
+        The predictions themselves are not read.
 
         Parameters
         ----------
@@ -311,6 +332,8 @@ class RunStore(Sequence[Run]):
     ----------
     current_name : str
         "" before the first training.
+    networks : dict of str to torch.nn.Module
+        Networks that the user passed as objects in this session, by the name of their run.
     """
 
     def __init__(
@@ -322,7 +345,7 @@ class RunStore(Sequence[Run]):
     ) -> None:
         self._folder, self._notify, self._show, self._score = folder, notify, show, score
         self._runs = read_runs(folder.runs_folder)
-        self._networks: dict[str, Module] = {}  # of runs whose network was passed as an object in this session
+        self.networks: dict[str, Module] = {}
         self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
         chosen = str(folder.read_document().get("current_run", ""))
         self.current_name = chosen if chosen in self._runs else max(self._runs, default="")
@@ -357,13 +380,15 @@ class RunStore(Sequence[Run]):
         if not name:
             raise ProjectError("There is no trained classifier yet. Annotate some objects of each class, then train.")
         if name not in self._runs:
-            raise InputError(
-                f"There is no run {name!r}. Choose one of the runs {', '.join(self._runs) or '(none yet)'}."
-            )
+            names = ", ".join(self._runs) or "(none yet)"
+            raise InputError(f"There is no run {name!r}. Choose one of the runs {names}.")
         return self._runs[name]
 
     def choose(self, name: str, *, keep: bool = True) -> None:
-        """Make a run the current one; with ``keep``, also when the project is opened again."""
+        """Make a run the current one.
+
+        With ``keep``, it is also the current one when the project is opened again.
+        """
         run = self.get(name)
         if keep and self._folder.writable:
             with self._folder.edit_document() as document:
@@ -376,27 +401,24 @@ class RunStore(Sequence[Run]):
         """Add a finished run, with its network if the user passed one as an object."""
         self._runs[run.name] = run
         if network is not None:
-            self._networks[run.name] = network
+            self.networks[run.name] = network
         self._notify.changed("runs")
 
     def update(self, run: Run) -> None:
-        """Replace a run by itself with a score; its predictions may be calibrated from now on."""
+        """Replace a run by the same run with its score.
+
+        Its predictions may be calibrated from now on.
+        """
         self._runs[run.name] = run
         self._notify.changed("runs")
         if not run.calibration.is_identity:
             self.clear_cache()
             self._notify.changed("predictions")
 
-    def network(self, name: str) -> Module | None:
-        """Return the network of a run if the user passed it as an object in this session."""
-        return self._networks.get(name)
-
-    def set_network(self, name: str, network: Module) -> None:
-        """Keep the network that the user passed for a run of an earlier session."""
-        self._networks[self[name].name] = network
-
     def probabilities(self, run: Run, image: str, mask: int, merged: Mapping[int, int]) -> pd.DataFrame:
-        """Return the calibrated predictions of a run for all objects of an image, hidden ones included; cached.
+        """Return the calibrated predictions of a run for an image; cached.
+
+        Predictions of hidden objects are included.
 
         Parameters
         ----------
@@ -433,15 +455,15 @@ class RunStore(Sequence[Run]):
 
     def failed(self, run: Run, images: Sequence[str]) -> pd.DataFrame:
         """Return the objects that a run could not predict, as `Project.failed` describes."""
-        rows = [
-            (name, int(label), str(why))
-            for name in images
-            for label, why in run.predictions_attributes(name).get("failed", ())
-        ]
+        stored = {name: run.predictions_attributes(name).get("failed", ()) for name in images}
+        rows = [(name, int(label), str(why)) for name, failed in stored.items() for label, why in failed]
         return pd.DataFrame(rows, columns=["image", "object", "why"]).set_index(["image", "object"])
 
     def score(self, run: Run) -> RunScore:
-        """Return the score of a run: on the test set if it is annotated, else from cross-validation."""
+        """Return the accuracy report of a run.
+
+        It is measured on the test set if that is annotated, else by cross-validation.
+        """
         assert self._score is not None
         return self._score(run)
 
@@ -493,18 +515,21 @@ NOTHING_PREDICTED = pd.DataFrame(
 
 
 def uncalibrated_column(column: str) -> str:
-    """Return the name of the column with the values of ``p_<class id>`` before calibration."""
+    """Return the column of the values of ``p_<class id>`` before calibration."""
     return column.replace("p_", "raw_", 1)
 
 
 def read_runs(folder: Path) -> dict[str, Run]:
-    """Read all finished runs of a project; folders left incomplete by a crash are ignored."""
+    """Read all finished runs of a project.
+
+    Folders that a crash left incomplete are ignored.
+    """
     return {path.parent.name: _read_run(path) for path in sorted(folder.glob("[0-9]*/run.json"))}
 
 
 @contextmanager
 def new_run(folder: Path) -> Iterator[tuple[Path, Callable[[Run], Run]]]:
-    """Yield an empty folder for the files of a run, and a function that finishes the run.
+    """Yield an empty folder for the files of a run, and a function to finish.
 
     The folder gets its number and becomes visible only when that function is called.
     """

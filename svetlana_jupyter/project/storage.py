@@ -41,7 +41,9 @@ Aspect = Literal["classes", "images", "annotations", "predictions", "runs"]
 
 @dataclass(frozen=True)
 class Notify:
-    """Callbacks through which a part of a project reports to the project; by default nothing happens.
+    """Callbacks through which a part of a project reports to the project.
+
+    By default, nothing happens.
 
     Attributes
     ----------
@@ -128,7 +130,10 @@ class ProjectFolder:
         return self.path / "measurements" / file_name(image)
 
     def links_file(self, image: str, mask: int) -> Path:
-        """Return the file that links the objects of mask number ``mask`` to the objects of the mask before."""
+        """Return the file of the links between two successive masks.
+
+        It links the objects of mask number ``mask`` to those of the mask before.
+        """
         return self.path / "masks" / f"{file_name(image)}.{mask}.csv"
 
     def arrays_folder(self, image: str) -> Path:
@@ -136,7 +141,10 @@ class ProjectFolder:
         return self.path / "arrays" / file_name(image)
 
     def read_document(self) -> dict[str, Any]:
-        """Read ``project.json``; raise a `ProjectError` if it is damaged or newer than this package."""
+        """Read ``project.json``.
+
+        Raise a `ProjectError` if it is damaged or newer than this package.
+        """
         try:
             document = json.loads(self.document_file.read_text("utf-8"))
             version = int(document["format"])
@@ -156,7 +164,9 @@ class ProjectFolder:
 
     @contextmanager
     def edit_document(self, min_version: int = 1) -> Iterator[dict[str, Any]]:
-        """Read ``project.json``, let the caller change it and write it back; one kernel at a time.
+        """Read ``project.json``, let the caller change it, and write it back.
+
+        Only one kernel at a time may do this.
 
         Parameters
         ----------
@@ -171,7 +181,10 @@ class ProjectFolder:
             write_json(self.document_file, document)
 
     def read_settings(self) -> TrainingSettings:
-        """Read ``training.json``, which may be edited by hand; the default settings if it does not exist."""
+        """Read ``training.json``, which may be edited by hand.
+
+        The default settings are returned if it does not exist.
+        """
         if not self.settings_file.exists():
             return TrainingSettings()
         try:
@@ -222,7 +235,7 @@ class ProjectFolder:
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """Yield a path to write to; it replaces ``file`` only if the block ends without an error."""
+    """Yield a path to write to; it replaces ``file`` if the block succeeds."""
     draft = draft_path(file)
     try:
         yield draft
@@ -234,7 +247,10 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def draft_folder(path: Path) -> Iterator[Path]:
-    """Yield a new hidden folder next to ``path``; it is removed afterwards unless it was renamed."""
+    """Yield a new hidden folder next to ``path``.
+
+    It is removed afterwards unless it was renamed.
+    """
     draft = draft_path(path)
     draft.mkdir(parents=True)
     try:
@@ -270,13 +286,16 @@ def _write_text(file: Path, text: str) -> None:
 
 
 def file_name(name: str) -> str:
-    """Return ``name`` as a file name valid on every system; different names stay different."""
+    """Return ``name`` as a file name that is valid on every system.
+
+    Different names stay different.
+    """
     quoted = quote(name, safe=" ()+,-=@_")
     return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
 
 
 def draft_path(path: Path) -> Path:
-    """Return an unused hidden path next to ``path``, for a draft that will replace it."""
+    """Return an unused hidden path next to ``path``, for a draft."""
     return path.with_name(f".{path.name}.{uuid4().hex[:8]}")
 
 
@@ -324,7 +343,7 @@ def pack(project: ProjectFolder, path: str | Path | None, arrays: bool) -> Path:
 
 
 def unpack(file: Path, folder: str | Path | None) -> Path:
-    """Extract the project in a zip file to a folder of its own atomically, and return that folder.
+    """Extract the project in a zip file atomically, and return its folder.
 
     Raises
     ------
@@ -373,7 +392,10 @@ def _members(project: ProjectFolder, arrays: bool) -> Iterator[Path]:
 
 
 def _checked(archive: zipfile.ZipFile, file: Path) -> tuple[list[zipfile.ZipInfo], str]:
-    """Return the members of a zip that belong to the project, and their top folder; refuse unsafe paths."""
+    """Return the project's members of a zip, and their top folder.
+
+    Unsafe paths are refused.
+    """
     members = [member for member in archive.infolist() if not member.is_dir()]
     for member in members:
         # A Windows path, since Windows accepts both slashes as separators and has drives.

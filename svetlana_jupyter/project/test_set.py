@@ -1,4 +1,4 @@
-"""Held-out test set: objects drawn at random to measure the accuracy, and nothing else.
+"""Held-out test set: random objects that only measure the accuracy.
 
 The sample is written to a file of the project when it is drawn. Its objects are never trained on, and their predictions
 are hidden until they are annotated, so that no annotator is biased by them.
@@ -129,7 +129,9 @@ class TestSet:
         return self.table()
 
     def table(self) -> pd.DataFrame:
-        """Return the objects of the test set with their labels, in the order in which they were drawn.
+        """Return the objects of the test set with their labels.
+
+        They are in the order in which they were drawn.
 
         Returns
         -------
@@ -146,7 +148,10 @@ class TestSet:
 
     @property
     def objects(self) -> list[ObjectId]:
-        """The objects in the order in which they were drawn, numbered as in the current masks."""
+        """The objects in the order in which they were drawn.
+
+        They are numbered as in the current masks.
+        """
         return list(self._object_weights())
 
     def __len__(self) -> int:
@@ -156,7 +161,10 @@ class TestSet:
         return object_id in self._object_weights()
 
     def hidden(self, image: str) -> frozenset[int]:
-        """Return the objects of an image that are in the test set and not annotated, so not shown with a prediction."""
+        """Return the objects of an image whose predictions are hidden.
+
+        These are in the test set and not annotated.
+        """
         return frozenset(
             object_id.label
             for object_id in self._object_weights()
@@ -177,7 +185,9 @@ class TestSet:
         return known[2]
 
     def training_labels(self) -> pd.DataFrame:
-        """Return the label table of the objects that a classifier may be trained on: with a class, not in the test set.
+        """Return the labels that a classifier may be trained on.
+
+        These are all objects with a class except those of the test set.
 
         The columns are those of `Annotations.label_table`.
         """
@@ -209,11 +219,9 @@ class TestSet:
         groups: dict[tuple[str, ...], list[SamplingFrame]] = {}
         for name, entry in self._images.items():
             values = {**entry.groups, "image": name}
-            unknown = [column for column in per if column not in values]
-            if unknown:
-                raise InputError(
-                    f"Image {name!r} has no grouping column {unknown[0]!r}. Use one of {', '.join(values)}."
-                )
+            if unknown := [column for column in per if column not in values]:
+                known = ", ".join(values)
+                raise InputError(f"Image {name!r} has no grouping column {unknown[0]!r}. Use one of {known}.")
             free = self._images.objects(name).index.difference(labeled.get(name, [])).to_numpy(np.int64)
             if len(free):
                 group = groups.setdefault(tuple(values[column] for column in per), [])
@@ -224,7 +232,7 @@ class TestSet:
 
 
 def draw_sample(groups: Iterable[Sequence[SamplingFrame]], n: int, per: tuple[str, ...], seed: int) -> TestSetSample:
-    """Draw ``n`` objects per group uniformly at random, or all objects of a smaller group.
+    """Draw ``n`` objects per group uniformly at random, at most all of it.
 
     The same groups and seed give the same objects.
     """

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,17 +29,11 @@ from scipy.special import ndtri
 
 from svetlana_jupyter.samples.sample import (
     Field,
-    ObjectTexture,
     Point,
-    Points,
     Sample,
     StoredSample,
-    create_zarr,
+    create_arrays,
     crop_around,
-    cube_points,
-    draw_foci,
-    label_dtype,
-    paint_on_lattice,
     place_objects,
 )
 
@@ -52,7 +45,9 @@ _Fill = Callable[[Generator, int, tuple[slice, ...], NDArray[np.bool_]], Field]
 
 
 def gray_cells(seed: int, size: int = 1024, count: int = 200) -> Sample:
-    """Generate ellipses of two brightnesses (means 100 and 150, noise 12) on a dark background.
+    """Generate ellipses of two brightnesses on a dark background.
+
+    Their means are 100 and 150, with noise of 12.
 
     Parameters
     ----------
@@ -82,7 +77,9 @@ def gray_cells(seed: int, size: int = 1024, count: int = 200) -> Sample:
 
 
 def oriented_textures(seed: int, size: int = 1400, count: int = 400, turn: float = 0) -> Sample:
-    """Generate disks of elongated noise; the classes are the same texture rotated by 90 degrees.
+    """Generate disks of elongated noise.
+
+    The classes are the same texture rotated by 90 degrees.
 
     Mean and standard deviation are the same in every disk. With ``turn=0`` the classes survive flips but not
     rotations; with ``turn=45`` a flip swaps them.
@@ -106,7 +103,10 @@ def oriented_textures(seed: int, size: int = 1400, count: int = 400, turn: float
 
 
 def _rotated_noise(rng: Generator, size: int, angle: float) -> Field:
-    """Return white noise blurred along the rows and rotated, cut from a larger image so that no corner is empty."""
+    """Return white noise, blurred along the rows and rotated.
+
+    It is cut from a larger image, so that no corner is empty.
+    """
     side = int(np.ceil(size * np.sqrt(2))) + 2
     noise = gaussian_filter(rng.standard_normal((side, side)), (1, 5))
     rotated = rotate(noise, angle, reshape=False, order=1) if angle else noise
@@ -115,7 +115,9 @@ def _rotated_noise(rng: Generator, size: int, angle: float) -> Field:
 
 
 def real_textures(seed: int, size: int = 1400, count: int = 400) -> Sample:
-    """Generate disks of brick, grass and gravel, with the same distribution of gray values in every disk.
+    """Generate disks of brick, grass and gravel.
+
+    The distribution of gray values is the same in every disk.
 
     The photographs come with scikit-image; disks are cut at random positions and rotated by multiples of 90 degrees.
     Parameters as in `gray_cells`.
@@ -155,59 +157,6 @@ def _to_uint8(image: Field) -> NDArray[np.uint8]:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def stripes(seed: int, size: int = 256, count: int = 25, step: int = 42) -> Sample:
-    """Generate striped disks; the classes differ only in the direction of the stripes.
-
-    Parameters
-    ----------
-    seed : int
-    size : int
-        Side of the square image, in pixels.
-    count : int
-        Number of objects.
-    step : int
-        Distance between the possible positions of objects, in pixels.
-
-    Raises
-    ------
-    InputError
-        If the image has no room for the objects.
-    """
-    return _lattice_of_disks(seed, size, count, step, _stripes, ("horizontal", "vertical"))
-
-
-def faint_foci(seed: int, size: int = 256, count: int = 25, step: int = 42) -> Sample:
-    """Generate disks of varying brightness; one class has three faint foci, at equal mean.
-
-    Parameters as in `stripes`.
-    """
-    return _lattice_of_disks(seed, size, count, step, _faint_foci, ("plain", "foci"))
-
-
-def _lattice_of_disks(
-    seed: int, size: int, count: int, step: int, texture: ObjectTexture, names: tuple[str, str]
-) -> Sample:
-    rng = np.random.default_rng(seed)
-    return paint_on_lattice(rng, (1000, 60), (size, size), count, (step, 3, 22), _disk, texture, names)
-
-
-def _disk(rng: Generator, center: Point) -> Points:
-    radius = rng.uniform(10, 16)
-    points = cube_points(center, 18)
-    inside: NDArray[np.bool_] = ((points - center) ** 2).sum(1) <= radius * radius
-    return points[inside]
-
-
-def _stripes(rng: Generator, points: Points, number: int) -> Field:
-    wave = np.sin(2 * np.pi * points[:, number] / 6 + rng.uniform(0, 6.28))
-    return 2500 + 500 * wave + rng.normal(0, 250, len(points))
-
-
-def _faint_foci(rng: Generator, points: Points, number: int) -> Field:
-    level = draw_foci(rng, points, 2500, 3 * number, height=450, spread=8)
-    return level * rng.uniform(0.8, 1.2) + rng.normal(0, 250, len(points))
-
-
 # The well. Tuples of two are values for the classes "resting" and "activated".
 NAMES = ("resting", "activated")
 ACTIVATED_SHARE = 0.08
@@ -230,7 +179,9 @@ def osteoclast_well(
     activated: float = ACTIVATED_SHARE,
     stain: tuple[float, float, float] = (1, 1, 1),
 ) -> StoredSample:
-    """Write a stained well: a few large, multinucleated activated cells among small resting ones.
+    """Write a stained well with cells of two classes.
+
+    A few large, multinucleated activated cells lie among small resting ones.
 
     Every cell and every block has its own random numbers, so that the pixels of a block do not depend on the others,
     and only one block and the list of cells are held in memory.
@@ -250,8 +201,7 @@ def osteoclast_well(
         Factors of the optical density in red, green and blue, as from more dye, another dye or a thicker layer.
     """
     well = _Well(seed, size, count, activated, np.array(stain, float))
-    image = create_zarr(folder / "image.zarr", (3, size, size), (3, CHUNK, CHUNK), np.uint8, "cyx")
-    mask = create_zarr(folder / "mask.zarr", (size, size), (CHUNK, CHUNK), well.label_type, "yx")
+    image, mask = create_arrays(folder, (size, size), (CHUNK, CHUNK), np.uint8, len(well.labels), channels=(3,))
     for top, left in itertools.product(range(0, size, BLOCK), repeat=2):
         block = slice(top, min(top + BLOCK, size)), slice(left, min(left + BLOCK, size))
         image[(slice(None), *block)], mask[block] = well.paint(block)
@@ -259,7 +209,10 @@ def osteoclast_well(
 
 
 class _Well:
-    """Cells of a well, largest first: a pixel belongs to the first cell that covers it."""
+    """Cells of a well, largest first.
+
+    A pixel belongs to the first cell that covers it.
+    """
 
     def __init__(self, seed: int, size: int, count: int, activated: float, stain: Field) -> None:
         rng = np.random.default_rng(seed)
@@ -277,10 +230,9 @@ class _Well:
         self.centers, self.radii, self.classes = centers[placed], radii[placed], classes[placed]
         self.labels = rng.permutation(placed.sum()) + 1
         self.light = rng.normal(0, 4, (9, 9))
-        self.label_type = label_dtype(int(placed.sum()))
         self.seed, self.size, self.stain = seed, size, stain
 
-    def paint(self, block: tuple[slice, slice]) -> tuple[NDArray[np.uint8], NDArray[np.integer]]:
+    def paint(self, block: tuple[slice, slice]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """Return image (3, rows, columns) and mask (rows, columns) of a block."""
         rows, columns = (np.arange(part.start, part.stop) for part in block)
         noise = np.random.default_rng([self.seed, 0, rows[0], columns[0]])
@@ -289,7 +241,7 @@ class _Well:
         from_center = np.hypot(rows[:, None] - self.size / 2, columns - self.size / 2)
         image = np.where(from_center > 0.48 * self.size, RIM[:, None, None], image)
         image = np.where(from_center > 0.492 * self.size, OUTSIDE[:, None, None], image)
-        mask = np.zeros((len(rows), len(columns)), self.label_type)
+        mask = np.zeros((len(rows), len(columns)), np.int64)
         corner = np.array((rows[0], columns[0]))
         reach = MAX_OUTLINE * self.radii[:, None]
         overlaps = ((self.centers + reach >= corner) & (self.centers - reach < corner + mask.shape)).all(1)
@@ -300,50 +252,35 @@ class _Well:
         return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask
 
     def _interpolation_weights(self, positions: NDArray[np.int64]) -> Field:
-        """Return the weights of linear interpolation between the nine knots of the illumination along an axis."""
+        """Return the weights of linear interpolation along an axis.
+
+        The illumination has nine knots per axis.
+        """
         knots = positions / self.size * (len(self.light) - 1)
         return np.clip(1 - abs(knots[:, None] - np.arange(len(self.light))), 0, None)
 
-    def _paint_cell(self, index: int, center: Point, image: Field, mask: NDArray[np.integer]) -> None:
+    def _paint_cell(self, index: int, center: Point, image: Field, mask: NDArray[np.int64]) -> None:
         rng = np.random.default_rng([self.seed, self.labels[index]])
-        cell = _Cell.draw(rng, self.radii[index], self.classes[index])
-        crop, offsets = crop_around(center, MAX_OUTLINE * cell.radius, mask.shape)
-        inside, colors = cell.colors(*offsets)
-        free = inside & (mask[crop] == 0)
-        mask[crop][free] = self.labels[index]
-        image[(slice(None), *crop)][:, free] = colors[:, free]
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """Random draws of one cell, the same whichever part of it is painted."""
-
-    radius: float
-    waves: Field  # (2, 4) cosine and sine amplitudes of the outline, orders 2 to 5
-    color: Field  # (3,)
-    nuclei: Field  # (n, 3) row and column from the center, radius; pixels
-    ripples: Field  # (3, 12) frequency along rows and columns, phase: the texture
-
-    @classmethod
-    def draw(cls, rng: Generator, radius: float, number: int) -> _Cell:
-        waves = rng.normal(0, WAVINESS[number], (2, 4)) / np.sqrt(np.arange(2, 6))
+        radius, number = self.radii[index], self.classes[index]
+        # Everything random is drawn first, so that it is the same whichever part of the cell is painted.
+        waves = rng.normal(0, WAVINESS[number], (2, 4)) / np.sqrt(np.arange(2, 6))  # cosine and sine, orders 2 to 5
         color = COLOR[number] + rng.normal(0, 14)
         low, high = NUCLEI[number]
         count = rng.integers(low, high + 1)
         angle, distance = rng.uniform(0, 2 * np.pi, count), 0.65 * radius * np.sqrt(rng.random(count))
         nuclei = np.stack([distance * np.sin(angle), distance * np.cos(angle), rng.uniform(3.5, 5.5, count)], 1)
-        ripples = np.vstack([rng.normal(0, 0.7, (2, 12)), rng.uniform(0, 2 * np.pi, (1, 12))])
-        return cls(radius, waves, color, nuclei, ripples)
+        down, right = rng.normal(0, 0.7, (2, 12))[:, :, None, None]  # ripples of the texture
+        phase = rng.uniform(0, 2 * np.pi, 12)[:, None, None]
 
-    def colors(self, rows: Field, columns: Field) -> tuple[NDArray[np.bool_], Field]:
-        """Return the mask of the cell and its colors (3, ...), for offsets from its center."""
-        distance, angle = np.hypot(rows, columns), np.arctan2(rows, columns)
-        turns = np.arange(2, 6)[:, None, None] * angle
-        outline = 1 + np.tensordot(self.waves[0], np.cos(turns), 1) + np.tensordot(self.waves[1], np.sin(turns), 1)
-        edge = self.radius * outline.clip(0.5, MAX_OUTLINE)
-        down, right, phase = self.ripples[:, :, None, None]
+        crop, (rows, columns) = crop_around(center, MAX_OUTLINE * radius, mask.shape)
+        distance = np.hypot(rows, columns)
+        turns = np.arange(2, 6)[:, None, None] * np.arctan2(rows, columns)
+        outline = 1 + np.tensordot(waves[0], np.cos(turns), 1) + np.tensordot(waves[1], np.sin(turns), 1)
+        edge = radius * outline.clip(0.5, MAX_OUTLINE)
         texture = 9 * np.sqrt(2 / len(phase)) * np.cos(down * rows + right * columns + phase).sum(0)
-        colors = self.color[:, None, None] + texture + 20 * (1 - (distance / edge) ** 2)
-        for row, column, radius in self.nuclei:
-            colors[:, (rows - row) ** 2 + (columns - column) ** 2 <= radius**2] = NUCLEUS[:, None]
-        return distance <= edge, colors
+        colors = color[:, None, None] + texture + 20 * (1 - (distance / edge) ** 2)
+        for row, column, size in nuclei:
+            colors[:, (rows - row) ** 2 + (columns - column) ** 2 <= size**2] = NUCLEUS[:, None]
+        free = (distance <= edge) & (mask[crop] == 0)
+        mask[crop][free] = self.labels[index]
+        image[(slice(None), *crop)][:, free] = colors[:, free]

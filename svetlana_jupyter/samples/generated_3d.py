@@ -1,4 +1,7 @@
-"""Generated volumes: bright foci in ellipsoids, and nuclei of a tube and somites (figure 5 of the Svetlana paper)."""
+"""Generated volume of the nuclei of a tube and somites.
+
+It stands in for figure 5 of the Svetlana paper.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from svetlana_jupyter.samples.sample import (
-    Field,
-    Point,
-    Points,
-    Sample,
-    crop_around,
-    cube_points,
-    draw_foci,
-    paint_on_lattice,
-    place_objects,
-)
+from svetlana_jupyter.samples.sample import Field, Point, Sample, crop_around, place_objects
 
 if TYPE_CHECKING:
     from numpy.random import Generator
-    from numpy.typing import NDArray
 
 NAMES = ("tube", "somite")
 # Half axes of a nucleus by class, (z, y, x), in pixels; those of the tube are elongated along x.
@@ -31,42 +23,12 @@ TUBE_SHARE = 0.381  # of the nuclei
 SOMITE_LENGTH, SOMITE_GAP = 66, 9  # along y, pixels
 
 
-def bright_foci_3d(seed: int, shape: tuple[int, int, int] = (48, 96, 96), count: int = 16) -> Sample:
-    """Generate ellipsoids in a volume; one class has four bright foci, at equal mean.
-
-    Parameters
-    ----------
-    seed : int
-    shape : tuple of int
-        Planes, rows and columns of the volume.
-    count : int
-        Number of objects.
-
-    Raises
-    ------
-    InputError
-        If the volume has no room for the objects.
-    """
-    rng = np.random.default_rng(seed)
-    return paint_on_lattice(rng, (600, 60), shape, count, (23, 1.5, 12), _ellipsoid, _bright_foci, ("plain", "foci"))
-
-
-def _ellipsoid(rng: Generator, center: Point) -> Points:
-    half_axes = rng.uniform(7, 10, 3)
-    points = cube_points(center, 12)
-    inside: NDArray[np.bool_] = (((points - center) / half_axes) ** 2).sum(1) <= 1
-    return points[inside]
-
-
-def _bright_foci(rng: Generator, points: Points, number: int) -> Field:
-    level = draw_foci(rng, points, 2000, 4 * number, height=1500, spread=6)
-    return level + rng.normal(0, 150, len(points))
-
-
 def tube_and_somites(
     seed: int, shape: tuple[int, int, int] = (64, 200, 256), count: int = 900, equal_axes: bool = False
 ) -> Sample:
-    """Generate a volume of nuclei: elongated and fine-textured in a tube, round and coarse-textured in somites.
+    """Generate a volume of nuclei in a tube and in somites.
+
+    Nuclei are elongated and fine-textured in the tube, round and coarse-textured in somites.
 
     Parameters
     ----------

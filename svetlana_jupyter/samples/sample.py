@@ -1,27 +1,27 @@
-"""Samples (image, mask and true classes), and the placement of objects in generated images."""
+"""Samples, and the placement of objects in generated images.
+
+A sample has an image, a mask and true classes.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from numpy.random import Generator
 from numpy.typing import NDArray
 
-from svetlana_jupyter.errors import InputError
-
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from numpy.random import Generator
+
+Shape = tuple[int, ...]
 Field = NDArray[np.float64]
 Point = NDArray[np.float64]  # ([z,] y, x), pixels
-Points = NDArray[np.int64]  # (n, dimensions), pixels
-ObjectShape = Callable[[Generator, Point], Points]  # draws the pixels of an object around a center
-ObjectTexture = Callable[[Generator, Points, int], Field]  # draws the values of these pixels for a class
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +67,15 @@ class StoredSample:
 
 
 def draw_labels(mask: NDArray[Any], count: int, seed: int) -> list[int]:
-    """Draw labels of a mask uniformly without replacement, for example to annotate them."""
+    """Draw labels of a mask uniformly without replacement."""
     labels = np.unique(mask[mask > 0])
     return [int(label) for label in np.random.default_rng(seed).permutation(labels)[:count]]
 
 
 def tile_sample(sample: Sample, folder: Path, rows: int, columns: int) -> StoredSample:
-    """Repeat a sample along rows and columns; every copy of an object gets its own label.
+    """Repeat a sample along rows and columns.
+
+    Every copy of an object gets its own label.
 
     Parameters
     ----------
@@ -87,25 +89,30 @@ def tile_sample(sample: Sample, folder: Path, rows: int, columns: int) -> Stored
     count = len(sample.classes)
     *planes, height, width = sample.mask.shape
     shape = (*planes, rows * height, columns * width)
-    label_type = label_dtype(rows * columns * count)
-    axes = "zyx"[-len(shape) :]
-    image = create_zarr(folder / "image.zarr", shape, sample.mask.shape, sample.image.dtype, axes)
-    mask = create_zarr(folder / "mask.zarr", shape, sample.mask.shape, label_type, axes)
+    tiles, dtype = rows * columns, sample.image.dtype
+    image, mask = create_arrays(folder, shape, sample.mask.shape, dtype, count * tiles)
     for tile, (row, column) in enumerate(itertools.product(range(rows), range(columns))):
         part = (..., slice(row * height, (row + 1) * height), slice(column * width, (column + 1) * width))
         image[part] = sample.image
-        mask[part] = np.where(sample.mask > 0, sample.mask.astype(label_type) + label_type.type(tile * count), 0)
-    classes = np.tile(sample.classes, rows * columns)
-    return StoredSample(folder / "image.zarr", folder / "mask.zarr", classes, sample.names)
+        mask[part] = np.where(sample.mask > 0, sample.mask.astype(np.int64) + tile * count, 0)
+    return StoredSample(folder / "image.zarr", folder / "mask.zarr", np.tile(sample.classes, tiles), sample.names)
 
 
-def label_dtype(count: int) -> np.dtype[Any]:
-    """Return the smallest unsigned integer type for this many labels, with at least 16 bits."""
-    return np.min_scalar_type(count + 256)
+def create_arrays(
+    folder: Path, shape: Shape, chunks: Shape, dtype: Any, count: int, channels: Shape = ()
+) -> tuple[zarr.Array, zarr.Array]:
+    """Create ``image.zarr`` and ``mask.zarr``.
+
+    The image has shape ``(*channels, *shape)``; the mask has room for ``count`` labels, of at least 16 bits.
+    """
+    axes = "zyx"[-len(shape) :]
+    return (
+        _create(folder / "image.zarr", (*channels, *shape), (*channels, *chunks), dtype, "c" * len(channels) + axes),
+        _create(folder / "mask.zarr", shape, chunks, np.min_scalar_type(count + 256), axes),
+    )
 
 
-def create_zarr(path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: Any, axes: str) -> zarr.Array:
-    """Create a Zarr array with one dimension name per letter of ``axes``."""
+def _create(path: Path, shape: Shape, chunks: Shape, dtype: Any, axes: str) -> zarr.Array:
     return zarr.create_array(path, shape=shape, chunks=chunks, dtype=dtype, dimension_names=tuple(axes))
 
 
@@ -149,7 +156,7 @@ def place_objects(
             point = rng.uniform(radius, np.array(shape) - radius)
             if not allowed(index, point):
                 continue
-            own_cell = tuple(int(position) for position in point // cell)
+            own_cell = tuple((point // cell).astype(int).tolist())
             near = [other for step in steps for other in by_cell.get(tuple(map(sum, zip(own_cell, step))), ())]
             distances = np.sqrt(((centers[near] - point) ** 2).sum(1))
             if (distances >= distance_factor * (radii[near] + radius) + gap).all():
@@ -160,7 +167,9 @@ def place_objects(
 
 
 def crop_around(center: Point, half: float, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[Field, ...]]:
-    """Return the slices of a crop around a center, clipped to the image, and the offsets of its pixels.
+    """Return the slices of a crop around a center, and the offsets of its pixels.
+
+    The crop is clipped to the image.
 
     There is one array of offsets from the center per axis; together they broadcast to the shape of the crop.
     """
@@ -168,78 +177,3 @@ def crop_around(center: Point, half: float, shape: tuple[int, ...]) -> tuple[tup
     stops = [min(side, int(np.ceil(position + half)) + 1) for position, side in zip(center, shape)]
     offsets = np.ix_(*[np.arange(start, stop) - middle for start, stop, middle in zip(starts, stops, center)])
     return tuple(map(slice, starts, stops)), offsets
-
-
-def paint_on_lattice(
-    rng: Generator,
-    background: tuple[float, float],
-    shape: tuple[int, ...],
-    count: int,
-    lattice: tuple[int, float, int],
-    draw_shape: ObjectShape,
-    draw_texture: ObjectTexture,
-    names: tuple[str, str],
-) -> Sample:
-    """Paint objects of two classes on a jittered lattice over normal noise.
-
-    The order of the random draws defines the arrays of a seed.
-
-    Parameters
-    ----------
-    rng : Generator
-    background : tuple of float
-        Mean and standard deviation of the noise.
-    shape : tuple of int
-        Shape of the image.
-    count : int
-        Number of objects.
-    lattice : (int, float, int)
-        Distance between lattice points, jitter, and margin, in pixels.
-    draw_shape, draw_texture : callable
-    names : tuple of str
-        Class names.
-
-    Raises
-    ------
-    InputError
-        If the lattice has too few points for the objects.
-    """
-    image = rng.normal(*background, shape).astype(np.float32)
-    mask = np.zeros(shape, np.uint16)
-    classes = rng.integers(0, 2, count)
-    for label, (center, number) in enumerate(zip(_lattice_centers(rng, shape, count, *lattice), classes), 1):
-        points = draw_shape(rng, center)
-        points = points[((points >= 0) & (points < shape)).all(1)]
-        points = points[mask[tuple(points.T)] == 0]
-        mask[tuple(points.T)] = label
-        image[tuple(points.T)] = draw_texture(rng, points, number)
-    return Sample(np.clip(image, 0, 65535).astype(np.uint16), mask, classes, names)
-
-
-def _lattice_centers(
-    rng: Generator, shape: tuple[int, ...], count: int, step: int, jitter: float, margin: int
-) -> NDArray[np.float64]:
-    axes = [np.arange(margin, side - margin, step) for side in shape]
-    centers = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(shape)).astype(float)
-    if len(centers) < count:
-        raise InputError(
-            f"An image of shape {shape} has room for {len(centers)} objects, but {count} were requested. "
-            f"Make it larger, or pass count={len(centers)}."
-        )
-    return centers[rng.permutation(len(centers))[:count]] + rng.uniform(-jitter, jitter, (count, len(shape)))
-
-
-def cube_points(center: Point, half: int) -> Points:
-    """Return all pixels of a cube around a center, in row-major order."""
-    axes = [np.arange(start, start + 2 * half + 1) for start in np.floor(center - half).astype(int)]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(center))
-
-
-def draw_foci(rng: Generator, points: Points, mean: float, count: int, height: float, spread: float) -> Field:
-    """Return the values of pixels with ``count`` Gaussian foci at random pixels, shifted to the given mean."""
-    values = np.full(len(points), float(mean))
-    if count:
-        for focus in points[rng.integers(0, len(points), count)]:
-            values += height * np.exp(-((points - focus) ** 2).sum(1) / spread)
-        values += mean - values.mean()
-    return values

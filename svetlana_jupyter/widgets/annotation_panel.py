@@ -111,8 +111,9 @@ class AnnotationPanel(LabelingPanel):
 
     def _show_test_set(self) -> None:
         """Show how many objects of the test set are annotated, once it is drawn."""
-        actions = self.project.test_set.table()["action"]
-        annotated = int(actions.isin(["label", "ambiguous", "bad_segmentation"]).sum())
+        # Not from the table of the test set, which takes milliseconds per key.
+        actions = [self.project.annotations.label_of(*each).action for each in self.project.test_set.objects]
+        annotated = sum(action in ("label", "ambiguous", "bad_segmentation") for action in actions)
         share = f"{annotated:,} of {len(actions):,}"
         self.test_set_text.value = muted(f"{share} annotated" if self.source.value == "test" else f"Test set: {share}")
         self.test_set.layout.display = None if len(actions) else "none"

@@ -142,3 +142,19 @@ def test_a_normalization_without_implementation_is_refused():
     pixels, masks = np.ones((1, 1, 9, 9), np.float32), np.ones((1, 9, 9), bool)
     with pytest.raises(ValueError, match="'median' is not implemented"):
         normalize(pixels, masks, (slice(0, 9),) * 2, settings, None, np.empty_like(pixels))
+
+
+@pytest.mark.parametrize("kind", ["minmax", "max", "object", "both_raw", "apart", "grain"])
+def test_a_patch_is_normalized_independently_of_the_others_in_its_batch(kind):
+    """One mask is empty, which happens where an object lies outside the field of view."""
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(100, 20, (3, 2, 15, 15)).astype(np.float32)
+    masks = np.zeros((3, 15, 15), bool)
+    masks[0, 3:8, 4:9] = masks[2, 6:11, 6:11] = True
+    settings, field_of_view = PatchSettings(normalize=kind, rim=1), (slice(0, 15),) * 2
+    channels = 4 if kind == "both_raw" else 2
+    together, alone = np.empty((2, 3, channels, 15, 15), np.float32)
+    normalize(pixels, masks, field_of_view, settings, None, together)
+    for i in range(3):
+        normalize(pixels[[i]], masks[[i]], field_of_view, settings, None, alone[i : i + 1])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)

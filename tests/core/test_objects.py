@@ -141,5 +141,5 @@ def test_negative_numbers_are_refused():
 
 
 def test_a_binary_mask_of_255_is_refused_with_a_way_to_label_it():
-    with pytest.raises(InputError, match=r"only 255, alone.*skimage\.measure\.label\(mask > 0\)"):
+    with pytest.raises(InputError, match=r"its only label is 255.*skimage\.measure\.label\(mask > 0\)"):
         index_objects(as_mask(np.array([[0, 255], [0, 255]], np.uint8)))

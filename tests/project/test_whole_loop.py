@@ -240,6 +240,9 @@ def test_the_score_names_its_source_and_includes_the_forest(project: Project) ->
     held_out = project.runs.current.held_out()
     assert held_out is not None
     assert len(held_out.drop_duplicates(["image", "object"])) == 36
+    assert f"A random forest on object measurements reaches {report.forest.accuracy.value:.1%}" in report.text
+    project.train(architecture="forest")
+    assert "random forest" not in project.evaluate().text, "a forest is not compared with itself"
 
 
 def test_too_few_annotations_give_a_message_instead_of_a_score(project: Project) -> None:

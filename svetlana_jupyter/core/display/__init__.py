@@ -1,1 +1,1 @@
-"""Rendering of images, masks and labels to arrays and PNGs, independent of widgets."""
+"""Rendering of images, masks and labels to arrays and PNGs, without widgets."""

@@ -1,4 +1,4 @@
-"""Channel display: contrast limits by percentile, gamma, channel colors, and their additive blend."""
+"""Display of channels: contrast limits, gamma, colors and additive blending."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ class DisplaySettings:
         return self.rgb, tuple(channel.name for channel in self.channels)
 
     def with_contrast_limits(self, position: int, contrast_limits: ContrastLimits) -> DisplaySettings:
-        """Return a copy with other contrast limits of one channel (of all channels of a color image)."""
+        """Return a copy with other contrast limits of a channel, or of an RGB image."""
         return self._changed(position, contrast_limits=contrast_limits)
 
     def with_gamma(self, position: int, gamma: float) -> DisplaySettings:
-        """Return a copy with another gamma of one channel (of all channels of a color image)."""
+        """Return a copy with another gamma of one channel, or of an RGB image."""
         return self._changed(position, gamma=gamma)
 
     def with_color(self, position: int, color: str) -> DisplaySettings:
@@ -138,7 +138,7 @@ def is_sampled_whole(image: TileReader) -> bool:
 
 
 def _overview(image: TileReader) -> tuple[PixelBox, int, list[int]]:
-    """Return the box of an image, its stride on a small screen, and up to three planes."""
+    """Return the box of an image, its stride on a small screen, and some planes."""
     depth = image.array.sizes.get("z", 1)
     stride = 1 << max(0, math.ceil(math.log2(max(image.shape) / _OVERVIEW_SIDE)))
     return PixelBox(0, 0, *image.shape), stride, sorted({depth // 4, depth // 2, 3 * depth // 4})
@@ -156,7 +156,7 @@ def _bright_points(region: PlaneRegion) -> list[tuple[int, int]]:
 
 
 def auto_contrast_limits(pixels: NDArray[np.float32], clipped_percent: float = CLIPPED_PERCENT) -> ContrastLimits:
-    """Return limits that clip this percentage of the pixels at either end; the limits always differ.
+    """Return different limits that clip this percentage of pixels at either end.
 
     If both percentiles are equal, as in an image that is nearly all background, the limits are the extremes.
     """
@@ -189,7 +189,7 @@ def initial_display_settings(names: list[str], rgb: bool, dtype: Any, pixels: ND
 
 
 def default_display_settings(pair: ImagePair) -> DisplaySettings:
-    """Return the display settings with which an image opens, from a sample of its pixels."""
+    """Sample an image, and return the display settings with which it opens."""
     pixels = sample_pixels(TileReader(pair.image, pair.levels))
     return initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
 
@@ -227,12 +227,12 @@ def render_pixels(values: NDArray[Any], display_settings: DisplaySettings) -> ND
 
 
 def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a copy of gray (h, w) or RGB pixels with three channels, shape (h, w, 3)."""
+    """Return a copy of gray or RGB pixels with three channels, shape (h, w, 3)."""
     return np.repeat(pixels[..., None], 3, axis=-1) if pixels.ndim == 2 else np.array(pixels, order="C")
 
 
 def stretch_to_uint8(values: NDArray[Any], limits: ContrastLimits, gamma: float = 1.0) -> NDArray[np.uint8]:
-    """Map contrast limits to 0 and 255; clip values beyond them, and show NaN as black.
+    """Map contrast limits to 0 and 255; clip other values, and show NaN as black.
 
     The mapping is linear for ``gamma`` 1; otherwise the relative value is raised to ``1 / gamma``.
     """

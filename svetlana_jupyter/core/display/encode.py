@@ -1,4 +1,7 @@
-"""Image encoding for the browser: JPEG while the view moves, PNG when it rests, palette PNG for label overlays."""
+"""Image encoding for the browser.
+
+Images are JPEG while the view moves and PNG when it rests; object overlays are PNG with a palette.
+"""
 
 from __future__ import annotations
 

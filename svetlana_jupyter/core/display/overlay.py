@@ -1,4 +1,4 @@
-"""Object overlay: the pixels of each object and its outline on the screen, and their colors through a lookup table.
+"""Object overlay: the pixels and outline of each object, and their colors.
 
 Outlines are computed in device pixels, so that they are equally thin at every zoom. The zoom-dependent part
 (`ObjectRaster`) is separate from the part that a label changes (`overlay_codes`): recoloring is one table lookup.
@@ -75,11 +75,14 @@ class ObjectStyles:
     _layers: tuple[tuple[NDArray[np.int64], NDArray[np.uint8]], ...] = ()
 
     def with_layer(self, labels: ArrayLike, styles: ArrayLike) -> ObjectStyles:
-        """Return a copy that gives ``labels``, shape (n,), the styles at positions of shape (n,)."""
+        """Return a copy that gives each label, shape (n,), the style at a position."""
         return replace(self, _layers=(*self._layers, _sorted_layer(labels, styles)))
 
     def style_indices(self, labels: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Return the position in ``styles`` of each label; the cost depends on ``labels``, not on the image."""
+        """Return the position in ``styles`` of each label.
+
+        The cost depends on the number of labels, not on the image.
+        """
         layers = self._layers
         if self.lookup is not None:
             looked_up = self.lookup(labels)
@@ -104,7 +107,7 @@ def class_styles(
     predicted: pd.Series | None = None,
     key: Hashable = None,
 ) -> ObjectStyles:
-    """Return styles in the class colors: bold and full for annotations, thin and pale for predictions.
+    """Return styles in class colors, bold for annotations and thin for predictions.
 
     Parameters
     ----------
@@ -138,7 +141,7 @@ def class_styles(
 
 @dataclass(frozen=True)
 class Frame:
-    """Raster of device pixels over an image plane: the screen with a margin, or a part of it.
+    """Raster of device pixels over an image plane, with or without a margin.
 
     Attributes
     ----------
@@ -205,7 +208,7 @@ class ObjectRaster:
         return float(np.sqrt(np.count_nonzero(self.codes > 2) / max(1, len(self.objects))))
 
     def at(self, row: int, column: int, reach: int = 0) -> int:
-        """Return the object at a device pixel of the frame, else the nearest within ``reach`` pixels, else 0."""
+        """Return the object at a device pixel, else the nearest in reach, else 0."""
         row, column = row - self.offset[0], column - self.offset[1]
         top, left = max(row - reach, 0), max(column - reach, 0)
         near = self.codes[top : max(row + reach + 1, 0), left : max(column + reach + 1, 0)] // 3
@@ -241,15 +244,13 @@ def rasterize_objects(region: PlaneRegion, frame: Frame, thin: int, bold: int, k
 
 
 def find_edges(index: NDArray[np.int32], distances: range) -> NDArray[np.bool_]:
-    """Return the pixels that differ from a pixel at one of the distances along row or column, shape (h, w)."""
+    """Return the pixels that differ from a pixel at a distance along row or column."""
     edges = np.zeros(index.shape, bool)
     for distance in distances:
-        across = index[:, distance:] != index[:, :-distance]
-        down = index[distance:] != index[:-distance]
-        edges[:, distance:] |= across
-        edges[:, :-distance] |= across
-        edges[distance:] |= down
-        edges[:-distance] |= down
+        for here, there in (np.s_[:, distance:], np.s_[:, :-distance]), (np.s_[distance:], np.s_[:-distance]):
+            differs = index[here] != index[there]
+            edges[here] |= differs
+            edges[there] |= differs
     return edges
 
 
@@ -269,7 +270,7 @@ def overlay_codes(raster: ObjectRaster, object_styles: ObjectStyles, outlines: b
 def overlay_color_table(
     object_styles: ObjectStyles, opacity: float, ink: str, side: float = np.inf
 ) -> NDArray[np.uint8]:
-    """Return red, green, blue and alpha of every code of `overlay_codes`, shape (1 + 2 * styles, 4).
+    """Return the RGBA color of every code of `overlay_codes`, shape (codes, 4).
 
     Parameters
     ----------
@@ -292,7 +293,7 @@ def overlay_color_table(
 
 
 def halo(shape: NDArray[np.bool_], inner: int, outer: int) -> NDArray[np.uint8]:
-    """Return a double line around a shape: 1 on the line next to it, 2 on the line around that, 0 elsewhere.
+    """Return a double line around a shape: 1 next to it, 2 around that, 0 elsewhere.
 
     Parameters
     ----------
@@ -309,7 +310,9 @@ def halo(shape: NDArray[np.bool_], inner: int, outer: int) -> NDArray[np.uint8]:
 def halos(
     raster: ObjectRaster, objects: ArrayLike, inner: int, outer: int
 ) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
-    """Return a `halo` around objects and its corner (row, column) in the frame; None if no object is visible.
+    """Return a `halo` around objects and its corner (row, column) in the frame.
+
+    The result is None if no object is visible.
 
     Where two objects touch, their thin outlines are 1, so that each keeps its own line. With more than one object,
     the inside is 3, up to the outlines. The cost depends on the number of pixels, not of objects.

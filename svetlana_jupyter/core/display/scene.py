@@ -42,7 +42,7 @@ _SELECTION_COLORS = np.array([[0, 0, 0, 0], [255, 255, 255, 255], [0, 0, 0, 255]
 
 @dataclass(frozen=True, eq=False)
 class ImageLayer:
-    """Image pixels, shape (h, w) or (h, w, 3), uint8, stretched over ``box`` of the image plane."""
+    """Image pixels (h, w) or (h, w, 3), uint8, stretched over ``box``."""
 
     key: Hashable
     pixels: NDArray[np.uint8]
@@ -56,7 +56,10 @@ class ImageLayer:
 
 @dataclass(frozen=True, eq=False)
 class IndexedLayer:
-    """Layer of few colors: ``codes`` of shape (h, w), rows of the RGBA ``table``, at ``offset`` in the frame."""
+    """Layer of few colors.
+
+    ``codes`` of shape (h, w) are rows of the RGBA ``table``; their corner is at ``offset`` in the frame.
+    """
 
     key: Hashable
     codes: NDArray[np.uint8]
@@ -122,11 +125,11 @@ class Scene:
 
     @property
     def offset(self) -> tuple[int, int]:
-        """Row and column of the frame's corner on the screen, in device pixels; negative within the margin."""
+        """Row and column of the frame's corner on the screen, in device pixels."""
         return _frame_offset(self.frame, self.view)
 
     def object_at(self, row: float, column: float, reach: float = 3.0) -> int:
-        """Return the object under a screen point, else the nearest within ``reach`` CSS pixels, else 0."""
+        """Return the object under a screen point, else the nearest in reach, else 0."""
         dpr = self.view.dpr
         top, left = self.offset
         return self.raster.at(math.floor(row * dpr) - top, math.floor(column * dpr) - left, round(reach * dpr))
@@ -200,7 +203,9 @@ def tiles_to_read(image: TileReader, mask: TileReader, view: Viewport) -> tuple[
 
 
 def scale_bar(scale: float, spacing: float | None, max_length: float = 120.0) -> ScaleBar:
-    """Return the longest scale bar of a round length (1, 2 or 5 times a power of ten) up to ``max_length`` CSS pixels.
+    """Return the longest round scale bar of at most ``max_length`` CSS pixels.
+
+    Round lengths are 1, 2 or 5 times a power of ten.
 
     >>> scale_bar(scale=2.0, spacing=0.5).text
     '20 µm'
@@ -223,7 +228,7 @@ def size_with_margin(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _choose_frame(view: Viewport, previous: Scene | None, moving: bool) -> Frame:
-    """Keep the frame while it covers the view, else make one whose pixels coincide with those of the view.
+    """Return the last frame if it covers the view, else one with the view's pixels.
 
     A frame without margin takes half the time, and most places are left again before they are dragged.
     """
@@ -259,7 +264,7 @@ def _refresh(
     plane: int,
     allow_missing: bool,
 ) -> tuple[_Layer, tuple[TileGroup, ...]]:
-    """Return a layer and its missing tiles; the same layer again if its pixels and settings are the same."""
+    """Return a layer and its missing tiles; reuse the given one if it is unchanged."""
     box, stride = _box_under(frame, reader.shape), stride_for(frame.scale)
     source: tuple[Hashable, ...] = (reader, plane, box, stride, settings)
     if layer is not None and layer.key == (*source, ()):

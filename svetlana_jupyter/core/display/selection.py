@@ -1,4 +1,4 @@
-"""Gallery contents, paging and selection, and the selection of objects by box or lasso: values and pure functions.
+"""Gallery contents, paging and selection; object selection by box or lasso.
 
 A gallery is arranged on demand and then stays as it is: objects annotated meanwhile do not move away.
 """
@@ -89,7 +89,9 @@ def build_gallery_table(
 
 
 def filter_and_sort(table: pd.DataFrame, query: GalleryQuery) -> NDArray[np.int64]:
-    """Return the row numbers of the objects to show, in order; objects without a probability come last.
+    """Return the row numbers of the objects to show, in order.
+
+    Objects without a probability come last if it determines the order.
 
     Parameters
     ----------
@@ -197,7 +199,7 @@ class Selection:
         return Selection(self.chosen ^ {cell}, cell, cell)
 
     def with_range(self, cell: int, keep: bool = False) -> Selection:
-        """Select all cells from the anchor to ``cell``; with ``keep``, in addition to the selected ones."""
+        """Select the cells from the anchor to ``cell``; ``keep`` the selected ones too."""
         anchor = cell if self.anchor < 0 else self.anchor
         between = frozenset(range(min(anchor, cell), max(anchor, cell) + 1))
         return Selection(between | self.chosen if keep else between, anchor, cell)

@@ -1,4 +1,4 @@
-"""Object thumbnails at one scale, orthogonal views of an object in a volume, and the gallery page drawn from them.
+"""Object thumbnails, orthogonal views of objects in volumes, gallery pages.
 
 However many objects are requested, each block of image and mask is visited once, and no more of a block is read than
 the bounding box of the samples in it. Only the thumbnails and a few blocks are held in memory.
@@ -66,7 +66,7 @@ class ThumbnailSampling:
 
     @classmethod
     def of(cls, side: float, pixels: int, depth: DepthMode = "plane") -> ThumbnailSampling:
-        """Return the sampling of a square of ``side`` image pixels that is shown on ``pixels`` screen pixels.
+        """Return the sampling of ``side`` image pixels for ``pixels`` screen pixels.
 
         >>> ThumbnailSampling.of(50, 60), ThumbnailSampling.of(600, 60)  # doctest: +NORMALIZE_WHITESPACE
         (ThumbnailSampling(step=1, count=50, depth='plane'),
@@ -131,7 +131,10 @@ def take_thumbnails(pair: ImagePair, objects: pd.DataFrame, sampling: ThumbnailS
 
 
 def _sample_positions(row: dict[Any, Any], shape: tuple[int, ...], sampling: ThumbnailSampling) -> list[Integers]:
-    """Return planes, rows and columns of an object's samples; rows and columns may lie beyond the image."""
+    """Return the planes, rows and columns of an object's samples.
+
+    Rows and columns may lie beyond the image.
+    """
     reach = (sampling.count - 1) / 2 * sampling.step
     steps = sampling.step * np.arange(sampling.count)
     axes = [np.floor(row[axis] - reach + 0.5).astype(int) + steps for axis in "yx"]
@@ -150,7 +153,10 @@ def _read_samples(
     samples: Sequence[list[Integers]],
     convert: Callable[[NDArray[Any], int], NDArray[Any]],
 ) -> None:
-    """Merge samples into thumbnails of shape (n, ..., h, w), block by block and over the planes of an object."""
+    """Merge samples into thumbnails of shape (n, ..., h, w), block by block.
+
+    The planes of an object are merged as well.
+    """
     data, ndim = da.asarray(array.data), len(samples[0]) if samples else 0
     edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in data.chunks[-ndim:]]
     by_block: dict[tuple[int, ...], list[tuple[int, tuple[slice, ...]]]] = {}
@@ -180,7 +186,7 @@ def _read_samples(
 
 
 def _split_at(samples: Integers, edges: Integers) -> list[tuple[int, slice]]:
-    """Return the blocks along an axis that ascending samples lie in, each with the slice of those samples."""
+    """Return the blocks along an axis, each with the slice of the samples in it."""
     bounds = np.searchsorted(samples, edges)
     return [(i, slice(int(a), int(b))) for i, (a, b) in enumerate(itertools.pairwise(bounds)) if b > a]
 
@@ -257,7 +263,7 @@ def take_orthoviews(
 
 
 def _read_voxels(array: DataArray, positions: list[Integers]) -> NDArray[Any]:
-    """Return the voxels at evenly spaced positions along the last axes, 0 beyond the volume."""
+    """Return the voxels at evenly spaced positions, 0 beyond the volume."""
     inside = [_slice_within(axis, extent) for axis, extent in zip(positions, array.shape[-3:])]
     part = array.data[index_last_axes(_as_slice(axis[span]) for axis, span in zip(positions, inside))]
     part = np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
@@ -268,7 +274,7 @@ def _read_voxels(array: DataArray, positions: list[Integers]) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class GridLayout:
-    """Layout of cells of one size, row by row, in CSS pixels: a square thumbnail above a line of text.
+    """Layout of equal cells in CSS pixels: a square thumbnail above a line of text.
 
     Attributes
     ----------
@@ -317,7 +323,7 @@ class GridLayout:
         return self.gap + row * self.pitch[0], self.gap + remainder // 2 + column * self.pitch[1]
 
     def cell_at(self, row: float, column: float) -> int:
-        """Return the cell at a screen point, including half of the gaps; -1 outside all cells."""
+        """Return the cell at a screen point, including half of the gaps; else -1."""
         top, left = self.corner(0)
         down = math.floor((row - top + self.gap / 2) / self.pitch[0])
         right = math.floor((column - left + self.gap / 2) / self.pitch[1])
@@ -430,7 +436,7 @@ def _resize(pixels: NDArray[Any], side: int) -> NDArray[Any]:
 
 
 def _draw_outline(pixels: NDArray[np.uint8], own: NDArray[np.bool_], width: int, ink: str) -> None:
-    """Draw an anti-aliased line along the border of an object, smooth also where samples are magnified.
+    """Draw an anti-aliased line along the border of an object.
 
     The border is the 0.5 level set of the blurred mask; dividing by the gradient gives the distance to it.
     """

@@ -1,4 +1,4 @@
-"""Tile reading for the screen: the visible region only, from the pyramid level that fits, cached in memory.
+"""Reading and caching of the visible tiles of an image.
 
 What is read and cached is bounded, whatever the size of the image. An image without a pyramid gets coarse levels on
 the fly: its blocks must be decoded whole anyway, so somewhat more of them is cached than the screen can show, and
@@ -34,7 +34,9 @@ TileCache = LRU[Hashable, NDArray[Any]]
 
 
 def tile_cache(limit_mb: float = MEMORY_MB) -> TileCache:
-    """Return a cache of decoded tiles that drops the least recently used beyond ``limit_mb`` megabytes (10**6 bytes).
+    """Return a cache that drops the least recently used tiles beyond a limit.
+
+    The limit is in megabytes (10**6 bytes).
 
     It is thread-safe: background threads store tiles while the screen reads them. A lookup takes about
     2 µs, of the 0.23 ms in which 900 x 1200 cached pixels are read.
@@ -50,7 +52,7 @@ def limit_cache(cache: TileCache, limit_mb: float) -> None:
 
 @dataclass(frozen=True)
 class TileGroup:
-    """Neighboring tiles of one plane that are not cached yet, and are decoded together.
+    """Neighboring tiles of one plane, not cached yet, that are decoded together.
 
     Attributes
     ----------
@@ -117,7 +119,7 @@ def number_objects(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def stride_for(device_scale: float) -> int:
-    """Return the largest power of two that leaves at least one value per device pixel.
+    """Return the largest power of two with at least one value per device pixel.
 
     >>> [stride_for(scale) for scale in (3.0, 1.0, 0.4, 0.25, 0.01)]
     [1, 1, 2, 4, 64]
@@ -197,7 +199,7 @@ class TileReader:
         return tuple(TileGroup(self, plane, stride, *extent) for extent in groups.values())
 
     def load(self, group: TileGroup) -> dict[tuple[int, int], NDArray[Any]]:
-        """Read and cache the tiles of a group, and return them by row and column in the grid of tiles."""
+        """Read and cache the tiles of a group, and return them by row and column."""
         values = self._decode(group)
         tiles = {}
         for y, x in itertools.product(range(group.y0, group.y1), range(group.x0, group.x1)):
@@ -208,7 +210,7 @@ class TileReader:
         return tiles
 
     def _cached_stride(self, stride: int) -> int:
-        """Return the stride of the cached tiles from which values of this stride are taken."""
+        """Return the stride of the cached tiles that serve a requested stride."""
         cached = self.factor(stride)
         max_values = self._cache.n / _OVERVIEW / (self.array.dtype.itemsize * math.prod(self._channels))
         while cached * 2 <= stride and math.prod(self.shape) / cached**2 > max_values:
@@ -227,7 +229,7 @@ class TileReader:
         return tiles * tile_values * math.prod(self._channels) > _SLOW
 
     def _cached_tile(self, plane: int, stride: int, y: int, x: int) -> NDArray[Any] | None:
-        """Return a cached tile, else one enlarged from cached values of a larger stride, None if there are none."""
+        """Return a cached tile, else an enlarged part of a coarser one, else None."""
         factor = 1
         while factor <= _TILE:
             tile = self._cache.get((self, plane, stride * factor, y // factor, x // factor))
@@ -264,7 +266,7 @@ def _tiles_under(box: PixelBox, stride: int) -> Iterator[tuple[int, int]]:
 
 
 def _paste(tile: NDArray[Any], top: int, left: int, step: int, values: NDArray[Any]) -> None:
-    """Copy every ``step``-th value of a tile to its position in ``values``, clipped to its shape."""
+    """Copy every ``step``-th value of a tile to its position in ``values``."""
     thin = tile[..., max(0, -top) * step :: step, max(0, -left) * step :: step]
     target = values[..., max(0, top) :, max(0, left) :]
     rows, columns = min(thin.shape[-2], target.shape[-2]), min(thin.shape[-1], target.shape[-1])

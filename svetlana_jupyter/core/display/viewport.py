@@ -1,4 +1,4 @@
-"""Viewport geometry: the only place where image and screen coordinates are converted."""
+"""Viewport geometry: conversion between image and screen coordinates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_EMPTY = 0.15  # share of the screen that a framed view leaves empty at an i
 
 @dataclass(frozen=True)
 class PixelBox:
-    """Half-open rectangle of image pixels: rows ``y0`` to ``y1``, columns ``x0`` to ``x1``."""
+    """Half-open rectangle of pixels: rows ``y0`` to ``y1``, columns ``x0`` to ``x1``."""
 
     y0: int
     x0: int
@@ -30,7 +30,7 @@ class PixelBox:
         return max(0, self.x1 - self.x0)
 
     def in_cells(self, side: int) -> PixelBox:
-        """Return the rows and columns of the square cells of this side that the box touches."""
+        """Return the rows and columns of the square cells that the box touches."""
         return PixelBox(self.y0 // side, self.x0 // side, -(-self.y1 // side), -(-self.x1 // side))
 
     def clipped(self, shape: tuple[int, int]) -> PixelBox:
@@ -83,7 +83,7 @@ class Viewport:
         return round(self.size[0] * self.dpr), round(self.size[1] * self.dpr)
 
     def to_screen(self, y: float, x: float) -> tuple[float, float]:
-        """Return the screen point (row, column) of an image point, in CSS pixels from the top left corner."""
+        """Return the screen point (row, column) of an image point, in CSS pixels."""
         height, width = self.size
         return height / 2 + (y - self.center[0]) * self.scale, width / 2 + (x - self.center[1]) * self.scale
 
@@ -98,7 +98,7 @@ class Viewport:
         return replace(self, center=(y - rows / self.scale, x - columns / self.scale))
 
     def zoomed(self, factor: float, about: tuple[float, float] | None = None) -> Viewport:
-        """Return the viewport magnified by ``factor`` about a screen point, or the center.
+        """Return the viewport magnified about a screen point, or about the center.
 
         The image stays in place at that point, given as (row, column).
         """
@@ -118,7 +118,7 @@ class Viewport:
         return replace(self, center=(y, x), scale=max(self.scale, min_scale))
 
     def framed(self, shape: tuple[int, int]) -> Viewport:
-        """Return the viewport moved so that little of the screen lies outside an image of shape (Y, X)."""
+        """Return the viewport moved so that little of the screen is outside the image."""
         centers = []
         for center, extent, screen in zip(self.center, shape, self.size):
             margin = screen * (0.5 - _MAX_EMPTY) / self.scale

@@ -84,7 +84,7 @@ class FeatureColumn:
         return self.measurement.name if self.channel is None else f"{self.measurement.name}:{self.channel}"
 
     def name(self, channels: Sequence[str], in_um: bool) -> str:
-        """Return the name with channel name and unit, for tables: ``area_um2``, ``dna_mean``."""
+        """Return the name with channel and unit, such as ``area_um2``, ``dna_mean``."""
         power = self.measurement.power if in_um else 0
         unit = f"_um{power if power > 1 else ''}" if power else ""
         channel = "" if self.channel is None else f"{channels[self.channel]}_"
@@ -135,7 +135,7 @@ def describe_measurements() -> pd.DataFrame:
 
 
 def _read_catalog() -> Iterator[Measurement]:
-    """Yield the measurements of ``catalog.csv``, and the texture measurements of the annulus derived from them."""
+    """Yield the measurements of ``catalog.csv``, and those of the annulus texture."""
     with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             group: Group = row["group"]  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Measurement of objects: reads the pixels block by block and computes the features of `core.features.catalog`.
+"""Measurement of the features of `core.features.catalog`, block by block.
 
 Each chunk of image and mask is decoded once; only the pixels under a block's objects and one stack of objects are held
 in memory. If an image has a feature cache, cached features are reused, and new ones are added to it.
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.image_pair import FeatureCache, ImagePair
 
 Integers = NDArray[np.int64]
+_Crops = tuple[NDArray[np.bool_], Integers, list[NDArray[np.float32]]]  # of `_crop`
 
 # Larger bounding boxes are measured on every second, third, ... pixel along each axis.
 MAX_BOX_VOXELS = 1 << 22
@@ -98,7 +99,7 @@ def cached_features(pair: ImagePair, group: str, settings: MeasureSettings) -> p
 
 
 def feature_cache_key(group: str, settings: MeasureSettings) -> str:
-    """Return the name of a group in the cache, which contains the settings that change its values."""
+    """Return the cache name of a group, with the settings that change its values."""
     key = f"{group}_{settings.ring:g}px" if group.startswith("ring") else group
     return f"{key}_less_{settings.rim}px" if settings.rim and group not in ("shape", "position") else key
 
@@ -147,7 +148,7 @@ def in_um(table: pd.DataFrame, chosen: Sequence[FeatureColumn], pair: ImagePair)
 def iter_features(
     pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings, unit: Literal["px", "um"] = "px"
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield labels (n,) and the features (n, m) that a forest uses, with 0 for undefined values.
+    """Yield labels (n,) and forest features (n, m), with 0 for undefined values.
 
     Parameters
     ----------
@@ -166,7 +167,7 @@ def iter_features(
 
 
 def measure_objects(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> Iterator[pd.DataFrame]:
-    """Measure ``settings.groups`` of objects, block by block, without a cache; see `measure`."""
+    """Measure ``settings.groups`` of objects without a cache; see `measure`."""
     measurer = _Measurer(pair, objects, settings)
     batches = list(measurer.batches())
     regions = [region for _, region in batches]
@@ -187,6 +188,7 @@ class _Measurer:
         axes = "zyx"[-pair.ndim :]
         self._pair, self._groups = pair, set(settings.groups)
         self._annulus_width, self._margin = settings.ring, settings.rim
+        self._needs_annulus = not self._groups.isdisjoint(("ring", "ring_texture"))
         self._keys = [column.key for column in columns(pair.ndim, len(pair.channels), settings.groups)]
         self._labels = objects.index.to_numpy(np.int64)
         self._centers = objects[list(axes)].to_numpy(float)
@@ -198,7 +200,7 @@ class _Measurer:
         self._strides = _choose_strides(self._last - self._first)
 
     def batches(self) -> Iterator[tuple[Integers, ArrayRegion]]:
-        """Yield row numbers of objects to measure together, and the region of the image to read for them."""
+        """Yield the row numbers of objects to measure together, and the region to read."""
         block = np.array(processing_block_shape(self._pair.image, self._pair.mask))
         large = ((self._last - self._first) > block).any(axis=1) | (self._strides > 1)
         ordinary = np.flatnonzero(~large)
@@ -217,10 +219,8 @@ class _Measurer:
         low, stride = np.array(region.low), region.stride
         first = -((low - self._first[members]) // stride)  # the first pixel read within the bounding box
         last = -((low - self._last[members]) // stride)
-        tables = [
-            self._measure_stack(members[stack], first[stack], last[stack], stride, image, mask)
-            for stack in _group_by_size(last - first)
-        ]
+        stacks = ((members[i], first[i], last[i]) for i in _group_by_size(last - first))
+        tables = [self._measure_stack(*stack, stride, image, mask) for stack in stacks]
         return pd.concat(tables) if len(tables) > 1 else tables[0]
 
     def _measure_stack(
@@ -232,14 +232,12 @@ class _Measurer:
         region = ObjectStack(own, step)
         core = ObjectStack(_erode_in_boxes(own, self._margin), step) if self._margin else region
         channels = [ObjectChannel(core, plane) for plane in planes]
-        features: dict[str, Floats] = {}
-        if "shape" in self._groups:
-            features |= shape_features(region)
+        features = shape_features(region) if "shape" in self._groups else {}
         if "orientation" in self._groups:
             features |= orientation_features(region)
         if "position" in self._groups:
             features |= self._position_features(members)
-        padded = PaddedStack.of(core) if "texture" in self._groups else None
+        padded = PaddedStack(core) if "texture" in self._groups else None
         for number, channel in enumerate(channels):
             if "intensity" in self._groups:
                 features |= _with_channel(intensity_features(channel), number)
@@ -250,23 +248,19 @@ class _Measurer:
         if self._needs_annulus:
             reach = self._reach(stride)
             wide = _crop(image, mask, self._labels[members], first - reach, box + 2 * reach)
-            features |= self._annulus_features(*wide, channels, step)
+            features |= self._annulus_features(wide, channels, step)
         values = np.stack([np.asarray(features[key], np.float32) for key in self._keys], axis=1)
         return pd.DataFrame(values, pd.Index(self._labels[members], name="object"), self._keys)
 
     def _annulus_features(
-        self,
-        own: NDArray[np.bool_],
-        mask: Integers,
-        planes: list[NDArray[np.float32]],
-        channels: list[ObjectChannel],
-        step: tuple[float, ...],
+        self, crops: _Crops, channels: list[ObjectChannel], step: tuple[float, ...]
     ) -> dict[str, Floats]:
+        own, mask, planes = crops
         inner = dilate_masks(own, (self._margin,) * len(step)) if self._margin else own
         width = max(self._annulus_width, min(step))
         zone = dilate_masks(inner, tuple(width / side for side in step)) & ~inner
         annulus = ObjectStack(zone & (mask == 0), step)
-        padded = PaddedStack.of(annulus) if "ring_texture" in self._groups else None
+        padded = PaddedStack(annulus) if "ring_texture" in self._groups else None
         features = {"ring_covered": _share(zone & (mask > 0), zone & (mask != OUTSIDE))}
         for number, (channel, plane) in enumerate(zip(channels, planes, strict=True)):
             outer = ObjectChannel(annulus, plane)
@@ -284,12 +278,8 @@ class _Measurer:
         # A single plane has no border along z.
         return features | {"border_distance": distances[:, self._shape > 1].min(axis=1, initial=np.inf)}
 
-    @property
-    def _needs_annulus(self) -> bool:
-        return bool(self._groups & {"ring", "ring_texture"})
-
     def _reach(self, stride: int) -> Integers:
-        """Return by how many pixels read the annulus exceeds the bounding box along each axis; 0 without annulus."""
+        """Return the width of the annulus along each axis, in pixels read; 0 without one."""
         if not self._needs_annulus:
             return np.zeros(len(self._step), np.int64)
         step = self._step * stride
@@ -298,7 +288,7 @@ class _Measurer:
 
 
 def _choose_strides(sides: Integers) -> Integers:
-    """Return the smallest stride per bounding box that leaves at most `MAX_BOX_VOXELS` voxels."""
+    """Return the smallest stride per bounding box for `MAX_BOX_VOXELS` voxels."""
     strides = np.ones(len(sides), np.int64)
     while (large := np.prod(-(-sides // strides[:, None]), axis=1) > MAX_BOX_VOXELS).any():
         strides[large] += 1
@@ -306,7 +296,7 @@ def _choose_strides(sides: Integers) -> Integers:
 
 
 def _group_by_size(sides: Integers) -> Iterator[Integers]:
-    """Yield the row numbers of boxes (n, ndim) of about the same shape, one stack at a time."""
+    """Yield the row numbers of boxes (n, ndim) of similar shape, stack by stack."""
     quantum = np.maximum(2, 2 ** np.floor(np.log2(np.maximum(sides, 1)) - 2)).astype(np.int64)
     rounded = -(-sides // quantum) * quantum
     for members in group_by_block(rounded, (1,) * rounded.shape[1]):
@@ -314,10 +304,8 @@ def _group_by_size(sides: Integers) -> Iterator[Integers]:
         yield from np.split(members, range(count, len(members), count))
 
 
-def _crop(
-    image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integers, box: Integers
-) -> tuple[NDArray[np.bool_], Integers, list[NDArray[np.float32]]]:
-    """Crop boxes that begin at ``first`` (n, ndim) and may extend beyond the pixels that were read.
+def _crop(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integers, box: Integers) -> _Crops:
+    """Crop boxes that begin at ``first`` (n, ndim), which may lie outside the pixels.
 
     Returns
     -------

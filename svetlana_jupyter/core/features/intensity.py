@@ -53,7 +53,7 @@ class ObjectChannel:
 
     @cached_property
     def standardized(self) -> Floats:
-        """Values less the mean of their object, over its standard deviation; zeros in constant objects."""
+        """Values standardized within each object; zeros in constant objects."""
         scale = np.where(self.flat, np.inf, self.sd)
         return (self.values - self.mean[self.region.owner]) / scale[self.region.owner]
 
@@ -75,7 +75,7 @@ class ObjectChannel:
         return np.where(self.flat, np.nan, values)
 
     def quantiles(self, shares: NDArray[np.float64]) -> Floats:
-        """Return linearly interpolated quantiles (n, len(shares)); NaN for objects without pixels.
+        """Return linearly interpolated quantiles (n, shares); NaN without pixels.
 
         Sorting all objects at once is many times faster than `numpy.quantile` per object.
         """
@@ -123,7 +123,7 @@ def intensity_features(channel: ObjectChannel) -> dict[str, Floats]:
 
 
 def annulus_features(channel: ObjectChannel, annulus: ObjectChannel) -> dict[str, Floats]:
-    """Return the measurements of the group "ring" of one channel, of objects and their annuli, each of shape (n,)."""
+    """Return the measurements of the group "ring" of one channel, each of shape (n,)."""
     contrast = channel.mean - annulus.mean
     return {
         "ring_mean": annulus.mean,

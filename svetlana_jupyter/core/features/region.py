@@ -94,12 +94,15 @@ class ObjectStack:
 
     @cached_property
     def rim(self) -> NDArray[np.bool_]:
-        """Whether each pixel of ``at`` shares a face with another object, the background or the image border."""
+        """Whether each pixel of ``at`` is at the border of its object.
+
+        Such a pixel shares a face with another object, the background or the image border.
+        """
         return ~self.inner.reshape(-1)[self.at]
 
     @cached_property
     def inner(self) -> NDArray[np.bool_]:
-        """Pixels of the stack whose two neighbors along each axis are in their object, too."""
+        """Pixels of the stack whose neighbors along each axis are in their object, too."""
         return np.asarray(np.all([inner_along(self.own, axis) for axis in range(self.ndim)], axis=0))
 
     def of(self, stack: NDArray[Any]) -> Floats:
@@ -130,7 +133,7 @@ class ObjectStack:
 
 
 def inner_along(stack: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
-    """Return the pixels of masks (n, [z,] y, x) whose neighbors along an axis are in the mask."""
+    """Return the pixels whose two neighbors along an axis are in the mask, too."""
     inner = np.zeros_like(stack)
     lines, inner_lines = np.moveaxis(stack, axis + 1, -1), np.moveaxis(inner, axis + 1, -1)
     inner_lines[..., 1:-1] = lines[..., :-2] & lines[..., 1:-1] & lines[..., 2:]
@@ -138,7 +141,7 @@ def inner_along(stack: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
 
 
 def shifted_views(offset: Offset) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return indices of two parts of a stack that are an offset apart: of pixels, and of their partners."""
+    """Return the indices of pixels of a stack, and of their partners at an offset."""
     first = (slice(None), *(slice(max(-step, 0), -step if step > 0 else None) for step in offset))
     second = (slice(None), *(slice(max(step, 0), step if step < 0 else None) for step in offset))
     return first, second

@@ -1,4 +1,4 @@
-"""Size and shape of objects, from their masks alone: moments, Crofton boundary length, convex hull."""
+"""Size and shape of objects: moments, Crofton boundary length, convex hull."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def shape_features(region: ObjectStack) -> dict[str, Floats]:
 
 
 def covariance(region: ObjectStack) -> Floats:
-    """Return the second central moments (n, ndim, ndim) of objects made of solid pixels, not points.
+    """Return the second central moments (n, ndim, ndim) of objects of solid pixels.
 
     So a flat object has a thickness, and a single pixel has the axes of a box.
     """
@@ -58,13 +58,16 @@ def covariance(region: ObjectStack) -> Floats:
 
 
 def axis_lengths(region: ObjectStack) -> Floats:
-    """Return the full axes (n, ndim), longest first, of the ellipses or ellipsoids with the objects' moments."""
+    """Return the full axes (n, ndim) of the ellipses with the objects' moments.
+
+    The longest axis is the first. In 3D, they are those of ellipsoids.
+    """
     moments = np.linalg.eigvalsh(covariance(region))[:, ::-1]
     return np.asarray(2 * np.sqrt((region.ndim + 2) * moments))
 
 
 def boundary_length(region: ObjectStack) -> Floats:
-    """Return the outline length (2D) or surface area (3D) of each object by Crofton's formula, (n,).
+    """Return the outline length or surface area of each object by Crofton's formula.
 
     The outline of a mask is a staircase, whose length depends on its orientation. The number of times that lines of
     evenly spread directions cross the boundary hardly does (Lehmann and Legland, "Efficient N-Dimensional surface
@@ -80,7 +83,7 @@ def boundary_length(region: ObjectStack) -> Floats:
 
 @lru_cache
 def directions(ndim: int) -> tuple[Offset, ...]:
-    """Return the offsets to half of a pixel's neighbors: 4 in 2D, 13 in 3D, none the opposite of another."""
+    """Return the offsets to 4 (2D) or 13 (3D) neighbors, without opposite ones."""
     neighbors = itertools.product((-1, 0, 1), repeat=ndim)
     return tuple(offset for offset in neighbors if offset > (0,) * ndim)
 
@@ -105,7 +108,7 @@ def _crofton_weights(step: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def convex_hull_sizes(own: NDArray[np.bool_]) -> Floats:
-    """Return the number of pixels in the convex hull of each object of a stack (n, [z,] y, x); NaN without pixels.
+    """Return the number of pixels in the convex hull of each object; NaN without.
 
     The hull is that of the pixel centers, and a pixel is in it if its center is. So a disk or ball of any size fills
     its hull; with the corners of the pixels, the staircase of a small one would leave gaps.
@@ -123,7 +126,9 @@ def convex_hull_sizes(own: NDArray[np.bool_]) -> Floats:
 
 
 def _possible_corners(ends: Floats) -> NDArray[np.bool_]:
-    """Return which first ends of rows may be corners of the hull: none on or behind a line between two others.
+    """Return which first ends of rows may be corners of the convex hull.
+
+    An end on or behind a line between two others is none.
 
     The hull is found many times faster without the others.
     """
@@ -141,7 +146,7 @@ def _possible_corners(ends: Floats) -> NDArray[np.bool_]:
 
 
 def _count_in_polygon(corners: NDArray[np.int32]) -> float:
-    """Count the integer points in the convex hull of integer points, by Pick's theorem."""
+    """Count the integer points in a convex hull, by Pick's theorem."""
     hull = cv2.convexHull(corners)[:, 0]
     on_edges = np.gcd.reduce(np.abs(hull - np.roll(hull, 1, axis=0)), axis=1).sum()
     return float(cv2.contourArea(hull) + on_edges / 2 + 1)

@@ -1,4 +1,4 @@
-"""Texture of objects, independent of their brightness: co-occurrence, semivariance, local binary patterns, detail.
+"""Texture: co-occurrence, semivariance, local binary patterns, detail.
 
 All features are computed from values standardized by the object's own pixels, and averaged over all directions. The
 orientation of objects and textures is measured separately, and left out of a forest by default.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,13 +31,11 @@ _CIRCLE = tuple((math.sin(turn * math.pi / 4), math.cos(turn * math.pi / 4)) for
 
 
 class PaddedStack:
-    """Stack with a margin behind each axis, so that a step from an object's pixel never ends in another object.
+    """Stack with a margin, so that no step from a pixel ends in another object.
 
     Parameters
     ----------
     region : ObjectStack
-    reach : tuple of int
-        Longest step along each axis, in pixels.
 
     Attributes
     ----------
@@ -47,8 +45,10 @@ class PaddedStack:
         Mask of the objects in the flat padded stack.
     """
 
-    def __init__(self, region: ObjectStack, reach: tuple[int, ...]) -> None:
+    def __init__(self, region: ObjectStack) -> None:
         self.region = region
+        longest = max(*PIXEL_DISTANCES, float(region.diameter.max()) / min(PARTS))
+        reach = tuple(math.floor(longest / step) + 1 for step in region.step)
         box = tuple(side + margin for side, margin in zip(region.box, reach, strict=True))
         self._strides = tuple(math.prod(box[axis + 1 :]) for axis in range(region.ndim))
         # Steps may lead behind the last object, never before the first: the first part of an offset is positive.
@@ -56,12 +56,6 @@ class PaddedStack:
         stack = self.own[: len(region) * math.prod(box)].reshape(len(region), *box)
         stack[(slice(None), *map(slice, region.box))] = region.own
         self.at = np.flatnonzero(self.own)
-
-    @classmethod
-    def of(cls, region: ObjectStack) -> Self:
-        """Return the padded stack for all distances at which textures are measured."""
-        longest = max(*PIXEL_DISTANCES, float(region.diameter.max()) / min(PARTS))
-        return cls(region, tuple(math.floor(longest / step) + 1 for step in region.step))
 
     def spread(self, values: NDArray[Any], outside: float) -> NDArray[Any]:
         """Return values at ``region.at`` as a flat padded stack."""
@@ -80,7 +74,7 @@ class PaddedStack:
 
 @lru_cache(maxsize=256)
 def offsets(step: tuple[float, ...], distance: float) -> tuple[Offset, ...]:
-    """Return the pixel offsets of about this length in all directions, without duplicates."""
+    """Return the different pixel offsets of about this length in all directions."""
     units = [np.array(direction) / np.linalg.norm(direction) for direction in directions(len(step))]
     rounded = (tuple(np.rint(distance * unit / np.array(step)).astype(int).tolist()) for unit in units)
     return tuple(dict.fromkeys(offset for offset in rounded if offset > (0,) * len(step)))
@@ -94,7 +88,7 @@ def texture_features(channel: ObjectChannel, padded: PaddedStack) -> dict[str, F
 
 
 def haralick_features(channel: ObjectChannel, padded: PaddedStack) -> dict[str, Floats]:
-    """Return features of the gray-level co-occurrence at several distances (Haralick et al., 1973)."""
+    """Return gray-level co-occurrence features (Haralick et al., 1973)."""
     region, levels = channel.region, quantize_gray_levels(channel.standardized)
     stack = padded.spread(levels, LEVELS)  # one more level for pixels outside the object
     base = (region.owner * LEVELS + levels) * (LEVELS + 1)
@@ -130,7 +124,9 @@ def _haralick(pairs: NDArray[np.int64]) -> dict[str, Floats]:
 
 
 def semivariance_features(channel: ObjectChannel, padded: PaddedStack) -> dict[str, Floats]:
-    """Return half the mean squared difference of pixels a fraction of the object's diameter apart.
+    """Return the semivariance at fractions of the object's diameter.
+
+    That is half the mean squared difference of pixels this far apart.
 
     It is invariant to magnification of an object together with its texture.
     """
@@ -154,7 +150,7 @@ def semivariance_features(channel: ObjectChannel, padded: PaddedStack) -> dict[s
 
 
 def _semivariance(values: Stack, stack: Stack, padded: PaddedStack, shift: int, steps: Floats) -> Floats:
-    """Return half the mean squared difference of pixels this many steps (n,) apart, NaN without any."""
+    """Return the semivariance of pixels this many steps (n,) apart, NaN without any."""
     partner = padded.at + np.repeat(shift * steps.astype(np.int64), padded.region.counts)
     both = padded.own[partner]
     squares = np.square(values - stack[partner]) * both
@@ -162,7 +158,7 @@ def _semivariance(values: Stack, stack: Stack, padded: PaddedStack, shift: int, 
 
 
 def lbp_features(channel: ObjectChannel) -> dict[str, Floats]:
-    """Return the shares of uniform, rotation-invariant local binary patterns (Ojala et al., 2002).
+    """Return the shares of uniform local binary patterns (Ojala et al., 2002).
 
     A pattern of neighbors at least as bright as their center counts by their number if it has at most two changes
     around the circle; all other patterns share one class. Only pixels whose neighbors lie in the object are used.
@@ -179,7 +175,10 @@ def lbp_features(channel: ObjectChannel) -> dict[str, Floats]:
 
 
 def pattern_planes(step: tuple[float, ...]) -> list[tuple[int, int]]:
-    """Return the pairs of axes to look for patterns in: rows and columns, and all other axes of equal step."""
+    """Return the pairs of axes of the planes with local binary patterns.
+
+    They are rows and columns, and all other axes of equal step.
+    """
     last = (len(step) - 2, len(step) - 1)
     pairs = itertools.combinations(range(len(step)), 2)
     return [axes for axes in pairs if axes == last or math.isclose(step[axes[0]], step[axes[1]], rel_tol=0.05)]
@@ -204,7 +203,7 @@ def _pattern_kinds(stack: Stack, inner: NDArray[np.int64], axes: tuple[int, int]
 
 
 def detail_features(channel: ObjectChannel) -> dict[str, Floats]:
-    """Return standard deviation, skewness and peak of the detail between successive blurs."""
+    """Return deviation, skewness and peak of the detail between successive blurs."""
     region = channel.region
     finer, features = channel.standardized, {}
     for scale in BLUR_SCALES:
@@ -220,7 +219,7 @@ def detail_features(channel: ObjectChannel) -> dict[str, Floats]:
 
 
 def blur_within_objects(region: ObjectStack, stack: Stack, scale: float) -> Stack:
-    """Blur a stack, zero outside the objects, by a Gaussian of ``scale`` lengths without mixing in the outside.
+    """Blur each object by a Gaussian of ``scale`` lengths without its surroundings.
 
     Each pixel becomes the Gaussian-weighted mean of the object's own pixels (normalized convolution). It is computed
     by matrix products, which for boxes of the size of cells are many times faster than a filter.
@@ -251,7 +250,7 @@ def _gaussian_matrix(side: int, scale: float) -> Stack:
 
 
 def orientation_features(region: ObjectStack) -> dict[str, Floats]:
-    """Return the measurements of the group "orientation" of the masks, each of shape (n,)."""
+    """Return the "orientation" measurements of the masks, each of shape (n,)."""
     moments = covariance(region)
     bbox_sizes = math.prod(region.largest(axis) + region.largest(-axis) + 1 for axis in region.positions)
     features = {"extent": np.nan_to_num(region.counts / bbox_sizes), **_tensor_components("shape", moments)}
@@ -264,7 +263,7 @@ def orientation_features(region: ObjectStack) -> dict[str, Floats]:
 
 
 def texture_orientation_features(channel: ObjectChannel) -> dict[str, Floats]:
-    """Return the measurements of the group "orientation" of one channel, each of shape (n,)."""
+    """Return the "orientation" measurements of one channel, each of shape (n,)."""
     region = channel.region
     smooth = blur_within_objects(region, channel.standardized_stack, BLUR_SCALES[0]).reshape(-1)
     inner = np.flatnonzero(region.inner)
@@ -285,7 +284,10 @@ def texture_orientation_features(channel: ObjectChannel) -> dict[str, Floats]:
 
 
 def _tensor_components(name: str, tensors: Floats) -> dict[str, Floats]:
-    """Return the components of symmetric tensors (n, ndim, ndim) over their trace; the last follows from the others."""
+    """Return the components of symmetric tensors (n, ndim, ndim) over their trace.
+
+    The last follows from the others and is left out.
+    """
     axes = AXES[-tensors.shape[1] :]
     trace = np.trace(tensors, axis1=1, axis2=2)
     pairs = list(itertools.combinations_with_replacement(range(len(axes)), 2))

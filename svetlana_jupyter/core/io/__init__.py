@@ -1,1 +1,1 @@
-"""Input of images, masks, outlines and tables: file formats, lazy pixels and metadata."""
+"""Readers of images, masks, outlines and tables."""

@@ -42,7 +42,10 @@ Chunk = TypeVar("Chunk", NDArray[Any], BlockPixels)
 
 @dataclass(frozen=True)
 class ArrayRegion:
-    """A region of the last axes of an array: every ``stride``-th pixel of ``[low, high)``, which lies inside."""
+    """A region of the last axes of an array.
+
+    It holds every ``stride``-th pixel of ``[low, high)``, which lies inside the array.
+    """
 
     low: tuple[int, ...]
     high: tuple[int, ...]
@@ -65,7 +68,10 @@ def index_last_axes(slices: Iterable[slice]) -> tuple[Any, ...]:
 
 
 def processing_block_shape(image: DataArray, mask: DataArray) -> tuple[int, ...]:
-    """Return the shape ``([z,] y, x)`` of the blocks to work in: whole chunks of the image, and not too small."""
+    """Return the shape ``([z,] y, x)`` of the blocks to work in.
+
+    Blocks consist of whole chunks of the image and are not too small.
+    """
     shape = []
     for dim, shortest in zip(mask.dims, MIN_BLOCK_SHAPE[mask.ndim], strict=True):
         chunk = _longest_chunk(image, str(dim))
@@ -74,12 +80,11 @@ def processing_block_shape(image: DataArray, mask: DataArray) -> tuple[int, ...]
 
 
 def _longest_chunk(array: DataArray, dim: str) -> int:
-    longest: int = max(1, *array.chunksizes.get(dim, (int(array.sizes[dim]),)))
-    return longest
+    return int(max(1, *array.chunksizes.get(dim, (array.sizes[dim],))))
 
 
 def group_by_block(points: NDArray[Any], block_shape: tuple[int, ...]) -> Iterator[NDArray[np.int64]]:
-    """Yield, block after block, the positions in ``points`` (n, ndim) that lie in that block."""
+    """Yield the positions in ``points`` (n, ndim) of each block, block by block."""
     if not len(points):
         return
     order = block_order(points, block_shape)
@@ -95,7 +100,9 @@ def block_order(points: NDArray[Any], block_shape: tuple[int, ...]) -> NDArray[n
 def group_blocks_into_parts(
     points: NDArray[Any], block_shape: tuple[int, ...], min_points: int, max_pixels: int = MAX_PIXELS_PER_PART
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield, part after part, the positions in ``points`` (n, ndim) that lie in a few consecutive blocks.
+    """Yield the positions in ``points`` (n, ndim) of each part, part by part.
+
+    The points of a part lie in a few consecutive blocks.
 
     A part ends with the block in which it reaches ``min_points`` points or ``max_pixels`` pixels.
     """
@@ -113,7 +120,10 @@ def group_blocks_into_parts(
 def readable_range(
     start: NDArray[np.int64], stop: NDArray[np.int64], shape: NDArray[np.int64], padding: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the pixels ``[low, high)`` of an array that `read_padded` reads for a region ``[start, stop)``."""
+    """Return the pixels ``[low, high)`` that `read_padded` reads for a region.
+
+    The region is ``[start, stop)``.
+    """
     before, after = np.maximum(-start, 0), np.maximum(stop - shape, 0)
     low, high = np.clip(start, 0, shape - 1), np.clip(stop, 1, shape)
     if padding == "reflect":
@@ -123,7 +133,7 @@ def readable_range(
 
 
 def read_padded(array: DataArray, start: NDArray[np.int64], stop: NDArray[np.int64], padding: str) -> NDArray[Any]:
-    """Read the region ``[start, stop)`` of the last axes, which may reach beyond the array.
+    """Read a region of the last axes, which may reach beyond the array.
 
     Parameters
     ----------
@@ -149,7 +159,7 @@ def read_padded(array: DataArray, start: NDArray[np.int64], stop: NDArray[np.int
 
 
 class ChunkCache(Generic[Key, Chunk]):
-    """Decoded chunks of a sequence of steps, each kept until the last step that needs it.
+    """Decoded chunks, each kept until the last step that needs it.
 
     Once they exceed `CACHE_BYTES`, the chunk whose next use is furthest away is dropped (Belady's rule), which is
     possible because the order of the work is known. A least-recently-used cache, such as `zict.LRU`, drops just those
@@ -243,7 +253,7 @@ def read_regions(array: DataArray, regions: Sequence[ArrayRegion]) -> Iterator[N
 def _overlap(
     edges: Sequence[NDArray[np.int64]], number: BlockNumber, region: ArrayRegion
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return the part of a region that a chunk fills, and the part of the chunk that fills it."""
+    """Return the part of a region that a chunk fills, and that part of the chunk."""
     leading = len(number) - len(region.low)
     target = [slice(edge[i], edge[i + 1]) for i, edge in zip(number[:leading], edges)]
     source = [slice(None)] * leading
@@ -258,7 +268,7 @@ def _overlap(
 
 
 def blocks_overlapping(data: da.Array, region: ArrayRegion) -> list[BlockNumber]:
-    """Return the numbers of the blocks of an array that overlap a region of its last axes."""
+    """Return the numbers of the blocks that overlap a region of the last axes."""
     spans = [range(count) for count in data.numblocks[: data.ndim - len(region.low)]]
     for sizes, low, high in zip(data.chunks[-len(region.low) :], region.low, region.high, strict=True):
         ends = np.cumsum(sizes)
@@ -267,7 +277,10 @@ def blocks_overlapping(data: da.Array, region: ArrayRegion) -> list[BlockNumber]
 
 
 def list_needed_blocks(pair: ImagePair, regions: Sequence[ArrayRegion]) -> list[BlockKey]:
-    """Return the blocks of image and mask that overlap regions, in the order in which they are first needed."""
+    """Return the blocks of image and mask that overlap regions.
+
+    They are in the order in which they are first needed.
+    """
     needed: dict[BlockKey, None] = {}
     for region in regions:
         needed |= {("image", number): None for number in blocks_overlapping(pair.image.data, region)}
@@ -276,7 +289,7 @@ def list_needed_blocks(pair: ImagePair, regions: Sequence[ArrayRegion]) -> list[
 
 
 class _BlockReader:
-    """Reads single blocks of a dask array on the calling thread.
+    """Reader of single blocks of a dask array on the calling thread.
 
     The graph is optimized once; `da.Array.compute` would do so again for each block, which takes longer than reading
     many a block.
@@ -294,7 +307,10 @@ class _BlockReader:
 
 
 class BlockDecoder:
-    """Reads single blocks of an image and its mask on the calling thread; returns the error of a damaged block."""
+    """Reader of single blocks of an image and its mask on the calling thread.
+
+    It returns the error of a damaged block.
+    """
 
     def __init__(self, pair: ImagePair) -> None:
         self._readers = {"image": _BlockReader(pair.image.data), "mask": _BlockReader(pair.mask.data)}
@@ -317,30 +333,13 @@ def with_fetched_blocks(pair: ImagePair, fetch: FetchBlock) -> ImagePair:
 
 
 def _fetched(array: DataArray, kind: ArrayKind, fetch: FetchBlock) -> DataArray:
-    data = array.data
-    source = _FetchedBlocks(data, kind, fetch)
-    # The same name, so that statistics that were cached under the name of the array stay valid.
-    meta = np.empty((0,) * data.ndim, data.dtype)
-    return array.copy(data=da.from_array(source, chunks=data.chunks, name=data.name, meta=meta))
-
-
-class _FetchedBlocks:
-    """Array-like source for dask: each index lies within a single block of ``array``."""
-
-    def __init__(self, array: da.Array, kind: ArrayKind, fetch: FetchBlock) -> None:
-        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
-        self._ends = [np.cumsum(sizes) for sizes in array.chunks]
-        self._kind: ArrayKind = kind
-        self._fetch = fetch
-
-    def __getitem__(self, index: tuple[slice, ...]) -> NDArray[Any]:
-        number, inner = [], []
-        for part, ends in zip(index, self._ends, strict=True):
-            position = int(np.searchsorted(ends, part.start, "right"))
-            begin = int(ends[position - 1]) if position else 0
-            number.append(position)
-            inner.append(slice(part.start - begin, part.stop - begin, part.step))
-        pixels = self._fetch((self._kind, tuple(number)))
+    def read(block_id: BlockNumber) -> NDArray[Any]:
+        pixels = fetch((kind, block_id))
         if isinstance(pixels, DamagedError):
             raise pixels
-        return pixels[tuple(inner)]
+        return pixels
+
+    data = array.data
+    # The same name, so that statistics that were cached under the name of the array stay valid.
+    meta = np.empty((0,) * data.ndim, data.dtype)
+    return array.copy(data=da.map_blocks(read, name=data.name, chunks=data.chunks, dtype=data.dtype, meta=meta))

@@ -1,4 +1,7 @@
-"""Pairs of image and mask files, found by patterns with placeholders such as ``wells/{plate}_{well}.tif``."""
+"""Pairs of image and mask files, found by patterns with placeholders.
+
+A pattern is, for example, ``wells/{plate}_{well}.tif``.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,41 +31,33 @@ PAIR_COLUMNS = ("name", "image", "mask", "channels", "problem")
 MatchedFiles = Mapping[Path, Mapping[str, str]]  # the text of each field, per file
 
 
-@dataclass(frozen=True)
 class FilePattern:
-    """Path in which placeholders ``{field}`` and wildcards ``*`` and ``**/`` stand for text in file names.
+    """Path pattern with placeholders ``{field}`` and wildcards ``*`` and ``**/``.
 
     A placeholder stands for one or more characters within one name, a ``*`` also for none; ``**/`` for any folders. A
     placeholder that occurs twice stands for the same text both times. Both kinds of slashes separate folders. The path
     of an HDF5 file may be followed by the dataset in it.
+
+    Attributes
+    ----------
+    text : str
+        The path with forward slashes.
+    placeholders : tuple of str
+        Words in braces, each once, in order.
+    fields : tuple of str
+        The placeholders; in a pattern without placeholders, its stars.
+    literal_length : int
+        Number of fixed characters: of two patterns that match a file, the one with more is meant.
     """
 
-    text: str
-
-    @classmethod
-    def of(cls, pattern: str | PathLike[str]) -> FilePattern:
-        """Return the pattern with forward slashes, after checking its placeholders."""
-        text = Path(str(pattern).replace("\\", "/")).expanduser().as_posix()
-        for token in PATTERN_TOKENS.findall(text):
-            if token.startswith("{") and not token[1:-1].isidentifier():
-                raise InputError(f"{token} in '{text}' is no placeholder. Use a word in braces, such as {{well}}.")
-        return cls(text)
-
-    @cached_property
-    def placeholders(self) -> tuple[str, ...]:
-        """Words in braces, each once, in order."""
-        return tuple(dict.fromkeys(token[1:-1] for token in PATTERN_TOKENS.findall(self.text) if token.startswith("{")))
-
-    @cached_property
-    def fields(self) -> tuple[str, ...]:
-        """The placeholders; in a pattern without placeholders, its stars."""
-        stars = PATTERN_TOKENS.findall(self.text).count("*")
-        return self.placeholders or tuple(f"{WILDCARD_FIELD} {i}" for i in range(stars))
-
-    @cached_property
-    def literal_length(self) -> int:
-        """Number of fixed characters: of two patterns that match a file, the one with more is meant."""
-        return len(PATTERN_TOKENS.sub("", self.text))
+    def __init__(self, pattern: str | PathLike[str]) -> None:
+        self.text = Path(str(pattern).replace("\\", "/")).expanduser().as_posix()
+        tokens = PATTERN_TOKENS.findall(self.text)
+        self.placeholders = tuple(dict.fromkeys(token[1:-1] for token in tokens if token.startswith("{")))
+        if wrong := [f"{{{word}}}" for word in self.placeholders if not word.isidentifier()]:
+            raise InputError(f"{wrong[0]} in '{self.text}' is no placeholder. Use a word in braces, such as {{well}}.")
+        self.fields = self.placeholders or tuple(f"{WILDCARD_FIELD} {i}" for i in range(tokens.count("*")))
+        self.literal_length = len(PATTERN_TOKENS.sub("", self.text))
 
     @cached_property
     def stem(self) -> str:
@@ -102,20 +96,15 @@ class FilePattern:
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:
-        groups: dict[str, int] = {}
-        regex = ""
+        wildcards = {"**/": "(?:.*/)?", "*": "[^/]*" if self.placeholders else "([^/]*)"}
+        regex, words = "", set()
         for token in PATTERN_TOKENS.split(self.text):
-            if token == "**/":
-                regex += "(?:.*/)?"
-            elif token == "*":
-                regex += "[^/]*" if self.placeholders else "([^/]*)"
-            elif token.startswith("{") and token in groups:
-                regex += rf"(?:\{groups[token]})"
-            elif token.startswith("{"):
-                groups[token] = len(groups) + 1
-                regex += "([^/]+?)"
+            word = token[1:-1]
+            if not token.startswith("{"):
+                regex += wildcards.get(token) or re.escape(token)
             else:
-                regex += re.escape(token)
+                regex += f"(?P={word})" if word in words else f"(?P<{word}>[^/]+?)"
+                words.add(word)
         return re.compile(regex)
 
 
@@ -152,7 +141,7 @@ def find_pairs(images: str | PathLike[str], masks: str | PathLike[str]) -> pd.Da
     InputError
         If nothing matches a pattern, or the patterns have no placeholder in common.
     """
-    image_pattern, mask_pattern = FilePattern.of(images), FilePattern.of(masks)
+    image_pattern, mask_pattern = FilePattern(images), FilePattern(masks)
     fields = [field for field in image_pattern.fields if field != CHANNEL]
     shared = _shared_fields(fields, image_pattern, mask_pattern)
     image_files, mask_files = _find_files(image_pattern, mask_pattern)
@@ -202,7 +191,10 @@ def _shared_fields(fields: Sequence[str], images: FilePattern, masks: FilePatter
 
 
 def _find_files(images: FilePattern, masks: FilePattern) -> tuple[MatchedFiles, MatchedFiles]:
-    """Return the files of each pattern; files that match both belong to the pattern with more fixed characters."""
+    """Return the files of each pattern.
+
+    Files that match both belong to the pattern with more fixed characters.
+    """
     image_files, mask_files = images.find(), masks.find()
     for pattern, files, role in ((images, image_files, "image"), (masks, mask_files, "mask")):
         if not files:

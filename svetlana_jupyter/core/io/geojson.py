@@ -1,4 +1,7 @@
-"""Object outlines in GeoJSON as QuPath writes it: with class and color, in pixels from the corner of the image."""
+"""Object outlines in GeoJSON, as QuPath writes it.
+
+An outline has a class and a color, and is in pixels from the corner of the image.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import gzip
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +62,10 @@ class PolygonObject:
 
 @dataclass(frozen=True, eq=False)
 class GeoJsonObjects:
-    """Objects of a file, and a note on features that are not objects ("" if there are none)."""
+    """Objects of a file, and a note on features that are not objects.
+
+    The note is "" if there are no such features.
+    """
 
     shapes: tuple[PolygonObject, ...]
     note: str = ""
@@ -87,44 +93,35 @@ def read_geojson(path: Path) -> GeoJsonObjects:
     InputError
         If it is no GeoJSON, holds neither outlines nor points, or holds an invalid one.
     """
-    features = list(_features(_document(path), path))
+    features = _read_features(path)
     kinds = [str(_properties(feature).get("objectType", "other")) for feature in features]
     chosen = [kind.casefold() in OBJECT_TYPES for kind in kinds]
-    others = ""
+    notes = []
     if any(chosen) and not all(chosen):
-        rest = Counter(itertools.compress(kinds, (not choice for choice in chosen)))
-        others = "Not read: " + ", ".join(f"{count} {kind}s" for kind, count in rest.items()) + "."
+        rest = Counter(kind for kind, is_object in zip(kinds, chosen) if not is_object)
+        notes.append(f"Not read: {', '.join(f'{count} {kind}s' for kind, count in rest.items())}.")
         features = list(itertools.compress(features, chosen))
     shapes = [_polygon_object(feature, label, path) for feature, label in zip(features, _labels(features))]
     objects = tuple(shape for shape in shapes if shape.polygons or len(shape.points))
     if not objects:
         raise InputError(f"{path} holds no outline of an object. Export the objects from QuPath as GeoJSON.")
-    lines = len(shapes) - len(objects)
-    return GeoJsonObjects(
-        objects, f"{others} {lines} features are lines, which enclose no pixels.".strip() if lines else others
-    )
+    if lines := len(shapes) - len(objects):
+        notes.append(f"{lines} features are lines, which enclose no pixels.")
+    return GeoJsonObjects(objects, " ".join(notes))
 
 
-def _document(path: Path) -> Any:
+def _read_features(path: Path) -> list[Mapping[str, Any]]:
     try:
         content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        return json.loads(content)
+        document = json.loads(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist. Check the path.") from error
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as GeoJSON ({error}). Export or copy it again.") from error
-
-
-def _features(document: Any, path: Path) -> Iterator[Mapping[str, Any]]:
-    if isinstance(document, Mapping):
-        document = document.get("features", [document])
-    if not isinstance(document, list) or not all(
-        isinstance(feature, Mapping) and "geometry" in feature for feature in document
-    ):
+    features = document.get("features", [document]) if isinstance(document, dict) else document
+    if not isinstance(features, list) or not all(isinstance(item, dict) and "geometry" in item for item in features):
         raise InputError(f"{path} holds no GeoJSON features. Export the objects from QuPath as GeoJSON.")
-    return iter(document)
+    return features
 
 
 def _properties(feature: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -133,7 +130,10 @@ def _properties(feature: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _labels(features: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the labels that the features have in one of the usual places, otherwise their positions from 1."""
+    """Return the labels of the features.
+
+    They are read from one of the usual places; otherwise, they are the positions from 1.
+    """
     for place in ("object", "label", "name", "id"):
         labels = [_label(one.get("id") if place == "id" else _properties(one).get(place)) for one in features]
         planes = {(label, _plane(feature)) for label, feature in zip(labels, features)}
@@ -186,9 +186,8 @@ def _classification(value: Any) -> tuple[str, str]:
         return value.strip(), ""
     if not isinstance(value, Mapping):
         return "", ""
-    names = value.get("names")
+    names, color, packed = value.get("names"), value.get("color"), value.get("colorRGB")
     name = str(value.get("name") or (": ".join(map(str, names)) if isinstance(names, list) else "")).strip()
-    color, packed = value.get("color"), value.get("colorRGB")
     if isinstance(color, list) and len(color) >= 3:
         return name, "#" + "".join(f"{int(part) & 255:02x}" for part in color[:3])
     return name, f"#{packed & 0xFFFFFF:06x}" if isinstance(packed, int) else ""

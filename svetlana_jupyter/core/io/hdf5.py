@@ -1,4 +1,7 @@
-"""HDF5 as ilastik, ImageJ and others write it: ``file.h5``, or ``file.h5/dataset`` if it holds several datasets."""
+"""HDF5 files, as ilastik, ImageJ and others write them.
+
+The path is ``file.h5``, or ``file.h5/dataset`` if the file holds several datasets.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,10 @@ def _axes(dataset: h5py.Dataset) -> str | None:
 
 
 def _spacing(dataset: h5py.Dataset, axes: str | None) -> Mapping[str, float]:
-    """Return the spacing from ``element_size_um``, which the HDF5 plugins of ImageJ write for z, y and x."""
+    """Return the spacing that ``element_size_um`` states.
+
+    The HDF5 plugins of ImageJ write it for z, y and x.
+    """
     sizes = np.ravel(dataset.attrs.get("element_size_um", ())).tolist()
     spacing = {axis: to_micrometers(size, "um") for axis, size in zip("zyx", sizes)} if len(sizes) == 3 else {}
     return {axis: size for axis, size in spacing.items() if size and (axes is None or axis in axes)}

@@ -1,4 +1,4 @@
-"""Image and mask pairs: opening, consistency checks, and previews of the pairs that two file patterns match."""
+"""Image and mask pairs: opening, consistency checks, and previews."""
 
 from __future__ import annotations
 

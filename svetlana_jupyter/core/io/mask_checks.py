@@ -43,35 +43,41 @@ def check_is_label_image(mask: DataArray) -> None:
         if len(seen) > 1:
             return
         if seen and ndimage.label(part, np.ones((3,) * part.ndim))[1] > 1:
-            raise_binary_mask(seen.pop(), "in several pieces")
+            raise_binary_mask(seen.pop())
     if not seen and pixels.npartitions <= MAX_CHECKED_BLOCKS:
         raise InputError(NO_OBJECTS_MESSAGE)
     if seen == {255}:
-        raise_binary_mask(255, "alone")
+        raise_binary_mask(255)
 
 
 def check_integer(pixels: da.Array, source_name: str) -> None:
-    """Refuse pixels that are no labels; one block of floats is read to suggest what they may be."""
-    if pixels.dtype.kind in "ui":
+    """Refuse pixels that are not labels.
+
+    One block of floats is read to suggest what they may be.
+    """
+    kind = pixels.dtype.kind
+    if kind in "ui":
         return
-    if pixels.dtype.kind == "b":
-        raise InputError(
-            f"Mask must contain integers, one per object, got booleans in {source_name}. Label its objects first, for "
-            "example `skimage.measure.label(mask)`."
+    got, values, hint = f"got {pixels.dtype}", "", "Pass the label image of the segmentation."
+    if kind == "b":
+        got, hint = (
+            "one per object, got booleans",
+            "Label its objects first, for example `skimage.measure.label(mask)`.",
         )
-    message = f"Mask must contain integers, got {pixels.dtype} in {source_name}"
-    if pixels.dtype.kind != "f":
-        raise InputError(f"{message}. Pass the label image of the segmentation.")
-    block = pixels.blocks[tuple(count // 2 for count in pixels.numblocks)].compute(scheduler="synchronous")
-    top = float(np.nanmax(block)) if np.isfinite(block).any() else math.nan
-    if np.isfinite(block).all() and np.array_equal(block, np.round(block)):
-        raise InputError(
-            f"{message} with values up to {top:g}. If these are labels, save them as integers: `mask.astype('int32')`."
-        )
-    raise InputError(
-        f"{message} with values up to {top:.3g}. This looks like a probability map: threshold and label it first, for "
-        "example `skimage.measure.label(prob > 0.5)`."
-    )
+    elif kind == "f":
+        block = pixels.blocks[tuple(count // 2 for count in pixels.numblocks)].compute(scheduler="synchronous")
+        finite = np.isfinite(block)
+        top = float(np.nanmax(block)) if finite.any() else math.nan
+        if finite.all() and np.array_equal(block, np.round(block)):
+            values = f" with values up to {top:g}"
+            hint = "If these are labels, save them as integers: `mask.astype('int32')`."
+        else:
+            values = f" with values up to {top:.3g}"
+            hint = (
+                "This looks like a probability map: threshold and label it first, for example "
+                "`skimage.measure.label(prob > 0.5)`."
+            )
+    raise InputError(f"Mask must contain integers, {got} in {source_name}{values}. {hint}")
 
 
 def check_not_negative(pixels: npt.NDArray[np.integer]) -> None:
@@ -83,10 +89,10 @@ def check_not_negative(pixels: npt.NDArray[np.integer]) -> None:
         )
 
 
-def raise_binary_mask(label: int, extent: str) -> None:
+def raise_binary_mask(label: int) -> None:
     """Refuse a mask whose only label stands for all objects."""
     raise InputError(
-        f"Mask must contain one integer per object, got only {label}, {extent}. This looks like a binary mask: "
+        f"Mask must contain one integer per object, but its only label is {label}. This looks like a binary mask: "
         "label its objects first, for example `skimage.measure.label(mask > 0)`."
     )
 

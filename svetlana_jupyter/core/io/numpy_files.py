@@ -1,4 +1,6 @@
-"""PNG, JPEG and NumPy's ``.npy`` files, including the pickled ``*_seg.npy`` files of Cellpose.
+"""PNG, JPEG and NumPy's ``.npy`` files.
+
+These include the pickled ``*_seg.npy`` files of Cellpose.
 
 PNG and JPEG are decoded whole, ``.npy`` is read in place. Pickles are read by `load_plain_pickle`, which calls none of
 the functions that they name.
@@ -65,7 +67,7 @@ def _decode_picture(path: Path) -> npt.NDArray[Any]:
 
 
 def read_npy(path: Path, cache: Path | None = None) -> OpenedFile:
-    """Describe an ``.npy`` file from its header, or the masks of a ``*_seg.npy`` file of Cellpose."""
+    """Describe an ``.npy`` file, or the masks of a ``*_seg.npy`` file of Cellpose."""
     if _is_pickled(path):
         masks = _decode_masks(path)
         return OpenedFile(undivided_to_dask(path, masks.shape, masks.dtype, _decode_masks, cache), "zyx"[-masks.ndim :])
@@ -124,7 +126,7 @@ def _cached_masks(path: Path, file_version: str) -> npt.NDArray[Any]:
 
 
 class UnsupportedValue:
-    """Placeholder for a value that only running the code that a pickle names would give.
+    """Placeholder for a value that only running code of a pickle would give.
 
     It takes the place of the class or function in the pickle: it can be called and filled, and ignores it.
     """
@@ -188,7 +190,10 @@ def load_plain_pickle(stream: BinaryIO) -> Any:
 
 
 def _check_instructions(stream: BinaryIO, size: int) -> None:
-    """Refuse lengths and positions beyond the file, for which `pickle.Unpickler` would reserve memory at once."""
+    """Refuse lengths and positions beyond the file.
+
+    `pickle.Unpickler` would reserve memory for these at once.
+    """
     argument: Any
     for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
         # The unpickler keeps values by position in a table that grows to twice the largest position.
@@ -210,11 +215,8 @@ class _PlainUnpickler(pickle.Unpickler):
             if len(self._named) >= MAX_NAMES:
                 raise ValueError(f"the file names more than {MAX_NAMES} functions and classes")
             function = self._build.constructor(path)
-            self._named[path] = (
-                type("UnsupportedValue", (UnsupportedValue,), {"name": path})
-                if function is None
-                else _Constructor(function)
-            )
+            unsupported = type("UnsupportedValue", (UnsupportedValue,), {"name": path})
+            self._named[path] = _Constructor(function) if function else unsupported
         return self._named[path]
 
     def persistent_load(self, pid: Any) -> UnsupportedValue:
@@ -223,7 +225,9 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 class _Builder:
-    """Constructors of plain values, which together take no more than ``bytes_left`` bytes of memory.
+    """Constructors of plain values with a common limit on memory.
+
+    Together, they take no more than ``bytes_left`` bytes.
 
     They do not refer to the unpickler: it keeps all values of the file, and would outlive its use in a cycle.
     """
@@ -314,7 +318,10 @@ class _PickledDtype(UnsupportedValue):
 
 
 class _PickledArray(np.ndarray[Any, Any]):
-    """Array that waits for its contents and checks them: NumPy itself trusts the shape that a pickle states."""
+    """Array that waits for its contents and checks them.
+
+    NumPy itself trusts the shape that a pickle states.
+    """
 
     builder: _Builder
 
@@ -331,10 +338,8 @@ class _PickledArray(np.ndarray[Any, Any]):
             del self.builder
             return
         count = math.prod(shape)
-        if (
-            not all(isinstance(side, int) and side >= 0 for side in shape)
-            or math.prod(max(1, n) for n in shape) > 2**62
-        ):
+        are_lengths = all(isinstance(side, int) and side >= 0 for side in shape)
+        if not are_lengths or math.prod(max(1, side) for side in shape) > 2**62:
             raise ValueError(f"shape {shape!r:.100} is invalid")
         if dtype.dtype.hasobject:
             values, expected = content, count
@@ -355,7 +360,10 @@ class _PickledArray(np.ndarray[Any, Any]):
 
 
 class _UnsupportedArray(UnsupportedValue, _PickledArray):
-    """Placeholder for an array of anything but numbers and text, such as a structured array."""
+    """Placeholder for an array of anything but numbers and text.
+
+    An example is a structured array.
+    """
 
     name = "array"
 

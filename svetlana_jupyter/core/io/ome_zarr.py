@@ -1,4 +1,4 @@
-"""Zarr arrays (version 2 and 3) and OME-Zarr images: resolutions, axes, spacing, channels and labels.
+"""Zarr arrays (versions 2 and 3) and OME-Zarr images.
 
 The models below read what this package needs from versions 0.1 to 0.5 of the metadata. The models of yaozarrs are not
 used for reading, because they refuse many files in use, such as images with a channel axis after ``z``, axes without a
@@ -7,7 +7,7 @@ type, channels without a display window, and everything before version 0.4.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import zarr
@@ -43,12 +43,8 @@ class _Multiscale(BaseModel):
     coordinateTransformations: list[_Transformation] | None = None
 
 
-class _Channel(BaseModel):
-    label: Any = None
-
-
 class _Omero(BaseModel):
-    channels: list[_Channel] = []
+    channels: list[dict[str, Any]] = []
 
 
 class _Image(BaseModel):
@@ -124,13 +120,14 @@ def _from_group(group: zarr.Group, path: Path) -> OpenedFile:
     if not isinstance(array, zarr.Array):
         raise InputError(f"'{image.datasets[0].path}' in {path} is a group, expected the array of the image.")
     axes = "".join(axis.name for axis in image.axes)
-    channels = [str(channel.label) for channel in metadata.omero.channels if channel.label] if metadata.omero else []
+    channels = metadata.omero.channels if metadata.omero else []
+    names = [str(channel["label"]) for channel in channels if channel.get("label")]
     stored = [group.get(dataset.path) for dataset in image.datasets]
     return OpenedFile(
         to_dask(_source(array, path), array.chunks),
         axes if set(axes) <= set("tczyx") and len(axes) == array.ndim else None,
         _spacing(image),
-        channels if metadata.omero and len(channels) == len(metadata.omero.channels) else (),
+        names if len(names) == len(channels) else (),
         [_source(level, path) for level in stored if isinstance(level, zarr.Array)],
     )
 
@@ -149,10 +146,8 @@ def _spacing(image: _Multiscale) -> Mapping[str, float]:
 
 
 def _from_array(array: zarr.Array, path: Path) -> OpenedFile:
-    """Describe an array whose axes are known if Zarr 3 or xarray named its dimensions."""
-    names: Sequence[Any] = (
-        getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
-    )
+    """Describe an array; Zarr 3 or xarray may have named its dimensions."""
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
     axes = "".join(str(name).lower() for name in names)
     known = len(axes) == array.ndim == len(names) and set(axes) <= set("tczyxs")
     source = _source(array, path)

@@ -67,7 +67,9 @@ class PyramidLevel:
 
 
 def pyramid_levels(stored: OpenedFile, letters: str, opened: DataArray) -> tuple[PyramidLevel, ...]:
-    """Return the levels of an opened image, the finest first; the array itself if its file has none.
+    """Return the levels of an opened image, the finest first.
+
+    If its file has none, the array itself is the only level.
 
     Parameters
     ----------
@@ -86,7 +88,9 @@ def pyramid_levels(stored: OpenedFile, letters: str, opened: DataArray) -> tuple
 
 
 def downsampling_factor(fine: PyramidLevel, coarse: PyramidLevel) -> int:
-    """Return the downsampling factor between two levels along y and x; 0 if it is no integer.
+    """Return the downsampling factor between two levels along y and x.
+
+    It is 0 if the levels do not differ by an integer.
 
     Writers round the size of a level up, down, or at each halving, hence a tolerance of one pixel. It allows a small
     level several factors, of which a power of two is the most likely.
@@ -99,6 +103,9 @@ def downsampling_factor(fine: PyramidLevel, coarse: PyramidLevel) -> int:
 
 
 def pyramid(levels: Sequence[PyramidLevel]) -> list[tuple[int, PyramidLevel]]:
-    """Return the levels that are downsampled by an integer, with their factors, ascending."""
+    """Return the levels that are downsampled by an integer, with their factors.
+
+    The factors ascend.
+    """
     by_factor = {downsampling_factor(levels[0], level): level for level in reversed(levels)}
     return sorted((factor, level) for factor, level in by_factor.items() if factor)

@@ -1,4 +1,7 @@
-"""Registry of file formats: the reader for each suffix. A new format is one file and one entry."""
+"""Registry of file formats: the reader for each suffix.
+
+A new format is one file and one entry.
+"""
 
 from __future__ import annotations
 
@@ -50,21 +53,21 @@ def open_array_source(path: Path, cache: Path | None = None, labels: bool = Fals
             f"{path} holds outlines instead of pixels and does not state the size of the image. Add it together with "
             "its image, project.add(name, image, mask), to rasterize the outlines."
         )
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(
-            f"{path} is of an unknown format. Supported are TIFF, PNG, JPEG, .npy, HDF5 and Zarr; convert other "
-            "microscope formats to OME-TIFF or OME-Zarr, for example with bioio."
-        )
-    return reader(path, cache)
+    if reader := READERS.get(path.suffix.lower()):
+        return reader(path, cache)
+    raise InputError(
+        f"{path} is of an unknown format. Supported are TIFF, PNG, JPEG, .npy, HDF5 and Zarr; convert other "
+        "microscope formats to OME-TIFF or OME-Zarr, for example with bioio."
+    )
 
 
 def hdf5_file(path: Path) -> Path | None:
-    """Return the HDF5 file that ``path`` names or reaches into, by its suffix; None for other formats."""
-    for candidate in (path, *path.parents):
-        if candidate.suffix.lower() in HDF5_SUFFIXES and not candidate.is_dir():
-            return candidate
-    return None
+    """Return the HDF5 file that ``path`` names or reaches into, by its suffix.
+
+    None for other formats.
+    """
+    files = (file for file in (path, *path.parents) if file.suffix.lower() in HDF5_SUFFIXES and not file.is_dir())
+    return next(files, None)
 
 
 def file_digest(path: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Lazy pixels of an opened file, with the axes, spacing and channels that the file states.
+"""Lazy pixels of an opened file, with its axes, spacing and channels.
 
 A reader wraps its file in an object with ``shape``, ``dtype`` and ``__getitem__`` that opens the file, reads the part
 that is indexed and closes the file again. So no file stays open, however many images a project has, blocks can be read
@@ -85,7 +85,10 @@ class OpenedFile:
 
 
 def to_dask(source: ArraySource, storage_chunk: Sequence[int] | None = None) -> da.Array:
-    """Return a dask array over ``source`` whose blocks are multiples of ``storage_chunk``, the unit of decoding."""
+    """Return a dask array over ``source``.
+
+    Its blocks are multiples of ``storage_chunk``, the unit of decoding.
+    """
     chunks = block_shape(source.shape, storage_chunk)
     # Arrays in memory get random names: hashing gigabytes for a name would cost more than reading them.
     name: Any = False if isinstance(source, np.ndarray) else f"open-{tokenize(source, chunks)}"
@@ -93,7 +96,9 @@ def to_dask(source: ArraySource, storage_chunk: Sequence[int] | None = None) -> 
 
 
 def block_shape(shape: Sequence[int], storage_chunk: Sequence[int] | None = None) -> tuple[int, ...]:
-    """Return the shape of blocks of about `BLOCK_PIXELS` pixels that consist of whole storage chunks.
+    """Return the shape of blocks of about `BLOCK_PIXELS` pixels.
+
+    The blocks consist of whole storage chunks.
 
     Examples
     --------
@@ -122,7 +127,10 @@ def block_shape(shape: Sequence[int], storage_chunk: Sequence[int] | None = None
 
 
 def file_version(file: Path) -> str:
-    """Return text that changes when a file is written again: its size and modification time."""
+    """Return the size and modification time of a file as text.
+
+    The text changes when the file is written again.
+    """
     status = file.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"
 
@@ -197,7 +205,10 @@ def _read_unpacked(path: Path, decode: Decode, folder: Path, part: Any) -> npt.N
 
 
 def unpack_to_zarr(path: Path, decode: Decode, folder: Path) -> None:
-    """Write the decoded pixels to a temporary Zarr next to ``folder``, and rename it when it is complete."""
+    """Write the decoded pixels to a Zarr.
+
+    It is written under a temporary name next to ``folder``, and renamed when it is complete.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f"{folder.name}.{uuid4().hex}.part")
     try:
@@ -211,7 +222,10 @@ def unpack_to_zarr(path: Path, decode: Decode, folder: Path) -> None:
 
 
 def to_micrometers(length: object, unit: object) -> float | None:
-    """Return a length in micrometers; None if it is no positive length or its unit is unknown."""
+    """Return a length in micrometers.
+
+    None if it is not a positive length or its unit is unknown.
+    """
     factor = UM_PER_UNIT.get(str(unit).strip().lower())
     try:
         size = float(str(length))

@@ -1,4 +1,6 @@
-"""Tables of users: CSV with any delimiter, Excel or a DataFrame, and their join with the images of a project.
+"""Tables of the user, and their join with the images of a project.
+
+They are CSV files with any delimiter, Excel files or DataFrames.
 
 Tables hold what is known of images or wells apart from the pixels, such as dose, treatment or manual counts. Headers
 and names match in their usual spellings.
@@ -31,7 +33,9 @@ _DECIMAL_COMMA = r"-?\d*,?\d+"
 
 
 def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
-    """Read a table as a DataFrame with text headers; named levels of a DataFrame's index become columns.
+    """Read a table as a DataFrame with text headers.
+
+    Named levels of a DataFrame's index become columns.
 
     Parameters
     ----------
@@ -47,10 +51,8 @@ def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
         If it cannot be read, has no rows, or has two columns of the same name.
     """
     if isinstance(source, pd.DataFrame):
-        table, name = (
-            source.reset_index(level=[level for level in source.index.names if level is not None]),
-            _capitalize(table_name),
-        )
+        table = source.reset_index(level=[level for level in source.index.names if level is not None])
+        name = _capitalize(table_name)
     elif isinstance(source, str | PathLike):
         table, name = _read_file(Path(source).expanduser(), table_name), str(source)
     else:
@@ -58,8 +60,7 @@ def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
             f"Expected {table_name} as a CSV file or a DataFrame, got {type(source).__name__}. Pass its path."
         )
     table.columns = pd.Index([str(column).strip() for column in table.columns])
-    duplicates = table.columns[table.columns.duplicated()]
-    if len(duplicates):
+    if len(duplicates := table.columns[table.columns.duplicated()]):
         raise InputError(f"{name} has two columns {duplicates[0]!r}. Give each its own name.")
     if table.empty:
         raise InputError(f"{name} has no rows. Pass {table_name} with at least one row.")
@@ -96,7 +97,9 @@ def normalize_header(name: object) -> str:
 
 
 def find_column(table: pd.DataFrame, names: Iterable[str]) -> str | None:
-    """Return the column with one of ``names`` in any spelling, preferring earlier names; None if there is none.
+    """Return the column with one of ``names`` in any spelling.
+
+    Earlier names are preferred; None if there is none.
 
     >>> find_column(pd.DataFrame({"Cell_ID": [1], "Class": ["a"]}), ["object", "cell id"])
     'Cell_ID'
@@ -106,7 +109,9 @@ def find_column(table: pd.DataFrame, names: Iterable[str]) -> str | None:
 
 
 def normalize_value(value: object) -> str:
-    """Return a value in the form that is compared: without case, outer blanks, and zeros before a number.
+    """Return a value in the form that is compared.
+
+    This form has lower case, no outer blanks, and no zeros before a number.
 
     >>> normalize_value("A01"), normalize_value(" a1 "), normalize_value(1.0), normalize_value("1")
     ('a1', 'a1', '1', '1')
@@ -127,13 +132,15 @@ def format_list(values: Iterable[object], limit: int = 5) -> str:
 
 
 def comparison_keys(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
-    """Return one text per row that is equal for rows with the same values in ``columns``."""
+    """Return one text per row, equal for rows with the same values in ``columns``."""
     parts = [table[column].map(normalize_value) for column in columns]
     return pd.Series(["\x1f".join(row) for row in zip(*parts)], table.index, "object")
 
 
 def find_key_columns(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, str]:
-    """Return the column of a table for each grouping column that it has: ``{"well": "Well ID"}``.
+    """Return the column of a table for each grouping column that it has.
+
+    For example ``{"well": "Well ID"}``.
 
     ``groups`` are the grouping columns of the project, "image" among them.
     """
@@ -149,7 +156,9 @@ def find_key_columns(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, st
 def choose_key_columns(
     table: pd.DataFrame, image_table: pd.DataFrame, table_name: str
 ) -> tuple[dict[str, str], pd.DataFrame]:
-    """Return the columns that identify the image of a row, and the table without redundant ones.
+    """Return the columns that identify the image of a row.
+
+    The second value is the table without redundant columns.
 
     A column with names of images is sufficient. If none of its values is an image, plate and well identify the row,
     and a column "name" is the name of something else.
@@ -272,7 +281,7 @@ def match_rows(
 
 
 def _without_suffix(values: pd.Series[str], names: pd.Series[str]) -> pd.Series[str]:
-    """Return image names without the suffix of a file, if that makes them names of images."""
+    """Return image names without file suffixes, if these are names of images."""
     texts, known = values.astype(str), set(names)
     stems = texts.str.replace(r"(\.ome)?\.\w+$", "", regex=True)
     return texts.where(texts.isin(known) | ~stems.isin(known), stems)

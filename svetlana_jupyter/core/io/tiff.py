@@ -1,4 +1,7 @@
-"""TIFF, OME-TIFF and ImageJ TIFF: uncompressed pixels in place, compressed ones by strip or tile."""
+"""TIFF, OME-TIFF and ImageJ TIFF.
+
+Uncompressed pixels are read in place, compressed ones by strip or tile.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,7 @@ def _refuse_truncated(series: TiffPageSeries, path: Path) -> None:
 
 
 def _pixels_and_levels(series: TiffPageSeries, path: Path, cache: Path | None) -> tuple[da.Array, list[FileSource]]:
-    """Return the pixels, and the resolutions of a file that is stored in strips or tiles."""
+    """Return the pixels, and the resolutions of a file in strips or tiles."""
     version, dtype = file_version(path), np.dtype(series.dtype)
     if series.dataoffset is not None:
         stored = np.dtype(series.keyframe.parent.byteorder + dtype.char)

@@ -1,4 +1,6 @@
-"""Calibration of probabilities: 80 % of the objects predicted with 80 % should be correct.
+"""Calibration of predicted probabilities.
+
+Of the objects that are predicted with a probability of 80 %, 80 % should be correct.
 
 A temperature divides the logits and a bias is added to them (vector scaling with a single temperature: Guo et al., ICML
 2017). Both are fitted to objects that the classifier was not trained on, and evaluated on other objects. The
@@ -53,7 +55,9 @@ class Calibration:
         return self.temperature == 1.0 and not any(self.bias.values())
 
     def apply(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return predictions with corrected columns ``p_<class id>``, ``predicted`` and ``probability``.
+        """Return predictions with corrected probabilities and classes.
+
+        The columns are ``p_<class id>``, ``predicted`` and ``probability``.
 
         Examples
         --------
@@ -84,7 +88,7 @@ def class_ids(table: pd.DataFrame, prefix: str = "p_") -> list[int]:
 
 
 def calibrate(held_out_predictions: pd.DataFrame) -> tuple[Calibration, pd.DataFrame]:
-    """Fit a calibration to held-out objects, and apply it to the same objects by cross-fitting.
+    """Fit a calibration to held-out objects, and correct them by cross-fitting.
 
     Parameters
     ----------
@@ -125,7 +129,10 @@ def _fit_calibration(table: pd.DataFrame) -> Calibration:
 
 
 def _fit_parameters(logits: Floats, truth: NDArray[np.int64], with_bias: bool) -> Floats:
-    """Return the logarithm of the temperature and the bias of each class, by maximum penalized likelihood."""
+    """Fit the log temperature and the bias of each class.
+
+    The method is maximum penalized likelihood.
+    """
     n, k = logits.shape
     doubt = 1 / (n + 2)  # n objects, all correct, are not a certainty (Platt 1999)
     target = (1 - doubt) * np.eye(k)[truth] + doubt / k
@@ -151,7 +158,7 @@ def to_logits(probabilities: Floats) -> Floats:
 
 
 def _scale(logits: Floats, parameters: Floats) -> Floats:
-    """Return logits divided by the temperature, given by its logarithm, plus the bias of each class."""
+    """Return logits divided by the temperature, plus the bias of each class."""
     return np.asarray(logits * np.exp(-parameters[0]) + parameters[1:])
 
 
@@ -180,7 +187,10 @@ class Reliability:
 
 
 def reliability(probability: Floats, correct: NDArray[np.bool_], seed: int = 0) -> Reliability:
-    """Compare the probabilities (n,) of predicted classes with the correctness of the predictions (n,)."""
+    """Compare the probabilities of predicted classes with their correctness.
+
+    Both have shape (n,).
+    """
     order = np.argsort(probability, kind="stable")
     probability, correct = np.asarray(probability, float)[order], np.asarray(correct)[order]
     n_bins = int(np.clip(len(order) // 15, 1, 10))

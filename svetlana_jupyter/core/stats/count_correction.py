@@ -14,7 +14,7 @@ objects cannot rule out (Jeffreys prior).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,8 +26,7 @@ Floats = NDArray[np.float64]
 MIN_SINGULAR_VALUE = 0.1  # of the rates; below, classes cannot be distinguished
 
 
-@dataclass(frozen=True)
-class ConfusionRates:
+class ConfusionRates(NamedTuple):
     """Frequencies at which objects of each class are predicted as each class.
 
     Attributes
@@ -116,19 +115,25 @@ def solve_counts(confusion_rates: ConfusionRates, predicted: ArrayLike, seed: in
 
 
 def _row_shares(counts: Floats, default: Floats) -> Floats:
-    """Return rows scaled to a sum of 1, with the rows of ``default`` in place of rows without counts."""
+    """Return rows scaled to a sum of 1; rows without counts become ``default``."""
     sums = counts.sum(axis=-1, keepdims=True)
     return np.asarray(np.where(sums > 0, counts / np.where(sums > 0, sums, 1), default), np.float64)
 
 
 def _solve(rates: Floats, shares: Floats) -> Floats:
-    """Return the class shares that would be predicted as these, or the nearest without negative shares."""
+    """Return the class shares that would be predicted as these.
+
+    If some would be negative, return the nearest shares without negative ones.
+    """
     inverse = np.linalg.pinv(np.swapaxes(rates, -1, -2), rcond=MIN_SINGULAR_VALUE / 2)
     return _project_on_simplex((inverse @ shares[..., None])[..., 0])
 
 
 def _project_on_simplex(points: Floats) -> Floats:
-    """Return the nearest points with coordinates of at least 0 that add up to 1 (Duchi et al., ICML 2008)."""
+    """Return the nearest points whose coordinates are at least 0 and add up to 1.
+
+    See Duchi et al., ICML 2008.
+    """
     descending = -np.sort(-points, axis=-1)
     excess = np.cumsum(descending, axis=-1) - 1
     positions = np.arange(1, points.shape[-1] + 1)

@@ -33,7 +33,10 @@ SizeLimits = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class Proportion:
-    """Proportion ``k`` of ``n`` with its 95 % confidence interval (Wilson); NaN where ``n`` is 0."""
+    """Proportion ``k`` of ``n`` with its 95 % confidence interval (Wilson).
+
+    Both are NaN where ``n`` is 0.
+    """
 
     k: int
     n: int
@@ -58,7 +61,10 @@ class Proportion:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score with its 95 % confidence interval and its number of objects; NaN where there are none."""
+    """Score with its 95 % confidence interval and its number of objects.
+
+    It is NaN where there are no objects.
+    """
 
     value: float
     low: float
@@ -144,15 +150,12 @@ def score(
         bounds = map(share_interval, point[name].tolist(), errors, sizes[name], n_groups)
         per_class[[f"{name}_low", f"{name}_high"]] = list(bounds)
     per_class["f1"] = point["f1"]
-    return Scores(
-        accuracy=estimate("accuracy", _effective_sample_size(objects.weight)),
-        balanced_accuracy=estimate("balanced_accuracy", _size_of_class_mean(sizes["recall"])),
-        macro_f1=estimate("macro_f1", _size_of_class_mean([sum(both) / 2 for both in zip(*sizes.values())])),
-        groups=objects.n_groups,
-        per_class=per_class,
-        confusion=pd.DataFrame(counts, labels, labels.rename("predicted")),
-        by_group=objects.by_group(),
-    )
+    accuracy = estimate("accuracy", _effective_sample_size(objects.weight))
+    balanced_accuracy = estimate("balanced_accuracy", _size_of_class_mean(sizes["recall"]))
+    macro_f1 = estimate("macro_f1", _size_of_class_mean([sum(both) / 2 for both in zip(*sizes.values())]))
+    confusion = pd.DataFrame(counts, labels, labels.rename("predicted"))
+    by_group = objects.by_group()
+    return Scores(accuracy, balanced_accuracy, macro_f1, objects.n_groups, per_class, confusion, by_group)
 
 
 def scores_of_confusion(confusions: Floats) -> dict[str, Floats]:
@@ -178,11 +181,13 @@ def scores_of_confusion(confusions: Floats) -> dict[str, Floats]:
 
 
 def share_interval(value: float, standard_error: float, n: float, groups: int) -> tuple[float, float]:
-    """Return the 95 % confidence interval of a proportion with a bootstrap standard error.
+    """Return the 95 % confidence interval of a proportion.
 
     Parameters
     ----------
-    value, standard_error : float
+    value : float
+    standard_error : float
+        Of the bootstrap.
     n : float
         Number of objects; upper bound of the effective sample size.
     groups : int
@@ -231,7 +236,7 @@ def _effective_sample_size(weight: Floats) -> float:
 
 
 def _size_of_class_mean(sizes: Iterable[float]) -> float:
-    """Return the effective sample size of a mean over classes, given the sizes of the classes."""
+    """Return the effective sample size of a mean over classes of these sizes."""
     known = [size for size in sizes if size > 0]
     return len(known) ** 2 / sum(1 / size for size in known) if known else 0.0
 
@@ -257,7 +262,10 @@ class PredictedObjects:
         return np.asarray(counts.reshape(self.k, self.k), float)
 
     def bootstrap_confusions(self) -> Floats:
-        """Return confusion matrices (draws, k, k) of groups drawn with replacement; of objects for a single group."""
+        """Return confusion matrices, (draws, k, k), of groups drawn with replacement.
+
+        Where there is a single group, objects are drawn.
+        """
         cell, size = self.truth * self.k + self.predicted, self.k**2
         if not len(cell):
             return np.zeros((1, self.k, self.k))
@@ -338,7 +346,10 @@ def count_classes(
 
 
 def exclusion_reasons(table: pd.DataFrame, exclude_border: bool, size: SizeLimits) -> pd.Series[str]:
-    """Return why each object is not counted, one of `EXCLUSION_REASONS`; "" for counted objects."""
+    """Return why each object is not counted, "" for counted objects.
+
+    The other values are `EXCLUSION_REASONS`.
+    """
     low, high = (-np.inf if size[0] is None else size[0]), (np.inf if size[1] is None else size[1])
     nothing = pd.Series(False, table.index)
     unclassified = table["class"].isna()

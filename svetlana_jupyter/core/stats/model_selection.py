@@ -1,4 +1,4 @@
-"""Model selection from held-out predictions, and the test whether augmentation destroys the classes.
+"""Model selection from held-out predictions, and the augmentation warning.
 
 The score of the selected classifier is too good: among several equally good ones, the luckiest is selected. So the
 selection is repeated for every fold with the objects of the other folds only, and the score is that of the classifiers
@@ -122,7 +122,9 @@ def compare_paired(first: pd.DataFrame, second: pd.DataFrame) -> PairedCompariso
 
 
 def permutation_p_value(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Return the permutation p-value of the balanced accuracy: shuffled predictions are the null hypothesis.
+    """Return the permutation p-value of the balanced accuracy.
+
+    The null hypothesis is that predictions and truth are independent.
 
     >>> permutation_p_value([1, 2] * 10, [1, 2] * 10)
     0.0005

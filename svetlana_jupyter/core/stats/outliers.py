@@ -40,7 +40,9 @@ class HeldOutGroups:
     counts: tuple[int, ...]
 
     def p_value(self, share: float, n: int, baseline_share: float = 0.0) -> float:
-        """Return the probability that a further group of ``n`` objects has at least this fraction of outliers.
+        """Return the p-value of the fraction of outliers in a further group.
+
+        It is the probability that a group of ``n`` objects has at least this fraction by chance.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Export of results to files that other tools open, one format per registry entry."""
+"""Export of results to files of other tools, one format per registry entry."""
 
 from __future__ import annotations
 
@@ -147,6 +147,9 @@ class ExportFinished:
 
 
 def _reason(error: OSError) -> str:
-    """Return why a file could not be written; HDF5 hides the error number in a long message."""
+    """Return why a file could not be written.
+
+    HDF5 hides the error number in a long message.
+    """
     number = error.errno or next(iter(re.findall(r"errno = (\d+)", str(error))), None)
     return error.strerror or (os.strerror(int(number)) if number else str(error).splitlines()[0])

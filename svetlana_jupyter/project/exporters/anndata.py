@@ -1,4 +1,7 @@
-"""AnnData export, for scanpy and squidpy: features in ``X``, predictions in ``obs``, positions in ``obsm``."""
+"""AnnData export, for scanpy and squidpy.
+
+Features are in ``X``, predictions in ``obs``, positions in ``obsm``.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,10 @@ def write_anndata(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[P
 
 
 def _encode(data: AnnData) -> bytes:
-    """Return the file contents. They are built in memory because the HDF5 library may crash on a full disk."""
+    """Return the file contents.
+
+    They are built in memory because the HDF5 library may crash on a full disk.
+    """
     from anndata.io import write_elem
 
     with h5py.File("objects.h5ad", "w", driver="core", backing_store=False) as file:

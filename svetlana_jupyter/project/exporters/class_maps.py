@@ -1,4 +1,7 @@
-"""Class maps as TIFF, one class code per pixel; written in bands of rows, so that no whole map is in memory."""
+"""Class maps as TIFF, one class code per pixel.
+
+They are written in bands of rows, so that no whole map is in memory.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,10 @@ def check_imagej(snapshot: ResultsSnapshot) -> None:
 
 
 def write_imagej(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
-    """Write one class map per image, with the codes of `Project.class_map`, in ImageJ's format with class colors."""
+    """Write one class map per image in ImageJ's format, with class colors.
+
+    The codes are those of `Project.class_map`.
+    """
     for image, stem in output.names.items():
         codes, spacing = snapshot.class_map(image), snapshot.pair(image).spacing
         with output.write_file(f"{stem}_classes.tif") as draft:
@@ -55,7 +61,10 @@ def write_imagej(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Pa
 
 
 def write_masks(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
-    """Write one mask per image and class, 255 inside the class: ``class_masks/<image>/<class>.tif``."""
+    """Write one mask per image and class, 255 inside the class.
+
+    The files are ``class_masks/<image>/<class>.tif``.
+    """
     files = unique_file_names(snapshot.classes.names)
     for image, stem in output.names.items():
         codes, spacing = snapshot.class_map(image), snapshot.pair(image).spacing
@@ -67,7 +76,10 @@ def write_masks(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Pat
 
 
 def write_ome_tiff(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
-    """Write one tiled, multi-resolution class map per image; a map annotation names the codes."""
+    """Write one tiled, multi-resolution class map per image.
+
+    A map annotation names the codes.
+    """
     names = {str(info.id): info.name for info in snapshot.classes}
     for image, stem in output.names.items():
         codes, spacing = snapshot.class_map(image), snapshot.pair(image).spacing
@@ -96,7 +108,10 @@ def _unknown_code(codes: DataArray) -> int:
 
 
 def _levels(codes: DataArray) -> list[DataArray]:
-    """Return a map and its coarser levels; every second pixel is taken, so that codes are never averaged."""
+    """Return a map and its coarser levels.
+
+    Every second pixel is taken, so that codes are never averaged.
+    """
     levels = [codes]
     while max(levels[-1].shape[-2:]) > MAX_SMALLEST_LEVEL:
         levels.append(levels[-1][..., ::2, ::2])
@@ -118,7 +133,7 @@ def _write_level(tiff: tifffile.TiffWriter, output: OutputFolder, codes: DataArr
 
 
 def iter_bands(array: DataArray, rows: int) -> Iterator[NDArray[Any]]:
-    """Yield the pixels of a lazy image in bands of a multiple of ``rows``, plane by plane.
+    """Yield the pixels of a lazy image in bands of rows, plane by plane.
 
     Parameters
     ----------
@@ -185,7 +200,10 @@ def _binary_mask(code: int, codes: NDArray[Any]) -> NDArray[Any]:
 
 
 def _palette(classes: ClassScheme, codes: DataArray) -> NDArray[np.uint16] | None:
-    """Return the color of each code, shape (3, 256); None if there are more codes than a palette holds."""
+    """Return the color of each code, shape (3, 256).
+
+    None if there are more codes than a palette holds.
+    """
     if codes.dtype != np.uint8:
         return None
     colors = np.zeros((3, 256), np.uint16)

@@ -1,4 +1,4 @@
-"""GeoJSON export: outlines with classes and measurements, as QuPath exports and imports them.
+"""GeoJSON export: outlines with classes and measurements, for QuPath.
 
 A ``FeatureCollection`` with one detection per object (in 3D: one per object and plane, with ``plane.z``); the outline
 is in pixels ``(x, y)`` along pixel edges. ``name`` is the label of the object in the mask; ``metadata`` holds the

@@ -1,4 +1,6 @@
-"""OME-Zarr 0.4 export: a probability map as image, with two label images, the classes and the objects.
+"""OME-Zarr 0.4 export of a probability map with two label images.
+
+The label images are the classes and the objects.
 
 The objects are the mask, each in the color of its class and with its predictions. Version 0.4 is read by every reader
 of the format (`yaozarrs.write` writes 0.5 only). Coarser levels take every second pixel, so that labels stay labels.
@@ -55,7 +57,10 @@ def write_ome_zarr(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[
 
 
 def _write_levels(output: OutputFolder, group: zarr.Group, array: DataArray, spacing: Spacing, name: str) -> None:
-    """Write an array as the levels of a multiscale image, each computed from the one before."""
+    """Write an array as the levels of a multiscale image.
+
+    Each level is computed from the one before.
+    """
     scale, data = list(spacing or (1.0,) * array.ndim), array.data
     datasets: list[dict[str, Any]] = []
     while True:

@@ -102,7 +102,7 @@ class OutputFolder:
 
     @contextmanager
     def write_folder(self, name: str) -> Iterator[Path]:
-        """Yield a new folder, which replaces the one called ``name`` when the block succeeds."""
+        """Yield a new folder, which replaces ``name`` when the block succeeds."""
         with self._writing(name) as folder:
             draft, old = draft_path(folder), draft_path(folder)
             try:
@@ -187,7 +187,10 @@ def _fold(name: str) -> str:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder; zarr's threads may still write their last files and create it again."""
+    """Remove a folder.
+
+    The threads of zarr may still write their last files and create it again.
+    """
     for _ in range(20):
         if folder.exists():
             shutil.rmtree(folder, ignore_errors=True)

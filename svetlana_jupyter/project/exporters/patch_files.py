@@ -1,4 +1,6 @@
-"""Labeled patches as one folder per class, ready for training with other tools, with a table of their origin.
+"""Labeled patches as one folder per class, for training with other tools.
+
+A table states where each patch comes from.
 
 A patch holds the original pixels in the image's data type, in the field of view that the classifier uses; beyond the
 image border it is padded. Integer patches with one or three channels in 2D are PNG files, all others are TIFF files.
@@ -41,7 +43,9 @@ def check_patches(snapshot: ResultsSnapshot) -> None:
 
 
 def write_patches(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
-    """Write ``patches/<class>/<image>_<object>.png`` (or .tif), and ``patches/patches.csv``.
+    """Write the labeled patches, and the table ``patches/patches.csv``.
+
+    A patch is ``patches/<class>/<image>_<object>.png`` (or .tif).
 
     The table has one row per patch: ``file``, ``class``, ``image``, ``object``, the bounding box of the patch in pixels
     of the image ``[z0,] y0, x0, [z1,] y1, x1`` (which may exceed the image), ``test_set`` (whether the object belongs
@@ -65,7 +69,7 @@ def write_patches(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[P
 
 
 def _cut(snapshot: ResultsSnapshot, image: str, labels: pd.Index) -> Iterator[tuple[int, NDArray[Any], dict[str, int]]]:
-    """Yield object, pixels (C, [z,] y, x) and bounding box of each patch, block by block."""
+    """Yield object, pixels (C, [z,] y, x) and bounding box of each patch."""
     pair = snapshot.pair(image)
     settings = patch_settings(snapshot, snapshot.annotated["class_id"], image, snapshot.settings)
     objects = snapshot.objects(image)

@@ -1,4 +1,7 @@
-"""Results of a project at one moment, so that all files of an export agree while annotating goes on."""
+"""Results of a project at one moment.
+
+All files of an export agree while annotating goes on.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +75,7 @@ class ResultsSnapshot:
         return cached_measurements(self.pair(image), self.objects(image), self.settings.measurements)
 
     def all_measurements(self) -> pd.DataFrame | None:
-        """Return the cached features of the objects of all images; None if there are none."""
+        """Return the cached features of all objects; None if there are none."""
         tables = {image: table for image in self.images if len((table := self.measurements(image)).columns)}
         return pd.concat(tables, names=["image"]) if tables else None
 
@@ -81,7 +84,7 @@ class ResultsSnapshot:
         return class_map(self.pair(image).mask, self.rows_of_image(image), self.classes)
 
     def probability_map(self, image: str) -> xr.DataArray:
-        """Return the probability of the predicted class of each pixel (`Project.probability_map`)."""
+        """Return the probability of each pixel's class (`Project.probability_map`)."""
         return probability_map(self.pair(image).mask, self.rows_of_image(image))
 
 

@@ -1,4 +1,6 @@
-"""Table exports: objects, counts per image, and measurements, as CSV, Parquet or Excel.
+"""Table exports as CSV, Parquet or Excel.
+
+The tables are objects, counts per image, and measurements.
 
 A sheet of Excel holds about a million rows, and 16 digits per number. Text is never read as a formula.
 """
@@ -27,7 +29,10 @@ EXCEL_TEXT = 32_767  # characters per cell
 
 
 def write_csv(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
-    """Write ``objects.csv``, ``counts.csv`` and, if features are cached, ``measurements.csv``."""
+    """Write ``objects.csv``, ``counts.csv`` and perhaps ``measurements.csv``.
+
+    The last one is written if features are cached.
+    """
     for name, table in _tables(snapshot):
         with output.write_file(f"{name}.csv") as draft:
             table.to_csv(draft, encoding="utf-8")
@@ -76,7 +81,10 @@ def _write_sheet(output: OutputFolder, sheet: WriteOnlyWorksheet, table: pd.Data
 
 
 def _excel_values(column: pd.Series) -> list[object]:
-    """Return values for Excel: None for missing ones, and float32 without the extra digits of float64."""
+    """Return values for Excel, with None for missing ones.
+
+    Values of float32 lose the extra digits of float64.
+    """
     if column.dtype == np.float32:
         return [float(f"{value:.9g}") if np.isfinite(value) else None for value in column.tolist()]
     return column.astype("object").where(column.notna(), None).tolist()

@@ -1,4 +1,4 @@
-"""Import of labels from files and tables of other tools, one format per registry entry."""
+"""Import of labels from other tools, one format per registry entry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Class images, one class code per pixel, as in ilastik's object predictions and in this package's exports."""
+"""Class images, one class code per pixel.
+
+These are ilastik's object predictions and this package's exports.
+"""
 
 from __future__ import annotations
 

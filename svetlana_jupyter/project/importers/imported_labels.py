@@ -1,4 +1,4 @@
-"""Labels read from another tool, their images and objects, and their import as annotations."""
+"""Labels of another tool, and their import as annotations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NO_CLASS = "it has no class"
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """Arguments of `Project.import_annotations`, with the data of the project that readers need."""
+    """Arguments of `Project.import_annotations`, with data of the project."""
 
     images: ImageCollection
     classes: ClassScheme
@@ -44,7 +44,10 @@ class ImportRequest:
     names: Mapping[int, str] | Sequence[str] | None = None
 
     def resolve_image(self, file: Path | None) -> str:
-        """Return the image of a source without image names: as given, by its file name, or the only image."""
+        """Return the image of a source without image names.
+
+        It is the given one, the one named like the file, or the only image.
+        """
         if self.image is not None:
             if self.image not in self.images:
                 raise InputError(f"The project has no image {self.image!r}. Choose among {format_list(self.images)}.")
@@ -65,7 +68,10 @@ class ImportRequest:
         return next((self._aliases[candidate] for candidate in candidates if candidate in self._aliases), "")
 
     def objects_at_points(self, image: str, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the object at each pixel (n, ndim) of an image; 0 on the background and outside the image."""
+        """Return the object at each pixel (n, ndim) of an image.
+
+        It is 0 on the background and outside the image.
+        """
         mask = self.images.pair(image).mask
         labels = np.zeros(len(positions), np.int64)
         inside = np.flatnonzero(((positions >= 0) & (positions < mask.shape)).all(axis=1))
@@ -87,7 +93,10 @@ class ImportRequest:
         return by_file | {normalize_value(name): name for name in self.images} | {name: name for name in self.images}
 
     def _find_prefix(self, stem: str) -> str:
-        """Return the image that a file is named after with a suffix ("P1_A1_table.csv"); "" if there is none."""
+        """Return the image that a file is named after with a suffix.
+
+        For example "P1_A1" of "P1_A1_table.csv"; "" if there is none.
+        """
         stem = normalize_value(stem)
         # "P1_A1" must not match "P1_A10": no letter or digit may follow.
         prefixes = [
@@ -99,7 +108,10 @@ class ImportRequest:
 
 
 class ImportedLabel(NamedTuple):
-    """Label of one object: ``label`` is 0 if no object matches, ``class_name`` is "" if it has none."""
+    """Label of one object.
+
+    ``label`` is 0 if no object matches, ``class_name`` is "" if it has none.
+    """
 
     image: str
     label: int
@@ -172,7 +184,10 @@ def apply_import(
 
 
 def _match_class_names(classes: ProjectClasses, imported: ImportedLabels) -> Mapping[str, str]:
-    """Return the project's name of each class of the source, which may be spelled differently."""
+    """Return the project's name of each class of the source.
+
+    The source may spell it differently.
+    """
     exact = {info.name: classes.by_id(info.id).name for info in classes.infos}
     spelled = {normalize_header(name): target for name, target in exact.items()}
     names: dict[str, str] = {}
@@ -196,7 +211,10 @@ def _check_row(images: ImageCollection, row: ImportedLabel, names: Mapping[str, 
 
 
 def _consistent_labels(rows: Sequence[ImportedLabel], last_wins: bool) -> dict[ObjectId, str]:
-    """Return the class of each object; objects with contradicting classes are left out."""
+    """Return the class of each object.
+
+    Objects with contradicting classes are left out.
+    """
     names: dict[ObjectId, list[str]] = {}
     for row in rows:
         if not row.problem:

@@ -1,4 +1,6 @@
-"""Projects of the napari plugin Svetlana: images, masks, and the labels in ``Svetlana/labels``.
+"""Projects of the napari plugin Svetlana, with their labels.
+
+The labels are in ``Svetlana/labels``.
 
 The labels are a pickled dictionary in a zip file, as torch saves it. No code in it is executed
 (`core.io.numpy_files`).
@@ -36,7 +38,9 @@ def _labels_file(source: Path) -> Path | None:
 
 
 def read_napari_svetlana(request: ImportRequest, source: Path) -> ImportedLabels:
-    """Return the labels of a project of the plugin, and add the images that the project lacks.
+    """Return the labels of a project of the plugin.
+
+    Images that the project lacks are added.
 
     ``request.names`` are the names of the class numbers, from 0 on; "class 1", "class 2", ... by default.
     """

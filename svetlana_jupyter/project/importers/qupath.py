@@ -21,7 +21,9 @@ CLASSIFICATION = "classification"
 
 
 def read_qupath(request: ImportRequest, file: Path) -> ImportedLabels:
-    """Return the classes of outlines for objects with an overlap (IoU) above one half, and of points for objects below.
+    """Return the classes of outlines and points for the objects of a mask.
+
+    An outline is matched to the object with an overlap (IoU) above one half, a point to the object below it.
 
     Files that this package exported hold annotations and predictions. The annotations are read, unless
     ``request.column`` is "classification".
@@ -53,7 +55,10 @@ def _class_name(shape: PolygonObject, column: str | None) -> str:
 
 
 def _match_objects(images: ImageCollection, image: str, outlines: dict[int, list[PolygonObject]]) -> dict[int, int]:
-    """Return the object whose intersection over union with each outline exceeds one half; 0 if there is none."""
+    """Return the object whose IoU with each outline exceeds one half.
+
+    It is 0 if there is none.
+    """
     mask, sizes = images.pair(image).mask, images.objects(image)["size"]
     extent = np.array(mask.shape[-2:])
     parts = [(number, shape) for number, shapes in outlines.items() for shape in shapes]

@@ -1,4 +1,7 @@
-"""Tables of objects with their classes: any CSV or Excel file, ilastik's, QuPath's and this package's own tables."""
+"""Tables of objects with their classes.
+
+Any CSV or Excel file can be read, such as those of ilastik, QuPath and this package.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,10 @@ def is_table(path: Path) -> bool:
 
 
 def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> ImportedLabels:
-    """Return the classes of a table with one row per object, identified by its label in the mask or by its position."""
+    """Return the classes of a table with one row per object.
+
+    An object is identified by its label in the mask or by its position.
+    """
     table = read_table(source, "a table of classes")
     file = None if isinstance(source, pd.DataFrame) else source
     class_column, object_column = _find_columns(table, request.column)
@@ -75,7 +81,10 @@ def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> Imp
 
 
 def _find_columns(table: pd.DataFrame, column: str | None) -> tuple[str, str | None]:
-    """Return the columns of classes and of object labels; None if objects are identified by position."""
+    """Return the columns of classes and of object labels.
+
+    The second is None if objects are identified by position.
+    """
     names = format_list(table.columns, 10)
     class_column = None if column is None else find_column(table, [column])
     if column is not None and class_column is None:
@@ -132,7 +141,10 @@ def _objects_by_position(request: ImportRequest, table: pd.DataFrame, names: lis
 
 
 def _pixel_positions(pair: ImagePair, table: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the pixel (n, ndim) at the position of each row; NaN where the table has no number."""
+    """Return the pixel (n, ndim) at the position of each row.
+
+    It is NaN where the table has no number.
+    """
     axes, spacing = [str(dim) for dim in pair.mask.dims], pair.spacing
     columns = [found for axis in axes if (found := _coordinate_column(table, axis, len(axes)))]
     if len(columns) < len(axes):
@@ -154,7 +166,10 @@ def _pixel_positions(pair: ImagePair, table: pd.DataFrame) -> NDArray[np.float64
 
 
 def _coordinate_column(table: pd.DataFrame, axis: str, ndim: int) -> tuple[str, bool, bool] | None:
-    """Return the column with the position along an axis, and the flags of its entry in `POSITION_COLUMNS`."""
+    """Return the column with the position along an axis.
+
+    The two flags are those of its entry in `POSITION_COLUMNS`.
+    """
     index = "zyx"[-ndim:].index(axis)
     # scikit-image counts axes from rows, ilastik from columns.
     numbered = (f"centroid-{index}", f"Center of the object_{ndim - 1 - index}")

@@ -313,12 +313,10 @@ class GalleryPanel(Panel):
         self.class_buttons.show(project.classes.scheme, details)
         self.command_bar.show_history()
         self.command_bar.buttons["Accept"].disabled = not project.current_run
-        text = f"{int(counts.sum()):,} annotated"
-        if not math.isnan(rate := project.annotations.rate()):
-            text += f" · {rate:.0f} edits per minute"
-        if not len(project.classes):
-            text = "Name the first class on the panel to annotate."
-        self.progress_text.value = muted(text)
+        rate = project.annotations.rate()
+        text = f"{int(counts.sum()):,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} edits per minute")
+        first = "Name the first class on the panel to annotate."
+        self.progress_text.value = muted(text if len(project.classes) else first)
         self.page.screen.redraw()
 
     def _predictions_changed(self) -> None:
@@ -326,8 +324,7 @@ class GalleryPanel(Panel):
         self.status.say("New predictions. Press g to arrange the gallery by them.")
 
     def _show_selection(self) -> None:
-        selected = len(self.page.selection.chosen)
-        number = len(self._listed)
+        selected, number = len(self.page.selection.chosen), len(self._listed)
         self.filter_bar.count_label.value = f"{number:,} object{'' if number == 1 else 's'}"
         self.page_bar.refresh(self.pages, self._page_number, selected)
         self.selection_text.value = muted(f"{selected:,} of {len(self.page.objects):,} on this page")

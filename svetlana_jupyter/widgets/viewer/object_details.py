@@ -70,7 +70,7 @@ class ObjectDetails(HTML):
         Extent of the displayed patch on the image plane.
     """
 
-    field: FieldOfView | None = traitlets.Any(None)
+    field = traitlets.Any()
 
     def __init__(self, project: Project) -> None:
         super().__init__(layout={"margin": "4px 0 0 0", "height": "134px", "width": "100%"})

@@ -81,7 +81,6 @@ class Toolbar(VBox):
         rows = range(1 if image.palette.rgb else len(image.palette.channels))
         self.channels.children = [ChannelControls(image, row, self._set_palette, self._focus) for row in rows]
         self.plane.max = image.planes - 1
-        self.tools.refresh(image.planes)
         self.plane.layout.display = "" if image.planes > 1 else "none"
 
     def _show_image(self, name: str | None) -> None:
@@ -130,15 +129,14 @@ class SelectionTools(HBox):
         self.plane_range.observe(lambda change: model.set_trait("plane_range", change["new"]), "value")
         for tool, button in (("box", self.box), ("lasso", self.lasso)):
             button.observe(partial(self._choose_tool, tool), "value")
-        model.observe(lambda _: self.refresh(), ["tool", "plane_scope", "selection"])
-        self.refresh()
+        model.observe(lambda _: self._refresh(), ["tool", "planes", "plane_scope", "selection"])
+        self._refresh()
 
-    def refresh(self, planes: int | None = None) -> None:
-        """Show the controls that apply to the tool and, if given, to a number of planes."""
-        model = self._model
-        if planes is not None:
-            self.plane_range.max = planes - 1
-            self.plane_range.value = (0, planes - 1)
+    def _refresh(self) -> None:
+        """Show the controls that apply to the image, the tool and the selection."""
+        model, last = self._model, self._model.planes - 1
+        if self.plane_range.max != last:
+            self.plane_range.max, self.plane_range.value = last, (0, last)
         self.box.value, self.lasso.value = model.tool == "box", model.tool == "lasso"
         self.none.disabled = self.menu.disabled = not model.selection
         self.planes.layout.display = "flex" if self.plane_range.max > 0 and model.tool != "move" else "none"

@@ -47,4 +47,4 @@ def channel(region: ObjectStack, seed: int = 0, blur: float = 1.0) -> ObjectChan
 
 
 def textures(object_channel: ObjectChannel) -> dict[str, np.ndarray]:
-    return texture_features(object_channel, PaddedStack.of(object_channel.region))
+    return texture_features(object_channel, PaddedStack(object_channel.region))

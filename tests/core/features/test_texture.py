@@ -32,7 +32,7 @@ def gray(pixels: np.ndarray) -> ObjectChannel:
 
 def test_gray_level_co_occurrence_agrees_with_scikit_image():
     pixels = channel(solid(20, 23))
-    features = haralick_features(pixels, PaddedStack.of(pixels.region))
+    features = haralick_features(pixels, PaddedStack(pixels.region))
     levels = quantize_gray_levels(pixels.standardized).reshape(20, 23)
     angles = [0, math.pi / 4, math.pi / 2, 3 * math.pi / 4]
     counts = graycomatrix(levels, (1, 2, 4), angles, levels=8, symmetric=True).sum(axis=3, keepdims=True)
@@ -75,7 +75,7 @@ def semivariance_by_pairs(own: np.ndarray, z: np.ndarray, step: tuple[float, ...
 @pytest.mark.parametrize("step", [(1.0, 1.0), (1.0, 1.0, 1.0), (3.0, 1.0, 1.0)])
 def test_only_pairs_within_the_object_are_used(step):
     pixels = channel(objects((6, 13, 14)[-len(step) :], step=step))
-    near = PaddedStack.of(pixels.region)
+    near = PaddedStack(pixels.region)
     features, semivariances = haralick_features(pixels, near), semivariance_features(pixels, near)
     for number, own in enumerate(pixels.region.own):
         z = pixels.standardized_stack[number]

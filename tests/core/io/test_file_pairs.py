@@ -209,7 +209,7 @@ names = st.text("abcXYZ019.+[]()-", min_size=1, max_size=6).filter(lambda text: 
 @settings(deadline=None)
 @given(plate=names, well=names)
 def test_a_filled_pattern_is_parsed_back(plate, well):
-    pattern = FilePattern.of("wells/{plate}_{well}.tif")
+    pattern = FilePattern("wells/{plate}_{well}.tif")
 
     match = pattern.match(Path(pattern.fill_placeholders({"plate": plate, "well": well})))
 

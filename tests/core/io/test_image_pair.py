@@ -55,10 +55,10 @@ def test_a_single_plane_of_a_volume_matches_a_2d_mask():
         (
             np.zeros((20, 30)),
             np.where(MASK == 1, 255, 0).astype(np.uint8),
-            r"only 255, alone.*measure\.label\(mask > 0\)",
+            r"its only label is 255.*measure\.label\(mask > 0\)",
         ),
-        (np.zeros((20, 30)), np.where(np.isin(MASK, [3, 5]), 255, 0), "only 255, in several pieces"),
-        (np.zeros((20, 30)), np.where(np.isin(MASK, [3, 5]), 1, 0), "only 1, in several pieces"),
+        (np.zeros((20, 30)), np.where(np.isin(MASK, [3, 5]), 255, 0), "its only label is 255"),
+        (np.zeros((20, 30)), np.where(np.isin(MASK, [3, 5]), 1, 0), "its only label is 1"),
         (np.zeros((20, 30)), MASK > 0, "boolean"),
     ],
 )
