@@ -181,7 +181,7 @@ class LabelingPanel(Panel):
         self.label(name, object_id)
 
     def _edit(self, object_id: ObjectId | None, write: Callable[..., object], *value: str) -> None:
-        """Annotate the selection after indexing; erase its annotation if there is no value.
+        """Annotate the selection after indexing; without a value, erase its label.
 
         An annotation of the object that the queue brought shows the next one. A key typed ahead carries the previous
         object, which is labeled already. It may be meant for either object, and is ignored.
