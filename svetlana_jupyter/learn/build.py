@@ -196,7 +196,7 @@ def find_network(path: str) -> type[nn.Module]:
     network_class = vars(module).get(name)
     if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
         raise InputError(
-            f"The network {path!r} must be a class of torch.nn.Module, but {module_name} has no such {name}. "
+            f"The network {path!r} must be a subclass of torch.nn.Module, but {module_name} has no such class {name}. "
             "Check the name after the colon."
         )
     return network_class

@@ -298,7 +298,7 @@ def _iter_forest_features(
 
 
 def _margins(frozen: Sequence[TrainingSettings], pair: ImagePair) -> dict[PatchSettings, tuple[float, ...]]:
-    """Return the patches that networks share, with the widest margin that one needs."""
+    """Return the distinct patch settings of the networks, each with the widest margin they need."""
     margins: dict[PatchSettings, tuple[float, ...]] = {}
     for settings in frozen:
         if settings.architecture != "forest":
@@ -317,7 +317,7 @@ def _name_groups(parts: Sequence[AnnotatedImage], settings: TrainingSettings) ->
 
 
 def _check_annotated(parts: Iterable[AnnotatedImage]) -> list[AnnotatedImage]:
-    """Return the images with annotated objects, in their order; refuse a mismatch."""
+    """Return the images with annotated objects, in their order; raise an error if they do not match."""
     parts = [(pair, objects, classes.sort_index()) for pair, objects, classes in parts if len(classes)]
     if not parts:
         raise InputError(

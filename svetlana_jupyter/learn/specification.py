@@ -87,7 +87,7 @@ class ClassifierBase(ABC):
 
     @property
     def patches(self) -> PatchSettings:
-        """Patch settings, concrete."""
+        """Patch settings, with the automatic values resolved."""
         return self.specification.settings.patches
 
     @property
@@ -96,7 +96,7 @@ class ClassifierBase(ABC):
         return self.specification.ndim
 
     def check(self, pair: ImagePair) -> None:
-        """Refuse an image that this classifier does not fit.
+        """Raise an error if this classifier does not fit an image.
 
         Raises
         ------

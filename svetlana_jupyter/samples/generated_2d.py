@@ -183,8 +183,8 @@ def osteoclast_well(
 
     A few large, multinucleated activated cells lie among small resting ones.
 
-    Every cell and every block has its own random numbers, so that the pixels of a block do not depend on the others,
-    and only one block and the list of cells are held in memory.
+    Every cell and every block has its own random generator, so that the pixels of a block do not depend on other
+    blocks, and only one block and the list of cells are held in memory.
 
     Parameters
     ----------

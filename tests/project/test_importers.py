@@ -79,7 +79,7 @@ def test_existing_annotations_are_not_overwritten_by_default(project: Project, l
     assert report["outcome"].tolist() == ["differs", "known", "differs"]
     assert report["why"].tolist() == ["is bright here", "", "is bad_segmentation here"]
     assert "Imported 0 annotations" in project.status
-    assert "2 labeled differently here" in project.status
+    assert "2 not imported, as the project has another label" in project.status
     assert classes_of(project)["P1_A1", 1] == "bright"
     assert len(project.annotations.table()) == 3
     report = project.import_annotations(label_table, overwrite=True)

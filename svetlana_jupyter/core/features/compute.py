@@ -111,7 +111,7 @@ def _group_keys(pair: ImagePair, group: str) -> list[str]:
 def _measure_into_cache(
     pair: ImagePair, cache: FeatureCache, objects: pd.DataFrame, settings: MeasureSettings
 ) -> Iterator[pd.DataFrame]:
-    """Measure groups of some objects, and add them to the cache."""
+    """Measure the feature groups of the given objects, and add them to the cache."""
     if not settings.groups:
         yield objects[[]]
         return

@@ -175,9 +175,9 @@ def lbp_features(channel: ObjectChannel) -> dict[str, Floats]:
 
 
 def pattern_planes(step: tuple[float, ...]) -> list[tuple[int, int]]:
-    """Return the pairs of axes of the planes with local binary patterns.
+    """Return the pairs of axes whose planes have local binary patterns.
 
-    They are rows and columns, and all other axes of equal step.
+    These are rows and columns and, if planes are as far apart as pixels, the two pairs with z.
     """
     last = (len(step) - 2, len(step) - 1)
     pairs = itertools.combinations(range(len(step)), 2)

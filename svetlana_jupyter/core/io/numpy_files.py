@@ -116,8 +116,8 @@ def _cached_masks(path: Path, file_version: str) -> npt.NDArray[Any]:
     if not isinstance(content, dict) or "masks" not in content:
         keys = ", ".join(key for key in content if isinstance(key, str)) if isinstance(content, dict) else ""
         raise InputError(
-            f"{path} holds pickled objects ({keys or type(content).__name__}), and no “masks” of Cellpose among them. "
-            "Save numbers alone with `np.save`, or the masks as TIFF."
+            f"{path} holds pickled objects ({keys or type(content).__name__}), but not the “masks” of Cellpose. "
+            "Save the masks as an array with `np.save`, or as TIFF."
         )
     masks = content["masks"]
     if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "ui" or masks.ndim not in (2, 3):

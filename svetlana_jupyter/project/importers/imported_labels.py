@@ -242,7 +242,7 @@ def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
         parts.append(f"{changed:,} replaced another label")
     for outcome, text in (
         ("known", "unchanged"),
-        ("differs", "labeled differently here and kept (pass overwrite=True to replace)"),
+        ("differs", "not imported, as the project has another label (pass overwrite=True to replace it)"),
         ("contradicts", "skipped because of two classes in the source"),
         ("no class", "without a class"),
     ):
