@@ -15,7 +15,7 @@ from skimage.morphology import disk, erosion
 
 from svetlana_jupyter import samples
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.samples import generated_2d
+from svetlana_jupyter.samples import generated
 
 
 def checksum(sample: samples.Sample) -> str:
@@ -118,7 +118,7 @@ def test_with_equal_axes_nuclei_of_the_tube_are_as_round_as_those_of_somites():
 def test_a_well_does_not_depend_on_its_division_into_blocks(tmp_path, monkeypatch):
     stored = []
     for block in (1000, 170):
-        monkeypatch.setattr(generated_2d, "BLOCK", block)
+        monkeypatch.setattr(generated, "BLOCK", block)
         (tmp_path / str(block)).mkdir()
         stored.append(samples.osteoclast_well(tmp_path / str(block), seed=3, size=500, count=40))
     single_block, parts = (zarr.open_array(sample.mask)[:] for sample in stored)
@@ -133,7 +133,7 @@ def test_activated_cells_of_a_well_have_more_nuclei(tmp_path):
     image, mask = zarr.open_array(stored.image), zarr.open_array(stored.mask)
     assert image.metadata.dimension_names == ("c", "y", "x")
     assert mask.dtype == np.uint16
-    nuclei = (image[:] == generated_2d.NUCLEUS[:, None, None]).all(0)
+    nuclei = (image[:] == generated.NUCLEUS[:, None, None]).all(0)
     dark = np.bincount(mask[:][nuclei], minlength=len(stored.classes) + 1)[1:]
     assert np.median(dark[stored.classes == 1]) > 2 * np.median(dark[stored.classes == 0])
 

@@ -1,8 +1,15 @@
 """Samples with known classes: generated from a seed, or shipped with the package."""
 
-from svetlana_jupyter.samples.generated_2d import gray_cells, oriented_textures, osteoclast_well, real_textures
-from svetlana_jupyter.samples.generated_3d import tube_and_somites
-from svetlana_jupyter.samples.lattice import bright_foci_3d, faint_foci, stripes
+from svetlana_jupyter.samples.generated import (
+    bright_foci_3d,
+    faint_foci,
+    gray_cells,
+    oriented_textures,
+    osteoclast_well,
+    real_textures,
+    stripes,
+    tube_and_somites,
+)
 from svetlana_jupyter.samples.sample import Sample, StoredSample, draw_labels, tile_sample
 from svetlana_jupyter.samples.shipped import blood_smear, blood_smear_classes
 

@@ -9,7 +9,7 @@ Figures per second, and processor time, are those of the best round. Generated i
 run.
 
 - well: 8000×8000×3 with 10,000 cells, 64 pixels; stripes: 4000² with 5,000 disks, 44 pixels (set b of
-  `samples.generated_2d`); foci: set c tiled to 3,200 nuclei, a field of view of 44³ sampled at 24³.
+  `samples.generated`); foci: set c tiled to 3,200 nuclei, a field of view of 44³ sampled at 24³.
 - cluster: wells and foci on a LocalCluster of two workers with one thread each, compared with one worker.
 - discs, large: 8000² with 10,000 disks and 40,000² with 250,000, uint32 masks; an object of the large image may cost
   a fifth more. Not run by default.

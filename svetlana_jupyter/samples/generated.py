@@ -1,7 +1,8 @@
-"""Generated images in one plane: gray cells, textured disks, and a stained well.
+"""Generated images with known classes: disks and ellipsoids, textures, a stained well, and a volume.
 
-The first two, and the well, stand in for figures 3 c, 3 e and 4 of the Svetlana paper; `real_textures` defeats simple
-measurements.
+`stripes`, `faint_foci` and `bright_foci_3d` place objects on a jittered lattice. `gray_cells`, `oriented_textures`,
+`osteoclast_well` and `tube_and_somites` stand in for figures 3 c, 3 e, 4 and 5 of the Svetlana paper; `real_textures`
+defeats simple measurements.
 
 The arrays of a seed never change, since other tools were timed on these, with the classes of some labels given:
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, rotate
 from scipy.special import ndtri
 
+from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.samples.sample import (
     Field,
     Point,
@@ -39,6 +41,176 @@ from svetlana_jupyter.samples.sample import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+Points = NDArray[np.int64]  # (n, dimensions), pixels
+ObjectShape = Callable[[Generator, Point], Points]  # draws the pixels of an object around a center
+ObjectTexture = Callable[[Generator, Points, int], Field]  # draws the values of these pixels for a class
+
+
+def stripes(seed: int, size: int = 256, count: int = 25, step: int = 42) -> Sample:
+    """Generate striped disks whose classes differ in the direction of the stripes.
+
+    Parameters
+    ----------
+    seed : int
+    size : int
+        Side of the square image, in pixels.
+    count : int
+        Number of objects.
+    step : int
+        Distance between the possible positions of objects, in pixels.
+
+    Raises
+    ------
+    InputError
+        If the image has no room for the objects.
+    """
+    return _lattice_of_disks(seed, size, count, step, _stripes, ("horizontal", "vertical"))
+
+
+def faint_foci(seed: int, size: int = 256, count: int = 25, step: int = 42) -> Sample:
+    """Generate disks of varying brightness, one class of them with faint foci.
+
+    There are three foci per object; the mean of both classes is equal.
+
+    Parameters as in `stripes`.
+    """
+    return _lattice_of_disks(seed, size, count, step, _faint_foci, ("plain", "foci"))
+
+
+def bright_foci_3d(seed: int, shape: tuple[int, int, int] = (48, 96, 96), count: int = 16) -> Sample:
+    """Generate ellipsoids in a volume; one class has four bright foci, at equal mean.
+
+    Parameters
+    ----------
+    seed : int
+    shape : tuple of int
+        Planes, rows and columns of the volume.
+    count : int
+        Number of objects.
+
+    Raises
+    ------
+    InputError
+        If the volume has no room for the objects.
+    """
+    rng = np.random.default_rng(seed)
+    return _paint_on_lattice(rng, (600, 60), shape, count, (23, 1.5, 12), _ellipsoid, _bright_foci, ("plain", "foci"))
+
+
+def _lattice_of_disks(
+    seed: int, size: int, count: int, step: int, texture: ObjectTexture, names: tuple[str, str]
+) -> Sample:
+    rng = np.random.default_rng(seed)
+    return _paint_on_lattice(rng, (1000, 60), (size, size), count, (step, 3, 22), _disk, texture, names)
+
+
+def _disk(rng: Generator, center: Point) -> Points:
+    radius = rng.uniform(10, 16)
+    points = _cube_points(center, 18)
+    inside: NDArray[np.bool_] = ((points - center) ** 2).sum(1) <= radius * radius
+    return points[inside]
+
+
+def _stripes(rng: Generator, points: Points, number: int) -> Field:
+    wave = np.sin(2 * np.pi * points[:, number] / 6 + rng.uniform(0, 6.28))
+    return 2500 + 500 * wave + rng.normal(0, 250, len(points))
+
+
+def _faint_foci(rng: Generator, points: Points, number: int) -> Field:
+    level = _draw_foci(rng, points, 2500, 3 * number, height=450, spread=8)
+    return level * rng.uniform(0.8, 1.2) + rng.normal(0, 250, len(points))
+
+
+def _ellipsoid(rng: Generator, center: Point) -> Points:
+    half_axes = rng.uniform(7, 10, 3)
+    points = _cube_points(center, 12)
+    inside: NDArray[np.bool_] = (((points - center) / half_axes) ** 2).sum(1) <= 1
+    return points[inside]
+
+
+def _bright_foci(rng: Generator, points: Points, number: int) -> Field:
+    level = _draw_foci(rng, points, 2000, 4 * number, height=1500, spread=6)
+    return level + rng.normal(0, 150, len(points))
+
+
+def _paint_on_lattice(
+    rng: Generator,
+    background: tuple[float, float],
+    shape: tuple[int, ...],
+    count: int,
+    lattice: tuple[int, float, int],
+    draw_shape: ObjectShape,
+    draw_texture: ObjectTexture,
+    names: tuple[str, str],
+) -> Sample:
+    """Paint objects of two classes on a jittered lattice over normal noise.
+
+    The order of the random draws defines the arrays of a seed.
+
+    Parameters
+    ----------
+    rng : Generator
+    background : tuple of float
+        Mean and standard deviation of the noise.
+    shape : tuple of int
+        Shape of the image.
+    count : int
+        Number of objects.
+    lattice : (int, float, int)
+        Distance between lattice points, jitter, and margin, in pixels.
+    draw_shape, draw_texture : callable
+    names : tuple of str
+        Class names.
+
+    Raises
+    ------
+    InputError
+        If the lattice has too few points for the objects.
+    """
+    image = rng.normal(*background, shape).astype(np.float32)
+    mask = np.zeros(shape, np.uint16)
+    classes = rng.integers(0, 2, count)
+    for label, (center, number) in enumerate(zip(_lattice_centers(rng, shape, count, *lattice), classes), 1):
+        points = draw_shape(rng, center)
+        points = points[((points >= 0) & (points < shape)).all(1)]
+        points = points[mask[tuple(points.T)] == 0]
+        mask[tuple(points.T)] = label
+        image[tuple(points.T)] = draw_texture(rng, points, number)
+    return Sample(np.clip(image, 0, 65535).astype(np.uint16), mask, classes, names)
+
+
+def _lattice_centers(
+    rng: Generator, shape: tuple[int, ...], count: int, step: int, jitter: float, margin: int
+) -> NDArray[np.float64]:
+    axes = [np.arange(margin, side - margin, step) for side in shape]
+    centers = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(shape)).astype(float)
+    if len(centers) < count:
+        raise InputError(
+            f"An image of shape {shape} has room for {len(centers)} objects, but {count} were requested. "
+            f"Make it larger, or pass count={len(centers)}."
+        )
+    return centers[rng.permutation(len(centers))[:count]] + rng.uniform(-jitter, jitter, (count, len(shape)))
+
+
+def _cube_points(center: Point, half: int) -> Points:
+    """Return all pixels of a cube around a center, in row-major order."""
+    axes = [np.arange(start, start + 2 * half + 1) for start in np.floor(center - half).astype(int)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(center))
+
+
+def _draw_foci(rng: Generator, points: Points, mean: float, count: int, height: float, spread: float) -> Field:
+    """Return the values of pixels with Gaussian foci at random pixels.
+
+    There are ``count`` foci; the values are shifted to the given mean.
+    """
+    values = np.full(len(points), float(mean))
+    if count:
+        for focus in points[rng.integers(0, len(points), count)]:
+            values += height * np.exp(-((points - focus) ** 2).sum(1) / spread)
+        values += mean - values.mean()
+    return values
+
 
 MEAN, DEVIATION = 128, 40  # of the texture in every disk
 _Fill = Callable[[Generator, int, tuple[slice, ...], NDArray[np.bool_]], Field]
@@ -284,3 +456,63 @@ class _Well:
         free = (distance <= edge) & (mask[crop] == 0)
         mask[crop][free] = self.labels[index]
         image[(slice(None), *crop)][:, free] = colors[:, free]
+
+
+# The volume. Rows are the classes.
+TUBE_NAMES = ("tube", "somite")
+# Half axes of a nucleus by class, (z, y, x), in pixels; those of the tube are elongated along x.
+HALF_AXES = np.array([(2.6, 3.0, 5.2), (3.1, 3.9, 3.9)])
+CHROMATIN_BLUR = (1.0, 1.6)  # pixels, by class
+TUBE_SHARE = 0.381  # of the nuclei
+SOMITE_LENGTH, SOMITE_GAP = 66, 9  # along y, pixels
+
+
+def tube_and_somites(
+    seed: int, shape: tuple[int, int, int] = (64, 200, 256), count: int = 900, equal_axes: bool = False
+) -> Sample:
+    """Generate a volume of nuclei in a tube and in somites.
+
+    Nuclei are elongated and fine-textured in the tube, round and coarse-textured in somites.
+
+    Parameters
+    ----------
+    seed : int
+    shape : tuple of int
+        Planes, rows and columns. The volume of the paper is ``(158, 232, 624)`` with 26,214 nuclei.
+    count : int
+        Requested number of nuclei; those without a free position are left out.
+    equal_axes : bool
+        Make the nuclei of the tube round as well, so that only the texture within a nucleus differs.
+    """
+    rng = np.random.default_rng(seed)
+    classes = (rng.random(count) >= TUBE_SHARE).astype(np.int64)
+    size_factors = rng.normal(1, 0.1, (count, 3)).clip(0.7, 1.3)
+    half_axes = HALF_AXES[np.ones_like(classes) if equal_axes else classes] * size_factors
+    width = shape[2]
+
+    def in_its_tissue(index: int, point: Point) -> bool:
+        from_axis = abs(point[2] - width / 2) / width
+        if classes[index] == 0:
+            return bool(from_axis < 0.13)
+        return bool(0.19 <= from_axis <= 0.42 and point[1] % (SOMITE_LENGTH + SOMITE_GAP) < SOMITE_LENGTH)
+
+    centers = place_objects(rng, half_axes.mean(1), shape, gap=1, max_tries=400, allowed=in_its_tissue)
+    placed = np.flatnonzero(~np.isnan(centers[:, 0]))
+    textures = [_blurred_noise(rng, shape, blur) for blur in CHROMATIN_BLUR]
+    volume = np.full(shape, 10.0)
+    mask = np.zeros(shape, np.uint16)
+    for label, index in enumerate(placed, 1):
+        crop, offsets = crop_around(centers[index], half_axes[index].max(), shape)
+        distance = sum((offset / half) ** 2 for offset, half in zip(offsets, half_axes[index]))
+        inside = (distance <= 1) & (mask[crop] == 0)
+        mask[crop][inside] = label
+        volume[crop][inside] = 105 + 18 * textures[classes[index]][crop][inside]
+    # Optical blur, and light lost with depth.
+    volume = gaussian_filter(volume, (1.1, 0.7, 0.7)) * np.linspace(1, 0.7, shape[0])[:, None, None]
+    volume += rng.normal(0, 4, shape)
+    return Sample(np.clip(np.rint(volume), 0, 255).astype(np.uint8), mask, classes[placed], TUBE_NAMES)
+
+
+def _blurred_noise(rng: Generator, shape: tuple[int, ...], blur: float) -> Field:
+    smooth = gaussian_filter(rng.standard_normal(shape), blur)
+    return np.asarray(smooth / smooth.std())
