@@ -289,7 +289,7 @@ def _check_pipeline(pipeline: Any) -> Any:
 
 
 def _check_transform(transform: object) -> None:
-    """Refuse anything but serialized transforms of Albumentations, also nested ones."""
+    """Raise an error unless this is a serialized Albumentations transform."""
     name = transform.get(TRANSFORM) if isinstance(transform, Mapping) else None
     if not isinstance(transform, Mapping) or not isinstance(name, str):
         raise ValueError(
@@ -446,7 +446,7 @@ class TrainingSettings(Settings):
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the optimizer's moment estimates."""
     weight_decay: float = Field(default=0.01, ge=0.0)
-    """Strength with which weights are pulled towards zero."""
+    """Weight decay: how strongly weights are pulled toward zero."""
     schedule: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
     """Course of the learning rate. "step" multiplies it by the decay at regular intervals (0.1 every 100 epochs in the
     paper)."""

@@ -386,7 +386,10 @@ class _NetworkTraining:
         return self._balanced_accuracy(self._training_subset()) < 1 / len(self.samples.classes) + CHANCE_MARGIN
 
     def _is_validation_due(self, epoch: int) -> bool:
-        """Return whether to validate this epoch: the last one, and as many as time allows."""
+        """Return whether to validate after this epoch.
+
+        The last epoch is validated, and as many others as time allows.
+        """
         if not len(self.testing):
             return False
         forward = min(len(self.training), MAX_BATCH_NORM_PATCHES) + len(self.testing)

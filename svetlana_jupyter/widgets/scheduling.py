@@ -224,7 +224,7 @@ class BackgroundLoader:
         self._begin()
 
     def retry_failed(self) -> None:
-        """Clear the read errors, so that failed pieces are read again when they are shown."""
+        """Clear read errors, so that failed pieces are read again when shown."""
         self._failed.clear()
 
     def close(self) -> None:

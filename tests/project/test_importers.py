@@ -166,7 +166,7 @@ def test_positions_are_matched_to_the_object_under_them(project: Project, wells:
     report = project.import_annotations(outside, "P1_A1")
     assert report["outcome"].tolist() == ["not found", "taken", "not found", "not found", "not found"]
     assert report["object"][1] == 1
-    assert report["why"][0] == "no object lies there"
+    assert report["why"][0] == "no object at this position"
     with pytest.raises(InputError, match="the pixel size of 'P1_A1' is unknown"):
         project.import_annotations(forms[3].assign(Class=words), "P1_A1")
 

@@ -305,7 +305,7 @@ def _group_by_size(sides: Integers) -> Iterator[Integers]:
 
 
 def _crop(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integers, box: Integers) -> _Crops:
-    """Crop boxes that begin at ``first`` (n, ndim), which may lie outside the pixels.
+    """Crop boxes of equal shape from image and mask; pixels outside the image are 0.
 
     Returns
     -------

@@ -106,7 +106,7 @@ class ObjectStack:
         return np.asarray(np.all([inner_along(self.own, axis) for axis in range(self.ndim)], axis=0))
 
     def of(self, stack: NDArray[Any]) -> Floats:
-        """Return the values of a stack of cut-outs at the object pixels, in the order of ``at``."""
+        """Return the values of a stack (n, ...) at the pixel positions ``at``."""
         return stack.reshape(-1)[self.at].astype(np.float64)
 
     def total(self, values: Floats) -> Floats:

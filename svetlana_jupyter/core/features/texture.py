@@ -255,7 +255,7 @@ def orientation_features(region: ObjectStack) -> dict[str, Floats]:
     bbox_sizes = math.prod(region.largest(axis) + region.largest(-axis) + 1 for axis in region.positions)
     features = {"extent": np.nan_to_num(region.counts / bbox_sizes), **_tensor_components("shape", moments)}
     if region.ndim == 2:
-        # Twice the angle to the x axis, towards higher rows: 0 is horizontal, 90 degrees vertical.
+        # Twice the angle to the x axis, toward higher rows: 0 is horizontal, 90 degrees vertical.
         sine, cosine = 2 * moments[:, 0, 1], moments[:, 1, 1] - moments[:, 0, 0]
         angle = np.degrees(np.arctan2(sine, cosine) / 2) % 180
         features["angle"] = np.where(np.hypot(sine, cosine) < 1e-9, np.nan, angle)

@@ -25,7 +25,7 @@ NO_OBJECTS_MESSAGE = (
 def check_is_label_image(mask: DataArray) -> None:
     """Raise an error for a mask without objects, or a binary mask.
 
-    Blocks are read from the middle outwards until two different labels have been seen, which in a real segmentation is
+    Blocks are read from the middle outward until two different labels have been seen, which in a real segmentation is
     the first block or the next. The only label of a mask is one object, unless it is 255 or in several pieces. If the
     first few hundred blocks of a sparse mask are empty, the check is left to `core.objects.index_objects`.
 

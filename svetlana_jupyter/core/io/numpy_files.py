@@ -190,7 +190,7 @@ def load_plain_pickle(stream: BinaryIO) -> Any:
 
 
 def _check_instructions(stream: BinaryIO, size: int) -> None:
-    """Refuse lengths and positions beyond the file.
+    """Raise an error for lengths and positions beyond the file.
 
     `pickle.Unpickler` would reserve memory for these at once.
     """
@@ -236,7 +236,7 @@ class _Builder:
         self._bytes_left = bytes_left
 
     def spend(self, nbytes: int) -> None:
-        """Refuse a file that repeats its contents until they fill the memory."""
+        """Raise an error for a file that repeats its contents until they fill the memory."""
         self._bytes_left -= nbytes
         if self._bytes_left < 0:
             raise ValueError(f"its values take more than {MAX_GROWTH} times the size of the file")

@@ -160,8 +160,8 @@ def choose_key_columns(
 
     The second value is the table without redundant columns.
 
-    A column with names of images is sufficient. If none of its values is an image, plate and well identify the row,
-    and a column "name" is the name of something else.
+    A column with names of images is sufficient. If none of its values is the name of an image, plate and well
+    identify the row, even if the table has a column "name".
 
     Parameters
     ----------
