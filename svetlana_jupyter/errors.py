@@ -20,7 +20,7 @@ class PatchError(InputError):
 
 
 class SettingsError(InputError):
-    """Setting that is unknown, out of range or contradicts another."""
+    """Setting that is unknown, out of range, or in conflict with another setting."""
 
 
 class ClassifierError(SvetlanaError):

@@ -90,8 +90,8 @@ def candidate_presets(settings: TrainingSettings) -> dict[str, TrainingSettings]
     """Return the settings of each candidate preset of the model selection, by name.
 
     Settings that differ from the defaults stay as they are in every candidate. Presets that lead to the same training
-    appear once, under the first name. If a patch size is given without a sampling, the sampling becomes "auto": as
-    fine as the model selection has time for.
+    appear once, under the first name. If a patch size is given without a sampling, the sampling becomes "auto",
+    which limits the pixels per patch so that model selection stays fast.
 
     >>> list(candidate_presets(TrainingSettings(may_use=["brightness", "size"])))
     ['default', 'plain', 'texture', 'grain', 'forest']

@@ -55,7 +55,7 @@ ERASED_LABEL = Label("erase")
 
 @dataclass(frozen=True)
 class AnnotationEvent:
-    """One row of the log.
+    """One row of the annotation log.
 
     Parameters
     ----------

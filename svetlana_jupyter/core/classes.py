@@ -191,7 +191,7 @@ def _free_key(infos: Iterable[ClassInfo]) -> str:
 
 
 def check_class_name(name: str) -> None:
-    """Refuse names that are not text, or have no visible character."""
+    """Raise an error if a name is not text, or has no visible character."""
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"Class name {name!r} is not valid. Give text with at least one visible character.")
 

@@ -3,8 +3,8 @@
 It holds the label, size, centroid, bounding box and border contact of each object.
 
 A block is divided into runs (neighboring pixels of one row with the same label). Every quantity is a sum, a minimum or
-a maximum, so that a run is a table row already, and rows of the same label only need to be merged: within a block and
-across blocks alike. This takes a third of the time of `skimage.measure.regionprops`, and works block by block.
+a maximum over runs, so that rows of the same label can be merged, both within a block and across blocks. This takes a
+third of the time of `skimage.measure.regionprops`, and works block by block.
 """
 
 from __future__ import annotations

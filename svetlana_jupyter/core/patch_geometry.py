@@ -64,9 +64,9 @@ class PatchGeometry(NamedTuple):
 
 
 def window_starts(centers: NDArray[np.float64], windows: ArrayLike) -> NDArray[np.int64]:
-    """Return the first pixels of windows whose middles are nearest to centers.
+    """Return the first pixels of windows that are centered on given positions.
 
-    All of shape (n, ndim), or (ndim,).
+    Positions are rounded to whole pixels. Arguments and result have shape (n, ndim) or (ndim,).
     """
     return np.floor(centers - (np.asarray(windows) - 1) / 2 + 0.5).astype(np.int64)
 

@@ -332,9 +332,9 @@ def resample_nearest(values: NDArray[Any], steps: Sequence[float], shape: Sequen
 def normalize_object_size(pixels: Floats, masks: Bools, geometry: PatchGeometry) -> tuple[Floats, Bools]:
     """Resample windows so that they do not reveal the size of the object.
 
-    Pixels are picked instead of averaged, so that noise stays the same. Light that mixes in along the edge is removed,
-    since it reaches equally far in small and large objects. Outlines are rounded, since corners of pixels would be
-    coarser in small objects.
+    Pixels are resampled by nearest neighbor, because averaging would reduce noise in large objects more than in small
+    ones. Light of the surroundings that blurs into the edge is removed, because the blur is equally wide in small and
+    large objects. Outlines are rounded, because pixel corners look coarser in small objects.
 
     Parameters
     ----------

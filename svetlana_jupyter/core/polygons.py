@@ -123,7 +123,7 @@ class PolygonMask:
         Yields
         ------
         part, pixels
-            Position in the mask, and its labels; tiles without an object are skipped.
+            Index of the tile in the mask, and the labels of the tile; tiles without an object are skipped.
         """
         planes = [plane for plane in np.unique(self._planes).tolist() if 0 <= plane < self.shape[0]]
         corners = (range(0, side, TILE_SIDE) for side in self.shape[-2:])

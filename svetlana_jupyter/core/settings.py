@@ -213,9 +213,10 @@ class PatchSettings(Settings):
     of view no wider than an automatic size."""
     view: Literal["fixed", "object"] = "fixed"
     """Scaling of the field of view. "object" scales it to each object's longest bounding box side times the margin, so
-    that small and large objects fill their patches alike; the size is then that of an object of size / margin. So that
-    coarseness and sharpness do not reveal the size either, pixels are picked instead of averaged, so few by default
-    that hardly any object is enlarged; light that mixes in along the edge is removed, and outlines are rounded."""
+    that small and large objects fill their patches alike; an object whose longest side is size / margin is shown at
+    the given size. To keep blur and noise from revealing the object's size, patches are resampled by nearest neighbor,
+    by default to so few pixels that almost no object is enlarged; light of the surroundings is removed along the edge,
+    and outlines are rounded."""
     context: Literal["keep", "hide"] = "keep"
     """Use of the surroundings. "hide" multiplies the patch by the object's dilated mask, so that the surroundings
     cannot decide the class (problem b of the paper, section 2.5)."""
@@ -288,7 +289,7 @@ def _check_pipeline(pipeline: Any) -> Any:
 
 
 def _check_transform(transform: object) -> None:
-    """Refuse anything but serialized transforms of Albumentations, also nested ones."""
+    """Raise an error unless this is a serialized Albumentations transform."""
     name = transform.get(TRANSFORM) if isinstance(transform, Mapping) else None
     if not isinstance(transform, Mapping) or not isinstance(name, str):
         raise ValueError(
@@ -324,8 +325,8 @@ class AugmentSettings(Settings):
     """Half turns keep an orientation, such as that of stripes, but not a direction. Right angles move pixels without
     interpolation; between axes that differ in pixels or pixel size, only half turns remain of them."""
     axes: Literal["z", "all"] = "z"
-    """In 3D, rotate about z only or about any axis. Rotations happen in the unit of the patches: where planes lie
-    further apart than pixels, only the unit "um" makes them true rotations."""
+    """In 3D, rotate about z only or about any axis. For anisotropic voxels, choose the
+    unit "um" for patches: with "px", rotations distort the objects."""
     scale: float = Field(default=0.0, ge=0.0, lt=0.9)
     """Relative change of size."""
     shift: float = Field(default=0.0, ge=0.0, le=0.5)
@@ -445,7 +446,7 @@ class TrainingSettings(Settings):
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the optimizer's moment estimates."""
     weight_decay: float = Field(default=0.01, ge=0.0)
-    """Strength with which weights are pulled towards zero."""
+    """Weight decay: how strongly weights are pulled toward zero."""
     schedule: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
     """Course of the learning rate. "step" multiplies it by the decay at regular intervals (0.1 every 100 epochs in the
     paper)."""
@@ -478,8 +479,8 @@ class TrainingSettings(Settings):
     held_out: float = Field(default=0.2, ge=0.0, le=0.5)
     """Fraction of the annotations in the validation split that scores each epoch; whole groups are split off."""
     held_out_from: int = Field(default=400, ge=10)
-    """Number of annotations from which on there is a validation split. With fewer, all annotations train and the score
-    comes from cross-validation."""
+    """Smallest number of annotations for a validation split. With fewer, all annotations are used for training, and the
+    score comes from cross-validation."""
     folds: int = Field(default=4, ge=2, le=20)
     """Folds of cross-validation: more take longer, fewer leave fewer objects to train on."""
     hold_out_by: tuple[str, ...] | None = None
@@ -495,8 +496,7 @@ class TrainingSettings(Settings):
     seed: int = Field(default=0, ge=0)
     """Seed of all random numbers: the same seed gives the same weights."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Processor to train on. "auto" uses a CUDA GPU if there is one, else an Apple GPU for 2D images, else the
-    processor."""
+    """Device to train on. "auto" uses a CUDA GPU if there is one, else an Apple GPU (2D images only), else the CPU."""
     precision: Literal["auto", "full", "mixed"] = "auto"
     """Floating-point precision. "mixed" computes in 16 bits where that is safe; "auto" does so on CUDA GPUs only."""
     threads: int | None = Field(default=None, ge=1)

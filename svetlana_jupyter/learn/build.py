@@ -196,7 +196,7 @@ def find_network(path: str) -> type[nn.Module]:
     network_class = vars(module).get(name)
     if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
         raise InputError(
-            f"The network {path!r} must be a class of torch.nn.Module, but {module_name} has no such {name}. "
+            f"The network {path!r} must be a subclass of torch.nn.Module, but {module_name} has no such class {name}. "
             "Check the name after the colon."
         )
     return network_class
@@ -232,7 +232,7 @@ def build_user_network(path: str, ndim: int, channels: int, classes: int) -> nn.
 
 
 def check_patch_shape(settings: TrainingSettings, shape: tuple[int, ...]) -> None:
-    """Refuse patches that are too small for the strides of the network.
+    """Raise an error if patches are too small for the strides of the network.
 
     Raises
     ------
@@ -253,7 +253,7 @@ def check_patch_shape(settings: TrainingSettings, shape: tuple[int, ...]) -> Non
 
 @torch.inference_mode()
 def check_logits(network: ClassificationNetwork, channels: int, shape: tuple[int, ...], classes: int) -> None:
-    """Refuse a module of the user that does not give one logit per class.
+    """Raise an error if a module of the user does not return one logit per class.
 
     Raises
     ------

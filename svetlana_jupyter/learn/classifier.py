@@ -126,7 +126,7 @@ class NetworkClassifier(ClassifierBase):
             module.load_state_dict(weights)
         except RuntimeError as error:
             raise ClassifierError(
-                f"The weights do not fit the network of the description: {error}. Pass the network of the training."
+                f"The weights do not fit the network: {error}. Pass the network that was trained."
             ) from error
         return cls(specification, module)
 

@@ -181,7 +181,7 @@ def resolve_settings(
     Raises
     ------
     InputError
-        As `collect_for_each` does before any pixel is read.
+        Under the conditions that `collect_for_each` checks before it reads pixels.
     """
     parts = _check_annotated(parts)
     names = [str(number) for number in range(len(parts))]
@@ -202,7 +202,7 @@ def max_objects_in_memory(
     Raises
     ------
     InputError
-        As `collect_for_each` does before any pixel is read.
+        Under the conditions that `collect_for_each` checks before it reads pixels.
     """
     parts = _check_annotated(parts)
     pair = parts[0][0]
@@ -210,7 +210,7 @@ def max_objects_in_memory(
 
 
 def check_finite(pair: ImagePair, objects: pd.DataFrame) -> None:
-    """Refuse objects that contain NaN or infinite pixels.
+    """Raise an error if objects contain NaN or infinite pixels.
 
     Integer images are not read. Outside the objects such pixels are common, for example beyond the border of a
     registered image, and count as 0.
@@ -242,7 +242,7 @@ def check_finite(pair: ImagePair, objects: pd.DataFrame) -> None:
 
 
 def check_several_classes(targets: NDArray[np.int64]) -> None:
-    """Refuse annotations of a single class with an `InputError`."""
+    """Raise an `InputError` if all annotations are of one class."""
     if len(np.unique(targets)) < 2:
         raise InputError(
             "Training needs objects of at least 2 classes, but only one class has any. Annotate another class."
@@ -276,9 +276,14 @@ def _input_settings(settings: TrainingSettings) -> InputSettings:
 def _plan_sources(
     parts: Sequence[AnnotatedImage], frozen: Sequence[TrainingSettings]
 ) -> list[tuple[Sequence[InputSettings], Cut]]:
-    """Return the passes over the images that the trainings need, if memory allows.
+    """Return the passes over the images that collect the inputs of all trainings.
 
-    Each pass is a function that cuts inputs, with the settings of the inputs that it cuts.
+    Each pass consists of the input settings, and a function that yields the inputs for them.
+
+    Raises
+    ------
+    InputError
+        If the inputs do not fit in memory.
     """
     pair = parts[0][0]
     margins = _margins(frozen, pair)
@@ -298,7 +303,7 @@ def _iter_forest_features(
 
 
 def _margins(frozen: Sequence[TrainingSettings], pair: ImagePair) -> dict[PatchSettings, tuple[float, ...]]:
-    """Return the patches that networks share, with the widest margin that one needs."""
+    """Return the different patch settings, each with the widest margin needed."""
     margins: dict[PatchSettings, tuple[float, ...]] = {}
     for settings in frozen:
         if settings.architecture != "forest":
@@ -317,7 +322,10 @@ def _name_groups(parts: Sequence[AnnotatedImage], settings: TrainingSettings) ->
 
 
 def _check_annotated(parts: Iterable[AnnotatedImage]) -> list[AnnotatedImage]:
-    """Return the images with annotated objects, in their order; refuse a mismatch."""
+    """Return the images with annotated objects, or raise an `InputError`.
+
+    They must agree in dimensions and channels, and must contain all annotated objects.
+    """
     parts = [(pair, objects, classes.sort_index()) for pair, objects, classes in parts if len(classes)]
     if not parts:
         raise InputError(

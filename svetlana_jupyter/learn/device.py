@@ -107,7 +107,7 @@ def seeded_computation(device: torch.device, seed: int | None) -> Iterator[None]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell if an error means that the memory of the device is full."""
+    """Return whether an error means that the memory of the device is full."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _OUT_OF_MEMORY_MESSAGES)

@@ -69,7 +69,7 @@ class PredictionBatch:
 
 @dataclass(frozen=True)
 class PartFinished:
-    """Event at the end of a part, when all its readable objects are classified.
+    """Event after all readable objects of a part of the image are classified.
 
     Parameters
     ----------

@@ -51,10 +51,10 @@ def freeze_body(network: ClassificationNetwork) -> None:
 
 
 def build_optimizer(network: ClassificationNetwork, settings: TrainingSettings) -> optim.Optimizer:
-    """Return Adam or AdamW (decoupled weight decay) over all weights that train.
+    """Return Adam or AdamW (decoupled weight decay) for all trainable weights.
 
-    Weights with the same learning rate form one group: that of the last layer comes first, and that of the body, if it
-    has its own rate, second.
+    The first parameter group holds the last layer. The body is in the second group if its learning rate differs, else
+    in the first.
     """
     head = list(network.last_layer.parameters())
     by_rate = {settings.learning_rate: head}

@@ -303,7 +303,10 @@ def run_in_threads(
 
 @dataclass
 class _FoldTraining:
-    """Training of one candidate that holds out one part; ``epochs`` of it are done."""
+    """Training of one candidate preset on all folds but one.
+
+    ``part`` holds the positions of the objects left out; ``epochs`` counts the finished epochs.
+    """
 
     name: str
     part: NDArray[np.int64]

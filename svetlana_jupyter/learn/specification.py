@@ -87,7 +87,7 @@ class ClassifierBase(ABC):
 
     @property
     def patches(self) -> PatchSettings:
-        """Patch settings, concrete."""
+        """Patch settings, with the automatic values resolved."""
         return self.specification.settings.patches
 
     @property
@@ -96,7 +96,7 @@ class ClassifierBase(ABC):
         return self.specification.ndim
 
     def check(self, pair: ImagePair) -> None:
-        """Refuse an image that this classifier does not fit.
+        """Raise an error if this classifier does not fit an image.
 
         Raises
         ------
@@ -199,7 +199,7 @@ def read_classifier_spec(folder: Path) -> tuple[str, ClassifierSpec]:
 
 
 def reject_pickles(path: Path) -> None:
-    """Refuse a pickled model, as a file or in a folder, with a `ClassifierError`."""
+    """Raise a `ClassifierError` for a pickled model, as a file or in a folder."""
     files = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
     pickled = next((file for file in files if file.suffix.lower() in PICKLE_SUFFIXES), None)
     if pickled is not None and not (path / WEIGHTS_FILE).is_file():

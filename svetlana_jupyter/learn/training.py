@@ -115,9 +115,9 @@ class BestWeights:
     Attributes
     ----------
     epoch : int
-        The best epoch, the later of equals; 0 before any.
+        The best epoch (the last, if several are equally good); 0 before the first.
     last_improvement : int
-        The last epoch that was strictly better than all before.
+        The last epoch that was better than all before it.
     score : float or None
         Score of the best epoch.
     """
@@ -147,7 +147,7 @@ class BestWeights:
 
 
 def has_finite_weights(network: nn.Module) -> bool:
-    """Tell if all weights are finite."""
+    """Return whether all weights are finite."""
     return all(bool(torch.isfinite(weights).all()) for weights in network.parameters())
 
 
@@ -379,14 +379,17 @@ class _NetworkTraining:
         return self.loss(torch.zeros(1, len(self.samples.classes)), torch.zeros(1, dtype=torch.int64)).item()
 
     def _is_guessing(self, loss: float) -> bool:
-        """Tell if the network does no better than chance on training objects."""
+        """Return whether the network does no better than chance on training objects."""
         if loss < GUESSING_LOSS_FACTOR * self._guessing_loss():
             return False
         self._update_batch_norm()
         return self._balanced_accuracy(self._training_subset()) < 1 / len(self.samples.classes) + CHANCE_MARGIN
 
     def _is_validation_due(self, epoch: int) -> bool:
-        """Tell if this epoch is validated: the last, and as many as time allows."""
+        """Return whether to validate after this epoch.
+
+        The last epoch is validated, and as many others as time allows.
+        """
         if not len(self.testing):
             return False
         forward = min(len(self.training), MAX_BATCH_NORM_PATCHES) + len(self.testing)

@@ -273,12 +273,12 @@ class CountComparison:
 
     @property
     def bias(self) -> float:
-        """Mean of counted minus manual."""
+        """Mean difference, counted minus manual."""
         return self.agreement.bias
 
     @property
     def limits(self) -> tuple[float, float]:
-        """95 % limits of agreement of counted minus manual."""
+        """95 % limits of agreement of the differences, counted minus manual."""
         return self.agreement.limits
 
     def __str__(self) -> str:

@@ -206,9 +206,9 @@ def _wrap_cluster_errors(image: str) -> Iterator[None]:
         yield
     except (KilledWorker, CancelledError) as error:
         problem = (
-            f"Workers of the cluster died repeatedly while predicting {image} ({error.task}), perhaps for lack of "
-            "memory. Give each worker more memory or fewer threads, then"
+            f"Workers of the cluster died repeatedly while predicting {image} ({error.task}), perhaps because they "
+            "ran out of memory. Give each worker more memory or fewer threads, then"
             if isinstance(error, KilledWorker)
-            else f"The cluster gave up on {image}; its scheduler may have ended. Start it again and"
+            else f"The cluster canceled the prediction of {image}; its scheduler may have stopped. Restart it and"
         )
         raise InputError(f"{problem} predict again; finished parts are kept.") from error

@@ -1,6 +1,6 @@
 """Accuracy report of a run, as text, HTML and JSON.
 
-Accuracy is measured on the test set once that is annotated, before that by cross-validation.
+Accuracy is measured on the test set once it is annotated, and by cross-validation before.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def score_run(run: Run, data: EvaluationData) -> Evaluation:
 
 
 def test_set_predictions(run: Run, data: EvaluationData) -> tuple[pd.DataFrame | None, str]:
-    """Return labels and predictions of the test set, and a sentence about it.
+    """Return labels and predictions of the test set, and a description of it.
 
     Returns
     -------
@@ -220,7 +220,7 @@ def _reliability(table: pd.DataFrame, prefix: str) -> Reliability | None:
 
 
 def _interval_unit(table: pd.DataFrame, entries: Mapping[str, ImageEntry], by: Sequence[str] | None) -> str:
-    """Describe the units that are resampled for the intervals."""
+    """Describe the groups that are resampled for confidence intervals."""
     n_groups, images = table["group"].nunique(), table["image"].unique()
     if n_groups == 1:
         return f"{len(table):,} single objects"

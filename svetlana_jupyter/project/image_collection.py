@@ -303,7 +303,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 return known, ""
             raise ProjectError(
                 f"The project has another image named {name!r}, or the file of that image has changed. "
-                "Add this one under another name."
+                "Add the new file under another name."
             )
         cache, folder, has_outlines = self._folder.cache_folder, self._folder.arrays_folder(name), is_geojson(mask)
         axes, note = options.get("axes"), ""
@@ -435,7 +435,7 @@ def _as_tuple(image: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _for_each(convert: Callable[[Any], Item], image: Any) -> Item | tuple[Item, ...]:
-    """Convert a path, or each of several."""
+    """Convert a path, or each path of a sequence."""
     return tuple(map(convert, image)) if isinstance(image, tuple | list) else convert(image)
 
 

@@ -73,7 +73,7 @@ def thread_count(kind: Literal["script", "panel"]) -> int:
 
 
 class TimeEstimator:
-    """Estimates the time left and the rate of a job from its progress.
+    """Estimator of the time left and the rate of a job, from its progress.
 
     The first progress of each stage only starts the clock, so that earlier work (opening files, the first import of
     torch, finished parts) does not bias the estimate. A stage begins if progress falls back or the unit changes.

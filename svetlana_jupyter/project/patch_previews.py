@@ -31,7 +31,7 @@ MAX_SAMPLED_OBJECTS = 256  # objects that the channel deviations of a preview ar
 def patch_settings(
     images: ImageCollection | ResultsSnapshot, labels: pd.Series[int], image: str, settings: TrainingSettings
 ) -> PatchSettings:
-    """Return the patch settings that a training started now would freeze.
+    """Return the patch settings that a training started now would use.
 
     May be called on any thread.
 

@@ -74,7 +74,7 @@ def darken(color: str) -> str:
 
 
 def shorten(names: Sequence[object], max_length: int = 24) -> list[str]:
-    """Return names with their middle left out if they are long."""
+    """Return names, with the middle of long names left out."""
     texts, half = [str(name) for name in names], (max_length - 1) // 2
     return [text if len(text) <= max_length else f"{text[:half]}…{text[-half:]}" for text in texts]
 

@@ -73,7 +73,7 @@ def merge_batches(batches: Sequence[PredictionBatch], end: PartFinished, classes
 
 
 def prediction_key(image: str, mask: int, objects: pd.DataFrame, average: bool) -> str:
-    """Return a hash of all that determines the predictions of an image by a run.
+    """Return a hash of everything that determines the predictions of an image.
 
     Parameters
     ----------

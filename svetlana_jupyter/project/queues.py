@@ -1,4 +1,4 @@
-"""Review queue: hands out unlabeled objects one by one, and steps back."""
+"""Review queue of unlabeled objects, with steps forward and back."""
 
 from __future__ import annotations
 

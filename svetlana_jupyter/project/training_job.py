@@ -181,8 +181,8 @@ class PresetChoice:
 def choose_preset(task: TrainingTask, stop: Stop) -> Generator[Progress, None, PresetChoice | None]:
     """Select the preset of a training; None if stopped.
 
-    Presets are compared unless an earlier run did so with enough annotations. Of an earlier choice, name and number of
-    epochs are used again; patches follow the current annotations.
+    Presets are compared unless an earlier run did so with enough annotations. Then the preset and the number of epochs
+    of that run are used again; patch settings are derived from the current annotations.
     """
     settings = task.settings
     if settings.preset != AUTO_PRESET:

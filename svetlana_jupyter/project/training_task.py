@@ -2,7 +2,7 @@
 
 A project may come from a stranger, so opening it and pressing Train must not import code or read files outside it.
 Names in ``training.json`` are therefore resolved only to runs of the project and to modules already imported; a call
-of the user may name any code and file.
+of `Project.train` by the user may name any module and file.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ class TrainingTask:
     Raises
     ------
     ProjectError
-        If presets shall be compared, but the settings name one.
+        If presets are to be compared, but the settings select one.
     """
 
     pairs: Mapping[str, ImagePair]
@@ -145,7 +145,7 @@ class TrainingTask:
     def __post_init__(self) -> None:
         if self.search and self.setup.settings.preset != AUTO_PRESET:
             preset = self.setup.settings.preset
-            raise ProjectError(f'Presets cannot be compared, since the settings name "{preset}". Pass preset="auto".')
+            raise ProjectError(f'Presets cannot be compared: the settings use preset "{preset}". Pass preset="auto".')
 
     @property
     def class_names(self) -> dict[int, str]:

@@ -79,7 +79,7 @@ def faint_foci(seed: int, size: int = 256, count: int = 25, step: int = 42) -> S
 
 
 def bright_foci_3d(seed: int, shape: tuple[int, int, int] = (48, 96, 96), count: int = 16) -> Sample:
-    """Generate ellipsoids in a volume; one class has four bright foci, at equal mean.
+    """Generate ellipsoids of equal mean; those of one class have four bright foci.
 
     Parameters
     ----------
@@ -253,8 +253,8 @@ def oriented_textures(seed: int, size: int = 1400, count: int = 400, turn: float
 
     The classes are the same texture rotated by 90 degrees.
 
-    Mean and standard deviation are the same in every disk. With ``turn=0`` the classes survive flips but not
-    rotations; with ``turn=45`` a flip swaps them.
+    Mean and standard deviation are the same in every disk. With ``turn=0``, flips keep the class and rotations
+    by 90 degrees swap the classes; with ``turn=45``, flips swap them, too.
 
     Parameters
     ----------
@@ -355,8 +355,8 @@ def osteoclast_well(
 
     A few large, multinucleated activated cells lie among small resting ones.
 
-    Every cell and every block has its own random numbers, so that the pixels of a block do not depend on the others,
-    and only one block and the list of cells are held in memory.
+    Every cell and every block has its own random generator, so that the pixels of a block do not depend on other
+    blocks, and only one block and the list of cells are held in memory.
 
     Parameters
     ----------

@@ -103,7 +103,8 @@ def create_arrays(
 ) -> tuple[zarr.Array, zarr.Array]:
     """Create ``image.zarr`` and ``mask.zarr``.
 
-    The image has shape ``(*channels, *shape)``; the mask has room for ``count`` labels, of at least 16 bits.
+    The image has shape ``(*channels, *shape)``; the mask has shape ``shape`` and the smallest unsigned integer type, of
+    at least 16 bits, that fits ``count`` labels.
     """
     axes = "zyx"[-len(shape) :]
     return (

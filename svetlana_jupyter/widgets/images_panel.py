@@ -290,7 +290,7 @@ class ImportForm(VBox):
                 field_row(self.path, "CSV or Excel table, QuPath GeoJSON, class image, napari-svetlana folder"),
                 field_row(self.image, "If the file does not name its images"),
                 field_row(self.column, "If a table has several candidates"),
-                field_row(self.names, "For the numbers of a class image, in order: resting, active"),
+                field_row(self.names, "For a class image: names of classes 1, 2, …, such as resting, active"),
                 self.overwrite,
                 HBox([self.take, self.undo]),
                 self.message,

@@ -285,7 +285,7 @@ class NewClassRows(VBox):
 
     @property
     def rows(self) -> tuple[NewClassRow, ...]:
-        """The rows."""
+        """One row per class."""
         return tuple(self.children[:-1])
 
     def extend(self) -> NewClassRow:

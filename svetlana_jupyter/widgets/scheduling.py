@@ -224,7 +224,7 @@ class BackgroundLoader:
         self._begin()
 
     def retry_failed(self) -> None:
-        """Allow pieces that could not be read to be read again."""
+        """Clear read errors, so that failed pieces are read again when shown."""
         self._failed.clear()
 
     def close(self) -> None:

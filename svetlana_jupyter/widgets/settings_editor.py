@@ -213,7 +213,7 @@ class SettingField(HBox):
 
     @property
     def value(self) -> Any:
-        """The value as the settings accept it."""
+        """The entered value, parsed to the type of the setting."""
         return parse_value(self.control.value, self._optional) if self._is_text else self.control.value
 
     def show(self, value: Any) -> None:

@@ -204,7 +204,7 @@ class CueCheckbox(Box):
         self.add_class("sv-question")
 
     def show(self, before: bytes, after: tuple[bytes, ...]) -> None:
-        """Draw the card with the PNGs of `cue_images`."""
+        """Fill the card with the PNG images made by `cue_images`."""
         text, allowed, excluded = map(html.escape, self._texts)
         equal = '<span class="sv-same">=</span>'.join(map(image_html, after))
         row = f'<div class="sv-row">{image_html(before)}<span class="sv-same">→</span>{equal}</div>'

@@ -110,7 +110,7 @@ def test_an_import_path_of_the_user_is_imported(tmp_path, monkeypatch):
     ],
 )
 def test_only_subclasses_of_module_are_instantiated(path):
-    with pytest.raises(InputError, match="must be a class of torch"):
+    with pytest.raises(InputError, match="must be a subclass of torch"):
         find_network(path)
 
 

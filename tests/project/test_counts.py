@@ -185,7 +185,7 @@ def test_unmatched_rows_are_named_and_no_object_is_lost(project: Project, doses:
     annotate_three_wells(project)
     part = pd.concat([doses.iloc[:2], pd.DataFrame({"Plate": ["P9"], "Well ID": ["H12"], "dose": [7], "drug": ["z"]})])
     counts = project.counts("dose", part)
-    assert project.status == "No row is for plate P2 well A1; no image is of plate P9 well H12, which the table has."
+    assert project.status == "No row for plate P2 well A1; no image for plate P9 well H12."
     assert counts["dose"].isna().sum() == 2
     assert counts["count"].sum() == project.counts()["count"].sum()
 
@@ -312,7 +312,7 @@ def test_images_without_manual_counts_are_reported(project: Project, tmp_path: P
     project.add("extra", image, mask, axes="yx")
     result = annotate_three_wells(project).compare_counts(dict(zip([*NAMES, "gone"], [1, 2, 3, 4])), "bright")
     assert result.n == 3
-    assert "No row is for image extra" in result.unmatched
+    assert "No row for image extra" in result.unmatched
     assert "image gone" in result.unmatched
 
 

@@ -129,7 +129,7 @@ def test_an_image_deleted_during_prediction_keeps_the_finished_parts(trained, tm
             moved = True
 
     trained.observe(move_image, "job")
-    with pytest.raises(InputError, match=r"large_image\.zarr is gone"):
+    with pytest.raises(InputError, match=r"large_image\.zarr was moved or deleted"):
         trained.predict()
     assert trained.predictions(["other"])["predicted"].notna().all()
     assert list(trained.runs.current.path.glob("predictions/large.*.parts/*.parquet"))

@@ -79,7 +79,7 @@ def test_existing_annotations_are_not_overwritten_by_default(project: Project, l
     assert report["outcome"].tolist() == ["differs", "known", "differs"]
     assert report["why"].tolist() == ["is bright here", "", "is bad_segmentation here"]
     assert "Imported 0 annotations" in project.status
-    assert "2 labeled differently here" in project.status
+    assert "2 not imported, as the project has another label" in project.status
     assert classes_of(project)["P1_A1", 1] == "bright"
     assert len(project.annotations.table()) == 3
     report = project.import_annotations(label_table, overwrite=True)
@@ -166,7 +166,7 @@ def test_positions_are_matched_to_the_object_under_them(project: Project, wells:
     report = project.import_annotations(outside, "P1_A1")
     assert report["outcome"].tolist() == ["not found", "taken", "not found", "not found", "not found"]
     assert report["object"][1] == 1
-    assert report["why"][0] == "no object lies there"
+    assert report["why"][0] == "no object at this position"
     with pytest.raises(InputError, match="the pixel size of 'P1_A1' is unknown"):
         project.import_annotations(forms[3].assign(Class=words), "P1_A1")
 

@@ -287,7 +287,7 @@ def test_the_augmentation_preview_uses_the_selected_preset(project_copy: Project
 
 
 def test_a_requested_search_needs_the_auto_preset(searched_project: Project) -> None:
-    with pytest.raises(ProjectError, match=r'the settings name "oriented"\. Pass preset="auto"'):
+    with pytest.raises(ProjectError, match=r'the settings use preset "oriented"\. Pass preset="auto"'):
         searched_project.train(search=True, preset="oriented")
     assert searched_project.job is None
 

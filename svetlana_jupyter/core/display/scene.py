@@ -1,8 +1,8 @@
 """Scene: the content of the viewer's screen, as a value.
 
 `compose` is pure; the canvas only paints the difference between two scenes. The ``key`` of a layer states what it was
-made from, and a layer with the key of the previous scene is reused. So a label recolors without reading pixels again,
-and dragging computes nothing until the margin is used up.
+made from, and a layer with the key of the previous scene is reused. So a new label only changes the color of an object,
+without reading pixels again, and dragging computes nothing until the margin is used up.
 """
 
 from __future__ import annotations
@@ -230,7 +230,8 @@ def size_with_margin(size: tuple[int, int]) -> tuple[int, int]:
 def _choose_frame(view: Viewport, previous: Scene | None, moving: bool) -> Frame:
     """Return the last frame if it covers the view, else one with the view's pixels.
 
-    A frame without margin takes half the time, and most places are left again before they are dragged.
+    A new frame has a margin only while the user drags the view: a frame without a margin takes half the time, and most
+    views are never dragged.
     """
     scale = view.device_scale
     if previous is not None and previous.view.dpr == view.dpr and previous.frame.scale == scale:

@@ -1,6 +1,6 @@
 """Gallery contents, paging and selection; object selection by box or lasso.
 
-A gallery is arranged on demand and then stays as it is: objects annotated meanwhile do not move away.
+A gallery is arranged only when the user asks for it, so that objects keep their places while they are annotated.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Pagination:
         return max(1, -(-self.total // self.size))
 
     def nearest(self, page: int) -> int:
-        """Return the existing page nearest to a number."""
+        """Return the nearest page number that exists."""
         return min(max(page, 0), self.count - 1)
 
     def places(self, page: int) -> range:

@@ -111,7 +111,7 @@ def _group_keys(pair: ImagePair, group: str) -> list[str]:
 def _measure_into_cache(
     pair: ImagePair, cache: FeatureCache, objects: pd.DataFrame, settings: MeasureSettings
 ) -> Iterator[pd.DataFrame]:
-    """Measure groups of some objects, and add them to the cache."""
+    """Measure the feature groups of the given objects, and add them to the cache."""
     if not settings.groups:
         yield objects[[]]
         return
@@ -305,7 +305,7 @@ def _group_by_size(sides: Integers) -> Iterator[Integers]:
 
 
 def _crop(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integers, box: Integers) -> _Crops:
-    """Crop boxes that begin at ``first`` (n, ndim), which may lie outside the pixels.
+    """Crop boxes of equal shape from image and mask; pixels outside the image are 0.
 
     Returns
     -------

@@ -21,7 +21,7 @@ Offset = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class ObjectStack:
-    """Masks of n objects, each in a box of its own; all boxes have the same shape.
+    """Masks of n objects, each cut out of the image; all cut-outs have the same shape.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class ObjectStack:
 
     @property
     def box(self) -> tuple[int, ...]:
-        """Shape of the boxes."""
+        """Shape of one cut-out, ([z,] y, x)."""
         return self.own.shape[1:]
 
     @cached_property
@@ -84,7 +84,7 @@ class ObjectStack:
 
     @cached_property
     def positions(self) -> list[Floats]:
-        """Position of each pixel of ``at`` in its box, along each axis."""
+        """Position of each pixel of ``at`` in its cut-out, along each axis."""
         return [axis.astype(np.float64) for axis in np.unravel_index(self.at, self.own.shape)[1:]]
 
     @cached_property
@@ -106,7 +106,7 @@ class ObjectStack:
         return np.asarray(np.all([inner_along(self.own, axis) for axis in range(self.ndim)], axis=0))
 
     def of(self, stack: NDArray[Any]) -> Floats:
-        """Return the values of a stack (n, *box) at the pixels of ``at``."""
+        """Return the values of a stack (n, ...) at the pixel positions ``at``."""
         return stack.reshape(-1)[self.at].astype(np.float64)
 
     def total(self, values: Floats) -> Floats:
@@ -118,7 +118,7 @@ class ObjectStack:
         return safe_divide(self.total(values), self.counts)
 
     def subtract_mean(self, values: Floats) -> Floats:
-        """Return values at ``at`` less the mean of their object."""
+        """Return values at ``at`` minus the mean of their object."""
         return values - self.mean(values)[self.owner]
 
     def largest(self, values: Floats) -> Floats:

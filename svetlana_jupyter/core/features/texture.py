@@ -175,9 +175,9 @@ def lbp_features(channel: ObjectChannel) -> dict[str, Floats]:
 
 
 def pattern_planes(step: tuple[float, ...]) -> list[tuple[int, int]]:
-    """Return the pairs of axes of the planes with local binary patterns.
+    """Return the pairs of axes whose planes have local binary patterns.
 
-    They are rows and columns, and all other axes of equal step.
+    These are rows and columns and, if planes are as far apart as pixels, the two pairs with z.
     """
     last = (len(step) - 2, len(step) - 1)
     pairs = itertools.combinations(range(len(step)), 2)
@@ -255,7 +255,7 @@ def orientation_features(region: ObjectStack) -> dict[str, Floats]:
     bbox_sizes = math.prod(region.largest(axis) + region.largest(-axis) + 1 for axis in region.positions)
     features = {"extent": np.nan_to_num(region.counts / bbox_sizes), **_tensor_components("shape", moments)}
     if region.ndim == 2:
-        # Twice the angle to the x axis, towards higher rows: 0 is horizontal, 90 degrees vertical.
+        # Twice the angle to the x axis, toward higher rows: 0 is horizontal, 90 degrees vertical.
         sine, cosine = 2 * moments[:, 0, 1], moments[:, 1, 1] - moments[:, 0, 0]
         angle = np.degrees(np.arctan2(sine, cosine) / 2) % 180
         features["angle"] = np.where(np.hypot(sine, cosine) < 1e-9, np.nan, angle)

@@ -309,7 +309,7 @@ class _BlockReader:
 class BlockDecoder:
     """Reader of single blocks of an image and its mask on the calling thread.
 
-    It returns the error of a damaged block.
+    For a damaged block, it returns the error instead of raising it.
     """
 
     def __init__(self, pair: ImagePair) -> None:

@@ -198,7 +198,9 @@ def _find_files(images: FilePattern, masks: FilePattern) -> tuple[MatchedFiles, 
     image_files, mask_files = images.find(), masks.find()
     for pattern, files, role in ((images, image_files, "image"), (masks, mask_files, "mask")):
         if not files:
-            raise InputError(f"No {role} matches '{pattern.text}'. Check it; relative patterns start at {Path.cwd()}.")
+            raise InputError(
+                f"No {role} matches '{pattern.text}'. Check the pattern; if relative, it starts at {Path.cwd()}."
+            )
     weaker = image_files if images.literal_length <= masks.literal_length else mask_files
     for path in image_files.keys() & mask_files.keys():
         del weaker[path]

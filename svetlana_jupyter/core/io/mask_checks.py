@@ -23,9 +23,9 @@ NO_OBJECTS_MESSAGE = (
 
 
 def check_is_label_image(mask: DataArray) -> None:
-    """Refuse a mask without objects, or a binary mask.
+    """Raise an error for a mask without objects, or a binary mask.
 
-    Blocks are read from the middle outwards until two different labels have been seen, which in a real segmentation is
+    Blocks are read from the middle outward until two different labels have been seen, which in a real segmentation is
     the first block or the next. The only label of a mask is one object, unless it is 255 or in several pieces. If the
     first few hundred blocks of a sparse mask are empty, the check is left to `core.objects.index_objects`.
 
@@ -51,9 +51,9 @@ def check_is_label_image(mask: DataArray) -> None:
 
 
 def check_integer(pixels: da.Array, source_name: str) -> None:
-    """Refuse pixels that are not labels.
+    """Raise an `InputError` if the pixels of a mask are not integers.
 
-    One block of floats is read to suggest what they may be.
+    For floats, one block is read to suggest a fix: conversion of labels, or thresholding of probabilities.
     """
     kind = pixels.dtype.kind
     if kind in "ui":
@@ -81,7 +81,7 @@ def check_integer(pixels: da.Array, source_name: str) -> None:
 
 
 def check_not_negative(pixels: npt.NDArray[np.integer]) -> None:
-    """Refuse negative labels."""
+    """Raise an `InputError` if labels are negative."""
     if pixels.dtype.kind == "i" and pixels.size and (least := pixels.min()) < 0:
         raise InputError(
             f"Mask must contain 0 for background and positive integers for objects, got {least}. "
@@ -90,7 +90,7 @@ def check_not_negative(pixels: npt.NDArray[np.integer]) -> None:
 
 
 def raise_binary_mask(label: int) -> None:
-    """Refuse a mask whose only label stands for all objects."""
+    """Raise the `InputError` for a mask that marks all objects with one label."""
     raise InputError(
         f"Mask must contain one integer per object, but its only label is {label}. This looks like a binary mask: "
         "label its objects first, for example `skimage.measure.label(mask > 0)`."

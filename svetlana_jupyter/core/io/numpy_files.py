@@ -116,8 +116,8 @@ def _cached_masks(path: Path, file_version: str) -> npt.NDArray[Any]:
     if not isinstance(content, dict) or "masks" not in content:
         keys = ", ".join(key for key in content if isinstance(key, str)) if isinstance(content, dict) else ""
         raise InputError(
-            f"{path} holds pickled objects ({keys or type(content).__name__}), and no “masks” of Cellpose among them. "
-            "Save numbers alone with `np.save`, or the masks as TIFF."
+            f"{path} holds pickled objects ({keys or type(content).__name__}), but not the “masks” of Cellpose. "
+            "Save the masks as an array with `np.save`, or as TIFF."
         )
     masks = content["masks"]
     if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "ui" or masks.ndim not in (2, 3):
@@ -190,7 +190,7 @@ def load_plain_pickle(stream: BinaryIO) -> Any:
 
 
 def _check_instructions(stream: BinaryIO, size: int) -> None:
-    """Refuse lengths and positions beyond the file.
+    """Raise an error for lengths and positions beyond the file.
 
     `pickle.Unpickler` would reserve memory for these at once.
     """
@@ -236,7 +236,7 @@ class _Builder:
         self._bytes_left = bytes_left
 
     def spend(self, nbytes: int) -> None:
-        """Refuse a file that repeats its contents until they fill the memory."""
+        """Raise an error for a file that repeats its contents until they fill the memory."""
         self._bytes_left -= nbytes
         if self._bytes_left < 0:
             raise ValueError(f"its values take more than {MAX_GROWTH} times the size of the file")

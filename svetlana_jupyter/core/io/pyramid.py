@@ -92,8 +92,8 @@ def downsampling_factor(fine: PyramidLevel, coarse: PyramidLevel) -> int:
 
     It is 0 if the levels do not differ by an integer.
 
-    Writers round the size of a level up, down, or at each halving, hence a tolerance of one pixel. It allows a small
-    level several factors, of which a power of two is the most likely.
+    Writers round the size of a level up, down, or at each halving, hence a tolerance of one pixel. If several
+    factors are within the tolerance, a power of two is preferred.
     """
     ratio = max(1.0, fine.sizes["x"] / coarse.sizes["x"])
     for factor in (1 << round(math.log2(ratio)), round(ratio)):

@@ -161,7 +161,7 @@ class FileSource:
 
     def __getitem__(self, part: Any) -> npt.NDArray[Any]:
         if not self.path.exists():
-            raise InputError(f"{self.path} is gone since it was opened. Bring it back, then repeat the last step.")
+            raise InputError(f"{self.path} was moved or deleted after it was opened. Restore it and try again.")
         try:
             return np.asarray(self.read(part))
         except (InputError, MemoryError):

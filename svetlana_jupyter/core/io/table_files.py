@@ -160,8 +160,8 @@ def choose_key_columns(
 
     The second value is the table without redundant columns.
 
-    A column with names of images is sufficient. If none of its values is an image, plate and well identify the row,
-    and a column "name" is the name of something else.
+    A column with names of images is sufficient. If none of its values is the name of an image, plate and well
+    identify the row, even if the table has a column "name".
 
     Parameters
     ----------
@@ -275,8 +275,8 @@ def match_rows(
         )
     positions = pd.Series(np.arange(len(given)), pd.Index(given))
     rows = positions.reindex(wanted, fill_value=-1).to_numpy(np.int64)
-    notes = [f"no row is for {_describe_rows(ours[absent])}"] if absent.any() else []
-    notes += [f"no image is of {_describe_rows(theirs[unused])}, which the table has"] if unused.any() else []
+    notes = [f"no row for {_describe_rows(ours[absent])}"] if absent.any() else []
+    notes += [f"no image for {_describe_rows(theirs[unused])}"] if unused.any() else []
     return rows, f"{_capitalize('; '.join(notes))}." if notes else ""
 
 

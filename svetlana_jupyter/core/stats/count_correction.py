@@ -121,9 +121,9 @@ def _row_shares(counts: Floats, default: Floats) -> Floats:
 
 
 def _solve(rates: Floats, shares: Floats) -> Floats:
-    """Return the class shares that would be predicted as these.
+    """Return the true class shares that would lead to the predicted class shares.
 
-    If some would be negative, return the nearest shares without negative ones.
+    If some would be negative, return the nearest shares that are not.
     """
     inverse = np.linalg.pinv(np.swapaxes(rates, -1, -2), rcond=MIN_SINGULAR_VALUE / 2)
     return _project_on_simplex((inverse @ shares[..., None])[..., 0])

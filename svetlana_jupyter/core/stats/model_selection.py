@@ -1,9 +1,9 @@
 """Model selection from held-out predictions, and the augmentation warning.
 
-The score of the selected classifier is too good: among several equally good ones, the luckiest is selected. So the
-selection is repeated for every fold with the objects of the other folds only, and the score is that of the classifiers
-so selected (nested cross-validation). This needs no further training (Varma and Simon 2006 repeat the whole search in
-every fold; Tsamardinos et al. 2018 select by bootstrap samples of the same predictions).
+The cross-validation score of the selected classifier is optimistic, because the selection favors classifiers that
+score well by chance. So the selection is repeated for every fold on the objects of the other folds, and the classifier
+selected there is scored on the fold (nested cross-validation). This needs no further training (Varma and Simon 2006
+repeat the whole search in every fold; Tsamardinos et al. 2018 select on bootstrap samples of the same predictions).
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def augmentation_warning(
             p = "p < 0.001" if pair.p < 0.001 else f"p = {pair.p:.3f}"
             return (
                 f"Augmentation destroys the classes: without it {pair.first} of {pair.n} held-out objects are correct, "
-                f"with it {pair.second} ({p}). It varies {varied}; turn off what distinguishes the classes."
+                f"with it {pair.second} ({p}). It varies {varied}; turn off those that distinguish the classes."
             )
     if permutation_p_value(with_augmentation["truth"], with_augmentation["predicted"]) <= CHANCE_P_VALUE:
         return ""

@@ -1,9 +1,9 @@
 """Out-of-distribution test per image, based on the fraction of outlying objects.
 
-Each object has a distance from the annotated objects, in units of the distance below which 95 % of the objects of
-held-out groups (wells, images, regions) lie. The fraction of an image's objects beyond it is compared with the
-fractions of these groups, whose differences tell how much a new one may differ: by a prediction interval on the arcsine
-square root scale, where the variance of a fraction does not depend on the fraction, with Student's t for few groups.
+Each object has a distance from the annotated objects. An object is an outlier if its distance exceeds the 95th
+percentile over the objects of held-out groups (wells, images, regions). The fraction of outliers in an image is
+compared with the fractions in these groups. The threshold is the limit of a prediction interval for a new group,
+computed with Student's t on the arcsine square root scale, where the variance does not depend on the fraction.
 """
 
 from __future__ import annotations

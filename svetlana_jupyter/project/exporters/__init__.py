@@ -69,7 +69,7 @@ def check_formats(formats: Sequence[str] | str) -> list[str]:
 
 
 class Export:
-    """Results to write: checked when it is made, written by `files`.
+    """Export of results: checks its arguments at once, and writes the files in `files`.
 
     Parameters
     ----------

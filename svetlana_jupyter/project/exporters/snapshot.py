@@ -1,6 +1,6 @@
 """Results of a project at one moment.
 
-All files of an export agree while annotating goes on.
+It keeps the files of an export consistent if the user annotates objects meanwhile.
 """
 
 from __future__ import annotations

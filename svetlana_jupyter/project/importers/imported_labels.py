@@ -230,7 +230,7 @@ def _outcome(
         return ("no class" if row.problem == NO_CLASS else "not found"), row.problem
     if key not in wanted:
         return "contradicts", "it has two classes"
-    return outcomes[key] if wanted[key] == row.class_name else ("earlier", f"a later row is {wanted[key]}")
+    return outcomes[key] if wanted[key] == row.class_name else ("earlier", f"a later row has the class {wanted[key]}")
 
 
 def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
@@ -242,7 +242,7 @@ def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
         parts.append(f"{changed:,} replaced another label")
     for outcome, text in (
         ("known", "unchanged"),
-        ("differs", "labeled differently here and kept (pass overwrite=True to replace)"),
+        ("differs", "not imported, as the project has another label (pass overwrite=True to replace it)"),
         ("contradicts", "skipped because of two classes in the source"),
         ("no class", "without a class"),
     ):

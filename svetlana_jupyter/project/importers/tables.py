@@ -74,7 +74,7 @@ def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> Imp
     for name, text, label, value in zip(names, written, objects.tolist(), table[class_column]):
         problem = "" if name else f"the project has no image {text!r}"
         if name and object_column is None and label == 0:
-            problem = "no object lies there"
+            problem = "no object at this position"
         rows.append(ImportedLabel(name, label, _class_name(value, is_ilastik), problem))
     origin = f"{'ilastik table' if is_ilastik else 'table'} {file.name}" if file is not None else "DataFrame"
     return ImportedLabels(rows, f"{origin}, column {class_column}")

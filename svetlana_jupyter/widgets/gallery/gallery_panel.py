@@ -315,7 +315,7 @@ class GalleryPanel(Panel):
         self.command_bar.buttons["Accept"].disabled = not project.current_run
         rate = project.annotations.rate()
         text = f"{int(counts.sum()):,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} edits per minute")
-        first = "Name the first class on the panel to annotate."
+        first = "Name the first class in the Annotate panel."
         self.progress_text.value = muted(text if len(project.classes) else first)
         self.page.screen.redraw()
 

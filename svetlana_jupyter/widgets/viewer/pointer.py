@@ -49,7 +49,7 @@ class Pointer(anywidget.AnyWidget):
     _last_click = 0.0
 
     def set_shown(self, shown: tuple[str, int] | None, frame: int = 0) -> None:
-        """Report which selection a frame shows that was sent or is about to be sent."""
+        """Tell the browser which selection a frame shows."""
         with self.hold_sync():
             self.shown = list(shown or ())
             self.frame = frame

@@ -299,7 +299,7 @@ def test_masks_next_to_malicious_objects_are_opened_without_running_code(tmp_pat
 
 def test_other_pickled_arrays_are_refused_with_their_content(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", {"flows": 1, "diameter": 2})
-    with pytest.raises(InputError, match=r"flows, diameter\), and no “masks” of Cellpose"):
+    with pytest.raises(InputError, match=r"flows, diameter\), but not the “masks” of Cellpose"):
         open_image(tmp_path / "a.npy")
     np.save(tmp_path / "b.npy", np.array([None, 1], object))
     with pytest.raises(InputError, match="holds pickled objects"):

@@ -50,7 +50,7 @@ def test_a_file_deleted_after_opening_raises_a_helpful_error_until_it_is_restore
     path = write_image(tmp_path, kind)
     image = open_image(path)
     path.rename(tmp_path / "away")
-    with pytest.raises(InputError, match=r"image\.\w+ is gone.*Bring it back"):
+    with pytest.raises(InputError, match=r"image\.\w+ was moved or deleted.*Restore it"):
         image.compute()
     (tmp_path / "away").rename(path)
     np.testing.assert_array_equal(image.to_numpy(), PIXELS)
