@@ -69,7 +69,7 @@ def check_formats(formats: Sequence[str] | str) -> list[str]:
 
 
 class Export:
-    """Export of results: checks its arguments at once, and writes the files in `files`.
+    """Export of results; arguments are checked at once, files written by `files`.
 
     Parameters
     ----------
