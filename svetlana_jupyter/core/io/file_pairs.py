@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 import pandas as pd
 from natsort import natsorted
@@ -72,9 +73,12 @@ class FilePattern:
         return {path: fields for path in paths if (fields := self.match(path)) is not None}
 
     def match(self, path: Path) -> dict[str, str] | None:
-        """Return the text of every field in one path; None if the path does not match."""
+        """Return the text of every field in one path; None if the path does not match.
+
+        Texts are in Unicode NFC, since macOS decomposes the characters of file names.
+        """
         match = self._regex.fullmatch(path.as_posix())
-        return dict(zip(self.fields, match.groups())) if match else None
+        return dict(zip(self.fields, (normalize("NFC", text) for text in match.groups()))) if match else None
 
     def fill_placeholders(self, values: Mapping[str, str]) -> str:
         """Return the path with these values, and with all other fields left as they are."""
