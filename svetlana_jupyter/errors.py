@@ -8,24 +8,24 @@ class SvetlanaError(Exception):
 
 
 class InputError(SvetlanaError, ValueError):
-    """Image, mask or argument that cannot be used."""
+    """Error for an image, mask or argument that cannot be used."""
 
 
 class DamagedError(InputError):
-    """Part of a file that cannot be read, though the file exists; other parts may be readable."""
+    """Error for an unreadable part of an existing file, of which other parts may be readable."""
 
 
 class PatchError(InputError):
-    """Patch that cannot be cut at this place or with these settings."""
+    """Error for a patch that cannot be cut out at a position or with its settings."""
 
 
 class SettingsError(InputError):
-    """Setting that is unknown, out of range, or in conflict with another setting."""
+    """Error for a setting that is unknown, out of range, or in conflict with another setting."""
 
 
 class ClassifierError(SvetlanaError):
-    """Classifier that cannot be read, or does not fit the image."""
+    """Error for a classifier that cannot be read or does not fit the image."""
 
 
 class ProjectError(SvetlanaError):
-    """Project folder that cannot be opened, or request that the project does not allow."""
+    """Error for a project folder that cannot be opened, or a request that the project does not allow."""
