@@ -125,7 +125,7 @@ def predict_batch(
     Returns
     -------
     int
-        Exit code: 0 for success, 1 for images that failed, 2 for a usage error that was found before any prediction.
+        Exit code: 0 for success, 1 if some images failed, 2 for a usage error that was found before any prediction.
     """
     try:
         project = _open_project(path)

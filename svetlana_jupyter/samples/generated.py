@@ -5,8 +5,8 @@
 `real_textures`, simple measurements do not distinguish the classes.
 
 A seed must always generate the same arrays, because this package was compared with other tools on the four samples
-below. For training, the classes of some labels were given, which were drawn by `draw_labels` with a second seed;
-the patch size is in pixels:
+below. The table states how many labels were given with their classes for training, the seed with which `draw_labels`
+drew these labels, and the patch size in pixels:
 
 === =============================================================== ============== ========== =====
 set call                                                            labels given   drawn with patch
@@ -249,10 +249,10 @@ def gray_cells(seed: int, size: int = 1024, count: int = 200) -> Sample:
 
 
 def oriented_textures(seed: int, size: int = 1400, count: int = 400, turn: float = 0) -> Sample:
-    """Generate disks of elongated noise; the classes differ in its direction.
+    """Generate disks of elongated noise, rotated by 90 degrees in the second class.
 
-    The direction differs by 90 degrees. Mean and standard deviation are the same in every disk. With ``turn=0``, flips
-    keep the class and rotations by 90 degrees swap the classes; with ``turn=45``, flips swap the classes, too.
+    Mean and standard deviation are the same in every disk. With ``turn=0``, flips keep the class and rotations by 90
+    degrees swap the classes; with ``turn=45``, flips swap the classes, too.
 
     Parameters
     ----------
@@ -359,7 +359,7 @@ def osteoclast_well(
         Existing folder for ``image.zarr`` (c, y, x; uint8, red green blue) and ``mask.zarr`` (y, x).
     seed : int
     size : int
-        Side of the image, in pixels; the well's radius is 0.48 of it. 8000 takes about half a minute.
+        Side of the image, in pixels; the well's radius is 0.48 of it. A size of 8000 takes about half a minute.
     count : int
         Requested number of cells; those without a free position are left out.
     activated : float

@@ -76,7 +76,7 @@ def draw_labels(mask: NDArray[Any], count: int, seed: int) -> list[int]:
 
 
 def tile_sample(sample: Sample, folder: Path, rows: int, columns: int) -> StoredSample:
-    """Repeat a sample along rows and columns; every copy of an object gets a label.
+    """Repeat a sample along rows and columns, with new labels for every copy.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def place_objects(
     ----------
     rng : Generator
     radii : ndarray of shape (n,)
-        In pixels, in the order in which the objects are placed.
+        Radii in pixels, in the order in which the objects are placed.
     shape : tuple of int
         Shape of the image; objects lie completely within it.
     gap, distance_factor : float

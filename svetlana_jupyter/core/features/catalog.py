@@ -76,7 +76,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class FeatureColumn:
-    """Column of a feature table: a measurement of one channel or, without one, of the mask."""
+    """Column of a feature table: a measurement of one channel, or of the mask (``channel`` None)."""
 
     measurement: Measurement
     channel: int | None = None
@@ -123,8 +123,8 @@ def describe_measurements() -> pd.DataFrame:
     -------
     DataFrame
         Indexed by ``name``: ``group``, ``unit``, ``uses`` (comma separated), ``by_channel``, ``images`` ("2D", "3D" or
-        "2D and 3D"), ``meaning``. `Project.measure` adds to the name of a column: the channel name as prefix if the
-        measurement is ``by_channel``, and ``_um``, ``_um2`` or ``_um3`` as suffix of lengths, areas and volumes if the
+        "2D and 3D"), ``meaning``. The columns of `Project.measure` have these names, with the channel name as prefix if
+        ``by_channel`` is True, and with ``_um``, ``_um2`` or ``_um3`` as suffix for lengths, areas and volumes if the
         pixel size is known.
 
     Examples

@@ -48,7 +48,7 @@ class ObjectChannel:
 
     @cached_property
     def flat(self) -> NDArray[np.bool_]:
-        """Whether each object is constant, (n,); then, no relative measure is defined."""
+        """Whether each object is constant, (n,), so that only its mean is meaningful."""
         return ~(self.sd > FLAT * np.maximum(np.abs(self.mean), 1e-30))
 
     @cached_property

@@ -111,8 +111,8 @@ def _crofton_weights(step: tuple[float, ...]) -> tuple[float, ...]:
 def convex_hull_sizes(own: NDArray[np.bool_]) -> Floats:
     """Return the number of pixels in the convex hull of each object, NaN if empty.
 
-    The hull is that of the pixel centers, and contains the pixels whose centers it contains. So a disk or ball of any
-    size fills its hull. A hull of pixel corners would have gaps along the staircase outline of a small disk or ball.
+    The hull is that of the pixel centers, and a pixel is in the hull if its center is. So a disk or ball of any size
+    fills its hull. A hull of pixel corners would have gaps along the staircase outline of a small disk or ball.
     """
     sizes = np.full(len(own), np.nan)
     nonempty = own.any(axis=-1)

@@ -58,17 +58,17 @@ class PaddedStack:
         self.at = np.flatnonzero(self.own)
 
     def spread(self, values: NDArray[Any], outside: float) -> NDArray[Any]:
-        """Return values at ``region.at`` as a flat padded stack, filled with ``outside``."""
+        """Return a flat padded stack of values at ``region.at``, ``outside`` elsewhere."""
         stack = np.full(len(self.own), outside, values.dtype)
         stack[self.at] = values
         return stack
 
     def shifts(self, distance: float) -> NDArray[np.int64]:
-        """Return the shifts in the flat stack of steps in all directions."""
+        """Return the index shifts of steps of the given distance in all directions."""
         return np.array([self.flat(offset) for offset in offsets(self.region.step, distance)], np.int64)
 
     def flat(self, offset: Offset) -> int:
-        """Return the shift in the flat stack of an offset along the axes."""
+        """Return the index shift of an offset in the flat stack."""
         return sum(part * stride for part, stride in zip(offset, self._strides, strict=True))
 
 
@@ -126,8 +126,8 @@ def _haralick(pairs: NDArray[np.int64]) -> dict[str, Floats]:
 def semivariance_features(channel: ObjectChannel, padded: PaddedStack) -> dict[str, Floats]:
     """Return the semivariance at several fractions of the object's diameter.
 
-    The semivariance at a distance is half the mean squared difference of pixels this far apart. At a fraction of the
-    diameter, it is invariant to magnification of an object together with its texture.
+    The semivariance is half the mean squared difference of pixels at a given distance. At a fraction of the diameter,
+    it is invariant to magnification of an object together with its texture.
     """
     region = channel.region
     values = channel.standardized.astype(np.float32)
@@ -203,7 +203,7 @@ def _pattern_kinds(stack: Stack, inner: NDArray[np.int64], axes: tuple[int, int]
 
 
 def detail_features(channel: ObjectChannel) -> dict[str, Floats]:
-    """Return standard deviation, skewness and peak of the detail between two blurs."""
+    """Return standard deviation, skewness and peak of the detail that blurs remove."""
     region = channel.region
     finer, features = channel.standardized, {}
     for scale in BLUR_SCALES:
@@ -284,7 +284,7 @@ def texture_orientation_features(channel: ObjectChannel) -> dict[str, Floats]:
 
 
 def _tensor_components(name: str, tensors: Floats) -> dict[str, Floats]:
-    """Return the components of symmetric tensors (n, ndim, ndim), divided by traces.
+    """Return components of symmetric tensors (n, ndim, ndim), divided by the trace.
 
     The last diagonal component follows from the other components and is left out.
     """

@@ -1,8 +1,9 @@
 """Chunk-wise reading of images and masks.
 
-A chunk is the unit in which an array is decoded; a processing block consists of whole chunks, and a part of several
-consecutive blocks. Objects are visited block by block, so that a chunk under many objects is read from disk once. If
-several regions share a chunk, `ChunkCache` keeps the decoded chunk until the last of these regions has been read.
+A chunk (or block, in dask) is the unit in which an array is decoded. A processing block consists of whole chunks, and a
+part consists of a few processing blocks. Objects are visited block by block, so that a chunk under many objects is read
+from disk once. If several regions share a chunk, `ChunkCache` keeps the decoded chunk until the last of these regions
+has been read.
 """
 
 from __future__ import annotations
@@ -162,12 +163,12 @@ class ChunkCache(Generic[Key, Chunk]):
     If the chunks exceed `CACHE_BYTES`, the chunk whose next use is furthest away is dropped (Belady's algorithm). This
     is possible because the order of the steps is known. A least-recently-used cache, such as `zict.LRU`, would drop the
     very chunks that one row of blocks shares with the next row: in an image 40 blocks wide, with room for 100 blocks
-    and with objects that extend into neighboring blocks, it decodes each chunk 2.7 times instead of once.
+    and with objects that extend into neighboring blocks, it would decode each chunk 2.7 times instead of once.
 
     Parameters
     ----------
     decode : callable
-        Returns the pixels of a chunk.
+        Function that returns the pixels of a chunk.
     needs : sequence of sequence of hashable
         The chunks that each step may read, in the order of the steps.
     """
@@ -275,7 +276,7 @@ def blocks_overlapping(data: da.Array, region: ArrayRegion) -> list[BlockNumber]
 
 
 def list_needed_blocks(pair: ImagePair, regions: Sequence[ArrayRegion]) -> list[BlockKey]:
-    """Return the blocks of image and mask that overlap regions, by order of use."""
+    """Return the blocks of image and mask that overlap regions, in order of use."""
     needed: dict[BlockKey, None] = {}
     for region in regions:
         needed |= {("image", number): None for number in blocks_overlapping(pair.image.data, region)}

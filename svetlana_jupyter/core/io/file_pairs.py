@@ -34,9 +34,10 @@ MatchedFiles = Mapping[Path, Mapping[str, str]]  # for each file, the text that 
 class FilePattern:
     """Path pattern with placeholders ``{field}`` and wildcards ``*`` and ``**/``.
 
-    A placeholder matches one or more characters of a file or folder name. A ``*`` matches any number of them, also
-    none, and ``**/`` any number of folders. A placeholder that occurs twice matches the same text both times. Slashes
-    and backslashes separate folders. The path of an HDF5 file may be followed by the name of a dataset in the file.
+    A placeholder matches one or more characters of a file or folder name. A ``*`` matches any number of characters, or
+    none; ``**/`` matches any number of folders, or none. A placeholder that occurs twice matches the same text both
+    times. Slashes and backslashes separate folders. The path of an HDF5 file may be followed by the name of a dataset
+    in the file.
 
     Attributes
     ----------
@@ -55,7 +56,9 @@ class FilePattern:
         tokens = PATTERN_TOKENS.findall(self.text)
         self.placeholders = tuple(dict.fromkeys(token[1:-1] for token in tokens if token.startswith("{")))
         if wrong := [f"{{{word}}}" for word in self.placeholders if not word.isidentifier()]:
-            raise InputError(f"{wrong[0]} in '{self.text}' is no placeholder. Use a word in braces, such as {{well}}.")
+            raise InputError(
+                f"{wrong[0]} in '{self.text}' is not a placeholder. Use a word in braces, such as {{well}}."
+            )
         self.fields = self.placeholders or tuple(f"{WILDCARD_FIELD} {i}" for i in range(tokens.count("*")))
         self.literal_length = len(PATTERN_TOKENS.sub("", self.text))
 
@@ -65,7 +68,7 @@ class FilePattern:
         return PATTERN_TOKENS.sub("", Path(self._file_and_dataset[0]).stem).strip(" _-.") or "image"
 
     def find(self) -> dict[Path, dict[str, str]]:
-        """Return the files that match, each with the text that every field matches."""
+        """Return the matching files, each with the text that every field matches."""
         file, dataset = self._file_and_dataset
         search = "".join(_as_glob(token) for token in PATTERN_TOKENS.split(file))
         paths = (Path(name, dataset) for name in glob.iglob(search, recursive=True))
@@ -222,7 +225,7 @@ def _files_problem(files: MatchedFiles, channels: Sequence[str], all_channels: s
     if len(files) > expected:
         return f"{len(files)} files match, expected {expected}: {_join(files)}. Keep one."
     if channels and (missing := all_channels.difference(channels)):
-        return f"It has the channels {_join(channels)}; other images also have {_join(missing)}."
+        return f"The image has the channels {_join(channels)}; other images also have {_join(missing)}."
     return ""
 
 
@@ -236,7 +239,7 @@ def _sharing_problem(users: int, fields: Sequence[str]) -> str:
     if users == 1:
         return ""
     missing = " and ".join(f"{{{field}}}" for field in fields)
-    return f"{users} images share its mask: they differ in {missing}, which the pattern of the masks does not have."
+    return f"{users} images share this mask: they differ in {missing}, which the pattern of the masks does not contain."
 
 
 def _to_table(rows: list[dict[str, Any]], placeholders: Sequence[str]) -> pd.DataFrame:

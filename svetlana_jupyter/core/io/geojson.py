@@ -34,7 +34,7 @@ class PolygonObject:
     Attributes
     ----------
     label : int
-        Label in the file or, without labels, the position of the feature in the file, counted from 1.
+        Label in the file or, if the file has no labels, the position of the feature, counted from 1.
     polygons : tuple of tuple of float arrays of shape (n, 2)
         Polygons, each with its outer ring and then the rings of its holes. A ring consists of vertices ``(y, x)`` in
         pixels; pixel (0, 0) extends from (0, 0) to (1, 1).
@@ -66,7 +66,7 @@ class PolygonObject:
 
 @dataclass(frozen=True, eq=False)
 class GeoJsonObjects:
-    """Objects of a file, and a note on features that are not objects ("" without any)."""
+    """Objects of a file, and a note on features that are not objects (empty if there are none)."""
 
     shapes: tuple[PolygonObject, ...]
     note: str = ""
@@ -174,7 +174,7 @@ def _polygon_object(feature: Mapping[str, Any], label: int, path: Path) -> Polyg
 def _vertices(points: Any) -> Ring:
     vertices = np.asarray([point[:2] for point in points], np.float64).reshape(-1, 2)[:, ::-1]
     if not len(vertices) or not (np.abs(vertices) < MAX_COORDINATE).all():  # NaN is out of range, too
-        raise ValueError("a vertex is no position in an image")
+        raise ValueError("a vertex is not a position in an image")
     return vertices
 
 

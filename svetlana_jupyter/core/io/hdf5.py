@@ -27,7 +27,7 @@ def read_hdf5(path: Path, dataset_name: str = "") -> OpenedFile:
         file = h5py.File(path, "r")
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read as HDF5 ({error}). Check that the file is complete and opens elsewhere."
+            f"{path} cannot be read as HDF5 ({error}). Check that the file is complete and opens in other programs."
         ) from error
     with file:
         dataset = _find_dataset(file, path, dataset_name)

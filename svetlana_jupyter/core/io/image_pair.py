@@ -65,7 +65,7 @@ class ImagePair:
 
     @property
     def ndim(self) -> int:
-        """2 for images, 3 for volumes."""
+        """Number of spatial dimensions: 2 for images, 3 for volumes."""
         return len(self.mask.dims)
 
     @property
@@ -99,7 +99,7 @@ def open_pair(
         Name of the image, also used in error messages.
     image, mask, axes, spacing, channels, cache
         See `open_image` and `open_mask`; ``axes`` are those of the image. If the image file does not state its axes,
-        they are inferred with the help of the shape of the mask.
+        they are inferred from the shapes of image and mask.
     groups : mapping of str to str, optional
         Plate, well or patient of the image.
     check_mask : bool

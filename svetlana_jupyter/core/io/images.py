@@ -280,7 +280,7 @@ def open_image_levels(source: ImageSource, options: OpenOptions) -> tuple[DataAr
     if stored.pixels.dtype.kind not in "buif":
         raise InputError(
             f"{_capitalize(source_name)} must contain real numbers, got {stored.pixels.dtype}. Save its magnitude or "
-            "its parts."
+            "its real and imaginary parts."
         )
     letters = resolve_image_axes(stored, options.axes, options.mask_shape, source_name)
     pixels, dims = to_standard_order(stored.pixels, letters)

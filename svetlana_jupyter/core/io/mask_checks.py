@@ -1,4 +1,7 @@
-"""Checks that a mask is a label image, which read as few blocks as possible."""
+"""Checks that a mask is a label image.
+
+The checks read only as many blocks of the mask as they need.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ NO_OBJECTS_MESSAGE = (
 
 
 def check_is_label_image(mask: DataArray) -> None:
-    """Raise an error for a mask without objects, or a binary mask.
+    """Raise an error for a mask that is binary or has no objects.
 
     Blocks are read from the center outward until two different labels are found; in a real segmentation, one or two
     blocks are enough. A mask with a single label is accepted as a mask of one object, unless the label is 255 or has

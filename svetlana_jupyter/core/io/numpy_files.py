@@ -51,7 +51,8 @@ def read_png_or_jpeg(path: Path, cache: Path | None = None) -> OpenedFile:
         if isinstance(reason, Image.DecompressionBombError):
             raise InputError(f"{path} is too large for PNG or JPEG. Save it as tiled TIFF or as Zarr.") from error
         raise InputError(
-            f"{path} cannot be read as PNG or JPEG ({reason}). Check that the file is complete and opens elsewhere."
+            f"{path} cannot be read as PNG or JPEG ({reason}). Check that the file is complete and opens in other "
+            "programs."
         ) from error
     pixels = undivided_to_dask(path, tuple(header.shape), np.dtype(header.dtype), _decode_picture, cache)
     return OpenedFile(pixels, "yxs" if pixels.ndim == 3 else "yx")
@@ -119,15 +120,17 @@ def _cached_masks(path: Path, file_version: str) -> npt.NDArray[Any]:
         )
     masks = content["masks"]
     if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "ui" or masks.ndim not in (2, 3):
-        raise InputError(f"The masks in {path} are no array of integers in two or three dimensions. {CELLPOSE_HINT}")
+        raise InputError(
+            f"The masks in {path} are not an array of integers in two or three dimensions. {CELLPOSE_HINT}"
+        )
     return np.asarray(masks)
 
 
 class UnsupportedValue:
     """Placeholder for a value that could only be obtained by running code.
 
-    The placeholder replaces a class or function that the pickle names. It can be called and filled with items and
-    attributes, but ignores these.
+    The placeholder replaces a class or function that the pickle names. It accepts any calls, items and attributes, and
+    ignores them.
     """
 
     name = "persistent object"
@@ -235,9 +238,9 @@ class _Builder:
         self._bytes_left = bytes_left
 
     def spend(self, nbytes: int) -> None:
-        """Subtract bytes from the limit, and raise an error if none are left.
+        """Subtract bytes from the limit, and raise an error if it is exceeded.
 
-        Otherwise, a small file could fill the memory by repeating its contents.
+        Without the limit, a small file could fill the memory by repeating its contents.
         """
         self._bytes_left -= nbytes
         if self._bytes_left < 0:

@@ -67,7 +67,7 @@ def read_zarr(path: Path, labels: bool = False) -> OpenedFile:
         node = zarr.open(path, mode="r")
     except (BaseZarrError, OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{path} cannot be read as Zarr ({error}). Give the folder of an array or an image."
+            f"{path} cannot be read as Zarr ({error}). Pass the folder of an array or an image."
         ) from error
     if labels and isinstance(node, zarr.Group) and isinstance(group := node.get("labels"), zarr.Group):
         name = _only_label(group, path)
@@ -86,7 +86,7 @@ def _only_label(group: zarr.Group, path: Path) -> str:
 
 
 def _metadata(group: zarr.Group, path: Path) -> _Image:
-    """Return the OME metadata, from ``ome`` or, before version 0.5, the top level."""
+    """Return the OME metadata of a group, which are under ``ome`` since version 0.5."""
     attributes = dict(group.attrs)
     ome = attributes.get("ome")
     try:
@@ -96,14 +96,14 @@ def _metadata(group: zarr.Group, path: Path) -> _Image:
         place = ".".join(map(str, first["loc"]))
         raise InputError(
             f"The OME-Zarr metadata of {path} are invalid at {place}: {first['msg']}. "
-            "Write the image again, or give the path of one array in it."
+            "Write the image again, or pass the path of one of its arrays."
         ) from error
 
 
 def _member(group: zarr.Group, name: str, path: Path) -> zarr.Array | zarr.Group:
     node = group.get(name)
     if node is None:
-        raise InputError(f"The metadata of {path} name '{name}', which is not in it. Copy the whole image again.")
+        raise InputError(f"The metadata of {path} name '{name}', which is missing. Copy the whole image again.")
     return node
 
 
@@ -114,7 +114,9 @@ def _from_group(group: zarr.Group, path: Path) -> OpenedFile:
         if len(names) == 1:
             return _from_array(group[names[0]], path)
         content = ", ".join(sorted(group.keys())) or "nothing"
-        raise InputError(f"{path} is a Zarr group but no image; it holds {content}. Give the path of one of them.")
+        raise InputError(
+            f"{path} is a Zarr group but not an image; it holds {content}. Pass the path of an image or array in it."
+        )
     image = metadata.multiscales[0]
     array = _member(group, image.datasets[0].path, path)
     if not isinstance(array, zarr.Array):

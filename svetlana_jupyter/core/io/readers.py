@@ -35,7 +35,7 @@ def open_array_source(path: Path, cache: Path | None = None, labels: bool = Fals
     cache : Path, optional
         Folder for the unpacked copy of a file that cannot be read in parts.
     labels : bool
-        Whether to open a mask: of an OME-Zarr image, the label image instead of the image itself.
+        Whether to open a mask. From an OME-Zarr image, its label image is opened instead of the image itself.
 
     Raises
     ------

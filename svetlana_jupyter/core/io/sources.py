@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Decode = Callable[[Path], npt.NDArray[Any]]
 
-BLOCK_PIXELS = 1 << 21  # most pixels of a block; blocks of large images have at least half as many
+BLOCK_PIXELS = 1 << 21  # maximum number of pixels per block; blocks of large images have at least half as many
 Z_BLOCK_WEIGHT = 4  # blocks of a volume are at least this many times longer along y and x than along z
 UM_PER_UNIT = {
     **dict.fromkeys(
@@ -165,8 +165,8 @@ class FileSource:
             raise
         except Exception as error:  # each codec and kind of storage raises its own errors
             raise DamagedError(
-                f"A part of {self.path} cannot be read ({error}). The file may be damaged or was changed: copy it "
-                "again, then repeat the last step."
+                f"A part of {self.path} cannot be read ({error}). The file may be damaged or have been changed: copy "
+                "it again, then repeat the last step."
             ) from error
 
 
@@ -175,8 +175,9 @@ def undivided_to_dask(
 ) -> da.Array:
     """Return a lazy dask array of a file that ``decode`` can only read as a whole.
 
-    Without a ``cache`` folder, the array has a single block. With this folder, the first reading unpacks the file to a
-    Zarr array in the folder, and the dask array has several blocks. Images that fit into one block are not cached.
+    Without a ``cache`` folder, the array has a single block. With a ``cache`` folder, the first reading unpacks the
+    file to a Zarr array in the folder, and the dask array has several blocks. Images that fit into one block are not
+    cached.
     """
     version = file_version(path)
     if cache is None or math.prod(shape) <= BLOCK_PIXELS:

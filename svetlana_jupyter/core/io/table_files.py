@@ -95,7 +95,7 @@ def normalize_header(name: object) -> str:
 
 
 def find_column(table: pd.DataFrame, names: Iterable[str]) -> str | None:
-    """Return the column of a table that has one of these names, None without any.
+    """Return the column of a table that has one of the given names, or None.
 
     Case, blanks and punctuation are ignored. Earlier names are preferred.
 

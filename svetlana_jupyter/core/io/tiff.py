@@ -51,7 +51,7 @@ def read_tiff(path: Path, cache: Path | None = None) -> OpenedFile:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path} cannot be read as TIFF ({error}). Check that the file is complete and opens elsewhere."
+            f"{path} cannot be read as TIFF ({error}). Check that the file is complete and opens in other programs."
         ) from error
 
 
@@ -71,7 +71,7 @@ def _refuse_truncated(series: TiffPageSeries, path: Path) -> None:
         ends = [*map(int.__add__, page.dataoffsets, page.databytecounts)]
         needed = max([contiguous_end, *ends]) if ends else size + 1
         if needed > size:
-            raise InputError(f"{path} is cut short: it should have at least {needed} bytes, got {size}. Copy it again.")
+            raise InputError(f"{path} is truncated: it should have at least {needed} bytes, got {size}. Copy it again.")
 
 
 def _pixels_and_levels(series: TiffPageSeries, path: Path, cache: Path | None) -> tuple[da.Array, list[FileSource]]:

@@ -58,7 +58,7 @@ def estimate_confusion_rates(
     weights: ArrayLike | None = None,
     seed: int = 0,
 ) -> ConfusionRates:
-    """Estimate how often randomly drawn objects of each class are predicted as each.
+    """Estimate how often random objects of each class are predicted as each class.
 
     Parameters
     ----------

@@ -114,7 +114,7 @@ def score(
     groups: ArrayLike | None = None,
     weights: ArrayLike | None = None,
 ) -> Scores:
-    """Compare predicted class ids with the true ones.
+    """Compare predicted class ids with the true class ids.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def _divide(part: Floats, whole: Floats) -> Floats:
 
 
 def _class_mean(values: Floats) -> Floats:
-    """Return the mean over the classes whose value is not NaN; NaN without any."""
+    """Return the mean over classes, ignoring NaN; NaN if all values are NaN."""
     known = ~np.isnan(values)
     return _divide(np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1).astype(float))
 

@@ -37,9 +37,9 @@ N_PERMUTATIONS = 1999
 def brier_skill(truth: Integers, probabilities: Floats) -> float:
     """Return the quality of predicted probabilities, from 0 to 1, by the Brier score.
 
-    The result is one minus half the squared distance between probabilities and truth. It is the average of the mean
-    over objects and the mean over classes. Before, the probabilities are calibrated by temperature scaling, so that
-    over- or underconfident classifiers are not at a disadvantage. With few objects, this score is much more informative
+    The result is one minus half the squared distance between probabilities and truth; the mean distance over objects
+    and the mean distance over classes have equal weight. The probabilities are first calibrated by temperature scaling,
+    so that overconfident classifiers are not at a disadvantage. With few objects, this score is much more informative
     than the accuracy.
 
     Parameters
@@ -71,7 +71,7 @@ def rank_candidates(truth: Integers, candidates: Mapping[str, Floats]) -> list[s
 
 
 def nested_selection(truth: Integers, folds: Integers, candidates: Mapping[str, Floats]) -> Floats:
-    """Return predictions of each fold by the candidate that is best in other folds.
+    """Return predictions of each fold by the best candidate of the other folds.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def permutation_p_value(truth: ArrayLike, predicted: ArrayLike) -> float:
 def augmentation_warning(
     augmentation: AugmentSettings, with_augmentation: pd.DataFrame, without_augmentation: pd.DataFrame | None = None
 ) -> str:
-    """Return a warning if augmentation seems to destroy the classes, "" otherwise.
+    """Return a warning if augmentation seems to remove class differences, else "".
 
     Parameters
     ----------
@@ -160,8 +160,8 @@ def augmentation_warning(
     Returns
     -------
     str
-        A warning if the training without augmentation predicts at least a tenth of the objects more correctly
-        (p < 0.01), or if the training with augmentation is no better than chance (p > 0.05).
+        A warning if the accuracy without augmentation is higher by at least 0.1 (p < 0.01), or if the training with
+        augmentation is no better than chance (p > 0.05).
     """
     if not augmentation.varies or with_augmentation.empty:
         return ""
@@ -173,7 +173,8 @@ def augmentation_warning(
             p = "p < 0.001" if pair.p < 0.001 else f"p = {pair.p:.3f}"
             return (
                 f"Augmentation destroys the classes: without it {pair.first} of {pair.n} held-out objects are correct, "
-                f"with it {pair.second} ({p}). It varies {varied}; turn off those that distinguish the classes."
+                f"with it {pair.second} ({p}). It varies {varied}; turn off the properties that distinguish the "
+                "classes."
             )
     if permutation_p_value(with_augmentation["truth"], with_augmentation["predicted"]) <= CHANCE_P_VALUE:
         return ""
