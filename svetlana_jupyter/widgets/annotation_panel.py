@@ -216,7 +216,7 @@ class ClassEditor(VBox):
 
         tooltip = "Make it a class of its own again, with its annotations"
         split = self._panel.make_button(act, "Split off", "", tooltip, **_BUTTON)
-        text = HTML(muted(f"with {name}"), layout={"flex": "1 1 0", "margin": "0"})
+        text = HTML(muted(f"includes {name}"), layout={"flex": "1 1 0", "margin": "0"})
         return HBox([text, split], layout={"align_items": "center"})
 
     def _preview_merge(self) -> None:

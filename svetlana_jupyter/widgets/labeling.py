@@ -31,7 +31,7 @@ _VIEW_KEYS = (
     ("x l", "Draw a box or a lasso to select the objects inside"),
     ("Shift", "With a click or a drag: add to the selection"),
     ("Ctrl+A Escape", "Select all visible objects; clear the selection"),
-    ("Shift+F10", "Open the menu next to the object, as a right click does"),
+    ("Shift+F10", "Open the menu next to the object (also: right click)"),
 )
 
 

@@ -318,7 +318,7 @@ def parse_value(text: str, optional: bool) -> Any:
 
 
 _VALID = "Valid. Apply uses these settings."
-_CONFLICT = "Valid. The settings in use have changed: Revert or Apply."
+_CONFLICT = "Valid. The settings in use have changed: press Revert or Apply."
 _IN_USE = "These settings are in use."
 
 
