@@ -41,7 +41,7 @@ class AnnotationPanel(LabelingPanel):
     source : Dropdown
         Queue of the objects that the button Next shows; displayed once a test set is drawn.
     progress_text : HTML
-        Number of annotations, in total and per minute.
+        Number of annotations, and edits per minute.
     """
 
     def __init__(self, project: Project) -> None:
