@@ -1,4 +1,4 @@
-"""Exceptions of this package, with messages that state the problem and what to do about it."""
+"""Exceptions whose messages state the problem and what to do about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class InputError(SvetlanaError, ValueError):
 
 
 class DamagedError(InputError):
-    """Error for an unreadable part of an existing file, of which other parts may be readable."""
+    """Error for an unreadable part of an existing file."""
 
 
 class PatchError(InputError):
@@ -20,7 +20,7 @@ class PatchError(InputError):
 
 
 class SettingsError(InputError):
-    """Error for a setting that is unknown, out of range, or in conflict with another setting."""
+    """Error for a setting that is unknown, out of range or in conflict with others."""
 
 
 class ClassifierError(SvetlanaError):
@@ -28,4 +28,4 @@ class ClassifierError(SvetlanaError):
 
 
 class ProjectError(SvetlanaError):
-    """Error for a project folder that cannot be opened, or a request that the project does not allow."""
+    """Error for a project that cannot be opened or does not allow a request."""

@@ -1,4 +1,4 @@
-"""Catalog of all measurements: name, unit, meaning, and the cues that a measurement uses.
+"""Catalog of all measurements, with the cues that each measurement uses.
 
 ``catalog.csv`` lists one measurement per line; if the column ``images`` is empty, the measurement is defined in 2D and
 3D. Cues are the kinds of information that a user can forbid a classifier to use, such as brightness.
@@ -76,7 +76,10 @@ class Measurement:
 
 @dataclass(frozen=True)
 class FeatureColumn:
-    """Column of a feature table: a measurement of one channel, or of the mask (``channel`` None)."""
+    """Column of a feature table.
+
+    It is a measurement of one channel or, if ``channel`` is None, of the mask.
+    """
 
     measurement: Measurement
     channel: int | None = None

@@ -31,7 +31,9 @@ _CIRCLE = tuple((math.sin(turn * math.pi / 4), math.cos(turn * math.pi / 4)) for
 
 
 class PaddedStack:
-    """Flat stack with margins between objects, so that no step leads to another object.
+    """Flat stack of objects with margins between them.
+
+    The margins are so wide that no step from a pixel leads to another object.
 
     Parameters
     ----------

@@ -44,9 +44,9 @@ Chunk = TypeVar("Chunk", NDArray[Any], BlockPixels)
 
 @dataclass(frozen=True)
 class ArrayRegion:
-    """Every ``stride``-th pixel of the range ``[low, high)`` along the last axes of an array.
+    """Region of the last axes of an array.
 
-    The range lies inside the array.
+    The region consists of every ``stride``-th pixel of the range ``[low, high)``, which lies inside the array.
     """
 
     low: tuple[int, ...]

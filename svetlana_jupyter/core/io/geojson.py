@@ -66,7 +66,7 @@ class PolygonObject:
 
 @dataclass(frozen=True, eq=False)
 class GeoJsonObjects:
-    """Objects of a file, and a note on features that are not objects (empty if there are none)."""
+    """Objects of a GeoJSON file, and a note on its other features ("" if none)."""
 
     shapes: tuple[PolygonObject, ...]
     note: str = ""

@@ -1,8 +1,8 @@
-"""Images and masks from files or arrays, opened as lazy DataArrays with dims ``(c)(z)yx``.
+"""Images and masks as lazy DataArrays with dims ``(c)(z)yx``.
 
-A source is checked when it is opened; this reads only its headers. Pixels are read block by block when they are needed,
-and sources are never written to. Axes are inferred if the shape allows a single interpretation. Pixel sizes are stored
-as coordinates in micrometers.
+A source is a file or an array. All checks happen when a source is opened, which reads only its headers. Pixels are
+read block by block when they are needed, and sources are never written to. Axes are inferred if the shape allows a
+single interpretation. Pixel sizes are stored as coordinates in micrometers.
 """
 
 from __future__ import annotations

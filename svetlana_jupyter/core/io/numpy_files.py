@@ -1,7 +1,7 @@
-"""PNG, JPEG and ``.npy`` files, including the pickled ``*_seg.npy`` files of Cellpose.
+"""PNG, JPEG and ``.npy`` files, including ``*_seg.npy`` files of Cellpose.
 
-PNG and JPEG files are decoded as a whole; ``.npy`` files are memory-mapped. `load_plain_pickle` reads pickles without
-calling any function that they name.
+PNG and JPEG files are decoded as a whole; ``.npy`` files are memory-mapped. The files of Cellpose are pickles, which
+`load_plain_pickle` reads without calling any function that they name.
 """
 
 from __future__ import annotations
@@ -228,10 +228,10 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 class _Builder:
-    """Constructors of plain values that together take at most ``bytes_left`` bytes of memory.
+    """Constructors of plain values, with a common limit on memory.
 
-    The constructors hold no reference to the unpickler: in a reference cycle, the unpickler would stay in memory after
-    use, with all values of the file.
+    All values together take at most ``bytes_left`` bytes. The constructors hold no reference to the unpickler: in a
+    reference cycle, the unpickler would stay in memory after use, with all values of the file.
     """
 
     def __init__(self, bytes_left: int) -> None:

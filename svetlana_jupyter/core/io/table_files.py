@@ -1,4 +1,4 @@
-"""User tables (CSV, Excel, DataFrame) and their join with the images of a project.
+"""User tables (CSV, Excel, DataFrame) and their join with the images.
 
 A table contains additional data of images or wells, such as dose, treatment or manual counts. Headers and image names
 match regardless of case, and headers also regardless of blanks and punctuation.
