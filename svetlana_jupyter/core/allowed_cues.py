@@ -29,7 +29,7 @@ from typing import Any
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, DEFAULT_PRESET, Settings, TrainingSettings
 
-MIN_AUGMENTATION = {"brightness": 0.3, "noise": 0.1, "scale": 0.3, "blur": 0.7}  # amounts that hide a cue
+MIN_AUGMENTATION = {"brightness": 0.3, "noise": 0.1, "scale": 0.3, "blur": 0.7}  # hide brightness or size
 # Pixels along the edge that a forest leaves out unless all these cues are allowed, since light from outside, which is
 # blurred into the edge, would reveal them.
 MIN_ERODED_MARGIN = 2
@@ -75,7 +75,10 @@ def restrict_to_allowed_cues(settings: TrainingSettings) -> TrainingSettings:
 
 
 def explain_restrictions(settings: TrainingSettings) -> str:
-    """Return a note on the settings that allowed cues override, or "" if none."""
+    """Return a note that lists the settings which the allowed cues override.
+
+    The note is "" if there are none.
+    """
     restricted = restrict_to_allowed_cues(settings)
     changes = [
         f"{part}.{name} is {value!r} instead of {getattr(getattr(settings, part), name)!r}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LabelAction = Literal["label", "ambiguous", "bad_segmentation", "skip"]
 Action = Literal["label", "erase", "skip", "ambiguous", "bad_segmentation", "undo", "redo"]
-IMPORT_SOURCE_PREFIX = "import: "  # of `AnnotationEvent.source`, for imported annotations
+IMPORT_SOURCE_PREFIX = "import: "  # prefix of `AnnotationEvent.source` for imported annotations
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
@@ -43,10 +43,10 @@ class VersionedObjectId(NamedTuple):
 
 
 class Label(NamedTuple):
-    """Label of an object: a class (``action`` "label"), or why it has no class.
+    """Label of an object: its class, or the reason for having no class.
 
-    ``action`` "" means no label. "erase" is used in masks that replaced another one, and keeps labels of the earlier
-    mask from being carried over.
+    ``action`` is "label" if the object has a class, and "" if it has no label. In a mask that replaced another mask,
+    "erase" keeps the label of the earlier mask from being carried over.
     """
 
     action: Action | Literal[""] = ""
@@ -154,7 +154,7 @@ class AnnotationLog:
         return self.labels.get(versioned_id, UNLABELED)
 
     def append(self, events: Iterable[AnnotationEvent]) -> None:
-        """Add events and apply them.
+        """Add events and update the labels.
 
         The events of one edit may be added in several calls.
         """

@@ -42,13 +42,14 @@ MAX_SHIFTED_ROWS = 400  # up to this number of rows in an ellipsoid, shifting is
 BLUR_SIGMAS = (0.5, 1.0, 2.0)  # standard deviations in pixels
 BLUR_REACH = 3  # standard deviations beyond which a blur is cut off
 MIDDLE_POWER = 4  # the widest blur of a mask, raised to this power, weights pixels toward the middle of the object
-SINGULAR = 1e-9  # ignored eigenvalues, relative to the largest: with few pixels, the fit has several solutions
+# Eigenvalues below this fraction of the largest one are ignored: with few pixels, the fit has several solutions.
+SINGULAR = 1e-9
 
 
 class ImageStatistics(NamedTuple):
     """Extremes and percentiles of the channels of one image, each of shape (C,).
 
-    For a large image, they are computed from a sample of its pixels.
+    The statistics of a large image are computed from a sample of its pixels.
     """
 
     min_value: Floats

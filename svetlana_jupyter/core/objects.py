@@ -3,8 +3,8 @@
 The table holds the label, size, centroid, bounding box and border contact of each object.
 
 A block is divided into runs (neighboring pixels of one row with the same label). Every quantity is a sum, a minimum or
-a maximum over runs, so that the results of the same label can be merged, both within a block and across blocks. This
-takes a third of the time of `skimage.measure.regionprops`, and the mask may be larger than memory.
+a maximum over runs, so that all results for a label can be merged, both within a block and across blocks. This takes a
+third of the time of `skimage.measure.regionprops`, and the mask may be larger than memory.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def centroid_columns(ndim: int) -> list[str]:
 
 
 def bbox_columns(ndim: int) -> list[str]:
-    """Return the names of the half-open bounding box columns.
+    """Return the names of the columns of the half-open bounding box.
 
-    They are ``([z0,] y0, x0, [z1,] y1, x1)``.
+    The names are ``([z0,] y0, x0, [z1,] y1, x1)``.
     """
     return [f"{axis}{end}" for end in "01" for axis in centroid_columns(ndim)]
 

@@ -1,8 +1,7 @@
 """Extraction of object-centered patches.
 
-Training, prediction, previews and explanations all use the same patches.
-
-If size is not an allowed cue, all objects are resampled to the same size, coarseness and sharpness.
+Training, prediction, previews and explanations all use the same patches. If size is not an allowed cue, all objects are
+resampled to the same size, coarseness and sharpness.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
 
 Labels = NDArray[np.int64]
 
-MAX_PIECE_BYTES = 4 * 2**20  # of image pixels in the patches cut at once; they fit into the processor's cache
+MAX_PIECE_BYTES = 4 * 2**20  # image data that is cut at a time; it fits into the processor's cache
 # Patch pixels on either side over which outlines are smoothed; enough to round the coarse outlines of small objects.
 OUTLINE_SMOOTHING = 2.0
 MIN_KEPT_VOLUME = 0.5  # minimum fraction of an object's volume that smoothing keeps
@@ -133,7 +132,7 @@ def cut_patches_for_each(
     pair : ImagePair
     objects : DataFrame
     settings_and_margins : sequence of (settings, margin)
-        Arguments of `cut_patches`.
+        Settings and margin of each set of patches, as in `cut_patches`.
 
     Yields
     ------
@@ -290,7 +289,7 @@ def resample(
     Parameters
     ----------
     pixels : float32 of shape (..., *window)
-        If ``bbox`` is given, only its part of the window; the window is zero elsewhere.
+        The whole window or, if ``bbox`` is given, this part of it; the rest of the window is zero.
     steps : sequence of float
         Distance between new pixels, in old pixels; weights fall to zero over this distance, or over 1 if that is more.
     shape : sequence of int

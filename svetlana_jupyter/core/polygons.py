@@ -78,7 +78,7 @@ def fill_polygons(polygons: Sequence[Sequence[Ring]], bbox: Bbox) -> NDArray[np.
 
 
 class PolygonMask:
-    """Mask of polygons, of which each region is drawn when it is read.
+    """Mask that draws its polygons when a region is read.
 
     Where polygons overlap, the smallest one is on top. The class implements `core.io.sources.ArraySource`.
 
@@ -173,7 +173,7 @@ class PolygonMask:
 
 
 def _area(rings: Sequence[Ring]) -> float:
-    """Return the area of a polygon, minus that of its holes (shoelace formula)."""
+    """Return the area of a polygon, minus the area of its holes (shoelace formula)."""
     areas = [
         abs(float(np.dot(ring[:, 0], np.roll(ring[:, 1], 1)) - np.dot(ring[:, 1], np.roll(ring[:, 0], 1)))) / 2
         for ring in rings

@@ -1,7 +1,7 @@
 """Review queues: the order in which objects are shown to the annotator.
 
-A queue yields all objects in its order; the caller leaves out those that have been labeled or skipped meanwhile. So a
-queue can be resumed after the project is reopened, without repeating objects.
+A queue yields all objects. The caller leaves out objects that are labeled or skipped already, so that a queue can be
+resumed without repetition after the project is reopened.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def distance_order(
 def test_set_order(objects: Sequence[ObjectId]) -> Iterator[QueuedObject]:
     """Yield the objects of a test set in the order in which they were drawn.
 
-    This order is random, so that the objects reviewed first are a random sample, too.
+    The order is random, so that the objects that are reviewed first are a random sample, too.
 
     >>> [c.reason for c in test_set_order([ObjectId("A1", 7), ObjectId("A2", 3)])]
     ['1 of 2 of the test set', '2 of 2 of the test set']

@@ -1,4 +1,4 @@
-"""Matching of the objects of a new mask to those of the mask it replaces.
+"""Matching of objects between a new mask and the mask that it replaces.
 
 Objects are matched by shared pixels, or by bounding boxes if the old mask can no longer be read.
 

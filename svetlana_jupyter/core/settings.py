@@ -1,4 +1,4 @@
-"""Training settings as validated data.
+"""Validated training settings.
 
 Settings can be written to JSON and read back; an unknown key or invalid value raises a one-sentence error. Importing
 this module does not import torch, so that projects and panels can show and edit settings without delay.
@@ -58,7 +58,7 @@ PRESETS = {name: values for name, (_, values) in _PRESETS.items()}
 CANDIDATE_PRESETS = (DEFAULT_PRESET, "oriented", "free", "plain", "object", "texture", "grain", "wide", "forest")
 PRESET_NAMES = (AUTO_PRESET, *PRESETS)
 
-NESTED_SETTINGS = ("patches", "augmentation", "measurements")  # fields that are settings themselves
+NESTED_SETTINGS = ("patches", "augmentation", "measurements")  # fields that hold settings objects
 
 # torchvision networks, for 2D images, and the smallest patch side of each family in pixels.
 MIN_PATCH_SIDES = {"resnet": 32, "densenet": 32, "alexnet": 63}
@@ -68,7 +68,7 @@ TORCHVISION_ARCHITECTURES = (
     "alexnet",
 )
 ARCHITECTURES = ("small_cnn", *TORCHVISION_ARCHITECTURES, "forest")
-USER_ARCHITECTURE = "own"  # a module that the user passed as an object
+USER_ARCHITECTURE = "own"  # a torch.nn.Module that the user passed as an object
 PRESET_INDEPENDENT_FIELDS = ("may_use", "exclude_border", "size")  # kept when another preset is chosen
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 TRANSFORM = "__class_fullname__"  # the key under which Albumentations stores the name of a transform
@@ -329,12 +329,13 @@ class AugmentSettings(Settings):
     """In 3D, rotate about z only or about any axis. For anisotropic voxels, choose the unit "um" for patches: with
     "px", rotations distort the objects."""
     scale: float = Field(default=0.0, ge=0.0, lt=0.9)
-    """Relative change of size."""
+    """Maximum relative change of size."""
     shift: float = Field(default=0.0, ge=0.0, le=0.5)
     """Shift along each axis as a fraction of the field of view; by whole pixels unless patches are also scaled or
     rotated freely."""
     brightness: float = Field(default=0.1, ge=0.0, le=2.0)
-    """Relative change of gain, and offset in units of a channel's standard deviation; per channel."""
+    """Maximum relative change of gain, and maximum offset in units of the channel's standard deviation; different for
+    each channel."""
     gamma: float = Field(default=0.0, ge=0.0, le=4.0)
     """Gamma correction between a patch's minimum and maximum, per channel: exponents from 1 / (1 + gamma) to 1 +
     gamma."""
@@ -400,11 +401,10 @@ class MeasureSettings(Settings):
 
 
 class TrainingSettings(Settings):
-    """All settings of a training.
+    """All settings of a training run.
 
-    The same settings, seed and number of threads give the same weights.
-
-    The settings cover section 4.1 of the paper. The defaults are those of the preset "default"; see `from_preset`.
+    The same settings, seed and number of threads give the same weights. The settings cover section 4.1 of the paper.
+    The defaults are those of the preset "default"; see `from_preset`.
     """
 
     preset: str = AUTO_PRESET

@@ -74,11 +74,14 @@ class DisplaySettings:
         return self.rgb, tuple(channel.name for channel in self.channels)
 
     def with_contrast_limits(self, position: int, contrast_limits: ContrastLimits) -> DisplaySettings:
-        """Return a copy with other contrast limits for one channel, or for RGB."""
+        """Return a copy with other contrast limits for one channel.
+
+        In an RGB image, they apply to all channels.
+        """
         return self._changed(position, contrast_limits=contrast_limits)
 
     def with_gamma(self, position: int, gamma: float) -> DisplaySettings:
-        """Return a copy with another gamma for one channel, or for RGB."""
+        """Return a copy with another gamma for one channel; in an RGB image, for all."""
         return self._changed(position, gamma=gamma)
 
     def with_color(self, position: int, color: str) -> DisplaySettings:
@@ -103,7 +106,7 @@ def sample_pixels(image: TileReader) -> NDArray[np.float32]:
 
     A small image, or an image with a small pyramid level, is sampled as a whole (`is_sampled_whole`). Of any other
     image, only a few crops are read, so that the time does not grow with the image. Pixels of a coarse pyramid level
-    are means, in which small bright objects are too dark, so a few crops around its brightest pixels are also read at
+    are means, in which small bright objects are too dark, so a few crops around the brightest pixels are also read at
     full resolution.
 
     Returns

@@ -79,7 +79,7 @@ class ObjectStyles:
     def with_layer(self, labels: ArrayLike, styles: ArrayLike) -> ObjectStyles:
         """Return a copy with one more layer of styles.
 
-        For each of ``labels``, shape (n,), ``styles`` holds the position of its style in the attribute ``styles``.
+        ``labels`` and ``styles`` have shape (n,); each value of ``styles`` is a position in the attribute ``styles``.
         """
         return replace(self, _layers=(*self._layers, _sorted_layer(labels, styles)))
 
@@ -123,7 +123,7 @@ def class_styles(
     predicted : Series, optional
         Predicted class id, indexed by object label.
     key : hashable
-        Equal for equal arguments and annotations.
+        Key of the result; equal for equal arguments and annotations.
     """
     colors = list(dict.fromkeys(info.color for info in classes))[: (MAX_STYLES - 2) // 2]
     styles = [PLAIN, EXCLUDED_STYLE]
@@ -147,7 +147,9 @@ def class_styles(
 
 @dataclass(frozen=True)
 class Frame:
-    """Raster of device pixels over an image plane, for the screen or with a margin.
+    """Raster of device pixels over an image plane.
+
+    It covers the screen, possibly with a margin.
 
     Attributes
     ----------
@@ -252,7 +254,10 @@ def rasterize_objects(region: PlaneRegion, frame: Frame, thin: int, bold: int, k
 
 
 def find_edges(index: NDArray[np.int32], distances: range) -> NDArray[np.bool_]:
-    """Return which pixels differ from a pixel of their row or column at a distance."""
+    """Return which pixels differ from a pixel in the same row or column.
+
+    Each pixel is compared with the pixels at all ``distances``, in both directions.
+    """
     edges = np.zeros(index.shape, bool)
     for distance in distances:
         for here, there in (np.s_[:, distance:], np.s_[:, :-distance]), (np.s_[distance:], np.s_[:-distance]):
@@ -301,7 +306,9 @@ def overlay_color_table(
 
 
 def halo(shape: NDArray[np.bool_], inner: int, outer: int) -> NDArray[np.uint8]:
-    """Return a double outline of a shape: 1 is the inner, 2 the outer line, else 0.
+    """Return a double outline of a shape.
+
+    The result is 1 on the inner line, 2 on the outer line and 0 elsewhere. Both lines lie outside the shape.
 
     Parameters
     ----------

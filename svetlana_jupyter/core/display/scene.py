@@ -197,7 +197,7 @@ def compose(
 
 
 def tiles_to_read(image: TileReader, mask: TileReader, view: Viewport) -> tuple[TileGroup, ...]:
-    """Return the tiles that composing this view would read."""
+    """Return the tiles that `compose` would read for this view."""
     frame = _choose_frame(view, None, moving=False)
     stride = stride_for(frame.scale)
     missing = (reader.missing(_box_under(frame, reader.shape), stride, view.plane) for reader in (image, mask))

@@ -181,7 +181,7 @@ class Selection:
     anchor : int
         Cell where a range begins: the cell that was clicked last; -1 before any click.
     cursor : int
-        Cell where a range ends, which the arrow keys move; -1 before any click.
+        Cell where a range ends. The arrow keys move it; it is -1 before any click.
 
     >>> Selection().only(3).with_range(5).chosen == {3, 4, 5}
     True

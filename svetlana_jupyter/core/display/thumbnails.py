@@ -119,7 +119,7 @@ def take_thumbnails(pair: ImagePair, objects: pd.DataFrame, sampling: ThumbnailS
     extents, labels = pair.mask.shape[-2:], objects.index.to_numpy(np.int64)
     insides = [(_slice_within(axes[-2], extents[0]), _slice_within(axes[-1], extents[1])) for axes in samples]
     count, shape = len(objects), (sampling.count, sampling.count)
-    dtype = np.result_type(pair.image.dtype, np.uint8)  # booleans have no brightness
+    dtype = np.result_type(pair.image.dtype, np.uint8)  # boolean values become integers
     values = np.zeros((count, pair.image.shape[0], *shape), dtype)
     own = np.zeros((count, *shape), bool)
     for inside, pixels in zip(insides, values):

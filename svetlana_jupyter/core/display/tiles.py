@@ -89,7 +89,7 @@ class PlaneRegion:
         Pixels that the cells cover; the last cells may extend beyond the image border.
     stride : int
     missing : tuple of TileGroup
-        Tiles not read yet, which ``values`` shows coarsely or as zeros.
+        Tiles not read yet; in their place, ``values`` holds coarser values or zeros.
     """
 
     values: NDArray[Any]
@@ -123,7 +123,9 @@ def number_objects(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def stride_for(device_scale: float) -> int:
-    """Return the largest stride, a power of two, with a value for each device pixel.
+    """Return the coarsest stride that is fine enough at a scale.
+
+    It is the largest power of two with at least one value per device pixel, or 1.
 
     >>> [stride_for(scale) for scale in (3.0, 1.0, 0.4, 0.25, 0.01)]
     [1, 1, 2, 4, 64]

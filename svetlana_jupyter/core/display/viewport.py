@@ -30,7 +30,10 @@ class PixelBox:
         return max(0, self.x1 - self.x0)
 
     def in_cells(self, side: int) -> PixelBox:
-        """Return the rows and columns of the cells, of ``side`` pixels, under the box."""
+        """Return the rows and columns of the cells that the box touches.
+
+        The cells are squares of ``side`` pixels, counted from the corner of the image.
+        """
         return PixelBox(self.y0 // side, self.x0 // side, -(-self.y1 // side), -(-self.x1 // side))
 
     def clipped(self, shape: tuple[int, int]) -> PixelBox:
@@ -100,7 +103,7 @@ class Viewport:
     def zoomed(self, factor: float, about: tuple[float, float] | None = None) -> Viewport:
         """Return the viewport magnified about a screen point, or about the center.
 
-        At that point (row, column), the image stays in place.
+        At the point ``about``, (row, column), the image stays in place.
         """
         row, column = about or (self.size[0] / 2, self.size[1] / 2)
         scale = min(max(self.scale * factor, _MIN_SCALE), MAX_SCALE)
