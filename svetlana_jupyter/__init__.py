@@ -1,4 +1,6 @@
-"""Classification of segmented objects in JupyterLab: label a few dozen, train a small network, classify the rest.
+"""Classification of segmented objects in JupyterLab.
+
+Label a few dozen objects, train a small network, and classify all others.
 
 >>> import svetlana_jupyter as sv
 >>> sv.PatchSettings(size=64).context

@@ -1,4 +1,4 @@
-"""Exceptions of this package, with messages that state the problem and what to do about it."""
+"""Exceptions whose messages state the problem and what to do about it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class InputError(SvetlanaError, ValueError):
 
 
 class DamagedError(InputError):
-    """Part of a file that cannot be read, though the file exists; other parts may be readable."""
+    """Part of an existing file that cannot be read; others may be readable."""
 
 
 class PatchError(InputError):
@@ -28,4 +28,4 @@ class ClassifierError(SvetlanaError):
 
 
 class ProjectError(SvetlanaError):
-    """Project folder that cannot be opened, or request that the project does not allow."""
+    """Project that cannot be opened, or a request that it does not allow."""

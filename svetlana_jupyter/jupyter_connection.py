@@ -1,4 +1,6 @@
-"""Websocket connection of a kernel that sends small messages without delay; `svetlana-jupyter lab` uses it.
+"""Websocket connection of a kernel that sends small messages without delay.
+
+`svetlana-jupyter lab` uses it.
 
 Jupyter does not set TCP_NODELAY, so a small message waits until the previous one is acknowledged, which may take 40 ms
 (Nagle's algorithm with delayed acknowledgments). A key press that is answered in 30 ms then takes 70 ms.

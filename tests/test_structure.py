@@ -1,4 +1,4 @@
-"""Structure of the package: no import circle, unique file stems, shallow inheritance, a small `Project`."""
+"""Structure of the package: no import circle, unique file stems, shallow inheritance, short summaries and functions."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ ROOT = PACKAGE.parent
 FORMATS = {"ome_zarr", "geojson", "tables"}
 TWO_BASES = {"_UnsupportedArray"}  # pickles make it: an array, and a value that is not supported
 MAX_PUBLIC_NAMES = 60
+MAX_SUMMARY = 79  # characters of the first line of a docstring
+MAX_FUNCTION = 60  # lines of a function, without its docstring
 
 
 def modules() -> dict[str, Path]:
@@ -116,3 +118,14 @@ def test_project_is_composed_and_small(tmp_path):
     names = [name for name in dir(project) if not name.startswith("_") and name not in dir(HasTraits)]
     assert Project.__bases__ == (HasTraits,)
     assert len(names) <= MAX_PUBLIC_NAMES, names
+
+
+def test_the_first_line_of_a_docstring_and_a_function_are_short():
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, documented) and (docstring := ast.get_docstring(node)):
+                assert len(summary := docstring.splitlines()[0]) <= MAX_SUMMARY, f"{path.name}: {summary}"
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                own = (node.end_lineno or 0) - node.lineno + 1 - len((ast.get_docstring(node) or "").splitlines())
+                assert own <= MAX_FUNCTION, f"{path.name}: {node.name} has {own} lines"

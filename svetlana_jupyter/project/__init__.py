@@ -1,1 +1,1 @@
-"""Projects: a folder of images, annotations, classifiers and results, and the operations on it."""
+"""Projects: folders of images, annotations, classifiers and results."""

@@ -244,7 +244,7 @@ def report_notes(report: Evaluation) -> list[str]:
         notes.append(f"Intervals are over {report.interval_unit}.{single}")
     if report.reliability is not None and report.uncalibrated is not None:
         notes.append(_calibration_note(report.reliability, report.uncalibrated, report.calibration))
-    if flagged := [f"{count:,} as {flag}" for flag, count in report.left_out.items() if count]:
+    if flagged := [f"{count:,} as {flag.replace('_', ' ')}" for flag, count in report.left_out.items() if count]:
         notes.append(f"Flagged and not scored: {', '.join(flagged)}.")
     if report.outdated:
         notes.append("The annotations have changed since this run was trained.")

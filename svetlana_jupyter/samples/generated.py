@@ -1,4 +1,4 @@
-"""Generated images with known classes: disks and ellipsoids, textures, a stained well, and a volume.
+"""Generated images with known classes: disks, textures, a well, a volume.
 
 `stripes`, `faint_foci` and `bright_foci_3d` place objects on a jittered lattice. `gray_cells`, `oriented_textures`,
 `osteoclast_well` and `tube_and_somites` stand in for figures 3 c, 3 e, 4 and 5 of the Svetlana paper; `real_textures`

@@ -1,4 +1,4 @@
-"""Panel to annotate objects, and the editor of classes in it."""
+"""Panel to annotate objects, with an editor of classes."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class AnnotationPanel(LabelingPanel):
     new_name : Text
         Name of a class to add.
     source : Dropdown
-        Queue from which Next takes objects; displayed once a test set is drawn.
+        Queue of the objects that the button Next shows; displayed once a test set is drawn.
     progress_text : HTML
-        Number of annotations and of annotations per minute.
+        Number of annotations, and edits per minute.
     """
 
     def __init__(self, project: Project) -> None:
@@ -111,7 +111,7 @@ class AnnotationPanel(LabelingPanel):
 
     def _show_test_set(self) -> None:
         """Show how many objects of the test set are annotated, once it is drawn."""
-        # Not from the table of the test set, which takes milliseconds per key.
+        # The table of the test set is not used, because it would take milliseconds per key.
         actions = [self.project.annotations.label_of(*each).action for each in self.project.test_set.objects]
         annotated = sum(action in ("label", "ambiguous", "bad_segmentation") for action in actions)
         share = f"{annotated:,} of {len(actions):,}"
@@ -188,7 +188,7 @@ class ClassEditor(VBox):
         self.layout.display = "none"
 
     def refresh(self) -> None:
-        """Update the editor to the classes of the project."""
+        """Update the editor after the classes of the project have changed."""
         classes = self._project.classes
         if self._class_id not in classes.ids:
             self.hide()
@@ -216,7 +216,7 @@ class ClassEditor(VBox):
 
         tooltip = "Make it a class of its own again, with its annotations"
         split = self._panel.make_button(act, "Split off", "", tooltip, **_BUTTON)
-        text = HTML(muted(f"with {name}"), layout={"flex": "1 1 0", "margin": "0"})
+        text = HTML(muted(f"includes {name}"), layout={"flex": "1 1 0", "margin": "0"})
         return HBox([text, split], layout={"align_items": "center"})
 
     def _preview_merge(self) -> None:

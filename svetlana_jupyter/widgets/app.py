@@ -29,12 +29,12 @@ _PANELS: tuple[tuple[str, type[Any]], ...] = (
 
 
 class App(VBox):
-    """Annotate, train, predict and review in one widget.
+    """Widget with all panels, to annotate, train, predict and review.
 
     Parameters
     ----------
     project : Project, optional
-        Without one, a form asks for the folder, the images and the classes.
+        Without a project, a form asks for the folder, the images and the classes.
 
     Attributes
     ----------
@@ -42,9 +42,9 @@ class App(VBox):
         None while the form is shown.
     tab : Tab
     panels : dict of str to Panel
-        The panels opened so far, by the titles of their tabs.
+        The panels created so far, by the titles of their tabs.
     save, other : Button
-        Save the project as a zip file, open another project.
+        Buttons that save the project as a zip file and open another project.
     status : StatusLine
     """
 
@@ -96,9 +96,9 @@ class App(VBox):
         self.children = (NewProjectForm(self._open),)
 
     def _fill_tab(self) -> None:
-        """Make the panel of the selected tab on its first visit.
+        """Create the panel of the selected tab if the user selects it for the first time.
 
-        Hidden viewers therefore do not draw.
+        Viewers in tabs that the user has not opened therefore do not draw.
         """
         title, panel = _PANELS[self.tab.selected_index]
         if title in self.panels:

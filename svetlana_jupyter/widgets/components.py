@@ -29,7 +29,7 @@ class StatusLine(HTML):
     Parameters
     ----------
     hides : bool
-        Take no space while the line is empty.
+        Whether the line takes no space while it is empty.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class StatusLine(HTML):
 
 
 class ClassButton(HBox):
-    """Row of a class: color, button with its name, key, and a detail such as a count.
+    """Row of a class: color, button with the name, key, and a detail such as a count.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class ClassButton(HBox):
     act : callable
         Called with the class name when the button is pressed.
     recolor : callable
-        Called with the class name and ``"#rrggbb"`` when the user picks another color.
+        Called with the class name and ``"#rrggbb"`` when the user chooses another color.
     edit : callable, optional
         Called with the class name when the user wants to rename or merge the class.
     """
@@ -91,7 +91,7 @@ class ClassButton(HBox):
         )
 
     def show(self, info: ClassInfo, detail: str, chosen: bool, key: str, visible: bool) -> None:
-        """Update the row; ``detail`` is HTML, ``key`` assigns this class at present."""
+        """Update the row; ``detail`` is HTML, ``key`` is the key that assigns the class."""
         self.info = info
         self.picker.value = info.color
         self.picker.tooltip = f"Color of {info.name}"
@@ -114,12 +114,12 @@ class ClassButtons(VBox):
     act, recolor, edit : callable
         As for `ClassButton`.
     on_found : callable, optional
-        Called with the name of the class that the user searched for. Without it there is no search field.
+        Called with the name of the class that the user searched for. Without this callback, there is no search field.
 
     Attributes
     ----------
     find : Text
-        The search field; Enter takes the first match.
+        The search field; Enter selects the first match.
     lines : VBox
         The rows.
     """
@@ -153,7 +153,7 @@ class ClassButtons(VBox):
         details : mapping of int to str
             HTML by class id.
         chosen : int
-            Class id of the selected object; 0 for none.
+            Id of the class of the selected object; 0 if it has no class.
         """
         self._infos, self._details, self._chosen = list(classes), details, chosen
         if [info.id for info in self._infos] != list(self._rows):
@@ -200,7 +200,7 @@ class ClassButtons(VBox):
 class JobProgress(HBox):
     """Progress bar of a job, with the remaining time and a Stop button.
 
-    It keeps its space while no job runs.
+    The widget keeps its space while no job runs.
 
     Parameters
     ----------
@@ -266,7 +266,7 @@ def set_options(dropdown: Dropdown, options: Sequence[Any]) -> None:
     ----------
     dropdown : Dropdown
     options : sequence of values, or of pairs (label, value)
-        The first becomes the value if the current one is gone.
+        The first option becomes the value if the current value is no longer an option.
     """
     if list(dropdown.options) == list(options):
         return
@@ -289,7 +289,7 @@ def format_duration(seconds: float) -> str:
 
 
 def muted(text: str) -> str:
-    """Return text, escaped, in the secondary color."""
+    """Return text as HTML in the secondary color; special characters are escaped."""
     return f'<span class="sv-muted">{html.escape(text)}</span>'
 
 
@@ -299,14 +299,15 @@ def heading(text: str) -> HTML:
 
 
 def error_html(problem: str) -> str:
-    """Return an error message that screen readers announce at once."""
+    """Return an error message as HTML that screen readers announce at once."""
     return f'<div class="sv-status sv-trouble" role="alert">{html.escape(problem)}</div>'
 
 
 def error_text(error: Exception, summary: str) -> str:
-    """Return the message of an expected error; log any other error.
+    """Return the message of an error for the user.
 
-    Other errors are returned after ``summary``.
+    A `SvetlanaError` has a message for the user. Any other error is logged, and its message is returned after
+    ``summary``.
     """
     if isinstance(error, SvetlanaError):
         return str(error)
@@ -327,19 +328,19 @@ def keycap(key: str) -> str:
 
 
 def count_html(number: int) -> str:
-    """Return a number of objects, right-aligned in digits of equal width."""
+    """Return a number of objects as HTML, right-aligned in digits of equal width."""
     return f'<div class="sv-number">{number:,}</div>'
 
 
 def fraction_bar(fraction: float, color: str) -> str:
-    """Return a fraction as a bar in the color of its class, with its percentage."""
+    """Return a fraction as an HTML bar in the color of its class, with a percentage."""
     width = 100 * min(max(fraction, 0.0), 1.0)
     bar = f'<span class="sv-bar"><span style="width:{width:.1f}%;background:{html.escape(color)}"></span></span>'
     return f'<div class="sv-number">{bar}<span class="sv-percent">{width:.0f} %</span></div>'
 
 
 def color_swatch(color: str) -> str:
-    """Return a small square in the color of a class."""
+    """Return a small square in the color of a class, as HTML."""
     return f'<span class="sv-swatch" style="background:{html.escape(color)}"></span>'
 
 
@@ -350,12 +351,12 @@ def image_html(png: bytes, text: str = "") -> str:
 
 
 def figure_html(png: bytes, caption: str) -> str:
-    """Return a PNG with its caption."""
+    """Return a PNG with its caption as a ``<figure>`` element."""
     return f"<figure>{image_html(png, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
 class Markup(str):
-    """Text that is HTML already; `html_table` does not escape it."""
+    """Text that is already HTML; `html_table` does not escape it."""
 
     __slots__ = ()
 
@@ -390,5 +391,5 @@ def _cell(value: object) -> str:
 
 
 def side_by_side(*parts: str) -> str:
-    """Return pieces of HTML next to each other; each scrolls separately."""
+    """Return HTML that shows the parts next to each other; each scrolls separately."""
     return '<div class="sv-side">' + "".join(f"<div>{part}</div>" for part in parts) + "</div>"

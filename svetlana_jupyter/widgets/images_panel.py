@@ -27,9 +27,9 @@ _LISTED_IMAGES = 500
 
 
 class ImagesPanel(Panel):
-    """Panel that lists the images of a project and changes them.
+    """Panel that lists the images of a project.
 
-    It adds images, replaces masks and imports annotations.
+    Its forms add images, replace masks and import annotations.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class ImagesPanel(Panel):
     mask : MaskForm
     importing : ImportForm
     forms : Accordion
-        Holds the last three.
+        Holds the fields to add images, ``mask`` and ``importing``.
     """
 
     def __init__(self, project: Project) -> None:
@@ -108,19 +108,19 @@ _LISTED_FILES, _LISTED_OBJECTS = 100, 6
 _STATUS_TEXTS = {
     "kept": "Same label; the annotation is kept",
     "relabeled": "Another label; the annotation is kept",
-    "split": "Split; parts mostly from the old object keep its annotation",
-    "merged": "Merged; an annotation of more than half of the result is kept",
-    "lost": "No object there; the annotation stays in the log",
+    "split": "Split; new objects mostly inside the old one keep its annotation",
+    "merged": "Merged; the annotation of more than half of the new object is kept",
+    "lost": "No matching object; the annotation stays in the log",
 }
 _MATCHED_BY_BOXES = "The old mask has changed on disk. Bounding boxes of the annotated objects are compared instead."
 
-MaskQuestion = tuple[str, str]  # an image, and the path of a mask that may replace its own
+MaskQuestion = tuple[str, str]  # an image, and the path of a mask that may replace its current mask
 
 
 class MaskForm(VBox):
     """Form that replaces the mask of an image.
 
-    It shows the effect on the annotations first.
+    The form first shows the effect on the annotations.
 
     Parameters
     ----------
@@ -163,12 +163,12 @@ class MaskForm(VBox):
         self.refresh()
 
     def refresh(self) -> None:
-        """Offer the images of the project, and compare masks again."""
+        """Update the list of images, and compare the masks again."""
         set_options(self.image, list(self._project.images))
         self._list_masks()
 
     def _list_masks(self) -> None:
-        """Offer the files in the folder of the current mask."""
+        """List the files in the folder of the current mask as suggestions."""
         if self.image.value is None:
             return
         current = self._project.images.mask_file(self.image.value)
@@ -199,7 +199,7 @@ class MaskForm(VBox):
         self.report.value = f'<div class="sv-pairs"><div class="sv-empty">{html.escape(text)}</div></div>'
 
     def _replace(self) -> None:
-        assert self._checked is not None  # else the button is disabled
+        assert self._checked is not None  # otherwise the button is disabled
         image, path = self._checked
         report = self._project.replace_mask(image, Path(path).expanduser())
         message = self._project.status
@@ -209,7 +209,7 @@ class MaskForm(VBox):
 
 
 def is_mask_file(file: Path) -> bool:
-    """Tell by its name whether a file can be opened as a mask."""
+    """Return whether a file can be opened as a mask, judging by its name."""
     return file.suffix.lower() in {*READERS, *HDF5_SUFFIXES, ".zarr"} or is_geojson(file)
 
 
@@ -235,9 +235,9 @@ def _label_changes(new_labels: pd.Series) -> str:
 
 
 _LISTED_ROWS = 12
-_IMPORTED = ("taken", "known")  # outcomes of rows that hold an annotation of the project now
+_IMPORTED = ("taken", "known")  # outcomes of rows whose label is now an annotation of the project
 _FROM_FILE = "from the file"
-# Messages of `Project.import_annotations` name its arguments; the user of the panel has the fields above instead.
+# Messages of `Project.import_annotations` name its arguments. The panel has form fields in their place.
 _PANEL_TERMS = {
     r"pass overwrite=True to replace": "check the box above to replace",
     r"Pass image=, one of": "Choose it above, one of",
@@ -254,13 +254,13 @@ class ImportForm(VBox):
     ----------
     project : Project
     status : StatusLine
-        Of the panel; emptied when the form shows the result itself.
+        Status line of the panel; cleared when the form itself shows the result.
 
     Attributes
     ----------
     path, column, names : Text
     image : Dropdown
-        "" takes the image from the file.
+        The value is "" if the file names its images.
     overwrite : Checkbox
     take, undo : Button
         ``undo`` is shown until the annotations change again.
@@ -289,7 +289,7 @@ class ImportForm(VBox):
             [
                 field_row(self.path, "CSV or Excel table, QuPath GeoJSON, class image, napari-svetlana folder"),
                 field_row(self.image, "If the file does not name its images"),
-                field_row(self.column, "If a table has several candidates"),
+                field_row(self.column, "If a table has several columns of classes"),
                 field_row(self.names, "For a class image: names of classes 1, 2, …, such as resting, active"),
                 self.overwrite,
                 HBox([self.take, self.undo]),
@@ -301,7 +301,7 @@ class ImportForm(VBox):
         self.refresh()
 
     def refresh(self) -> None:
-        """Offer the images of the project, and Undo if the import is the last edit."""
+        """Update the list of images; show Undo if the import is the last edit."""
         set_options(self.image, [(_FROM_FILE, ""), *((name, name) for name in self._project.images)])
         last = bool(self._imported_version) and self._imported_version == self._project.annotations_version
         self.undo.layout.display = None if last else "none"
@@ -321,7 +321,7 @@ class ImportForm(VBox):
             raise InputError(_in_panel_terms(str(error))) from error
         imported = report["outcome"].isin(_IMPORTED)
         (self.message.say if imported.any() else self.message.warn)(_in_panel_terms(report.attrs["summary"]))
-        self._status.say("")  # it shows the same summary with the terms of a script
+        self._status.say("")  # the panel shows the same summary with the argument names of a script
         self.not_imported.value = import_report_html(report[~imported])
         self._imported_version = project.annotations_version if project.annotations_version != before else 0
         self.refresh()
@@ -336,7 +336,7 @@ class ImportForm(VBox):
 
 
 def import_report_html(not_imported: pd.DataFrame) -> str:
-    """Return the first rows of an import report as HTML, "" for none."""
+    """Return the first rows of an import report as HTML; "" if it has no rows."""
     if not_imported.empty:
         return ""
     shown = not_imported.head(_LISTED_ROWS)[["image", "object", "class", "why"]].astype({"object": int})

@@ -1,6 +1,6 @@
-"""Base of the panels that label objects.
+"""Base class of the panels that label objects.
 
-A viewer, a queue, and keys that apply to the object on the screen.
+It combines a viewer, a queue of objects, and keys that apply to the object on the screen.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _VIEW_KEYS = (
     ("x l", "Draw a box or a lasso to select the objects inside"),
     ("Shift", "With a click or a drag: add to the selection"),
     ("Ctrl+A Escape", "Select all visible objects; clear the selection"),
-    ("Shift+F10", "Open the menu next to the object, as a right click does"),
+    ("Shift+F10", "Open the menu next to the object (also: right click)"),
 )
 
 
@@ -40,9 +40,9 @@ class LabelingPanel(Panel):
 
     If several objects are selected, the key labels all of them in one edit.
 
-    Every key event carries the selection that was on the screen when the key went down. Typing ahead of a slow
-    connection therefore never labels another object: such a key is ignored. A label of the object that the queue
-    brought moves on to the next object.
+    Every key event carries the selection that was on the screen when the key went down. Over a slow connection, the
+    user may press a key before the next object is displayed; the key is then ignored, so that it never labels a wrong
+    object. After the user has labeled the object that the queue showed, the next object is shown.
 
     Parameters
     ----------
@@ -50,9 +50,9 @@ class LabelingPanel(Panel):
     queue : str
         Kind of queue, as for `Project.queue`.
     source : str
-        Source in the annotation log of labels of objects that the user selected.
+        Source that the annotation log records for labels of objects that the user selected.
     queue_source : str
-        Source of labels of objects that the queue brought.
+        Source that the annotation log records for labels of objects that the queue showed.
     edit : callable, optional
         Called with the name of a class that the user wants to rename or merge.
 
@@ -79,7 +79,7 @@ class LabelingPanel(Panel):
         )
         self._kind, self._source, self._queue_source = queue, source, queue_source
         self._queue: Queue | None = None
-        self._candidate: QueuedObject | None = None  # what the queue brought, until something else is selected
+        self._candidate: QueuedObject | None = None  # shown by the queue; None once another object is selected
         self._searched: ObjectId | None = None  # the object on the screen when the search for a class began
         self._selected_at = time.monotonic()
         self._selection_size = 0
@@ -93,9 +93,9 @@ class LabelingPanel(Panel):
 
     @property
     def shown(self) -> ObjectId | None:
-        """Selection to which keys and buttons apply.
+        """Selection to which keys and buttons apply; None if nothing is selected.
 
-        Several objects have the number of `ViewerModel.selection_id`.
+        For several objects, it is the identifier that `ViewerModel.selection_id` returns.
         """
         selection_id = self.viewer.model.selection_id
         return ObjectId(*selection_id) if selection_id else None
@@ -108,13 +108,13 @@ class LabelingPanel(Panel):
 
     @property
     def queue(self) -> Queue:
-        """The queue of objects, made at its first use: it may index every image."""
+        """The queue of objects, created at its first use as it may index every image."""
         if self._queue is None:
             self._queue = self.project.queue(self._kind, images=self.viewer.indexing.objects(self.project.images))
         return self._queue
 
     def reset_queue(self) -> None:
-        """Start the queue again, after objects or predictions have changed."""
+        """Restart the queue, because objects or predictions have changed."""
         self._queue = self._candidate = None
 
     def focus(self) -> None:
@@ -152,7 +152,7 @@ class LabelingPanel(Panel):
         self._edit(object_id, self.project.erase)
 
     def undo(self, object_id: ObjectId | None = None) -> None:
-        """Undo the last edit, whatever is selected."""
+        """Undo the last edit, regardless of the selection."""
         self._run_when_indexed((), lambda: self._revisit(self.project.undo(), "undo"))
 
     def redo(self, object_id: ObjectId | None = None) -> None:
@@ -181,10 +181,11 @@ class LabelingPanel(Panel):
         self.label(name, object_id)
 
     def _edit(self, object_id: ObjectId | None, write: Callable[..., object], *value: str) -> None:
-        """Annotate the selection after indexing; without a value, erase its label.
+        """Annotate the selection once it is indexed; without a value, erase its label.
 
-        An annotation of the object that the queue brought shows the next one. A key typed ahead carries the previous
-        object, which is labeled already. It may be meant for either object, and is ignored.
+        After an annotation of the object that the queue showed, the next object is shown. A key that the user pressed
+        before that carries the previous object, which is labeled already. The user may have meant either object, so the
+        key is ignored.
         """
         if object_id is None or object_id != self.shown:
             self.status.say(KEY_IGNORED if object_id else NO_OBJECT_SELECTED)
@@ -199,7 +200,7 @@ class LabelingPanel(Panel):
             write()
             if value and self._is_candidate(object_id):
                 self.next()
-            self.status.say(self.project.status)  # what was saved, not what comes next
+            self.status.say(self.project.status)  # the saved annotation, not the next object
 
         self._run_when_indexed([object_id.image], act)
 
@@ -256,7 +257,7 @@ class LabelingPanel(Panel):
     def _revisit(self, done: bool, verb: str) -> None:
         """Show the objects of an edit that was undone or redone.
 
-        An object that the queue brought last is at its place in the queue again.
+        If the edit concerned the previous object of the queue, the queue goes back to that object.
         """
         objects = self.project.annotations.last_edited
         edit = verb.capitalize()

@@ -1,6 +1,7 @@
 """Form that opens or creates a project.
 
-It lists the pairs of files that the patterns match while the user types, so that mistakes show before a project exists.
+While the user types patterns, the form lists the pairs of image and mask that match, so that the user notices mistakes
+before the project is created.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class NewProjectForm(VBox):
     Parameters
     ----------
     opened : callable
-        Called with the project, and a sentence on the pairs that were skipped ("" if none were).
+        Called with the project, and a sentence on the pairs that were skipped ("" if no pair was skipped).
 
     Attributes
     ----------
@@ -108,7 +109,7 @@ FilePatterns = tuple[str, str, str | None, tuple[float, ...] | float | None]
 def parse_patterns(images: str, masks: str, axes: str, spacing: str) -> FilePatterns:
     """Return the entered patterns as arguments of `Project.add_images`.
 
-    Images without masks or vice versa are refused; two empty fields are fine.
+    Images without masks, or masks without images, raise an error. Both fields may be empty.
     """
     if bool(images) != bool(masks):
         missing = "masks" if images else "images"
@@ -120,7 +121,7 @@ _SHOWN_PAIRS = 12
 
 
 class PairFields(VBox):
-    """Fields for the patterns of images and masks, and a list of the files that pair.
+    """Fields for the patterns of images and masks, and a list of the matching files.
 
     Parameters
     ----------
@@ -188,14 +189,14 @@ class PairFields(VBox):
 
 
 def _pairs_html(pairs: pd.DataFrame | str) -> str:
-    """Return the pairs as HTML, those with a problem first."""
+    """Return the pairs as HTML; pairs with a problem come first."""
     if isinstance(pairs, str):
         return f'<div class="sv-empty">{html.escape(pairs)}</div>'
     usable = pairs["problem"] == ""
     # At most half of the rows show problems, so that the user also sees pairs that match.
     shown = pd.concat([pairs[~usable].head(_SHOWN_PAIRS // 2), pairs[usable].head(_SHOWN_PAIRS)]).head(_SHOWN_PAIRS)
     fixed = {"name", "image", "mask", "channels", "problem", "shape", "dtype", "spacing"}
-    groups = [str(column) for column in pairs if column not in fixed]  # one per brace in the pattern
+    groups = [str(column) for column in pairs if column not in fixed]  # one per placeholder in braces
     rows = []
     for _, row in shown.iterrows():
         files = " + ".join(_file_names(row[kind]) for kind in ("image", "mask") if row[kind])
@@ -218,13 +219,13 @@ def _spacing_text(pairs: pd.DataFrame | str) -> str:
     if opened is None or opened.empty:
         return "One number, or one per axis: z, y, x"
     if opened["spacing"].isna().any():
-        return "Not in the files; without it, all lengths are in pixels"
+        return "Not in the files; without a pixel size, all lengths are in pixels"
     sizes = {spacing for spacing in opened["spacing"] if spacing}
     return "Differs between files" if len(sizes) > 1 else " × ".join(f"{size:.4g}" for size in sizes.pop()) + " µm"
 
 
 def skipped_pairs_text(added: pd.DataFrame) -> str:
-    """Return a sentence on skipped pairs and the first reason, "" for none.
+    """Return a sentence on skipped pairs, with a reason; "" if no pair was skipped.
 
     ``added`` is the result of `Project.add_images`.
     """
@@ -270,7 +271,7 @@ _EXAMPLES = ("active", "resting")
 class NewClassRows(VBox):
     """Rows for the names and colors of new classes.
 
-    Enter moves on to the next empty row.
+    The Enter key moves the focus to the next empty row.
 
     Attributes
     ----------
@@ -285,7 +286,7 @@ class NewClassRows(VBox):
 
     @property
     def rows(self) -> tuple[NewClassRow, ...]:
-        """One row per class."""
+        """The rows, one per class."""
         return tuple(self.children[:-1])
 
     def extend(self) -> NewClassRow:

@@ -1,7 +1,7 @@
 """Indexing of objects in the background, and actions that wait for it.
 
-Waiting actions run in their order. The status line reports the progress, and the panel stays usable. Without a running
-loop (in a script) nothing waits.
+Waiting actions run in the order in which they were requested. The status line reports the progress, and the panel stays
+usable. Without a running event loop (in a script), all actions run immediately.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class PendingAction:
 
 
 class ObjectIndexer:
-    """Background indexing, one image after the other.
+    """Indexer that works in the background, one image after the other.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class ObjectIndexer:
         return bool(self._pending)
 
     def index_ahead(self, image: str, pixels: int) -> None:
-        """Index a large image before its objects are needed, unless already tried."""
+        """Index a large image before its objects are needed, but only once."""
         if running_loop() is not None and pixels >= _LARGE and image not in self._tried:
             self._index([image])
 
@@ -94,17 +94,18 @@ class ObjectIndexer:
     def run_when_indexed(
         self, images: Iterable[str], act: Callable[[], object], message: str = _MEANWHILE, needs_all: bool = True
     ) -> None:
-        """Run an action that needs the objects of images once they are indexed.
+        """Run an action after the images that it needs have been indexed.
 
         Parameters
         ----------
         images : iterable of str
         act : callable
-            Runs after all actions that wait already.
+            Runs after all actions that were requested earlier.
         message : str
-            Displayed meanwhile.
+            Displayed while the action waits.
         needs_all : bool
-            Drop the action, with an error message, if one of the images cannot be indexed; otherwise run it anyway.
+            Whether to drop the action, with an error message, if one of the images cannot be indexed; otherwise it runs
+            without that image.
         """
         names = tuple(images)
         missing = [name for name in names if not self._project.images.is_indexed(name)]
@@ -128,7 +129,7 @@ class ObjectIndexer:
         self._tried.add(name)
         report, reported = catch_errors(self._report, self._status), set[int]()
 
-        def progress(done: int, total: int) -> None:  # called on the thread
+        def progress(done: int, total: int) -> None:  # called on the indexing thread
             if (percent := 100 * done // total) not in reported:
                 reported.add(percent)
                 with suppress(RuntimeError):  # the loop was closed in the meantime

@@ -1,4 +1,4 @@
-"""Base of all panels: error display, observers, commands, layout, style sheet."""
+"""Base class of all panels: error display, observers, commands, style sheet."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ PANEL_WIDTH = "960px"
 ICON_LAYOUT = {"width": "28px", "padding": "0", "margin": "0 2px 0 0"}
 _DIGITS = set("123456789")
 
-Line = tuple[str, str]  # of the help: keys, and what they do
+Line = tuple[str, str]  # of the help: keys, and their effect
 
 logger = logging.getLogger(__name__)
 
 
 def style_widget() -> Box:
-    """Return the invisible style sheet and key guard that each panel contains."""
+    """Return an invisible widget with the style sheet and the key guard of a panel."""
     css = Path(__file__).with_name("panel.css").read_text("utf-8")
     return Box([HTML(f"<style>{css}</style>"), KeyGuard()], layout={"display": "none"})
 
@@ -45,8 +45,8 @@ def style_widget() -> Box:
 def catch_errors(act: Callable[..., object], status: StatusLine) -> Callable[..., None]:
     """Return ``act`` as a callback that displays and logs its exceptions.
 
-    A notebook shows nothing of an exception in a widget callback, so ``status`` displays it. The message of a
-    `SvetlanaError` is written for the user; of any other exception, the log has the traceback.
+    A notebook does not display exceptions of widget callbacks, so ``status`` displays them. The message of a
+    `SvetlanaError` tells the user what to do; the traceback of any other exception is logged.
     """
 
     @wraps(act)
@@ -54,7 +54,7 @@ def catch_errors(act: Callable[..., object], status: StatusLine) -> Callable[...
         try:
             act(*args, **kwargs)
         except SvetlanaError as error:
-            logger.info("refused: %s", error)
+            logger.info("action rejected: %s", error)
             status.warn(str(error))
         except Exception as error:
             logger.exception("exception in a panel's callback")
@@ -92,19 +92,19 @@ class Watcher:
 
 
 class Panel(VBox):
-    """Base of the panels.
+    """Base class of the panels.
 
     Parameters
     ----------
     project : Project
-        Shared with other panels and with scripts. A panel observes it and calls its methods; it keeps no state that
-        belongs to the project.
+        Shared with other panels and with scripts. A panel observes the project and calls its methods, but holds no
+        state of the project itself.
 
     Attributes
     ----------
     project : Project
     status : StatusLine
-        Result of the last action, or its error.
+        Displays the result or the error of the last action.
     """
 
     def __init__(self, project: Project) -> None:
@@ -122,24 +122,25 @@ class Panel(VBox):
         self._watcher.observe(self.project, act, *names)
 
     def make_button(self, act: Callable[[], object], *texts: Any, **options: Any) -> Button:
-        """Return an `button` that runs an action through `run_action`."""
+        """Return a button that runs an action with `run_action`."""
         return button(partial(self.run_action, act), *texts, **options)
 
     def run_action(self, act: Callable[..., object], *args: Any) -> None:
         """Run an action, display its error, and give the focus back to the canvas.
 
-        While a button has the focus, JupyterLab's shortcuts would take the next key; ``m`` would destroy the output.
+        If a button kept the focus, JupyterLab would handle the next key as a shortcut; ``m``
+        would delete the output.
         """
         catch_errors(act, self.status)(*args)
         self.focus()
 
     def arrange(self, main: Widget, *side: Widget) -> tuple[Widget, Widget]:
-        """Lay out the panel: ``main`` with a column at its side.
+        """Arrange the main widget, with the other widgets in a column at its side.
 
         Returns
         -------
         hint, body : Widget
-            One of them is displayed: the hint while the project has no images.
+            The hint is displayed while the project has no images, the body otherwise.
         """
         layout = {"width": SIDE_WIDTH, "flex": "0 0 auto", "padding": "0 0 0 12px", "grid_gap": "4px"}
         hint = no_images_hint()
@@ -154,12 +155,12 @@ class Panel(VBox):
         return hint, body
 
     def show_hint(self, hint: str) -> None:
-        """Display what to do first, or the project's present problem."""
+        """Display a hint on what to do first, or the current problem of the project."""
         self.status.say(hint)
         self._show_trouble()
 
     def focus(self) -> None:
-        """Give the keyboard focus to the canvas, in a panel that has one."""
+        """Give the keyboard focus to the canvas, if the panel has a canvas."""
 
     def close(self) -> None:
         """Stop observing the project, and remove the panel."""
@@ -175,7 +176,7 @@ class Panel(VBox):
 class Command:
     """An action with a button and keys.
 
-    It receives the selection that was on the screen, or None.
+    ``act`` receives the selection that was on the screen, or None if nothing was selected.
     """
 
     keys: tuple[str, ...]
@@ -203,14 +204,14 @@ class LabelingActions(Protocol):
 
 
 def labeling_commands(panel: LabelingActions, *names: str) -> list[Command]:
-    """Return the shared commands with the given names, in the given order."""
+    """Return the labeling commands with the given names, in the given order."""
     flag = panel.flag_command
     commands = (
         Command(("u",), "Undo", "undo", "Undo the last edit", panel.undo),
         Command(("r",), "Redo", "repeat", "Redo the edit undone last", panel.redo),
         Command(("s",), "Skip", "step-forward", "Skip without a label", flag("skip")),
         Command(("e", "Delete"), "Erase", "eraser", "Remove the annotation", panel.erase),
-        Command(("a",), "Ambiguous", "question", "Not even an expert can tell", flag("ambiguous")),
+        Command(("a",), "Ambiguous", "question", "The class is unclear even to an expert", flag("ambiguous")),
         Command(("b",), "Bad segmentation", "chain-broken", "The outline is wrong", flag("bad_segmentation")),
     )
     return sorted((c for c in commands if c.text in names), key=lambda c: names.index(c.text))
@@ -223,9 +224,9 @@ class CommandBar:
     ----------
     panel : Panel
     shown : callable
-        Returns the selection to which a button applies now; None for none.
+        Returns the current selection, to which the buttons apply; None if nothing is selected.
     class_help : str
-        Help text of the keys that stand for classes.
+        Help text of the keys that assign classes.
     view_keys : iterable of (str, str)
         Keys that change the view, separated by spaces, with their help text.
 
@@ -233,7 +234,7 @@ class CommandBar:
     ----------
     commands : tuple of Command
     buttons : dict of str to Button
-        The buttons, by their text.
+        The buttons by their text.
     help : HTML
         List of the keys, shown and hidden by ``help_button``.
     """
@@ -302,7 +303,7 @@ class CommandBar:
 def class_keys(classes: Iterable[ClassInfo], text: str) -> list[Line]:
     """Return the help lines on class keys, as HTML.
 
-    A line on finding a class is among them if a class has no key.
+    If a class has no key, an additional line explains how to find a class by name.
     """
     keys = [info.key for info in classes]
     digits, letters = [key for key in keys if key in _DIGITS], [key for key in keys if key and key not in _DIGITS]

@@ -62,7 +62,7 @@ class PredictionPanel(LabelingPanel):
         self.export_form = ExportForm(project)
         self._question: Question | None = None
         self._last_job = ""  # kind of the job that runs, or ran last
-        # Counting all images and explaining take longer than a key may take: both wait until no more keys are pressed.
+        # Counting and explaining are too slow to run at each key, so both wait until no more keys are pressed.
         self._recount = Debounce(catch_errors(self._show_counts, self.status), delay=0.6)
         self._explanation = LatestQuestion(
             lambda question: explanation_pictures(project.explain(*question[0])),
@@ -107,7 +107,7 @@ class PredictionPanel(LabelingPanel):
             self.status.say("This object is not predicted yet.")
 
     def show(self) -> None:
-        """Show the prediction of the selected object, and ask for its explanation."""
+        """Show the prediction of the selected object, and start to explain it."""
         project, object_id = self.project, self.single_object
         label = project.annotations.label_of(*object_id) if object_id else UNLABELED
         self.inspector.show(object_id, self._predicted(object_id), label, project.classes.scheme)
@@ -163,7 +163,7 @@ class PredictionPanel(LabelingPanel):
         project = self.project
         if project.images and project.current_run:
             self.viewer.indexing.run_when_indexed(project.images, self._count)
-        else:  # counting would index every image, for empty tables
+        else:  # counting would index every image, only to show empty tables
             self.counts.value = muted("Counts appear after the first prediction.")
 
     def _count(self) -> None:
@@ -206,7 +206,7 @@ class ExportForm(VBox):
     ----------
     folder : Text
     formats : dict of str to Checkbox
-        The first format is ticked.
+        The checkbox of each format; the first one is ticked initially.
     export : Button
     result : StatusLine
         Hidden while it is empty.
@@ -223,7 +223,7 @@ class ExportForm(VBox):
         }
         next(iter(self.formats.values())).value = True
         self.result = StatusLine(hides=True)
-        # Unlike other buttons, it does not give the keyboard focus to the viewer, which would scroll into view.
+        # Unlike other buttons, this one does not give the keyboard focus to the viewer, which would scroll into view.
         act = catch_errors(self._export, self.result)
         self.export = button(act, "Export", "download", "Write the results", width="110px")
         formats_row = HBox(list(self.formats.values()), layout={"flex_flow": "row wrap"})

@@ -1,6 +1,6 @@
-"""Scheduling of draws, questions, reads and file checks on the event loop.
+"""Scheduling of drawing, background work and file checks on the event loop.
 
-Without a running loop (in a script or a test) draws and answers happen immediately.
+Without a running loop (in a script or a test), drawing and computing happen immediately.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 1.0
 _LOADER_THREADS = 2
-_MAX_EXPECTED = 64  # pieces that wait to be read ahead; older ones are forgotten
+_MAX_EXPECTED = 64  # pieces of data that wait to be read ahead; older pieces are dropped
 
 logger = logging.getLogger(__name__)
 
@@ -27,18 +27,18 @@ QuestionT = TypeVar("QuestionT")
 
 
 class Throttle:
-    """Merging of requests into one draw at a time.
+    """Throttle that merges all requests during a pause into one draw.
 
-    There is a pause after the END of each draw. A mouse sends more moves than can be drawn. If the pause were counted
-    from the start of a draw, the timer of a slow draw would always be due: the kernel would draw between any two
-    messages and never catch up.
+    The pause begins at the END of each draw. A mouse sends more moves than can be drawn. If the pause began at the
+    start of a draw, the timer of a slow draw would always be due: the kernel would draw between any two messages and
+    never catch up.
 
     Parameters
     ----------
     draw : callable
     interval : float
-        Longest pause in seconds. After a quick draw the pause is twice the time that the draw took, because what is
-        drawn quickly here is drawn quickly in the browser too.
+        Longest pause in seconds. After a quick draw, the pause is only twice as long as the draw, because the browser
+        displays such a draw quickly too.
     """
 
     def __init__(self, draw: Callable[[], None], interval: float = 0.05) -> None:
@@ -52,7 +52,7 @@ class Throttle:
         loop = running_loop()
         if loop is None:
             self._draw()
-        elif self._due is None or loop is not self._loop:  # a timer of a loop that ended never runs
+        elif self._due is None or loop is not self._loop:  # the timer of an ended loop never runs
             free_at = self._free_at if loop is self._loop else 0.0
             self._loop = loop
             self._due = loop.call_at(max(free_at, loop.time()), self._run, loop)
@@ -68,7 +68,7 @@ class Throttle:
 
 
 class Debounce:
-    """Call of ``act`` once nothing has happened for ``delay`` seconds."""
+    """Call of ``act`` after ``delay`` seconds without another call of `restart`."""
 
     def __init__(self, act: Callable[[], None], delay: float = 0.11) -> None:
         self._act, self._delay = act, delay
@@ -124,20 +124,20 @@ def run_on_thread(call: Callable[[], Any], done: Callable[[Any, Exception | None
 
 
 class LatestQuestion(Generic[QuestionT]):
-    """Slow question that is answered on a thread.
+    """Slow computation on a thread, of which only the latest result is shown.
 
-    Only the answer to the latest question is shown; answers to superseded questions are dropped. One question is
-    answered at a time, and only after the questions have paused for ``delay`` seconds. Without a running loop the
-    answer is shown immediately.
+    A question is the input of the computation, for example an object to explain; the answer is its result. Answers to
+    superseded questions are dropped. One question is answered at a time, and only if no other question follows within
+    ``delay`` seconds. Without a running loop, the answer is shown immediately.
 
     Parameters
     ----------
     answer : callable
-        Called with the question, on its own thread.
+        Computes the answer to a question; called on a separate thread.
     show : callable
-        Called with the answer, on the thread and loop that asked.
+        Called with the answer, on the thread and event loop that called `ask`.
     delay : float
-        Seconds without another question before the question is answered.
+        Seconds to wait for another question before a question is answered.
     show_error : callable, optional
         Called instead of ``show`` with the question and the exception that ``answer`` raised.
     """
@@ -155,7 +155,7 @@ class LatestQuestion(Generic[QuestionT]):
         self._busy = False
 
     def ask(self, question: QuestionT | None) -> None:
-        """Answer this question instead of the previous ones; None drops them."""
+        """Answer a question and drop earlier questions; with None, only drop them."""
         self._latest = question
         self._debounce.restart()
 
@@ -179,7 +179,7 @@ class LatestQuestion(Generic[QuestionT]):
 
 
 class Loadable(Hashable, Protocol):
-    """Data to be read, such as a `TileGroup`; equal groups are read once."""
+    """Piece of data to be read, such as a `TileGroup`; equal pieces are read once."""
 
     def load(self) -> object:
         """Read the data; called on a worker thread."""
@@ -188,14 +188,15 @@ class Loadable(Hashable, Protocol):
 class BackgroundLoader:
     """Background reading of what the screen shows now, then of what it may show next.
 
-    Pieces are read on a few threads; all callbacks run on the loop that requested them.
+    Pieces (see `Loadable`) are read on a few threads. Callbacks run on the event loop that requested the pieces.
 
     Parameters
     ----------
     on_loaded : callable
-        Called after each visible piece, readable or not.
+        Called after each visible piece was read, even if the read failed.
     on_error : callable
-        Called with the exception of a piece that could not be read. The piece is not read again before `retry_failed`.
+        Called with the exception of a piece that could not be read. The piece is not read again before a call of
+        `retry_failed`.
     """
 
     def __init__(self, on_loaded: Callable[[], None], on_error: Callable[[Exception], None]) -> None:
@@ -212,12 +213,12 @@ class BackgroundLoader:
         return any(piece not in self._failed for piece in self._visible)
 
     def load_visible(self, pieces: Iterable[Loadable]) -> None:
-        """Read what the screen shows; drop earlier requests that are not being read."""
+        """Read the pieces that the screen shows; drop earlier requests still waiting."""
         self._visible = dict.fromkeys(pieces)
         self._begin()
 
     def load_ahead(self, pieces: Iterable[Loadable]) -> None:
-        """Read what may be shown next, once all visible pieces are read."""
+        """Read the pieces that may be shown next, once all visible pieces are read."""
         new = dict.fromkeys(pieces)
         older = [piece for piece in self._expected if piece not in new]
         self._expected = dict.fromkeys([*older, *new][-_MAX_EXPECTED:])
@@ -261,9 +262,10 @@ class BackgroundLoader:
 
 
 class FileWatcher:
-    """Call of ``act`` when a file changes, for example through another kernel.
+    """Watcher that calls ``act`` when a file changes, for example by another kernel.
 
-    The file is checked once per second on the loop that made the watcher. Without a loop, call `check`.
+    The file is checked once per second on the event loop in which the watcher was created. Without a running loop, call
+    `check`.
 
     Parameters
     ----------

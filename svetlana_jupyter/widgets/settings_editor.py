@@ -1,8 +1,8 @@
 """Editor of the training settings, as controls and as JSON.
 
-The common settings have controls; JSON holds all of them. Names and explanations come from the settings models
-(`core.settings`). Both views show the same settings and follow ``training.json``, which may be edited by hand or by
-another panel.
+The common settings have controls; JSON holds all settings. Names and explanations come from the settings models
+(`core.settings`). Both views show the same settings, and are updated when the file ``training.json`` is edited by hand
+or by another panel.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class SettingsEditor(VBox):
     form : SettingsForm
     json : SettingsJsonEditor
     view : ToggleButtons
-        Switches between the two.
+        Switches between ``form`` and ``json``.
     cue_note : HTML
         The settings that are overridden because a cue is not allowed.
     file_watcher : FileWatcher
-        Notices changes of ``training.json``.
+        Detects changes of ``training.json``.
     """
 
     used = Instance(TrainingSettings, allow_none=True)
@@ -92,7 +92,7 @@ class SettingsEditor(VBox):
         Raises
         ------
         SettingsError
-            If the project cannot use them; nothing has changed then.
+            If the project cannot use these settings; the previous settings then stay in use.
         """
         self._project.settings = settings
         self.show()
@@ -103,14 +103,14 @@ class SettingsEditor(VBox):
         Parameters
         ----------
         discard_draft : bool
-            Whether they replace JSON that was not applied.
+            Whether to discard edits of the JSON that were not applied.
         """
         try:
             settings, problem = self._project.settings, ""
         except SettingsError as error:
             settings, problem = None, str(error)
         file = self._project.path / "training.json"
-        # The raw text of the file, because an invalid file has no settings and is repaired here.
+        # The raw text of the file, because an invalid file has no settings and the user repairs it here.
         self.json.show(file.read_text("utf-8") if file.exists() else self._project.settings.to_json(), discard_draft)
         if settings is None:
             self.view.value = JSON
@@ -137,18 +137,18 @@ class SettingsForm(VBox):
     Parameters
     ----------
     current : callable
-        Returns the settings that a change starts from.
+        Returns the settings in use, to which a change is applied.
     keep : callable
-        Called with the changed settings. May refuse them with a `SettingsError`.
+        Called with the changed settings. May reject them with a `SettingsError`.
 
     Attributes
     ----------
     fields : dict of str to SettingField
-        By path, for example ``"patches.size"``.
+        The fields by the paths of their settings, for example ``"patches.size"``.
     others : HTML
         The settings that differ from the preset but have no control.
     message : HTML
-        Why the last change was refused.
+        Reason why the last change was rejected.
     """
 
     def __init__(self, current: Callable[[], TrainingSettings], keep: Callable[[TrainingSettings], None]) -> None:
@@ -204,7 +204,7 @@ class SettingField(HBox):
         self.label = HTML(layout={"width": "112px", "flex": "0 0 auto", "margin": "1px 6px 1px 0"})
         self.control = _control(annotation, SUGGESTIONS.get(path, ()))
         self.control.tooltip = explanation(path)
-        self._is_text = type(self.control) is Text  # not isinstance: a Combobox is a Text, but holds its value as it is
+        self._is_text = type(self.control) is Text  # not isinstance: a Combobox is a Text, but its value is not parsed
         self._path, self._optional, self._showing = path, type(None) in get_args(annotation), False
         super().__init__([self.label, self.control], layout={"align_items": "center", "width": "100%"})
         self.add_class("sv-setting")
@@ -225,7 +225,7 @@ class SettingField(HBox):
             self._showing = False
 
     def mark(self, changed: bool, invalid: bool = False) -> None:
-        """Mark a value that differs from its preset, or that was refused."""
+        """Mark a value that differs from the preset, or that was rejected."""
         css_class, title = "sv-own" if changed else "", html.escape(explanation(self._path))
         name = html.escape(setting_name(self._path))
         self.label.value = f'<span class="sv-name {css_class}" title="{title}">{name}</span>'
@@ -233,13 +233,13 @@ class SettingField(HBox):
 
 
 def _control(annotation: Any, suggestions: Sequence[str]) -> ValueWidget:
-    """Return a control for values of a type; a text field if there is no better one."""
+    """Return a control for values of a type, by default a text field."""
     layout = {"width": "auto", "flex": "1 1 0", "min_width": "0", "margin": "1px 0"}
     if annotation in (bool, int, float):
         return {bool: partial(Checkbox, indent=False), int: IntText, float: FloatText}[annotation](layout=layout)
     if get_origin(annotation) is Literal:
         return Dropdown(options=[(choice_name(choice), choice) for choice in get_args(annotation)], layout=layout)
-    # Text is taken on Enter or when the field loses focus: a value that is half typed is not valid.
+    # Text is read on Enter or when the field loses focus, because a half-typed value is not valid.
     if annotation is str:
         return Combobox(options=list(suggestions), ensure_option=False, continuous_update=False, layout=layout)
     placeholder = "none" if type(None) in get_args(annotation) else ""
@@ -276,7 +276,7 @@ def explanation(path: str) -> str:
 
 
 def choice_name(choice: str) -> str:
-    """Return one of the values of a setting as displayed.
+    """Return the display name of one of the values of a setting.
 
     >>> choice_name("half_turns"), choice_name("cpu")
     ('half turns', 'CPU')
@@ -298,9 +298,9 @@ def format_value(value: Any) -> str:
 
 
 def parse_value(text: str, optional: bool) -> Any:
-    """Return the value of an input field.
+    """Return the value that was entered as text in an input field.
 
-    It may be None, numbers separated by commas, JSON, or any other text.
+    The text may be "none", numbers separated by commas, JSON, or any other text.
 
     >>> parse_value("48, 32", False), parse_value("", True), parse_value("auto", False), parse_value("50, none", True)
     ([48, 32], None, 'auto', [50, None])
@@ -318,7 +318,7 @@ def parse_value(text: str, optional: bool) -> Any:
 
 
 _VALID = "Valid. Apply uses these settings."
-_CONFLICT = "Valid. The settings in use have changed: Revert or Apply."
+_CONFLICT = "Valid. The settings in use have changed: press Revert or Apply."
 _IN_USE = "These settings are in use."
 
 
@@ -328,7 +328,7 @@ class SettingsJsonEditor(VBox):
     Parameters
     ----------
     keep : callable
-        Called with the new settings. May refuse them with a `SettingsError`.
+        Called with the new settings. May reject them with a `SettingsError`.
     revert : callable
         Called to show the settings in use again.
 
@@ -338,7 +338,7 @@ class SettingsJsonEditor(VBox):
     message : HTML
     apply, revert : Button
     help : HTML
-        A folded table of all settings with their explanations.
+        A table of all settings with their explanations, collapsed at first.
     """
 
     def __init__(self, keep: Callable[[TrainingSettings], None], revert: Callable[[], None]) -> None:
@@ -358,7 +358,7 @@ class SettingsJsonEditor(VBox):
         self.text.observe(lambda _: self._check(), "value")
 
     def show(self, text: str, discard_draft: bool = False) -> None:
-        """Show the settings in use, unless there is a draft that is to be kept."""
+        """Show the settings in use, unless the user has edited the text."""
         before, self._used = self._used, text.strip()
         if discard_draft or self.text.value.strip() == before:
             self._conflict, self.text.value = False, self._used

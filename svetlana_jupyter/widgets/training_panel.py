@@ -1,7 +1,7 @@
 """Training panel: allowed cues, training, curves, scores, runs and settings.
 
-Pictures of an object of the project explain the cue checkboxes, and the augmentation preview shows what training does
-to a patch. A cue that must not decide the class is therefore noticed before any training.
+Pictures of an object explain each cue checkbox, and the augmentation preview shows how training changes a patch. The
+user can therefore exclude a cue that must not decide the class before training.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class TrainingPanel(Panel):
     Attributes
     ----------
     cues : CueCheckboxes
-        What the classifier may use.
+        The cues that the classifier may use.
     train : Button
     search : Button
-        Shown if the preset is chosen by a search and a run exists.
+        Searches for the best preset again. Shown if the preset is chosen by a search and a run exists.
     job : JobProgress
     readiness : HTML
         What is missing before training can start.
@@ -71,7 +71,7 @@ class TrainingPanel(Panel):
     runs : RunTable
     settings : SettingsEditor
     more : Accordion
-        Holds the last three.
+        Holds ``preview``, ``runs`` and ``settings``.
     """
 
     def __init__(self, project: Project) -> None:
@@ -80,7 +80,7 @@ class TrainingPanel(Panel):
         train, tooltip = project.background.train, "Train on all annotations, in the background"
         self.train = self.make_button(train, "Train", "play", tooltip, "primary", width="110px", flex="0 0 auto")
         search = partial(train, search=True)
-        tooltip = "Search for the best preset and train it. Repeated automatically once annotations have doubled."
+        tooltip = "Search for the best preset and train it. This is repeated once the number of annotations doubles."
         self.search = self.make_button(search, "Search again", "", tooltip, "quiet", width="140px", flex="0 0 auto")
         self.job = JobProgress(stop=lambda: self.run_action(project.stop))
         self.readiness = HTML(layout={"margin": "0 0 0 12px", "flex": "1 1 auto"})
@@ -122,7 +122,7 @@ class TrainingPanel(Panel):
         super().close()
 
     def _allow(self, allowed: frozenset[str]) -> None:
-        """Write the allowed cues to the settings; on failure the checkboxes go back."""
+        """Write the allowed cues to the settings; on failure, reset the checkboxes."""
         try:
             self.settings.keep(self.project.settings.changed(may_use=allowed))
         finally:
@@ -165,7 +165,7 @@ class TrainingPanel(Panel):
         self._throttle.request()
 
     def _show_preview(self) -> None:
-        """Show augmented patches while their section is open; cutting takes time."""
+        """Show augmented patches if their section is open; computing them takes time."""
         if self.more.selected_index == self.more.titles.index(_PREVIEW) and (settings := self.settings.used):
             self.preview.show(settings)
 
@@ -175,13 +175,13 @@ _LOOKS_SAME = "these look the same to the classifier:"
 CUE_TEXTS = (
     ("surroundings", "Surroundings", "What lies around the object: neighbors, tissue.", "only the object is shown."),
     ("brightness", "Brightness", "Brightness and color.", _LOOKS_SAME),
-    ("orientation", "Orientation", "The orientation of objects, as of stripes.", _LOOKS_SAME),
+    ("orientation", "Orientation", "The orientation of objects, for example of stripes.", _LOOKS_SAME),
     ("size", "Size", "The size of objects.", _LOOKS_SAME),
 )
 
 
 class CueCheckbox(Box):
-    """A checkbox with a card that opens while the mouse or the keyboard is on it.
+    """Checkbox of a cue, with a card that opens when the box is hovered or focused.
 
     Parameters
     ----------
@@ -223,7 +223,7 @@ class CueCheckboxes(HBox):
     Attributes
     ----------
     boxes : dict of str to CueCheckbox
-        By the name of the cue.
+        The checkboxes by the names of their cues.
     """
 
     def __init__(self, project: Project, changed: Callable[[frozenset[str]], None]) -> None:
@@ -258,14 +258,14 @@ class CueCheckboxes(HBox):
             box.checkbox.value = name in allowed
 
     def draw_cards(self) -> None:
-        """Draw the cards in the background until they show an object of the project."""
+        """Draw the cards in the background, unless they already show a project object."""
         if not self._own_image:
             self._latest.ask(object())
 
     def _draw(self, _: object) -> tuple[bool, dict[str, tuple[bytes, tuple[bytes, ...]]]]:
         try:
             example = find_example(self._project)
-        except Exception:  # an unreadable image is reported where it is opened, not by an explanation
+        except Exception:  # an unreadable image is reported when the viewer opens it, not by the cards
             logger.exception("no object of the project can be drawn")
             example = builtin_example()
         return example.own_image, {name: cue_images(example, name) for name in self.boxes}
@@ -278,7 +278,7 @@ class CueCheckboxes(HBox):
 
 @dataclass(frozen=True)
 class ExampleObject:
-    """An object with its surroundings.
+    """Pixels and mask of an object with its surroundings, to explain the cues.
 
     Attributes
     ----------
@@ -286,7 +286,7 @@ class ExampleObject:
     own : array of bool, shape (n, n)
         The mask of the object.
     own_image : bool
-        The object is from the project, not from the samples.
+        Whether the object is from the project instead of the samples.
     """
 
     pixels: Pixels
@@ -294,16 +294,16 @@ class ExampleObject:
     own_image: bool = True
 
 
-_SIDE, _AROUND = 84, 2.2  # screen pixels; width of the picture relative to the object
+_SIDE, _AROUND = 84, 2.2  # side of a picture in screen pixels; its width relative to the object
 _HIDDEN = 128  # the gray of pixels that the classifier does not see
 _SAMPLE = "smear_01", 11  # a white blood cell
 
 
 def find_example(project: Project) -> ExampleObject:
-    """Return an object of a project, otherwise one of the samples.
+    """Return an object of a project, or an object of the samples if there is none.
 
-    An annotated object is preferred. May be called on any thread. Images that are not indexed yet are skipped: an
-    explanation is not worth an indexing.
+    Annotated objects are preferred. Images that are not indexed yet are skipped, because indexing may take long. May be
+    called on any thread.
     """
     labels = project.labels()
     labeled = labels[labels["action"] == "label"].index
@@ -336,16 +336,16 @@ def _example(opened: ImagePair, row: pd.DataFrame) -> ExampleObject:
 
 
 def cue_images(example: ExampleObject, cue: str) -> tuple[bytes, tuple[bytes, ...]]:
-    """Return PNGs of an object that differ only in a cue.
+    """Return PNGs of an object that differ only in one cue.
 
-    The first shows the object as it is. To a classifier that may not use ``cue``, the others are equal.
+    The first PNG shows the object as it is. A classifier that may not use ``cue`` cannot distinguish the others.
     """
     own = cv2.resize(example.own.astype(np.uint8), (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST) > 0
     pixels = cv2.resize(example.pixels, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     if cue == "surroundings":
         images = [np.where(own[..., None], pixels, np.uint8(_HIDDEN))]
     elif cue == "brightness":
-        gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)  # color is brightness per channel
+        gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)  # color counts as brightness per channel
         low, high = np.percentile(gray, (1, 99))
         stretched = (gray - low) * (255 / max(high - low, 1.0))
         images = [image.clip(0, 255).astype(np.uint8) for image in (gray * 0.4, gray * 0.8, stretched)]
@@ -365,10 +365,10 @@ _PATCHES = 8
 _NO_OBJECT = "Annotate an object to preview its augmented patches."
 _EQUAL = "Training treats all of these patches as the same object."
 _UNCHANGED = "Augmentation is off: all patches are identical."
-_DEFAULT_PRESET = " Shown for the default preset; the search also tries others."
+_DEFAULT_PRESET = " Shown for the default preset; the search also compares other presets."
 
 PreviewQuestion = tuple[ObjectId, TrainingSettings]
-PreviewAnswer = tuple[PreviewQuestion, TrainingSettings, list[bytes]]  # with the settings used, and PNGs
+PreviewAnswer = tuple[PreviewQuestion, TrainingSettings, list[bytes]]  # question, settings used, PNGs
 
 
 class AugmentationPreview(VBox):
@@ -397,7 +397,7 @@ class AugmentationPreview(VBox):
         super().__init__([HBox([self.message, self.another], layout={"align_items": "center"}), self.pictures])
 
     def show(self, settings: TrainingSettings) -> None:
-        """Augment the object annotated last with these settings."""
+        """Show patches of an annotated object, augmented with these settings."""
         objects = self._objects()
         self.another.disabled = len(objects) < 2
         if objects:
@@ -411,9 +411,9 @@ class AugmentationPreview(VBox):
         self.show(self._project.settings)
 
     def _objects(self) -> list[ObjectId]:
-        """Return the annotated objects, the last one first.
+        """Return the annotated objects, beginning with the one that was annotated last.
 
-        Without any, return the first objects of an indexed image.
+        Without annotations, return the first objects of an indexed image.
         """
         labels = self._project.labels()
         annotated = [ObjectId(str(image), int(label)) for image, label in labels[labels["action"] == "label"].index]

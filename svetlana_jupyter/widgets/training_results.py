@@ -102,7 +102,7 @@ def score_cards(report: Evaluation, forest_only: bool = False) -> str:
     ----------
     report : Evaluation
     forest_only : bool
-        The classifier is a forest itself, so there is nothing to compare it with.
+        Whether the classifier itself is a random forest, so that there is no network to compare.
     """
     if report.network is None:
         return muted(report.text)
@@ -116,7 +116,7 @@ def score_cards(report: Evaluation, forest_only: bool = False) -> str:
 def score_tables(scores: Scores, classes: Iterable[ClassInfo]) -> str:
     """Return the confusion matrix and the scores per class as HTML.
 
-    Each row of the matrix is colored by the fraction of its true class. Recall and precision have 95 % intervals.
+    Each cell of the matrix is colored by its fraction of the true class. Recall and precision have 95 % intervals.
     """
     swatches = {info.name: color_swatch(info.color) for info in classes}
     titles = {name: swatches.get(name, "") + html.escape(name) for name in scores.confusion.columns}
@@ -139,7 +139,7 @@ def score_tables(scores: Scores, classes: Iterable[ClassInfo]) -> str:
 
 
 def format_percent(value: float) -> str:
-    """Return a fraction in whole percent, – if it is NaN.
+    """Return a fraction in whole percent, or "–" if it is NaN.
 
     >>> format_percent(0.934), format_percent(float("nan"))
     ('93 %', '–')
@@ -192,9 +192,9 @@ _OPTIMISM = (
 
 
 def search_results_html(run: Run) -> str:
-    """Return how the preset of a run was selected, as HTML with a row per candidate.
+    """Return the search results of a run as HTML, with one row per candidate preset.
 
-    It is "" if the user named the preset.
+    The result is "" if the user chose the preset.
 
     Raises
     ------
@@ -226,7 +226,7 @@ _RUN_COLUMNS = ("Run", "Finished", "Preset", "Allowed cues", "Labels", "Network"
 
 
 class RunTable(VBox):
-    """Table of runs to compare and choose from, the latest first.
+    """Table of runs to compare and choose from, the latest run first.
 
     The scores are computed in the background.
 
@@ -265,7 +265,7 @@ class RunTable(VBox):
             self._latest.ask(unscored)
 
     def button(self, name: str) -> Button:
-        """Return the button of a run."""
+        """Return the button that chooses a run."""
         return self._rows[name][0]
 
     def _make_row(self, name: str) -> tuple[Button, HTML]:
@@ -303,7 +303,7 @@ def _row_html(texts: Sequence[str], css_class: str) -> str:
     return f'<div class="sv-run {css_class}">{cells}</div>'
 
 
-WIDTH, HEIGHT = 440, 176  # of one plot; two fit side by side into a window of 1100 pixels
+WIDTH, HEIGHT = 440, 176  # of one plot; two plots fit side by side into a window of 1100 pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 26, 24  # margins of a plot
 _LOSS, _SCORE = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito, distinct to color-blind readers
 
@@ -320,9 +320,9 @@ def curves(points: Sequence[tuple[int, float, float | None]], total: int) -> str
     Parameters
     ----------
     points : sequence of (int, float, float or None)
-        Epoch from 1, loss, and score or None. Values that are not finite are left out.
+        Epoch (counted from 1), loss, and score (or None). Values that are not finite are left out.
     total : int
-        Planned number of epochs: the end of the axis, so that the curve grows and the axis stays.
+        Planned number of epochs. The axis ends there, so that it does not change while the curve grows.
 
     Returns
     -------
@@ -333,7 +333,7 @@ def curves(points: Sequence[tuple[int, float, float | None]], total: int) -> str
     loss = [(epoch, loss) for epoch, loss, _ in points if math.isfinite(loss)]
     score = [(epoch, score) for epoch, _, score in points if score is not None and math.isfinite(score)]
     top = _round_up(max((value for _, value in loss), default=1.0))
-    hint = "small sets are scored by cross-validation at the end" if loss else ""
+    hint = "few annotations: scored by cross-validation at the end" if loss else ""
     return (
         '<div style="display:flex;flex-wrap:wrap;gap:8px 16px">'
         + _plot("Loss", loss, last, top, _LOSS, "{:.3f}", "")
@@ -374,6 +374,6 @@ def _text(x: float, y: float, text: str, attributes: str) -> str:
 
 
 def _round_up(value: float) -> float:
-    """Return the next of 0.1, 0.2, 0.5, 1, 2, 5, …, so that the axis seldom changes."""
+    """Round up to 0.1, 0.2, 0.5, 1, 2, 5, …, so that the axis seldom changes."""
     decade = 10.0 ** math.floor(math.log10(max(value, 0.1)))
     return next(step * decade for step in (1, 2, 5, 10) if value <= step * decade * (1 + 1e-9))

@@ -186,7 +186,7 @@ def measure_case(name: str, folder: Path, threads: int, rounds: int) -> dict[str
         "set": name,
         "objects": count,
         "torch threads": threads,
-        "objects a second": round(rate),
+        "objects per second": round(rate),
         "bare, per second": round(1 / min(result["bare wall"] for result in results)),
         "time ÷ bare (wall)": round(ratio, 2),
         "time ÷ packed (wall)": round(packed, 2),
@@ -202,7 +202,7 @@ def measure_case(name: str, folder: Path, threads: int, rounds: int) -> dict[str
 def compare_costs(rows: dict[str, dict[str, Any]]) -> None:
     """Compare the cost per object of the large image with that of the image of 8000²."""
     if {"discs", "large"} <= set(rows):
-        ratio = rows["discs"]["objects a second"] / rows["large"]["objects a second"]
+        ratio = rows["discs"]["objects per second"] / rows["large"]["objects per second"]
         rows["large"]["cost ÷ 8000²"] = round(ratio, 2)
         rows["large"]["passes"] &= ratio <= COSTLIER
 

@@ -87,7 +87,7 @@ def test_the_text_report(project: Project) -> None:
     assert lines[4] == "Intervals are over 6 groups (plate, well)."
     assert "temperature" in lines[5]
     assert "perfect calibration would show" in lines[5]
-    assert lines[6] == "Flagged and not scored: 2 as ambiguous, 1 as bad_segmentation."
+    assert lines[6] == "Flagged and not scored: 2 as ambiguous, 1 as bad segmentation."
 
 
 def test_a_run_with_changed_annotations_is_reported_as_outdated(project: Project) -> None:

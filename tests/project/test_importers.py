@@ -77,7 +77,7 @@ def test_existing_annotations_are_not_overwritten_by_default(project: Project, l
     project.flag("P2_A1", 3, "bad_segmentation")
     report = project.import_annotations(label_table)
     assert report["outcome"].tolist() == ["differs", "known", "differs"]
-    assert report["why"].tolist() == ["is bright here", "", "is bad_segmentation here"]
+    assert report["why"].tolist() == ["labeled bright in this project", "", "labeled bad_segmentation in this project"]
     assert "Imported 0 annotations" in project.status
     assert "2 not imported, as the project has another label" in project.status
     assert classes_of(project)["P1_A1", 1] == "bright"

@@ -88,7 +88,7 @@ def test_the_effect_on_annotations_is_shown_before_the_mask_is_replaced(panel, f
         "2 → 102</td>",
         "3 → 3, 103, 105</td>",
         "4 → 104; 5 → 104</td>",
-        "<td>No object there; the annotation stays in the log</td><td>6</td>",
+        "<td>No matching object; the annotation stays in the log</td><td>6</td>",
     ):
         assert row in report
     assert project.annotations.label_of("A1", 2).class_id == 2, "nothing has changed yet"
@@ -191,7 +191,7 @@ def test_a_table_is_imported_and_failed_rows_are_listed(import_panel, project, t
     assert "Imported 2 annotations" in form.message.text
     assert "check the box above to replace" in form.message.text
     assert form.not_imported.value.count("<tr>") == 4, "the header and three rows"
-    assert "is bright here" in form.not_imported.value
+    assert "labeled bright in this project" in form.not_imported.value
     assert "no object 99" in form.not_imported.value
     assert "sv-trouble" not in form.message.value
     assert import_panel.status.text == "", "the summary is shown once"

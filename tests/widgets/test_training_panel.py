@@ -338,7 +338,7 @@ def test_the_preview_names_the_preset_it_shows(searched):
     assert f"Shown for {chosen}, the preset chosen last." in panel.preview.message.value
     searched.settings = searched.settings.changed(width=6)
     panel.settings.show()
-    assert "Shown for the default preset; the search also tries others." in panel.preview.message.value
+    assert "Shown for the default preset; the search also compares other presets." in panel.preview.message.value
 
 
 def test_search_again_is_hidden_before_the_first_search(annotated, trained):

@@ -21,7 +21,7 @@ Offset = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class ObjectStack:
-    """Masks of n objects, each cut out of the image; all cut-outs have the same shape.
+    """Masks of n objects, each cut out of the image, all of the same shape.
 
     Parameters
     ----------

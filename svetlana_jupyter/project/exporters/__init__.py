@@ -1,4 +1,7 @@
-"""Export of results to files of other tools, one format per registry entry."""
+"""Export of results to files for other tools.
+
+`FORMATS` is the registry, with one entry per file format.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class ExportFormat:
     title : str
         Name in the user interface.
     write : callable
-        Writes the files and yields each when it is complete.
+        Writes the files, and yields the path of each file once it is complete.
     check : callable
         Raises an error if the format cannot hold the results; called before anything is written.
     file_per : "project", "image" or "class"
@@ -57,7 +60,7 @@ FORMATS: Mapping[str, ExportFormat] = {
 
 
 def check_formats(formats: Sequence[str] | str) -> list[str]:
-    """Return the formats as a list, or raise an error if one is unknown."""
+    """Return the formats as a list, or raise an error if a format is unknown."""
     names = [formats] if isinstance(formats, str) else list(formats)
     unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:
@@ -69,7 +72,9 @@ def check_formats(formats: Sequence[str] | str) -> list[str]:
 
 
 class Export:
-    """Export of results: checks its arguments at once, and writes the files in `files`.
+    """Export of results to files, in one or more formats.
+
+    The arguments are checked at once. The files are written by `files`.
 
     Parameters
     ----------
@@ -83,8 +88,9 @@ class Export:
     ----------
     folder : Path
     done : float
-        Finished fraction, from 0 to 1.
+        Finished fraction of the export, from 0 to 1.
     stopped : bool
+        Whether the user stopped the export.
 
     Raises
     ------
@@ -104,7 +110,7 @@ class Export:
         self.folder, self.done, self.stopped = output.folder, 0.0, False
 
     def files(self, stop: Callable[[], bool] = lambda: False) -> Iterator[Path]:
-        """Write one file after the other, and yield each when it is complete."""
+        """Write one file after the other, and yield the path of each complete file."""
         output, snapshot = self._output, self._snapshot()
         output.stop = stop
         for name in self._formats:
@@ -123,13 +129,13 @@ class Export:
         except OSError as error:
             raise ProjectError(
                 f"{output.current_file} could not be written ({_reason(error)}). Free some space or choose another "
-                "folder, then export again. The files before it are complete."
+                "folder, then export again. Files written earlier are complete."
             ) from error
 
 
 @dataclass(frozen=True)
 class ExportFinished:
-    """Event at the end of a background export, with the files written."""
+    """Event that reports the end of a background export and the files written."""
 
     folder: Path
     files: tuple[Path, ...]
@@ -137,19 +143,19 @@ class ExportFinished:
 
     @property
     def text(self) -> str:
-        """The written files as a sentence."""
+        """A sentence that lists the written files."""
         names = [file.relative_to(self.folder).as_posix() for file in self.files]
         if len(names) > MAX_FILES_NAMED + 1:
             names = [*names[:MAX_FILES_NAMED], f"and {len(names) - MAX_FILES_NAMED} more"]
         if self.stopped:
-            return f"Export stopped. Complete in {self.folder}: {', '.join(names) or 'nothing'}"
+            return f"Export stopped. Complete files in {self.folder}: {', '.join(names) or 'none'}"
         return f"Written to {self.folder}: {', '.join(names)}"
 
 
 def _reason(error: OSError) -> str:
-    """Return why a file could not be written.
+    """Return the reason why a file could not be written.
 
-    HDF5 hides the error number in a long message.
+    An error of HDF5 contains the error number only in its long message.
     """
     number = error.errno or next(iter(re.findall(r"errno = (\d+)", str(error))), None)
     return error.strerror or (os.strerror(int(number)) if number else str(error).splitlines()[0])

@@ -34,12 +34,13 @@ def check_anndata(snapshot: ResultsSnapshot) -> None:
 
 
 def write_anndata(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
-    """Write ``objects.h5ad``.
+    """Write the objects of all images to ``objects.h5ad``.
 
-    ``obs`` has the columns of `Project.predictions`, with image and object, and is indexed by ``image/object``. ``X``
-    holds the features that are measured for all objects of all images, or the class probabilities if there are none;
-    these are in ``obsm["probabilities"]`` too. ``obsm["spatial"]`` holds ``x, y[, z]`` in ``uns["spatial_unit"]``:
-    micrometers if the spacing of all images is known, otherwise pixels. ``uns["class_colors"]`` follows scanpy.
+    ``obs`` has the columns of `Project.predictions`, ``image`` and ``object``, and is indexed by ``image/object``.
+    ``X`` holds the features that are cached for every image, or the class probabilities if there are no such features.
+    ``obsm["probabilities"]`` always holds the class probabilities. ``obsm["spatial"]`` holds ``x, y[, z]`` in the unit
+    ``uns["spatial_unit"]``: micrometers if the pixel size of every image is known, otherwise pixels.
+    ``uns["class_colors"]`` holds the class colors, as scanpy expects them.
     """
     from anndata import AnnData
 
@@ -71,9 +72,9 @@ def write_anndata(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[P
 
 
 def _encode(data: AnnData) -> bytes:
-    """Return the file contents.
+    """Return the contents of the HDF5 file.
 
-    They are built in memory because the HDF5 library may crash on a full disk.
+    The file is built in memory, because the HDF5 library may crash when the disk is full.
     """
     from anndata.io import write_elem
 
@@ -91,7 +92,7 @@ def _positions(snapshot: ResultsSnapshot) -> tuple[NDArray[np.float64], str]:
     for pair in pairs:
         spacing = dict(zip("zyx"[-pair.ndim :], pair.spacing or ())) if calibrated else {}
         rows = snapshot.rows_of_image(pair.name)
-        if "z" in axes and pair.ndim == 2:  # a plane among volumes lies at z = 0
+        if "z" in axes and pair.ndim == 2:  # a 2D image among volumes lies at z = 0
             rows = rows.assign(z=0.0)
         positions.append(rows[axes] * [spacing.get(axis, 1.0) for axis in axes])
     return pd.concat(positions).to_numpy(np.float64), "um" if calibrated else "px"

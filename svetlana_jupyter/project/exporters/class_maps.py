@@ -1,6 +1,6 @@
-"""Class maps as TIFF, one class code per pixel.
+"""Class maps as TIFF files, with one class code per pixel.
 
-They are written in bands of rows, so that no whole map is in memory.
+A map is written in bands of rows, so that it is never in memory as a whole.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def check_imagej(snapshot: ResultsSnapshot) -> None:
 def write_imagej(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
     """Write one class map per image in ImageJ's format, with class colors.
 
-    The codes are those of `Project.class_map`.
+    The pixel values are the class codes of `Project.class_map`.
     """
     for image, stem in output.names.items():
         codes, spacing = snapshot.class_map(image), snapshot.pair(image).spacing
@@ -61,7 +61,7 @@ def write_imagej(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Pa
 
 
 def write_masks(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
-    """Write one mask per image and class, 255 inside the class.
+    """Write one mask per image and class: 255 in objects of the class, elsewhere 0.
 
     The files are ``class_masks/<image>/<class>.tif``.
     """
@@ -78,7 +78,7 @@ def write_masks(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Pat
 def write_ome_tiff(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
     """Write one tiled, multi-resolution class map per image.
 
-    A map annotation names the codes.
+    An OME map annotation in the file contains the class name of each code.
     """
     names = {str(info.id): info.name for info in snapshot.classes}
     for image, stem in output.names.items():
@@ -108,9 +108,9 @@ def _unknown_code(codes: DataArray) -> int:
 
 
 def _levels(codes: DataArray) -> list[DataArray]:
-    """Return a map and its coarser levels.
+    """Return a class map, followed by its coarser levels.
 
-    Every second pixel is taken, so that codes are never averaged.
+    Each level keeps every second row and column of the previous level, so that codes are never averaged.
     """
     levels = [codes]
     while max(levels[-1].shape[-2:]) > MAX_SMALLEST_LEVEL:
@@ -119,7 +119,7 @@ def _levels(codes: DataArray) -> list[DataArray]:
 
 
 def _write_level(tiff: tifffile.TiffWriter, output: OutputFolder, codes: DataArray, **options: Any) -> None:
-    # TIFF tiles have sides of multiples of 16.
+    # TIFF requires tiles whose sides are multiples of 16.
     rows, columns = (min(TILE, -(-codes.sizes[axis] // 16) * 16) for axis in "yx")
     tiff.write(
         _tiles(output.until_stopped(iter_bands(codes, rows)), rows, columns),
@@ -139,7 +139,7 @@ def iter_bands(array: DataArray, rows: int) -> Iterator[NDArray[Any]]:
     ----------
     array : DataArray of shape ([Z,] Y, X), backed by dask
     rows : int
-        The last band of a plane may have any number of rows.
+        The height of a band is a multiple of this number, except for the last band of a plane.
     """
     data = array.data if array.ndim == 3 else array.data[None]
     planes, height, width = data.shape
@@ -200,9 +200,9 @@ def _binary_mask(code: int, codes: NDArray[Any]) -> NDArray[Any]:
 
 
 def _palette(classes: ClassScheme, codes: DataArray) -> NDArray[np.uint16] | None:
-    """Return the color of each code, shape (3, 256).
+    """Return the 16-bit RGB color of each code, shape (3, 256).
 
-    None if there are more codes than a palette holds.
+    Return None if there are more codes than the 256 colors of a palette.
     """
     if codes.dtype != np.uint8:
         return None

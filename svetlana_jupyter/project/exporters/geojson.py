@@ -1,8 +1,8 @@
 """GeoJSON export: outlines with classes and measurements, for QuPath.
 
-A ``FeatureCollection`` with one detection per object (in 3D: one per object and plane, with ``plane.z``); the outline
-is in pixels ``(x, y)`` along pixel edges. ``name`` is the label of the object in the mask; ``metadata`` holds the
-image, prediction and annotation. GeoJSON has no NaN, so missing values are left out.
+A file is a ``FeatureCollection`` with one detection per object; in 3D, with one per object and plane (``plane.z``).
+Outlines follow the pixel edges, with coordinates ``(x, y)`` in pixels. ``name`` is the label of the object in the mask;
+``metadata`` holds the image, prediction and annotation. Missing values are left out, because GeoJSON has no NaN.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ANY_CHANNEL = -1
 
 
 def write_geojson(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
-    """Write one file per image, feature by feature."""
+    """Write one GeoJSON file per image, with the outlines of its objects."""
     for image, stem in output.names.items():
         with output.write_file(f"{stem}.geojson") as draft, draft.open("w", encoding="utf-8") as file:
             file.write('{"type": "FeatureCollection", "features": [')
@@ -46,7 +46,7 @@ def _features(snapshot: ResultsSnapshot, image: str) -> Iterator[Mapping[str, An
     numbers = pd.concat([table[shown], snapshot.measurements(image)], axis=1)
     texts = table[["class", "predicted", "annotation", "run", *snapshot.groups[image]]].astype("object")
     colors = {info.name: list(bytes.fromhex(info.color[1:])) for info in classes}
-    # Plain arrays: looking up rows of a DataFrame takes longer than all the rest.
+    # Plain arrays, because looking up rows of a DataFrame would take longer than the rest of the export.
     text_names, number_names = list(map(str, texts)), list(map(str, numbers))
     text_rows, number_rows = texts.where(texts.notna(), None).to_numpy(), numbers.to_numpy(np.float64)
     row_of_label = {int(label): row for row, label in enumerate(table.index)}
@@ -78,5 +78,5 @@ def _geometry(outline: Outline, ndim: int) -> dict[str, Any]:
 
 
 def _short(number: float) -> float | int:
-    """Return a float32 or an integer without the extra digits of its float64 form."""
+    """Return a number without the digits that its conversion to float64 added."""
     return int(number) if number.is_integer() else float(f"{number:.9g}")

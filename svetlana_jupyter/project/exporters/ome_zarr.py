@@ -1,9 +1,8 @@
 """OME-Zarr 0.4 export of a probability map with two label images.
 
-The label images are the classes and the objects.
-
-The objects are the mask, each in the color of its class and with its predictions. Version 0.4 is read by every reader
-of the format (`yaozarrs.write` writes 0.5 only). Coarser levels take every second pixel, so that labels stay labels.
+The label image ``classes`` is the class map. The label image ``objects`` is the mask; its attributes hold the class
+color and the prediction of each object. Version 0.4 is used because every reader of the format supports it
+(`yaozarrs.write` writes only 0.5). Coarser levels keep every second row and column, so that labels are not averaged.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def write_ome_zarr(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[
     """Write one ``<image>.ome.zarr`` per image."""
     for image, stem in output.names.items():
         pair, codes, classes = snapshot.pair(image), snapshot.class_map(image), snapshot.classes
-        compact = zarr.config.set({"json_indent": None})  # the attributes hold several lines per object
+        compact = zarr.config.set({"json_indent": None})  # indented attributes would take several lines per object
         with output.write_folder(f"{stem}.ome.zarr") as draft, compact:
             root = zarr.open_group(draft, mode="w", zarr_format=2)
             _write_levels(output, root, snapshot.probability_map(image), pair.spacing, f"{image}: probability")
@@ -59,7 +58,7 @@ def write_ome_zarr(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[
 def _write_levels(output: OutputFolder, group: zarr.Group, array: DataArray, spacing: Spacing, name: str) -> None:
     """Write an array as the levels of a multiscale image.
 
-    Each level is computed from the one before.
+    Each level is computed from the previous level.
     """
     scale, data = list(spacing or (1.0,) * array.ndim), array.data
     datasets: list[dict[str, Any]] = []
@@ -75,7 +74,7 @@ def _write_levels(output: OutputFolder, group: zarr.Group, array: DataArray, spa
             compressors=COMPRESSOR,
             chunk_key_encoding={"name": "v2", "separator": "/"},
         )
-        # A pool of its own: if one thread fails, the others end before the folder is removed.
+        # A separate thread pool: if one thread fails, the other threads end before the folder is removed.
         with ThreadPoolExecutor(THREADS) as pool:
             da.store(data.rechunk(chunks), level, lock=False, scheduler="threads", pool=pool)
         datasets.append({"path": path, "coordinateTransformations": [{"type": "scale", "scale": list(scale)}]})

@@ -1,6 +1,6 @@
 """Output folder of an export, in which every file appears complete or not at all.
 
-``export.json`` lists the exported files with project, time and run. Other files in the folder are never replaced.
+``export.json`` lists the exported files with project, time and run. Files that it does not list are never replaced.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import ClassScheme
 
 MANIFEST = "export.json"
-ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")  # every folder of a Zarr contains one of these
+ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")  # every group or array of a Zarr store contains one of these
 MAX_NAME_BYTES = 120  # most file systems allow 255, including prefix and suffix
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}  # on Windows
 
@@ -42,26 +42,26 @@ class OutputFolder:
     Parameters
     ----------
     folder : Path
-        Created with the first file.
+        Created when the first file is written.
     project_folder : Path
     images : iterable of str
         Names of the exported images.
     inputs : iterable of Path
-        Files and Zarr folders of images and masks; nothing is written beside or into them.
+        Files and Zarr folders of images and masks. Nothing is written into them or into the folders that contain them.
 
     Attributes
     ----------
     names : mapping of str to str
-        File name of each image.
+        File name (without suffix) of each image, by image name.
     current_file : str
-        The file that is being written, or the last one.
+        The file that is being written, or the file that was written last.
     stop : callable
-        Returns whether to stop; a file that is incomplete by then is discarded.
+        Returns whether the user has stopped the export. A file that is incomplete at that time is discarded.
 
     Raises
     ------
     ProjectError
-        If the folder belongs to the project or to its images.
+        If the folder is part of the project, contains its images or masks, or is a file.
     """
 
     def __init__(self, folder: Path, project_folder: Path, images: Iterable[str], inputs: Iterable[Path]) -> None:
@@ -96,13 +96,13 @@ class OutputFolder:
 
     @contextmanager
     def write_file(self, name: str) -> Iterator[Path]:
-        """Yield a path to write to, which is renamed to ``name`` when the block succeeds."""
+        """Yield a temporary path; rename the file to ``name`` if the block succeeds."""
         with self._writing(name) as file, atomic_write(file) as draft:
             yield draft
 
     @contextmanager
     def write_folder(self, name: str) -> Iterator[Path]:
-        """Yield a new folder, which replaces ``name`` when the block succeeds."""
+        """Yield a temporary folder, which replaces ``name`` if the block succeeds."""
         with self._writing(name) as folder:
             draft, old = draft_path(folder), draft_path(folder)
             try:
@@ -119,9 +119,9 @@ class OutputFolder:
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[Path]:
-        """Yield the path of a file, and list it in the manifest when the block succeeds.
+        """Yield the path of a file, and list it in the manifest if the block succeeds.
 
-        If it fails, the empty folders of the file are removed.
+        If the block fails, the folders above the file are removed as far as they are empty.
         """
         file = self.folder / name
         self.current_file = str(file)
@@ -157,7 +157,7 @@ class OutputFolder:
         try:
             document = json.loads((self.folder / MANIFEST).read_text("utf-8"))
             return {**document, "files": dict(document["files"])}
-        except (OSError, ValueError, KeyError, TypeError):  # missing, or of another program
+        except (OSError, ValueError, KeyError, TypeError):  # missing, or written by another program
             return {"files": {}}
 
 
@@ -182,14 +182,14 @@ def unique_file_names(names: Iterable[str]) -> Mapping[str, str]:
 
 
 def _fold(name: str) -> str:
-    """Return a name as a case-insensitive file system compares it."""
+    """Return a name in the form in which case-insensitive file systems compare it."""
     return unicodedata.normalize("NFC", name).casefold().rstrip(" .")
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder.
+    """Remove a folder, and try again if it reappears.
 
-    The threads of zarr may still write their last files and create it again.
+    Threads of zarr that are still writing files may create the folder again.
     """
     for _ in range(20):
         if folder.exists():

@@ -1,9 +1,8 @@
-"""Labeled patches as one folder per class, for training with other tools.
+"""Labeled patches in one folder per class, for training with other tools.
 
-A table states where each patch comes from.
-
-A patch holds the original pixels in the image's data type, in the field of view that the classifier uses; beyond the
-image border it is padded. Integer patches with one or three channels in 2D are PNG files, all others are TIFF files.
+A table lists the image, object and bounding box of each patch. A patch holds the original pixels in the image's data
+type, in the field of view that the classifier uses; it is padded beyond the image border. 2D patches of 8- or 16-bit
+integers with one or three channels are PNG files, all other patches are TIFF files.
 """
 
 from __future__ import annotations
@@ -45,11 +44,11 @@ def check_patches(snapshot: ResultsSnapshot) -> None:
 def write_patches(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
     """Write the labeled patches, and the table ``patches/patches.csv``.
 
-    A patch is ``patches/<class>/<image>_<object>.png`` (or .tif).
+    Each patch is a file ``patches/<class>/<image>_<object>.png`` (or ``.tif``).
 
-    The table has one row per patch: ``file``, ``class``, ``image``, ``object``, the bounding box of the patch in pixels
-    of the image ``[z0,] y0, x0, [z1,] y1, x1`` (which may exceed the image), ``test_set`` (whether the object belongs
-    to the test set), and the grouping columns.
+    The table has one row per patch, with the columns ``file``, ``class``, ``image``, ``object``, ``[z0,] y0, x0, [z1,]
+    y1, x1`` (the bounding box of the patch in image pixels, which may exceed the image), ``test_set`` (whether the
+    object belongs to the test set), and the grouping columns of the image.
     """
     folders = unique_file_names([TABLE, *snapshot.classes.names])
     rows: list[dict[str, Any]] = []
@@ -69,7 +68,7 @@ def write_patches(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[P
 
 
 def _cut(snapshot: ResultsSnapshot, image: str, labels: pd.Index) -> Iterator[tuple[int, NDArray[Any], dict[str, int]]]:
-    """Yield object, pixels (C, [z,] y, x) and bounding box of each patch."""
+    """Yield the object label, pixels (C, [z,] y, x) and bounding box of each patch."""
     pair = snapshot.pair(image)
     settings = patch_settings(snapshot, snapshot.annotated["class_id"], image, snapshot.settings)
     objects = snapshot.objects(image)

@@ -1,6 +1,6 @@
 """Results of a project at one moment.
 
-It keeps the files of an export consistent if the user annotates objects meanwhile.
+All files of an export show the same results, even if the user annotates objects meanwhile.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class ResultsSnapshot:
-    """Results of a project.
+    """Results of a project at one moment.
 
     Attributes
     ----------
     name : str
         Name of the project.
     pair, objects : callables
-        Return an image pair and its object table by image name; these do not change while annotating.
+        Return the image pair and the object table of an image by its name. Annotating changes neither of them.
     settings : TrainingSettings
-        For the features and patches that are exported.
+        Settings of the exported features and patches.
     table : DataFrame
         Predictions, see `Project.predictions`.
     annotated : DataFrame
-        Labeled objects, indexed by ``(image, object)``: ``class``, ``class_id`` and whether the object is in the
-        ``test_set``.
+        Labeled objects, indexed by ``(image, object)``, with the columns ``class``, ``class_id`` and ``test_set``
+        (whether the object belongs to the test set).
     classes : ClassScheme
     run : str
+        Name of the current run.
     groups : mapping of image name to mapping
         The grouping columns of each image.
     """
@@ -59,7 +60,7 @@ class ResultsSnapshot:
 
     @property
     def images(self) -> list[str]:
-        """The images, in the order of the project."""
+        """The names of the images, in the order of the project."""
         return list(self.groups)
 
     def rows_of_image(self, image: str) -> pd.DataFrame:
@@ -67,7 +68,7 @@ class ResultsSnapshot:
         return self.table[self.table.index.get_level_values("image") == image].droplevel("image")
 
     def counts(self) -> pd.DataFrame:
-        """Return the counts per image (`Project.counts`)."""
+        """Return the number of objects per image and class (`Project.counts`)."""
         return count_classes(self.table.reset_index(), self.classes.names, ["image"])
 
     def measurements(self, image: str) -> pd.DataFrame:
@@ -75,7 +76,7 @@ class ResultsSnapshot:
         return cached_measurements(self.pair(image), self.objects(image), self.settings.measurements)
 
     def all_measurements(self) -> pd.DataFrame | None:
-        """Return the cached features of all objects; None if there are none."""
+        """Return the cached features of all objects; None if no features are cached."""
         tables = {image: table for image in self.images if len((table := self.measurements(image)).columns)}
         return pd.concat(tables, names=["image"]) if tables else None
 
@@ -89,7 +90,7 @@ class ResultsSnapshot:
 
 
 def to_xarray(snapshot: ResultsSnapshot) -> xr.Dataset:
-    """Return the objects as a Dataset (`core.predictions.object_dataset`)."""
+    """Return the results as a Dataset (`core.predictions.object_dataset`)."""
     spacings = {name: snapshot.pair(name).spacing for name in snapshot.images}
     dataset = object_dataset(snapshot.table, snapshot.classes, spacings, snapshot.all_measurements())
     return dataset.assign_attrs(project=snapshot.name, run=snapshot.run)

@@ -1,8 +1,6 @@
-"""Table exports as CSV, Parquet or Excel.
+"""Tables of objects, counts and measurements, as CSV, Parquet or Excel.
 
-The tables are objects, counts per image, and measurements.
-
-A sheet of Excel holds about a million rows, and 16 digits per number. Text is never read as a formula.
+An Excel sheet holds about a million rows, and 16 digits per number. Text in Excel cells is never read as a formula.
 """
 
 from __future__ import annotations
@@ -29,9 +27,9 @@ EXCEL_TEXT = 32_767  # characters per cell
 
 
 def write_csv(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
-    """Write ``objects.csv``, ``counts.csv`` and perhaps ``measurements.csv``.
+    """Write ``objects.csv``, ``counts.csv`` and ``measurements.csv``.
 
-    The last one is written if features are cached.
+    ``measurements.csv`` is only written if features are cached.
     """
     for name, table in _tables(snapshot):
         with output.write_file(f"{name}.csv") as draft:
@@ -40,7 +38,7 @@ def write_csv(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]
 
 
 def write_parquet(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
-    """Write the same tables as Parquet."""
+    """Write the tables of `write_csv` as Parquet files."""
     for name, table in _tables(snapshot):
         with output.write_file(f"{name}.parquet") as draft:
             table.to_parquet(draft)
@@ -48,7 +46,7 @@ def write_parquet(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[P
 
 
 def check_excel(snapshot: ResultsSnapshot) -> None:
-    """Raise an error if there are more objects than a sheet of Excel has rows."""
+    """Raise an error if there are more objects than an Excel sheet has rows."""
     count = len(snapshot.table)
     if count >= EXCEL_ROWS:
         raise ProjectError(
@@ -58,7 +56,7 @@ def check_excel(snapshot: ResultsSnapshot) -> None:
 
 
 def write_excel(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
-    """Write ``results.xlsx`` with the same tables as sheets, row by row."""
+    """Write ``results.xlsx``, with the tables of `write_csv` as sheets."""
     from openpyxl import Workbook
 
     with output.write_file("results.xlsx") as draft:
@@ -81,9 +79,9 @@ def _write_sheet(output: OutputFolder, sheet: WriteOnlyWorksheet, table: pd.Data
 
 
 def _excel_values(column: pd.Series) -> list[object]:
-    """Return values for Excel, with None for missing ones.
+    """Return the values of a column for Excel, with None for missing values.
 
-    Values of float32 lose the extra digits of float64.
+    float32 values are rounded to 9 digits, because conversion to float64 adds digits without meaning.
     """
     if column.dtype == np.float32:
         return [float(f"{value:.9g}") if np.isfinite(value) else None for value in column.tolist()]

@@ -1,4 +1,7 @@
-"""Import of labels from other tools, one format per registry entry."""
+"""Import of labels from other tools.
+
+`FORMATS` is the registry, with one entry per file format.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ FORMATS: tuple[tuple[Matches, Read], ...] = (
 
 
 def read_imported_labels(request: ImportRequest, source: object) -> ImportedLabels:
-    """Read the labels of a file, folder or table, in whatever format it has.
+    """Read the labels of a file, folder or table, in any supported format.
 
     Raises
     ------

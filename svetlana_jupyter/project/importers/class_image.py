@@ -1,6 +1,6 @@
-"""Class images, one class code per pixel.
+"""Class images, which hold one class code per pixel.
 
-These are ilastik's object predictions and this package's exports.
+ilastik exports object predictions as class images; this package exports class maps.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ UNKNOWN = (255, 65535)  # code of objects without a class in this package's clas
 
 
 def read_class_image(request: ImportRequest, file: Path) -> ImportedLabels:
-    """Return the class of each object: the code of most of its pixels.
+    """Return the class of each object: the most frequent class code of its pixels.
 
-    ``request.names`` are the names of the codes (a sequence begins with 1); by default, the codes are the ids of the
-    project's classes, as in `Project.class_map`.
+    ``request.names`` holds the class names by code; the first name of a sequence belongs to code 1. By default, the
+    codes are the ids of the project's classes, as in `Project.class_map`.
     """
     name = request.resolve_image(file)
     codes, mask = open_mask(file), request.images.pair(name).mask
@@ -43,7 +43,7 @@ def read_class_image(request: ImportRequest, file: Path) -> ImportedLabels:
     unknown = sorted(set(pairs["new"]) - set(classes) - ignored)
     if unknown:
         raise InputError(
-            f"{file} contains the codes {format_list(unknown)}, which name no class. Pass their names with "
+            f"{file} contains the codes {format_list(unknown)}, which belong to no class. Pass their names with "
             f'names={{{unknown[0]}: "…"}}. If this is a mask, add it with project.add(name, image, mask).'
         )
     rows = [

@@ -44,9 +44,9 @@ class ImportRequest:
     names: Mapping[int, str] | Sequence[str] | None = None
 
     def resolve_image(self, file: Path | None) -> str:
-        """Return the image of a source without image names.
+        """Return the image to which a source without image names belongs.
 
-        It is the given one, the one named like the file, or the only image.
+        It is the image that the caller passed, the image named like the file, or the only image of the project.
         """
         if self.image is not None:
             if self.image not in self.images:
@@ -62,15 +62,15 @@ class ImportRequest:
         )
 
     def find_image(self, name: object) -> str:
-        """Return the image of that name or file; "" if there is none."""
+        """Return the image with this name or file name; "" if there is none."""
         text = str(name)
         candidates = (text, *map(normalize_value, (text, PureWindowsPath(text).name, file_stem(text))))
         return next((self._aliases[candidate] for candidate in candidates if candidate in self._aliases), "")
 
     def objects_at_points(self, image: str, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the object at each pixel (n, ndim) of an image.
+        """Return the label of the object at each pixel position (n, ndim) of an image.
 
-        It is 0 on the background and outside the image.
+        The label is 0 on the background and outside the image.
         """
         mask = self.images.pair(image).mask
         labels = np.zeros(len(positions), np.int64)
@@ -82,7 +82,7 @@ class ImportRequest:
 
     @cached_property
     def _aliases(self) -> Mapping[str, str]:
-        """The image of each alias: image names, and the names of their files."""
+        """The image of each alias; aliases are image names and file names."""
         by_alias: dict[str, set[str]] = defaultdict(set)
         for name, entry in self.images.items():
             paths = entry.image if isinstance(entry.image, tuple) else (entry.image,)
@@ -93,9 +93,9 @@ class ImportRequest:
         return by_file | {normalize_value(name): name for name in self.images} | {name: name for name in self.images}
 
     def _find_prefix(self, stem: str) -> str:
-        """Return the image that a file is named after with a suffix.
+        """Return the image whose name begins the name of a file; "" if there is none.
 
-        For example "P1_A1" of "P1_A1_table.csv"; "" if there is none.
+        For example, the file "P1_A1_table.csv" belongs to the image "P1_A1".
         """
         stem = normalize_value(stem)
         # "P1_A1" must not match "P1_A10": no letter or digit may follow.
@@ -108,9 +108,10 @@ class ImportRequest:
 
 
 class ImportedLabel(NamedTuple):
-    """Label of one object.
+    """Class of one object in the source of an import.
 
-    ``label`` is 0 if no object matches, ``class_name`` is "" if it has none.
+    ``label`` is the label of the object in the mask, or 0 if no object matches. ``class_name`` is "" if the source
+    contains no class. ``problem`` is the reason why the label cannot be imported, or "".
     """
 
     image: str
@@ -121,19 +122,20 @@ class ImportedLabel(NamedTuple):
 
 @dataclass(frozen=True)
 class ImportedLabels:
-    """All labels of a source.
+    """All labels in one source, such as a file.
 
     Attributes
     ----------
     rows : sequence of ImportedLabel
-        In the order of the source.
+        Labels, in the order of the source.
     source : str
-        Origin for the log: "ilastik table cells.csv".
+        Description of the source for the annotation log, for example "ilastik table cells.csv".
     colors : mapping of str to str
-        ``"#rrggbb"`` by class.
+        Color of each class, as ``"#rrggbb"``.
     last_wins : bool
-        Whether the last of several labels of an object counts; otherwise contradicting labels are not imported.
+        Whether the last label of an object is imported if its labels differ; otherwise none of them is imported.
     note : str
+        Sentence to add to the summary of the import, or "".
     """
 
     rows: Sequence[ImportedLabel]
@@ -155,7 +157,8 @@ def apply_import(
     Returns
     -------
     DataFrame
-        One row per label of the source, see `Project.import_annotations`; ``attrs["summary"]`` is a sentence.
+        One row per label of the source, see `Project.import_annotations`; ``attrs["summary"]`` summarizes them
+        in a sentence.
     """
     names = _match_class_names(classes, imported)
     rows = [_check_row(images, row, names) for row in imported.rows]
@@ -168,7 +171,7 @@ def apply_import(
         if present == name:
             outcomes[key] = "known", ""
         elif present not in ("", "skip") and not overwrite:
-            outcomes[key] = "differs", f"is {present} here"
+            outcomes[key] = "differs", f"labeled {present} in this project"
         else:
             outcomes[key] = "taken", "" if present in ("", "skip") else f"was {present}"
             chosen[key] = name
@@ -184,9 +187,9 @@ def apply_import(
 
 
 def _match_class_names(classes: ProjectClasses, imported: ImportedLabels) -> Mapping[str, str]:
-    """Return the project's name of each class of the source.
+    """Return the class name in the project for each class name of the source.
 
-    The source may spell it differently.
+    The two may differ in case, blanks and punctuation.
     """
     exact = {info.name: classes.by_id(info.id).name for info in classes.infos}
     spelled = {normalize_header(name): target for name, target in exact.items()}
@@ -213,7 +216,7 @@ def _check_row(images: ImageCollection, row: ImportedLabel, names: Mapping[str, 
 def _consistent_labels(rows: Sequence[ImportedLabel], last_wins: bool) -> dict[ObjectId, str]:
     """Return the class of each object.
 
-    Objects with contradicting classes are left out.
+    Objects with contradicting classes are left out, unless ``last_wins``: then the last class counts.
     """
     names: dict[ObjectId, list[str]] = {}
     for row in rows:

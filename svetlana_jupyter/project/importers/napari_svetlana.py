@@ -1,9 +1,7 @@
 """Projects of the napari plugin Svetlana, with their labels.
 
-The labels are in ``Svetlana/labels``.
-
-The labels are a pickled dictionary in a zip file, as torch saves it. No code in it is executed
-(`core.io.numpy_files`).
+The plugin saves the labels with torch, in the file ``Svetlana/labels``. It is a zip archive that contains a pickled
+dictionary. Code in the pickle is never executed (`core.io.numpy_files`).
 """
 
 from __future__ import annotations
@@ -38,11 +36,11 @@ def _labels_file(source: Path) -> Path | None:
 
 
 def read_napari_svetlana(request: ImportRequest, source: Path) -> ImportedLabels:
-    """Return the labels of a project of the plugin.
+    """Return the labels in a project of the plugin.
 
-    Images that the project lacks are added.
+    Images of the plugin's project are added to this project if they are missing.
 
-    ``request.names`` are the names of the class numbers, from 0 on; "class 1", "class 2", ... by default.
+    ``request.names`` holds the names of the class numbers, from 0 on; by default "class 1", "class 2", ...
     """
     file = _labels_file(source)
     assert file is not None
@@ -96,17 +94,17 @@ def _read_content(file: Path) -> Mapping[str, Any]:
 
 
 def _find_file(folder: Path, kind: str, written: object) -> Path:
-    """Return a file at the path in the labels, or in the folder of the project."""
+    """Find a file at its path in the labels, or in the folder of the plugin project."""
     name = PureWindowsPath(str(written)).name
     candidates = [Path(str(written)), folder / str(written), folder / kind / name]
     file = next((path for path in candidates if path.is_file()), None)
     if file is None:
-        raise InputError(f"{name} is neither at {written}, as the labels say, nor in {folder / kind}. Put it there.")
+        raise InputError(f"{name} is neither at {written} nor in {folder / kind}. Copy the file to that folder.")
     return file
 
 
 def _add_missing(images: ImageCollection, pairs: Sequence[tuple[Path, Path]]) -> list[str]:
-    """Add the images that the project lacks, all or none, and return all names."""
+    """Add the images that the project lacks, all or none; return all image names."""
     known = {file.resolve(): name for name in images for file in images.image_files(name)}
     names = [known.get(image.resolve(), file_stem(image.name)) for image, _ in pairs]
     images.add_all({name: pair for name, pair in zip(names, pairs) if pair[0].resolve() not in known})

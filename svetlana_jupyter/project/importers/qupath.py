@@ -23,9 +23,10 @@ CLASSIFICATION = "classification"
 def read_qupath(request: ImportRequest, file: Path) -> ImportedLabels:
     """Return the classes of outlines and points for the objects of a mask.
 
-    An outline is matched to the object with an overlap (IoU) above one half, a point to the object below it.
+    An outline is matched to the object whose IoU (intersection over union) with it exceeds one half, a point to the
+    object that contains it.
 
-    Files that this package exported hold annotations and predictions. The annotations are read, unless
+    A file that this package exported holds annotations and predictions. Only its annotations are read, unless
     ``request.column`` is "classification".
     """
     content = read_geojson(file)
@@ -55,9 +56,9 @@ def _class_name(shape: PolygonObject, column: str | None) -> str:
 
 
 def _match_objects(images: ImageCollection, image: str, outlines: dict[int, list[PolygonObject]]) -> dict[int, int]:
-    """Return the object whose IoU with each outline exceeds one half.
+    """Return for each outline the object whose IoU with it exceeds one half.
 
-    It is 0 if there is none.
+    The label is 0 if there is no such object.
     """
     mask, sizes = images.pair(image).mask, images.objects(image)["size"]
     extent = np.array(mask.shape[-2:])

@@ -1,6 +1,6 @@
 """Tables of objects with their classes.
 
-Any CSV or Excel file can be read, such as those of ilastik, QuPath and this package.
+They are CSV or Excel files, for example from ilastik, QuPath or this package.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ OBJECT_NAMES = (
     *("object", "labelimage_oid", "object number", "object label", "label id", "mask id", "cell id", "nucleus id"),
     *("roi", "object id", "id", "number", "nr", "label", "name"),
 )
-# Annotations come before predictions.
+# In order of precedence: columns of annotations come before columns of predictions.
 CLASS_NAMES = (
     *("annotation", "user label", "class", "class name", "known class", "truth", "true class", "classification"),
     *("cell type", "phenotype", "category", "type", "label", "label name"),
     *("predicted class", "predicted", "prediction"),
 )
-# Names of a coordinate, whether it is in micrometers, and whether it counts from the corner of the first pixel, as in
-# QuPath, instead of its center.
+# Column names of a coordinate, whether it is in micrometers, and whether it is measured from the corner of the first
+# pixel (as in QuPath) instead of from its center.
 POSITION_COLUMNS = (
     (("{0}", "center {0}", "centre {0}", "centroid {0}", "{0} center", "position {0}", "pos {0}"), False, False),
     (("centroid {0} px",), False, True),
@@ -46,7 +46,7 @@ NO_CLASS = ("", "nan", "none", "-", "unlabelled", "unlabeled", "unclassified")
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a file is a table, by its suffix."""
+    """Return whether the suffix of a file is that of a table."""
     return path.suffix.casefold() in SUFFIXES
 
 
@@ -62,8 +62,8 @@ def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> Imp
     is_ilastik = "labelimageoid" in map(normalize_header, table)
     if time is not None and is_ilastik and table[time].nunique() > 1:
         raise InputError(
-            f"The table contains {table[time].nunique()} time points, but the images of a project have one. Import one "
-            "time point at a time."
+            f"The table contains {table[time].nunique()} time points, but images of a project have only one. Import "
+            "one time point at a time."
         )
     names, written = _resolve_images(request, table, file)
     if object_column is not None:
@@ -83,7 +83,7 @@ def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> Imp
 def _find_columns(table: pd.DataFrame, column: str | None) -> tuple[str, str | None]:
     """Return the columns of classes and of object labels.
 
-    The second is None if objects are identified by position.
+    The column of object labels is None if objects are identified by position.
     """
     names = format_list(table.columns, 10)
     class_column = None if column is None else find_column(table, [column])
@@ -99,7 +99,7 @@ def _find_columns(table: pd.DataFrame, column: str | None) -> tuple[str, str | N
         raise InputError(
             f"The table has no column of classes; its columns are {names}. Rename the column of classes to “class”."
         )
-    # An empty column of annotations gives way to predictions.
+    # If the column of annotations is empty, the column of predictions is read.
     return next((name for name in candidates if any(map(_class_name, others[name]))), candidates[0]), object_column
 
 
@@ -135,15 +135,15 @@ def _objects_by_position(request: ImportRequest, table: pd.DataFrame, names: lis
     for name in filter(None, dict.fromkeys(names)):
         rows = np.flatnonzero(image_of_row == name)
         positions = _pixel_positions(request.images.pair(name), table.iloc[rows])
-        valid = (np.abs(positions) < MAX_COORDINATE).all(axis=1)  # NaN is not smaller either
+        valid = (np.abs(positions) < MAX_COORDINATE).all(axis=1)  # this also excludes NaN
         objects[rows[valid]] = request.objects_at_points(name, positions[valid].astype(np.int64))
     return objects
 
 
 def _pixel_positions(pair: ImagePair, table: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the pixel (n, ndim) at the position of each row.
+    """Return the pixel position of each row, shape (n, ndim).
 
-    It is NaN where the table has no number.
+    A coordinate is NaN where the table contains no number.
     """
     axes, spacing = [str(dim) for dim in pair.mask.dims], pair.spacing
     columns = [found for axis in axes if (found := _coordinate_column(table, axis, len(axes)))]
@@ -166,12 +166,12 @@ def _pixel_positions(pair: ImagePair, table: pd.DataFrame) -> NDArray[np.float64
 
 
 def _coordinate_column(table: pd.DataFrame, axis: str, ndim: int) -> tuple[str, bool, bool] | None:
-    """Return the column with the position along an axis.
+    """Return the column of the coordinate along an axis, and its two flags.
 
-    The two flags are those of its entry in `POSITION_COLUMNS`.
+    The flags are explained at `POSITION_COLUMNS`. Without such a column, return None.
     """
     index = "zyx"[-ndim:].index(axis)
-    # scikit-image counts axes from rows, ilastik from columns.
+    # scikit-image numbers the axes in the order z, y, x; ilastik in the order x, y, z.
     numbered = (f"centroid-{index}", f"Center of the object_{ndim - 1 - index}")
     for names, in_um, from_corner in (*POSITION_COLUMNS, (numbered, False, False)):
         if (column := find_column(table, [name.format(axis) for name in names])) is not None:

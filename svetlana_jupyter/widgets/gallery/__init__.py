@@ -1,1 +1,1 @@
-"""Gallery: pages of object patches."""
+"""Gallery: pages of object thumbnails."""

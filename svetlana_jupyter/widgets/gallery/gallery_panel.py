@@ -1,6 +1,6 @@
-"""Gallery panel: pages of thumbnails, sorted and framed by class.
+"""Gallery panel: pages of thumbnails, framed in the colors of their classes.
 
-One key labels the whole selection.
+The user filters and sorts the thumbnails, and labels all selected objects with one key.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _VIEW_KEYS = (
     ("Shift+Click", "Select a range"),
     ("Ctrl+Click", "Add or remove one object"),
     ("← ↑ → ↓", "Move the selection; with Shift extend it"),
-    ("Ctrl+A i Esc", "Select the whole page; invert; clear"),
+    ("Ctrl+A i Esc", "Select the whole page; invert the selection; clear it"),
     ("n PageDown Space", "Next page"),
     ("p PageUp", "Previous page"),
     ("Home End", "First or last page"),
@@ -57,7 +57,7 @@ _VIEW_KEYS = (
     ("m", "Show the middle plane or the maximum projection of a volume"),
     ("g", "Arrange again with current labels and predictions"),
 )
-_INDEXED_AT_ONCE = 10**8  # pixels of masks that are indexed without being asked for
+_INDEXED_AT_ONCE = 10**8  # mask pixels up to which the gallery begins with all images
 _HINT = "Click a thumbnail, drag over several or press Ctrl+A; then press the key of their class."
 _NOTHING_SELECTED = "No object selected. Click a thumbnail, drag over several, or press Ctrl+A for all."
 _NO_MATCH = "No object matches. Change the filters above."
@@ -67,8 +67,8 @@ _KEY_IGNORED = "Key ignored: the selection was not displayed yet."
 class GalleryPanel(Panel):
     """Panel to look at many objects at once and to label the selected ones.
 
-    Frames have the color of the class, thick for annotations and thin for predictions. The page stays as it is while
-    its objects are annotated; arranging it again takes the new annotations into account.
+    Each thumbnail has a frame in the color of its class, thick for an annotation and thin for a prediction. Objects
+    keep their places while they are annotated; they are filtered and sorted again when the user asks for it.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class GalleryPanel(Panel):
         return Pagination(len(self._listed), self.page.grid.count)
 
     def rearrange(self) -> None:
-        """Apply filters and order anew, and show the first page."""
+        """Filter and sort the objects again, and show the first page."""
         project = self.project
         has_volumes = any(len(entry.shape) == 3 for entry in project.images.values())
         self.display_bar.depth.layout.display = "" if has_volumes else "none"
@@ -159,7 +159,7 @@ class GalleryPanel(Panel):
         self._refresh()
 
     def show_page(self, page: int) -> None:
-        """Show a page, with nothing selected."""
+        """Show a page and clear the selection."""
         self._page_number = self.pages.nearest(page)
         message = "The objects are being indexed." if self._indexing.is_waiting else _NO_MATCH
         shown, following = (self._objects(self._page_number + ahead) for ahead in (0, 1))
@@ -211,7 +211,7 @@ class GalleryPanel(Panel):
             self.status.say(self.project.status)
 
     def undo(self, shown: SelectionId = None) -> None:
-        """Undo the last edit, whatever is selected, and select its objects."""
+        """Undo the last edit, regardless of the selection, and select its objects."""
         self._revisit(self.project.undo(), "undo")
 
     def redo(self, shown: SelectionId = None) -> None:
@@ -264,7 +264,7 @@ class GalleryPanel(Panel):
         self.status.say(self.project.status)
 
     def _applies_to(self, shown: SelectionId) -> bool:
-        """Return whether an action applies to the selection; otherwise display why not."""
+        """Return whether an action applies to the selection; if not, display the reason."""
         if shown is None or shown != self.shown:
             self.status.say(_KEY_IGNORED if shown else _NOTHING_SELECTED)
             return False
@@ -286,7 +286,7 @@ class GalleryPanel(Panel):
             self.status.say(f"{verb.capitalize()}: {text}.")
 
     def _select(self, objects: list[ObjectId]) -> None:
-        """Show the page of the first of the objects, and select the objects on that page."""
+        """Show the page of the first object, and select the objects that are on it."""
         wanted = set(objects)
         places = [place for place, object_id in enumerate(self._listed) if object_id in wanted]
         if places:
@@ -336,13 +336,13 @@ class GalleryPanel(Panel):
 
 
 class FilterBar(HBox):
-    """Controls of what the gallery shows: filter, class, order and image.
+    """Controls of the contents of the gallery: filter, class, order and image.
 
     Parameters
     ----------
     page : PatchGrid
     on_change : callable
-        Called when the criteria change, or when the gallery is to be arranged again.
+        Called when a filter or the order changes, or when the user asks to arrange the gallery again.
 
     Attributes
     ----------
@@ -382,14 +382,14 @@ class FilterBar(HBox):
         return GalleryQuery(images, self.which.value, self.class_id.value, self.order.value)
 
     def list(self, images: Iterable[str], classes: Iterable[ClassInfo], show_all_images: bool) -> None:
-        """Set the images and classes on offer.
+        """Set the images and classes that the user can choose.
 
         Parameters
         ----------
         images : iterable of str
         classes : iterable of ClassInfo
         show_all_images : bool
-            Begin with all images, otherwise with the first one.
+            Whether to begin with all images instead of only the first one.
         """
         self._is_listing = True
         was_empty = len(self.image.options) == 1
@@ -404,7 +404,7 @@ class FilterBar(HBox):
 
 
 class DisplayBar(HBox):
-    """Controls of how thumbnails look: size, surroundings, outlines, depth.
+    """Controls of the appearance of thumbnails: size, surroundings, outlines, depth.
 
     Parameters
     ----------
@@ -468,7 +468,7 @@ class PageBar(HBox):
         self.number.observe(typed, "value")
 
     def refresh(self, pages: Pagination, shown: int, selected: int) -> None:
-        """Display the number of the page, and enable what applies to it."""
+        """Display the number of the page, and enable the buttons that apply to it."""
         self._shown = shown
         self.number.max, self.number.value = pages.count, shown + 1
         self.of.value = f"of {pages.count:,}"

@@ -35,7 +35,7 @@ _QUALITY = 92
 _FONT, _BOLD = "11px system-ui, sans-serif", "600 11px system-ui, sans-serif"
 _LETTER = 6.6  # CSS pixels, average width of a letter in these fonts
 _NARROWED = 0.78  # a name is condensed to this fraction of its width before it is cut
-_MIN_LETTERS = 5  # a name cut to fewer letters says no more than the color does
+_MIN_LETTERS = 5  # a name cut to fewer letters would tell no more than the color does
 _ANNOTATED_WIDTH, _PREDICTED_WIDTH = 4, 2  # CSS pixels of a frame
 _SELECTED = {DARK_INK: "#0d47a1", BRIGHT_INK: "#ffffff"}
 _WHEEL_STEP = 100.0  # one notch of the wheel of most mice
@@ -46,7 +46,7 @@ _FLAG_CAPTION = {"ambiguous": "ambiguous", "bad_segmentation": "bad segm."}
 class PatchGrid(VBox):
     """Grid of the thumbnails of one page.
 
-    A click selects an object, Shift+click a range, and Ctrl+click adds an object.
+    A click selects an object, Shift+click selects a range, and Ctrl+click adds or removes an object.
 
     Parameters
     ----------
@@ -64,14 +64,14 @@ class PatchGrid(VBox):
         Contents of the last frame.
     columns : int
     field_of_view : float
-        Extent of each thumbnail, relative to the default.
+        Extent of each thumbnail, relative to the default extent.
     depth : {"plane", "maximum"}
-        Part of a volume that is displayed.
+        What is displayed of a volume: the middle plane of each object, or the maximum over its planes.
     outlines : bool
     hint : Hint or None
         Description of the object under the pointer.
     turn_page : callable
-        Called with the number of pages that the wheel turned; set by the panel.
+        Called with the number of pages to turn, 1 or -1; set by the panel.
     screen : Screen
         Canvas with its input events and draw schedule.
     status : StatusLine
@@ -111,9 +111,9 @@ class PatchGrid(VBox):
 
     @property
     def selection_id(self) -> SelectionId:
-        """Identifier of the selection, with a number that is never used again.
+        """Identifier of the selection; None if nothing is selected.
 
-        None if nothing is selected.
+        It contains a number that is never used again, so that a key never applies to a later selection.
         """
         return ("selection", self._selection_count) if self.selection.chosen else None
 
@@ -132,7 +132,7 @@ class PatchGrid(VBox):
         side : float
             Side of a thumbnail at field of view 1, in pixels of the project's first image.
         following : sequence of (str, int)
-            Objects of the next page, read when nothing else is to be read.
+            Objects of the next page, whose thumbnails are read when nothing else is to be read.
         message : str
             Displayed if there are no objects.
         """
@@ -161,15 +161,15 @@ class PatchGrid(VBox):
         self.select(self.selection.of(()))
 
     def change_patch_size(self, by: int) -> None:
-        """Show fewer and larger thumbnails, or more and smaller ones with -1."""
+        """Show fewer and larger thumbnails; if ``by`` is negative, more and smaller ones."""
         self.columns = _step(COLUMNS, self.columns, -by)
 
     def change_field_of_view(self, by: int) -> None:
-        """Show more of the surroundings of each object, or less with -1."""
+        """Show more of the surroundings of each object; if ``by`` is negative, less."""
         self.field_of_view = _step(FIELDS_OF_VIEW, self.field_of_view, by)
 
     def move_cursor(self, down: int, right: int, extend: bool = False) -> None:
-        """Select the cell next to the cursor; with ``extend``, all from the anchor to it."""
+        """Select the cell next to the cursor; with ``extend``, the range up to this cell."""
         cursor = self.selection.cursor
         cell = cursor + down * self.columns + right if cursor >= 0 else 0
         if 0 <= cell < len(self.objects):
@@ -231,7 +231,7 @@ class GridInteraction:
         self._wheel = 0.0
 
     def pressed(self, row: float, column: float, button: int = LEFT, modifiers: str = "") -> None:
-        """Select a cell, a range, or one more cell."""
+        """Select a cell; with Shift, select a range; with Ctrl, add or remove the cell."""
         cell, selection = self._grid.cell_at(row, column), self._grid.selection
         if button != LEFT or cell < 0:
             return
@@ -251,7 +251,7 @@ class GridInteraction:
     def released(self, row: float, column: float) -> None:
         """End a drag."""
         self._dragging = False
-        self._grid.screen.redraw()  # the page waits for a frame that accounts for this click
+        self._grid.screen.redraw()  # the browser waits for a frame that accounts for this click
 
     def selection_id(self) -> SelectionId:
         """Return the current selection."""
@@ -263,14 +263,14 @@ class GridInteraction:
         self._grid.hint = None
 
     def wheeled(self, delta: float, at: tuple[float, float] | None = None) -> None:
-        """Turn the page."""
+        """Show the next or the previous page."""
         self._wheel = self._wheel + delta if self._wheel * delta >= 0 else delta
         if abs(self._wheel) >= _WHEEL_STEP:  # a single page, however fast the wheel is turned
             self._grid.turn_page(1 if self._wheel > 0 else -1)
             self._wheel = 0.0
 
     def key_pressed(self, key: str, shown: SelectionId) -> None:
-        """Move the cursor, or pass the key on."""
+        """Move the cursor, or pass the key to ``handle_key``."""
         name = key.removeprefix("Shift+")
         if name in _ARROWS:
             self._grid.move_cursor(*_ARROWS[name], extend=name != key)
@@ -298,11 +298,11 @@ class GridCanvas(LayeredCanvas):
             small = scene.pixels[..., 0].size <= _PNG_LIMIT
             encoded = encode.png(scene.pixels) if small else encode.jpeg(scene.pixels, _QUALITY)
             self._put(self.widget[PICTURES], encoded, 0, 0)
-        _draw_marks(self.widget[MARKS], scene)  # always, and last: a full repaint begins on another canvas
+        _draw_marks(self.widget[MARKS], scene)  # always, and last: see `ImageCanvas._draw`
 
 
 def _caption(project: Project, image: str, label: int) -> CellCaption:
-    """Return frame and caption of a cell: its annotation, else its prediction."""
+    """Return frame and caption of a cell, from its annotation or else its prediction."""
     annotation, classes = project.annotations.label_of(image, label), project.classes
     if annotation.class_id:
         info = classes.by_id(annotation.class_id)
@@ -327,7 +327,7 @@ def _hover_text(project: Project, image: str, label: int) -> str:
 
 
 def _step(options: tuple[Any, ...], current: Any, by: int) -> Any:
-    """Return the option ``by`` places after the current one, or the last one."""
+    """Return the option ``by`` places further, but not beyond the first or last one."""
     return options[min(max(options.index(current) + by, 0), len(options) - 1)]
 
 
@@ -381,7 +381,7 @@ def _draw_caption(layer: Any, tile: CellCaption, left: float, baseline: float, s
 
 
 def _draw_check_mark(layer: Any, x: float, y: float, ink: str) -> None:
-    """Draw a check mark in a disc, which shows a selection also without color."""
+    """Draw a check mark in a disc, so that a selection is visible without color."""
     layer.fill_circle(x, y, 7)
     layer.stroke_style, layer.line_width = BRIGHT_INK if ink == DARK_INK else DARK_INK, 2
     layer.stroke_lines([(x - 3, y), (x - 1, y + 3), (x + 4, y - 3)])

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.display.channels import DisplaySettings
     from svetlana_jupyter.project.project import Project
 
-_MARGIN, _MIN_SIDE = 1.3, 8.0  # around the 95th percentile of the objects' longest sides; image pixels
+_MARGIN, _MIN_SIDE = 1.3, 8.0  # factor of the 95th percentile of the longest sides of objects; image pixels
 _MAX_BYTES = 64 * 2**20
 
 Picture = tuple[Thumbnail, "DisplaySettings"]
@@ -42,7 +42,7 @@ class GalleryPage:
     ----------
     cache : ThumbnailCache
     keys : tuple of (str, int, Cut)
-        Image name and label of each object, and what is cut of it.
+        Image name and label of each object, with the mask number and size of its thumbnail.
     """
 
     cache: ThumbnailCache
@@ -54,9 +54,9 @@ class GalleryPage:
 
 
 class ThumbnailCache:
-    """Thumbnails by object, and the display settings of their images.
+    """Cache of thumbnails by object, and of the display settings of their images.
 
-    The least recently used thumbnails are dropped when memory runs short.
+    The least recently used thumbnails are dropped when the cache is full.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class ThumbnailCache:
         self._lock = threading.Lock()
 
     def page(self, objects: list[tuple[str, int]], side: float, pixels: int, depth: DepthMode) -> GalleryPage:
-        """Return the page of some objects, to be loaded if `cached_thumbnails` has gaps.
+        """Return a page with the given objects; its missing thumbnails are not read yet.
 
         Parameters
         ----------
@@ -86,7 +86,8 @@ class ThumbnailCache:
         images = self._project.images
         cuts: dict[str, Cut] = {}
         for name in {name for name, _ in objects}:
-            with suppress(SvetlanaError):  # `load` reports it; images are opened on the thread that owns the project
+            # Images are opened here, on the thread that owns the project; `load` reports the error.
+            with suppress(SvetlanaError):
                 self._project.pair(name)
             first, own = next(iter(images.values())).spacing, images.entry(name).spacing
             scaled_side = side * first[-1] / own[-1] if first and own else side
@@ -110,7 +111,7 @@ class ThumbnailCache:
         Raises
         ------
         InputError
-            If an image cannot be read; the thumbnails of the other images are loaded all the same.
+            If an image cannot be read; the thumbnails of the other images are loaded anyway.
         """
         missing = [key for key, picture in zip(page.keys, self.cached_thumbnails(page)) if picture is None]
         errors: list[tuple[str, Exception]] = []

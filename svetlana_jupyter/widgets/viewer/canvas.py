@@ -1,8 +1,8 @@
 """Layered canvas on which scenes are painted.
 
-The only module that uses ipycanvas and, with `widgets.viewer.pointer`, the only one where x comes before y. It deals
-with three traps of ipycanvas: an exception while drawing leaves every canvas of the kernel usable; a page that was
-reloaded shows everything again; images are sent as bytes encoded here, and only what differs from the last frame.
+This is the only module that imports ipycanvas, where x comes before y. It avoids three problems of ipycanvas: an
+exception while drawing would freeze every canvas of the kernel, a reloaded page would stay empty, and images would be
+encoded slowly and sent completely, even if only a part has changed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MODIFIERS = {"Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock"}
 IMAGE, OVERLAY, SELECTION, DECORATION = range(4)
 _BUFFERED = (IMAGE, OVERLAY, SELECTION)
 _PNG_LIMIT = 1 << 18  # values: below this, a PNG is encoded as quickly as a JPEG
-_BACKGROUND = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#141414"}  # around the image, close to its own background
+_BACKGROUND = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#141414"}  # color around the image, similar to the image's background
 _FONT = "12px system-ui, sans-serif"
 
 # ipycanvas collects the commands of all canvases of a kernel in one place, and callbacks may come from several threads.
@@ -52,7 +52,7 @@ class InputListener(Protocol):
     """
 
     def pressed(self, row: float, column: float, button: int = 0, modifiers: str = "") -> None:
-        """Handle a button that went down."""
+        """Handle the press of a mouse button."""
 
     def moved(self, row: float, column: float) -> None:
         """Handle a move of the pointer."""
@@ -67,7 +67,7 @@ class InputListener(Protocol):
         """Handle a turn of the wheel."""
 
     def key_pressed(self, key: str, shown: tuple[str, int] | None) -> None:
-        """Handle a key."""
+        """Handle a key that was pressed."""
 
     def selection_id(self) -> tuple[str, int] | None:
         """Return the current selection."""
@@ -77,13 +77,13 @@ class InputListener(Protocol):
 def batch_drawing(manager: Any) -> Iterator[None]:
     """Collect draw commands and send them as one message.
 
-    After an exception they are dropped. The ``hold_canvas`` of ipycanvas has no ``finally``: an exception inside it
-    would freeze all canvases for good.
+    After an exception, the commands are dropped. The ``hold_canvas`` of ipycanvas has no ``finally``: an exception
+    inside it would freeze all canvases permanently.
     """
     with canvas_lock:
         nested = manager._caching
         manager._caching = True
-        manager._current_canvas = None  # each message then names its first canvas, which a new page does not know
+        manager._current_canvas = None  # each message then names its first canvas, which a new page must know
         try:
             yield
             if not nested:
@@ -110,13 +110,13 @@ class LayeredCanvas:
     ----------
     widget : MultiCanvas
     repaint : callable
-        Called when a page has connected, or reconnected, and must be painted from scratch; set by the screen.
+        Called when a browser page has connected or reconnected and must be painted from scratch; set by `Screen`.
     shown : tuple or None
         Selection to which keys apply, as `ViewerModel.selection_id` identifies it.
     frame : int
-        Number of painted frames. In the page, the line dash offset of the layer that is drawn last carries the same
-        number, and nothing is drawn with it: the page executes commands immediately but draws images only once they
-        are decoded, so this is how it learns which frame is visible.
+        Number of painted frames. The line dash offset of the layer that is drawn last is set to the same number, which
+        has no visible effect. The browser draws images only once they are decoded; ``pointer.js`` reads the offset
+        to find out which frame is visible.
     """
 
     def __init__(self, size: tuple[int, int], layers: int, buffers: int = 0) -> None:
@@ -154,7 +154,7 @@ class LayeredCanvas:
         )
 
     def clear(self) -> None:
-        """Show nothing."""
+        """Clear all layers."""
         self._painted = None
         with batch_drawing(self._manager):
             for canvas in (*self._buffers, *self.widget._canvases):
@@ -167,13 +167,13 @@ class LayeredCanvas:
         ----------
         scene : Scene or GridScene
         lossless : bool
-            Paint in full quality, for when nothing moves. After a resize that means to send everything again: the
-            browser may have cleared a canvas only after the last frame.
+            Whether to paint in full quality, because nothing moves. After a resize, everything is sent again, because
+            the browser may have cleared a canvas after the last frame.
         """
         with canvas_lock:
             size, self._dpr = self._extent(scene)
             self._fit([self.widget], size)
-            # Always with room for a margin: resizing clears a canvas, and may reach the page after the next paint.
+            # Always with room for a margin, because every resize clears a canvas, perhaps only after the next paint.
             self._fit(self._buffers, size_with_margin(size))
             if lossless and self._resized:
                 self._painted, self._resized = None, False
@@ -189,7 +189,7 @@ class LayeredCanvas:
         raise NotImplementedError
 
     def _draw(self, scene: Any, before: Any, lossless: bool) -> None:
-        """Draw what differs from the scene ``before``; everything if that is None."""
+        """Draw what differs from the scene ``before``; draw everything if that is None."""
         raise NotImplementedError
 
     def _fit(self, canvases: Iterable[Any], size: tuple[int, int]) -> None:
@@ -211,7 +211,7 @@ class LayeredCanvas:
 class ImageCanvas(LayeredCanvas):
     """Canvas of the viewer.
 
-    While the view moves, large images are painted as JPEG, and the visible part as PNG when nothing moves.
+    While the view moves, large images are sent as JPEG. When nothing moves, the visible part is sent as PNG.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ class ImageCanvas(LayeredCanvas):
                 self.widget[number].fill_style = _BACKGROUND[scene.ink]
                 self.widget[number].fill_rect(0, 0, self.widget.width, self.widget.height)
             self.widget[number].draw_image(self._buffers[number], scene.offset[1], scene.offset[0])
-        # Always, and last: a full repaint then begins on another canvas, whose name ipycanvas sends to the page.
+        # Drawn always, and last: a full repaint then begins on another canvas, whose name ipycanvas therefore sends.
         draw_decoration(self.widget[DECORATION], scene)
 
     def _put_image(self, scene: Scene, layer: ImageLayer, encoded: Callable[[NDArray[np.uint8]], bytes]) -> None:
@@ -357,7 +357,8 @@ def check_decodable(picture: bytes) -> bytes:
 def key_name(key: str, control: bool, shift: bool = False) -> str:
     """Return the name of a key with its modifiers, such as ``"Ctrl+z"``.
 
-    Command on a Mac counts as Ctrl. Shift is not named with a key that writes a character, as it changed the character.
+    Command on a Mac counts as Ctrl. Shift is not named with a key that writes a character, because the
+    character already differs.
     """
     modifiers = [name for name, down in (("Ctrl", control), ("Shift", shift and len(key) > 1)) if down]
     return "+".join([*modifiers, key])

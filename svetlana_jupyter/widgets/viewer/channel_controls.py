@@ -44,7 +44,7 @@ class ChannelControls(HBox):
     set_palette : callable
         Called with the changed display settings.
     focus : callable
-        Called after a click, to give the keyboard focus back to the canvas; sliders keep it.
+        Called after a click, to give the keyboard focus back to the canvas; sliders keep the focus.
 
     Attributes
     ----------

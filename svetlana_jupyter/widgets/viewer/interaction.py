@@ -47,7 +47,7 @@ class Screen:
     draw : callable
         Paints one frame on the canvas.
     on_error : callable
-        Called with the exception of a read that failed; it may raise an error to be displayed.
+        Called with the exception of a failed read. It may raise an error, which is then displayed.
     status : StatusLine
         Displays errors.
 
@@ -60,7 +60,7 @@ class Screen:
         identifies the selection that was on the screen when the key was pressed, or is None if nothing was selected.
         With Ctrl or Command the key is named ``"Ctrl+z"``.
     request : callable
-        Draws as soon as the browser can follow, without ending the rest that full quality waits for.
+        Draws as soon as the browser can keep up. Unlike `redraw`, it does not return from full to reduced quality.
     """
 
     def __init__(
@@ -83,16 +83,16 @@ class Screen:
         self.pointer.add_listener(safe)
 
     def redraw(self) -> None:
-        """Draw a changed frame as soon as the browser can follow."""
+        """Draw a changed frame as soon as the browser can keep up."""
         self._still = False
         self.request()
 
     def paint(self, scene: Any, selection_id: SelectionId, missing: Sequence[Loadable]) -> None:
         """Paint a scene and its selection, and read what is missing.
 
-        Once nothing is missing and nothing has changed for a while, it is painted again in full quality.
+        Once nothing is missing and nothing has changed for a while, the scene is painted again in full quality.
         """
-        # Before painting: this message is small and the frame is not.
+        # Before painting, so that this small message does not wait for the large frame.
         self.pointer.set_shown(selection_id, self.canvas.frame + 1)
         self.canvas.paint(scene, self._still)
         self.canvas.shown = selection_id
@@ -109,8 +109,8 @@ class Screen:
     ) -> Button:
         """Return a small button that displays the errors of ``act``.
 
-        It gives the keyboard focus back to the canvas, unless ``keeps_focus``: while a button has the focus,
-        JupyterLab's shortcuts take the next key.
+        The button gives the keyboard focus back to the canvas, unless ``keeps_focus``: while a button has the focus,
+        JupyterLab handles the next key as a shortcut.
         """
         button = Button(icon=icon, description=text, tooltip=tooltip, layout=ICON_LAYOUT)
         safe_act = catch_errors(act, self._status)
@@ -215,7 +215,7 @@ class ObjectSelector:
         return was_open
 
     def zoom_on_selection(self, factor: float) -> None:
-        """Zoom about the center of the selection if it is visible, else of the screen."""
+        """Zoom about the center of the selection, or of the screen if it is not visible."""
         model = self._model
         about = self._selection_center() if model.selection and self._project.images.is_indexed(model.image) else None
         visible = about is not None and all(0 <= at < end for at, end in zip(about, model.view.size))
@@ -252,7 +252,7 @@ class ObjectSelector:
         model = self._model
         model.selection = tuple(objects)
         # A key that follows the user's own click applies to the clicked object, even before a frame shows the
-        # selection. A selection made by the program counts from its frame on, so that typing ahead is refused.
+        # selection. A selection made by the program counts from its frame on, so that earlier keys are ignored.
         self.clicked = self._canvas.shown = model.selection_id
         if len(model.selection) < 2:
             self.on_select(model.image, model.selected)
@@ -260,7 +260,7 @@ class ObjectSelector:
 
 @dataclass(frozen=True)
 class _Press:
-    """Mouse press: its place, the view at that time, and the effect of dragging."""
+    """Mouse press: its position, the view at that time, and the effect of dragging."""
 
     row: float
     column: float
@@ -301,7 +301,7 @@ class ViewerEvents:
             self._selector.open_menu_at(row, column)
 
     def moved(self, row: float, column: float) -> None:
-        """Continue a drag, or name the object under the pointer."""
+        """Continue a drag, or show which object is under the pointer."""
         self._pointer = (row, column)
         press = self._press
         if press is None:
@@ -329,15 +329,15 @@ class ViewerEvents:
         if press is not None and press.button == LEFT and not self._dragged:
             self._selector.select_at(row, column, press.extend)
         self._selector.clicked = self._model.selection_id
-        self._screen.redraw()  # the page waits for a frame that accounts for this click, even if nothing changed
+        self._screen.redraw()  # the browser waits for a frame after this click, even if nothing changed
 
     def selection_id(self) -> SelectionId:
-        """Return the selection after the last click, even if another object is coming."""
+        """Return the selection after the last click, even if another object follows."""
         return self._selector.clicked
 
     def pointer_left(self) -> None:
         """Finish a drag that leaves the canvas."""
-        # Without the pointer helper, the canvas does not report where the button goes up outside of it.
+        # Without the pointer helper, the canvas does not report the release of a button outside of it.
         self._end_press()
         self._pointer = self._model.hovered = None
 
@@ -347,7 +347,7 @@ class ViewerEvents:
         self._model.zoom(2 ** (-delta / _WHEEL_TO_DOUBLE), at or self._pointer)
 
     def key_pressed(self, key: str, shown: SelectionId) -> None:
-        """Move the view, use a tool, or pass the key on."""
+        """Move the view, use a tool, or pass the key to the panel."""
         if self._selector.close_menu() and key == "Escape":
             return
         if key in self._keys:
@@ -372,7 +372,7 @@ class ViewerEvents:
         self._model.tool = "move" if self._model.tool == tool else tool
 
     def _escape(self, shown: SelectionId) -> None:
-        """Cancel the lasso being drawn, else the selection, else the tool."""
+        """Cancel the lasso being drawn, otherwise the selection, otherwise the tool."""
         if self._press is not None:
             self._press, self._model.lasso = None, ()
         elif self._model.selection:

@@ -58,7 +58,7 @@ _EMPTY_FIGURE = '<figure><div class="sv-blank"></div><figcaption>{}</figcaption>
 
 
 class ObjectDetails(HTML):
-    """Images of the selected object, made on a thread once no more keys are pressed.
+    """Images of the selected object, computed on a thread after a short delay.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class ObjectDetails(HTML):
     Attributes
     ----------
     field : tuple of float or None
-        Extent of the displayed patch on the image plane.
+        Extent of the displayed patch on the image plane; None if no patch is displayed.
     """
 
     field = traitlets.Any()
@@ -165,7 +165,7 @@ class Inspector(VBox):
 def section_picture(section: OrthoView, palette: DisplaySettings) -> bytes:
     """Return a PNG of a cross-section of a volume, with the outline of the object.
 
-    It has the contrast of the viewer. Samples that are not square are stretched to their shape in the volume.
+    The PNG has the contrast of the viewer. Pixels that are not square are stretched to their shape in the volume.
     """
     scale = _SIDE / max(section.size)
     height, width = (max(1, round(side * scale)) for side in section.size)
@@ -179,9 +179,9 @@ def section_picture(section: OrthoView, palette: DisplaySettings) -> bytes:
 
 
 def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: DisplaySettings) -> list[tuple[bytes, str]]:
-    """Return images of what a classifier receives of an object.
+    """Return images of the input that a classifier receives for an object.
 
-    These are the patch, the object alone if it is a channel, and the mask.
+    These are the patch and, if they are channels of the input, the object alone and the mask.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def patch_pictures(patch: xr.DataArray, settings: PatchSettings, palette: Displa
     settings : PatchSettings
         Settings of the patch.
     palette : DisplaySettings
-        Colors of the channels; their contrast only where patches keep the values of the image.
+        Colors of the channels. Their contrast is only used if patches keep the values of the image.
 
     Returns
     -------

@@ -105,14 +105,14 @@ class OpenImage:
     def styles(self, overlay: str) -> ObjectStyles | None:
         """Return the colors of the objects.
 
-        ``overlay`` is "annotations", "predictions" (shown below annotations) or "off".
+        ``overlay`` is "annotations", "predictions" (for objects without annotation) or "off".
         """
         if overlay == "off":
             return None
         project = self._project
         base = (self.name, overlay, project.classes_version, project.predictions_version)
         predictions = project.probabilities(self.name) if overlay == "predictions" else None
-        # The table is another one when objects of the test set are hidden or no longer hidden.
+        # `probabilities` returns a new table when objects of the test set are hidden or no longer hidden.
         if self._styles is None or self._styles[0] != base or self._styles[1] is not predictions:
             labels_of = partial(project.annotations.labels_of, self.name)
             predicted = None if predictions is None else predictions["predicted"]
@@ -140,7 +140,7 @@ class OpenImage:
         view : Viewport
             View to start from.
         zoom : bool
-            Zoom so that the object and its surroundings are clearly visible.
+            Whether to zoom so that the object and its surroundings are clearly visible.
 
         Raises
         ------
@@ -195,9 +195,9 @@ class OpenImages:
         self._manual: dict[object, DisplaySettings] = {}
 
     def open_image(self, name: str) -> OpenImage:
-        """Return an image, opened if necessary.
+        """Return an image; open it if necessary.
 
-        It has the contrast that was last set for images with the same channels.
+        The image has the contrast that the user last set for images with the same channels.
         """
         image = self.get_open(name) or OpenImage(self._project, name, self.cache)
         self._open.pop(name, None)
@@ -214,9 +214,9 @@ class OpenImages:
         return image if image is not None and image.pair is self._project.pair(name) else None
 
     def pieces_ahead(self, name: str, label: int, view: Viewport) -> tuple[TileGroup, ...]:
-        """Return the pieces to read before an object can be displayed.
+        """Return the tile groups to read before an object can be displayed.
 
-        For an image that is not open or not indexed, there are none.
+        There are none if the image is not open or not indexed.
         """
         image = self.get_open(name)
         if image is None or not self._project.images.is_indexed(name):
@@ -226,7 +226,7 @@ class OpenImages:
     def set_manual_palette(self, image: OpenImage, palette: DisplaySettings) -> None:
         """Apply display settings to an image and to others with the same channels.
 
-        The automatic settings of the image end that.
+        With the automatic settings of the image, other images use their own automatic settings again.
         """
         image.palette = palette
         self._manual[palette.display_key] = palette

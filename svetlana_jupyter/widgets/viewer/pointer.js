@@ -40,7 +40,7 @@ function render({ model, el }) {
     const next = received();
     const check = () => {
       if (signal.aborted) return;
-      // Without the layer, the time of drawing is unknown: wait longer than it takes.
+      // Without the layer, the time of drawing is unknown: wait longer than drawing takes.
       if (!layer) setTimeout(() => accept(next), 150);
       else if (drawnFrame() < next.frame) requestAnimationFrame(check);
       else requestAnimationFrame(() => accept(next)); // when the screen is refreshed
@@ -131,11 +131,11 @@ function render({ model, el }) {
       // The search field gets the focus here, so that it receives what is typed before the kernel answers.
       const find = e.key === "/" && panel.querySelector(".sv-find input");
       if (find?.offsetParent) find.focus({ preventScroll: true });
-      // A key after a click applies to the clicked object, which only the kernel knows yet: null.
+      // A key after a click applies to the clicked object. Until the kernel sends that object, the selection is null.
       const shown = current.clickTime < clicked ? null : current.shown;
       send("key_pressed", { key: e.key, control: e.ctrlKey || e.metaKey, shift: e.shiftKey, shown });
     }, { capture: true, signal });
-    // JupyterLab's shortcuts would act on the cell: "m" turns it into Markdown and destroys the panel.
+    // JupyterLab's shortcuts would act on the cell: "m" turns the cell into Markdown and deletes the panel.
     panel.addEventListener("keydown", (e) => e.stopPropagation(), { signal });
     panel.addEventListener("contextmenu", (e) => {
       e.stopPropagation();
@@ -155,7 +155,7 @@ function render({ model, el }) {
   };
 }
 
-// ipycanvas never releases the images it received. Only its own are released: other code may need its images for longer.
+// ipycanvas never releases the images it received. Only these are released, as other code may need its images longer.
 function releaseImages() {
   const create = URL.createObjectURL;
   if (create.releases) return;

@@ -1,7 +1,7 @@
 """Helper widgets for browser events that ipycanvas does not report.
 
-These are mouse buttons, modifier keys and the pixel ratio. The pointer widget is optional: without it, the viewer uses
-the events of the canvas.
+They report mouse buttons, modifier keys and the pixel ratio of the screen. The pointer widget is optional: without it,
+the viewer uses the events of the canvas.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ class Pointer(anywidget.AnyWidget):
     Attributes
     ----------
     dpr : float
-        Device pixels per CSS pixel, of the page that reported it last.
+        Device pixels per CSS pixel, as the browser reported it last.
     shown : list
-        Selection on the screen, ``[image, label]``, or empty; set with each frame. Key events send it back, so that a
-        key pressed while the next object was still on its way applies to the object that was visible.
+        Selection on the screen, ``[image, label]`` or empty; set with each frame. The browser sends it back with each
+        key, so that a key pressed before the next object was displayed applies to the object that was visible.
     click_time : float
-        Time of the last click that the frame accounts for, by the page's clock. A key after a later click applies to
-        what that click selects.
+        Time of the last click that the frame accounts for, by the clock of the browser. A key after a later click
+        applies to the object that this click selects.
     frame : int
-        Number of the frame to which ``shown`` and ``click_time`` belong; the page adopts them once the canvas shows it.
+        Number of the frame to which ``shown`` and ``click_time`` belong. The browser uses them once the canvas shows
+        this frame.
     """
 
     _esm = Path(__file__).with_name("pointer.js")
@@ -49,7 +50,7 @@ class Pointer(anywidget.AnyWidget):
     _last_click = 0.0
 
     def set_shown(self, shown: tuple[str, int] | None, frame: int = 0) -> None:
-        """Tell the browser which selection a frame shows."""
+        """Send the browser the selection that a frame shows."""
         with self.hold_sync():
             self.shown = list(shown or ())
             self.frame = frame
@@ -72,7 +73,7 @@ class Pointer(anywidget.AnyWidget):
                 case {"event": "wheeled", "delta": delta, "row": row, "column": column}:
                     listener.wheeled(delta, (row, column))
                 case {"event": "key_pressed", "key": key, "control": control, "shown": shown}:
-                    # None: the key followed a click whose selection only the kernel knows yet.
+                    # None: the key followed a click, and the browser has not received its selection yet.
                     current = listener.selection_id() if shown is None else (shown[0], shown[1]) if shown else None
                     listener.key_pressed(key_name(key, control, message.get("shift", False)), current)
 
@@ -82,8 +83,8 @@ class Pointer(anywidget.AnyWidget):
 class KeyGuard(anywidget.AnyWidget):
     """Invisible helper that hides the keys of a panel from JupyterLab.
 
-    Whichever element has the focus, JupyterLab's shortcuts would act on the cell: ``m`` turns it into Markdown and
-    destroys the panel.
+    Otherwise, JupyterLab's shortcuts would act on the notebook cell: ``m`` turns the cell into Markdown and deletes the
+    panel.
     """
 
     _esm = Path(__file__).with_name("key_guard.js")

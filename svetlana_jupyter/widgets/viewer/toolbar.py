@@ -27,7 +27,7 @@ _MENU_WIDTH, _MENU_ROW, _MENU_TITLE, _MENU_MARGIN = 216, 26, 36, 6  # CSS pixels
 
 
 class Toolbar(VBox):
-    """Image, zoom, overlay and tools in one row; contrast and opacity below.
+    """Controls of image, zoom, overlay and tools in one row, and of contrast below.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ class MenuItem:
     ----------
     text : str
     key : str
-        Key that does the same, or empty.
+        Key with the same effect, or empty.
     act : callable
     color : str
         Color of a class, or empty.
@@ -194,7 +194,7 @@ class ObjectMenu(VBox):
         return bool(self.layout.display != "none")
 
     def show_at(self, at: tuple[float, float], title: str, items: Sequence[MenuItem]) -> None:
-        """Show items next to a point (row, column), and focus the first one."""
+        """Show items next to a point (row, column), and focus the first item."""
         self._close_lines()
         self.items = tuple(items)
         height, width = self._size
@@ -239,5 +239,5 @@ def _menu_line(item: MenuItem) -> Box:
 
 
 def _shift_inside(start: float, extent: float, size: float) -> float:
-    """Return the position nearest to ``start`` at which this extent fits."""
+    """Return the position nearest to ``start`` at which the extent fits inside."""
     return max(_MENU_MARGIN, min(start, size - extent - _MENU_MARGIN))

@@ -45,7 +45,7 @@ class Viewer(VBox):
     size : tuple of int
         Height and width of the image area, in CSS pixels.
     model : ViewerModel, optional
-        View and selection; by default its own.
+        View and selection; by default a new model.
 
     Attributes
     ----------
@@ -56,9 +56,9 @@ class Viewer(VBox):
     screen : Screen
         Canvas with its input events and draw schedule.
     memory_mb : float
-        Limit of the decoded pixels that all images together keep in memory; the rest is read again when needed.
+        Limit of the memory for decoded pixels of all images, in MB. Other pixels are read again when needed.
     image_area : Box
-        Holds the canvas, and what a panel lays over it.
+        Holds the canvas, and widgets that a panel places over it.
     object_details : ObjectDetails
         Small images of the selected object.
     status : StatusLine
@@ -79,7 +79,7 @@ class Viewer(VBox):
         self._coming: list[tuple[str, int]] = []
         self.screen = Screen(ImageCanvas(size), self._draw, self._raise_unreadable, self.status)
         self.selector = ObjectSelector(project, model, self.indexing, self.screen.canvas)
-        # The toolbar observes the model before the viewer does: a frame is drawn with all controls up to date.
+        # The toolbar observes the model before the viewer does, so that controls are up to date when a frame is drawn.
         self._toolbar = Toolbar(model, self.selector, self.screen, self.set_palette)
         self.image_area = Box([self.screen.canvas.widget])
         self.image_area.add_class("sv-stage")
@@ -108,9 +108,10 @@ class Viewer(VBox):
         ----------
         image : str
         label : int
-            Object to bring to the center of the screen, or near it at the border of the image. With 0 the view stays.
+            Object to show at the center of the screen, or near the center if it lies at the border of the image. With
+            0, the view does not change.
         zoom : bool
-            Zoom so that the object and its surroundings are clearly visible.
+            Whether to zoom so that the object and its surroundings are clearly visible.
 
         Raises
         ------
@@ -128,7 +129,7 @@ class Viewer(VBox):
         model.set_view(view)
 
     def prefetch(self, objects: Iterable[tuple[str, int]]) -> None:
-        """Read what `show` needs for objects ``(image, label)``, after the screen."""
+        """Read what `show` needs for objects ``(image, label)``, once the view is drawn."""
         self._coming = list(objects)
         self.screen.request()
 
@@ -164,7 +165,7 @@ class Viewer(VBox):
                 selected=model.selection,
                 spacing=image.spacing,
                 previous=model.scene,
-                # With a loop, slow pieces are read in the background, and the frame is drawn again as they arrive.
+                # With an event loop, missing tiles are read in the background, and the frame is drawn again later.
                 allow_missing=running_loop() is not None,
                 moving=model.moving,
             )
@@ -190,8 +191,8 @@ class Viewer(VBox):
     def _open(self) -> None:
         """Open the image of the model.
 
-        The order matters: nothing is drawn before an image is open, and the new maximum of the plane slider clips the
-        plane through its link, which needs the number of planes.
+        The order matters. Nothing may be drawn before an image is open. The number of planes must be set before the
+        toolbar is updated, because the plane slider is linked to the plane of the model.
         """
         model, screen = self.model, self.screen
         self._opened = model.scene = model.shape = model.hovered = None
@@ -228,13 +229,13 @@ class Viewer(VBox):
         self.screen.redraw()
 
     def _show_details(self) -> None:
-        """Show the selected object in small images."""
+        """Show small images of the selected object below the canvas."""
         image, label = self._opened, self.model.selected
         self.object_details.show((image.name, label, image.palette) if image and label else None)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Turn read errors into a message; it disappears once the whole view can be read."""
+        """Display read errors as a message, until the whole view can be read again."""
         try:
             yield
         except SvetlanaError:  # its message tells the user what to do

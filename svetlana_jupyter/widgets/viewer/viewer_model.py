@@ -17,8 +17,8 @@ SelectionId = tuple[str, int] | None
 class ViewerModel(traitlets.HasTraits):
     """View and selection of a viewer.
 
-    The viewer, its toolbar and the panel around it observe them. Traits are set on the thread of the kernel's event
-    loop only, and never while a frame is drawn.
+    The viewer, its toolbar and the panel around it observe the traits. Traits are set only on the thread of the
+    kernel's event loop, and never while a frame is drawn.
 
     Parameters
     ----------
@@ -38,8 +38,8 @@ class ViewerModel(traitlets.HasTraits):
     view : Viewport
         Displayed part of the image. Change it by `set_view`.
     view_requests : int
-        Number of calls of `set_view`. The viewer redraws on this count and not on ``view``, because setting an equal
-        view must still redraw: that is how the user retries after a read error.
+        Number of calls of `set_view`. The viewer redraws when this count changes, because even setting an equal view
+        must redraw: after a read error, the user retries the read in this way.
     moving : bool
         Whether the image is being dragged. Not a trait.
     scene : Scene or None
@@ -57,11 +57,11 @@ class ViewerModel(traitlets.HasTraits):
         Planes of a volume in which the box or lasso selects objects: objects visible on the displayed plane, objects
         whose centroid lies in ``plane_range``, or all objects.
     plane_range : tuple of int
-        First and last plane of that range.
+        First and last plane for the plane scope "range".
     lasso : tuple of (y, x)
         Corners of the box or lasso that is being drawn, in image coordinates.
     menu : tuple of float or None
-        Row and column of the screen at which the context menu is open.
+        Row and column of the screen at which the context menu is open; None while it is closed.
     overlay : {"annotations", "predictions", "off"}
         Source of the object colors. Annotations take precedence over predictions.
     opacity : float
@@ -109,7 +109,7 @@ class ViewerModel(traitlets.HasTraits):
         return (self.image, self.selected) if self.selected else None
 
     def set_view(self, view: Viewport, moving: bool = False) -> None:
-        """Show another part of the image; ``moving`` while it is being dragged."""
+        """Show another part of the image; ``moving`` is True while the user drags it."""
         if self.shape is not None:
             self.moving = moving
             self.view = view.clamped(self.shape)
@@ -129,7 +129,7 @@ class ViewerModel(traitlets.HasTraits):
             self.set_view(Viewport.fitted(self.shape, self.view.size, self.view.dpr, self.plane))
 
     def step_plane(self, by: int) -> None:
-        """Move up or down in a volume."""
+        """Change the displayed plane of a volume by a number of planes."""
         self.plane += by
 
     def object_at(self, row: float, column: float) -> int:
@@ -144,7 +144,7 @@ class ViewerModel(traitlets.HasTraits):
     def _sort_selection(self, proposal: dict[str, Any]) -> tuple[int, ...]:
         return tuple(sorted({int(label) for label in proposal["value"]}))
 
-    # Observers of the class run before all others: they find the count, the menu and `selected` up to date.
+    # These observers run before all others, which therefore find the count, the menu and `selected` up to date.
     @traitlets.observe("selection")
     def _update_selected(self, change: dict[str, Any]) -> None:
         self.selection_count += 1
