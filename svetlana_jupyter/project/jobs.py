@@ -27,7 +27,7 @@ Work = Callable[[Stop], Iterator[object]]  # its argument is a function that ret
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a job: ``done`` of ``total`` steps, and a ``text`` that describes them.
+    """Progress of a job: ``done`` of ``total`` steps, with a description ``text``.
 
     If a ``unit`` of the steps is given, for example "objects", the rate is shown too.
     """

@@ -1,4 +1,4 @@
-"""Prediction job, which classifies objects in parts and resumes after an interruption."""
+"""Prediction job, which classifies objects in parts and can be resumed."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ Size = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """Settings of a training, with the network and initial weights to which they refer.
+    """Settings of a training, with their network and initial weights.
 
     Attributes
     ----------
