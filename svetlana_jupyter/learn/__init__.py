@@ -1,1 +1,1 @@
-"""Networks, forests, training and prediction."""
+"""Neural networks and random forests: training and prediction."""

@@ -1,4 +1,4 @@
-"""Albumentations pipelines as augmentation of training patches and volumes."""
+"""Adapter that applies Albumentations pipelines to training patches."""
 
 from __future__ import annotations
 
@@ -22,26 +22,28 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Albumentations asks the package index for its newest version on import; nothing here may use the network unasked.
+# On import, Albumentations looks up its latest version online. This package goes online only if the user asks for it.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 SETTING_NAME = "augmentation.pipeline"
-DEFAULT_SAMPLING = 24  # pixels per side of the patches for a trial, if their sampling is unknown
-N_TRIALS = 8  # of a pipeline, and as many more per transform, because compositions choose among transforms
-CONTENT_TARGETS = ("shown", "shown_again")  # targets for the mask of visible pixels of each copy of the image
+DEFAULT_SAMPLING = 24  # pixels per side of the patches that test a pipeline, if the settings give no sampling
+# Number of test runs of a pipeline, and of additional runs per transform, because a composition such as OneOf applies
+# only some of its transforms.
+N_TRIALS = 8
+CONTENT_TARGETS = ("shown", "shown_again")  # Albumentations targets for the visible pixels of each copy of the image
 
 
 class AlbumentationsPipeline:
-    """Composed pipeline that is applied to each patch of a batch.
+    """Callable that applies an Albumentations pipeline to each patch of a batch.
 
-    Albumentations expects float32 images from 0 to 1: each channel of each patch is stretched to that range before, and
-    back after. With ``normalize="both"`` the pipeline receives two copies of the image and transforms both alike.
-    Transforms for images change all planes of a volume alike.
+    Albumentations expects float32 images with values from 0 to 1. So each channel of each patch is scaled to that range
+    before the pipeline and scaled back afterward. With ``normalize="both"`` a patch contains two copies of the image,
+    and the pipeline transforms both in the same way. 2D transforms change all planes of a volume in the same way.
 
     Parameters
     ----------
     compose : albumentations.Compose
-        From `learn.albumentations_adapter.build_compose`, which names the targets of this package.
+        Built by `learn.albumentations_adapter.build_compose`, which adds the targets that this class uses.
     layout : PatchLayout
     """
 
@@ -49,15 +51,16 @@ class AlbumentationsPipeline:
         self._compose, self._layout = compose, layout
 
     def __call__(self, patches: Tensor, generator: torch.Generator) -> Tensor:
-        """Return augmented patches (n, C, [z,] y, x) of the same shape.
+        """Return augmented copies of patches (n, C, [z,] y, x), in the same shape.
 
         Raises
         ------
         SettingsError
-            If the pipeline fails, changes the shape, or gives values that are not finite.
+            If the pipeline fails, changes the shape, or returns values that are not finite.
         """
         seed = int(torch.randint(2**62, (), generator=generator))
-        # One state for all transforms: seeded one by one they would draw the same, and flip along both axes or none.
+        # All transforms share one random state. With one state per transform and the same seed, they would draw the
+        # same numbers, and horizontal and vertical flips would always occur together.
         self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         visible = {
             target: mask[:, 0].cpu().numpy().astype(np.uint8)
@@ -71,7 +74,7 @@ class AlbumentationsPipeline:
         return torch.from_numpy(np.stack(augmented)).to(patches.device)
 
     def _augment(self, patch: NDArray[np.float32], visible: dict[str, NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Augment a patch (C, ...); pixels without content stay zero."""
+        """Augment a patch (C, ...); hidden pixels stay zero."""
         layout, image = self._layout, patch[: self._layout.image]
         axes = tuple(range(1, image.ndim))
         least, most = image.min(axes, keepdims=True), image.max(axes, keepdims=True)
@@ -81,7 +84,7 @@ class AlbumentationsPipeline:
         names = [name for name in ("image", "volume", "again") if name in given]
         try:
             result = self._compose(**{name: np.ascontiguousarray(array) for name, array in given.items()})
-        except Exception as error:  # transforms raise errors of any class
+        except Exception as error:  # transforms may raise any exception
             reason = str(error).partition("\n")[0] or type(error).__name__
             reason = f"it asks for {reason}" if isinstance(error, KeyError) else reason
             raise SettingsError(
@@ -93,19 +96,19 @@ class AlbumentationsPipeline:
                 raise SettingsError(f"{SETTING_NAME} changes {shapes[1]} to {shapes[0]}")
         values = np.concatenate([result[name] for name in names], axis=-1)
         if values.dtype != np.float32 or not np.isfinite(values).all():
-            raise SettingsError(f"{SETTING_NAME} gives values that are not finite float32 numbers")
+            raise SettingsError(f"{SETTING_NAME} returns values that are not finite float32 numbers")
         back = np.split(np.moveaxis(values, -1, 0) * span + least, layout.copies)
         seen = [copy * (result[target] > 0) if target in given else copy for target, copy in zip(CONTENT_TARGETS, back)]
         masks = [result[name][None] > 0 for name in ("mask", "mask3d") if name in given]
         return np.concatenate([*seen, *masks], dtype=np.float32)
 
     def _targets(self, stretched: NDArray[np.float32], masks: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        """Return the inputs of the pipeline by the names of its targets."""
+        """Return the inputs of the pipeline by target name."""
         volume = stretched.ndim == 4
         copies = np.split(stretched, self._layout.copies, axis=-1)
         targets = dict(zip(("volume" if volume else "image", "again"), copies))
         if volume:
-            targets["images"] = copies[0][:1]  # some transforms read shape and range here, even of volumes
+            targets["images"] = copies[0][:1]  # some transforms read the shape and range of volumes here
         if self._layout.has_mask:
             targets["mask3d" if volume else "mask"] = masks[0]
         return targets
@@ -121,12 +124,13 @@ def _describe_shape(shape: tuple[int, ...]) -> str:
 
 
 def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> AlbumentationsPipeline | None:
-    """Return the pipeline of the settings, None if there is none.
+    """Build and test the augmentation pipeline of the settings; None without one.
 
     Parameters
     ----------
     settings : TrainingSettings
-        If the sampling of its patches is not known yet, the pipeline is tried on patches of 24 pixels per side.
+        The pipeline is tested on random patches with the sampling of the settings, or with 24 pixels per side if the
+        sampling is not known yet.
     ndim : 2 or 3
     colors : int
         Number of channels of the image.
@@ -134,8 +138,8 @@ def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> Albume
     Raises
     ------
     SettingsError
-        If Albumentations does not know a transform or its arguments, or if the pipeline fails on such patches or
-        changes their shape.
+        If Albumentations does not have a transform or does not accept its arguments, or if the pipeline fails on the
+        test patches or changes their shape.
     """
     description = settings.augmentation.pipeline
     if description is None:
@@ -144,7 +148,10 @@ def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> Albume
     layout = PatchLayout.from_settings(patches, (1 + patches.has_doubled_channels) * colors + patches.mask_channel)
     if not isinstance(sampling, int | tuple):
         sampling = DEFAULT_SAMPLING
-        hint = f" If it depends on the shape, give patches a sampling: {DEFAULT_SAMPLING} is a guess."
+        hint = (
+            " If the transform depends on the patch shape, set the sampling of patches: it was tested with "
+            f"{DEFAULT_SAMPLING} pixels per side."
+        )
     shape = sampling if isinstance(sampling, tuple) else (sampling,) * ndim
     problem = _problem(description["transform"], layout, shape)
     if problem:
@@ -152,15 +159,16 @@ def build_pipeline(settings: TrainingSettings, ndim: int, colors: int) -> Albume
         problem = next((f"{name} {reason}" for name, reason in single if reason), f"it {problem}")
         raise SettingsError(
             f"{SETTING_NAME} must work on the patches and keep their shape, but {problem}. "
-            f"Remove that transform, or add one that restores the shape.{hint}"
+            f"Remove that transform, or add a transform that restores the shape.{hint}"
         )
     return AlbumentationsPipeline(build_compose(description["transform"], ndim), layout)
 
 
 def build_compose(transform: Mapping[str, Any], ndim: int) -> Any:
-    """Return an `albumentations.Compose` of a serialized transform.
+    """Build an `albumentations.Compose` from a serialized transform.
 
-    It has the targets of this package.
+    It includes the additional targets of `AlbumentationsPipeline`: the second copy of the image, and the visible pixels
+    of each copy.
 
     Raises
     ------
@@ -184,7 +192,7 @@ def _build_transform(transform: Mapping[str, Any]) -> Any:
     from albumentations.core.serialization import SERIALIZABLE_REGISTRY
     from albumentations.core.transforms_interface import BasicTransform
 
-    # Transforms of other packages are registered too, with the name of their module.
+    # The registry also contains transforms of other packages, under names that include their module.
     transforms = {
         name: kind
         for name, kind in SERIALIZABLE_REGISTRY.items()
@@ -193,21 +201,21 @@ def _build_transform(transform: Mapping[str, Any]) -> Any:
     name = _name(transform)
     if name not in transforms:
         near = difflib.get_close_matches(name, transforms, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else "see the list in its documentation."
+        hint = f"did you mean {near[0]!r}?" if near else "see the list in the documentation of Albumentations."
         raise SettingsError(f"{SETTING_NAME}: there is no Albumentations transform {name!r}; {hint}")
     values = {key: value for key, value in transform.items() if key != TRANSFORM}
     if issubclass(transforms[name], BaseCompose):
         values["transforms"] = [_build_transform(inner) for inner in values.get("transforms", [])]
     else:
-        values = {"p": 0.5, **values}  # the default of the library
+        values = {"p": 0.5, **values}  # the default probability of Albumentations
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about arguments, which are checked below
+            warnings.simplefilter("ignore")  # warnings about unknown arguments, which are checked below
             made = transforms[name](**values)
-    except Exception as error:  # constructors raise errors of any class
+    except Exception as error:  # constructors may raise any exception
         lines = [line.strip() for line in str(error).splitlines()]
         raise SettingsError(f"{SETTING_NAME}: {name} does not accept its arguments: {' '.join(lines[:3])}") from error
-    # The library ignores unknown arguments. Some transforms serialize more than the arguments of their constructors.
+    # Albumentations ignores unknown arguments. Some transforms serialize values that are not constructor arguments.
     names = {*inspect.signature(transforms[name]).parameters, *made.to_dict_private()}
     unknown = next((key for key in values if key not in names), None)
     if unknown is not None:
@@ -218,7 +226,7 @@ def _build_transform(transform: Mapping[str, Any]) -> Any:
 
 
 def _problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int, ...]) -> str:
-    """Try all transforms of a pipeline on patches; return the problem, "" if none."""
+    """Test a pipeline on random patches; return the problem, or "" if none."""
     generator = torch.Generator().manual_seed(0)
     patches = torch.rand(1, layout.image + layout.has_mask, *shape, generator=generator)
     if layout.has_mask:
@@ -235,7 +243,7 @@ def _problem(transform: Mapping[str, Any], layout: PatchLayout, shape: tuple[int
 
 
 def _always_applied(transform: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a transform with probability 1, and all transforms inside it."""
+    """Return a copy of a transform in which every probability is 1."""
     inner = {"transforms": [*map(_always_applied, transform["transforms"])]} if "transforms" in transform else {}
     return {**transform, "p": 1.0, **inner}
 

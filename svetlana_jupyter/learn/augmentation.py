@@ -1,6 +1,6 @@
 """Augmentation of training patches: geometry, intensity and the user's pipeline.
 
-A batch is augmented at a time, with all random numbers from one generator.
+Patches are augmented batch by batch. One generator draws all random numbers.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def augment_intensity(
     deviation: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
-    """Vary blur, gamma, color, brightness and noise of patches (n, C, [z,] y, x).
+    """Change blur, gamma, color, brightness and noise of patches at random.
 
-    The order is that of image formation. Both copies of a channel change alike. Hidden pixels stay zero, and the mask
-    stays unchanged.
+    The changes follow the order of image formation, from blur to noise. If patches contain two copies of a channel,
+    both change in the same way. Hidden pixels stay zero, and the mask is not changed.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ def augment_intensity(
     augmentation : AugmentSettings
     layout : PatchLayout
     mean, deviation : Tensor of shape (C,)
-        Statistics of the channels of the training patches: the color that mixing leaves unchanged, and the unit of
-        offset and noise.
+        Mean and standard deviation of each channel of the training patches. Color mixing does not change the mean;
+        brightness offset and noise are in units of the standard deviation.
     generator : torch.Generator
     """
     if not any(getattr(augmentation, name) for name in ("blur", "gamma", "color", "brightness", "noise")):
@@ -93,13 +93,13 @@ def augment_intensity(
 
 
 def _blur(sigma: Tensor, copy: Tensor, seen: Tensor | None) -> Tensor:
-    """Blur visible pixels by a Gaussian of a given width in pixels per patch."""
+    """Blur the visible pixels of each patch by a Gaussian with its own sigma."""
     smooth = _smooth(copy, sigma)
     return smooth if seen is None else smooth / _smooth(seen.to(copy.dtype), sigma).clamp(min=1e-6)
 
 
 def _smooth(image: Tensor, sigma: Tensor) -> Tensor:
-    """Blur (n, C, [z,] y, x) axis by axis; weights sum to one, also at the border."""
+    """Blur images (n, C, [z,] y, x) axis by axis, with weights that sum to one."""
     for axis in range(2, image.ndim):
         positions = torch.arange(image.shape[axis], device=image.device)
         distances = (positions - positions[:, None]) / sigma.clamp(min=1e-3)[:, None, None]
@@ -111,7 +111,7 @@ def _smooth(image: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _apply_gamma(exponents: Tensor, copy: Tensor, seen: Tensor | None) -> Tensor:
-    """Apply a gamma curve between the extremes of each channel and patch."""
+    """Apply a gamma curve between the minimum and maximum of each channel and patch."""
     axes = tuple(range(2, copy.ndim))
     low, high = (copy if seen is None else torch.where(seen, copy, far) for far in (math.inf, -math.inf))
     least, most = low.amin(axes, keepdim=True), high.amax(axes, keepdim=True)
@@ -121,11 +121,12 @@ def _apply_gamma(exponents: Tensor, copy: Tensor, seen: Tensor | None) -> Tensor
 
 
 def _mix_colors(image: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-    """Return what the other channels add to each channel, up to ``amount`` of each.
+    """Return the random contribution of the other channels to each channel.
 
-    To first order, a random color matrix near the identity is the effect of stain strengths on RGB (stains mix
-    linearly in optical density: Ruifrok & Johnston 2001) and of cross-talk on fluorescence. Color augmentation makes
-    networks robust to the stains of other laboratories (Tellez et al. 2019, doi:10.1016/j.media.2019.101544).
+    Each channel gets up to the fraction ``amount`` of every other channel. To first order, this simulates variable
+    stain strength in RGB images (stains mix linearly in optical density: Ruifrok & Johnston 2001) and cross-talk in
+    fluorescence images. Color augmentation makes networks robust to the stains of other laboratories (Tellez et al.
+    2019, doi:10.1016/j.media.2019.101544).
     """
     count, colors = len(image), image.shape[2]
     matrices = amount * (2 * torch.rand(count, 1, colors, colors, generator=generator) - 1)
@@ -137,7 +138,7 @@ def _normal_noise(image: Tensor, generator: torch.Generator) -> Tensor:
     """Return standard normal noise of the shape of ``image``."""
     if image.device.type == "cpu":
         return torch.randn(image.shape, generator=generator)
-    # Noise is drawn on the device that uses it; its seed still comes from the one generator.
+    # Noise is drawn on the device of the image, with a seed from ``generator``.
     device_generator = torch.Generator(image.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
     return torch.randn(image.shape, generator=device_generator, device=image.device)
 
@@ -148,14 +149,14 @@ class Augmenter:
     Parameters
     ----------
     settings : TrainingSettings
-        With concrete patches.
+        Its automatic patch settings must be resolved.
     mean, deviation : Tensor of shape (C,)
-        Statistics of each channel of the training patches, as the network standardizes them.
+        Mean and standard deviation of each channel of the training patches.
 
     Raises
     ------
     SettingsError
-        If the pipeline does not fit such patches.
+        If the user's pipeline fails on patches of this shape or changes their shape.
     """
 
     def __init__(self, settings: TrainingSettings, mean: Tensor, deviation: Tensor) -> None:
@@ -167,7 +168,7 @@ class Augmenter:
         self._matrices = view_matrices(self._views)
 
     def __call__(self, patches: Tensor, generator: torch.Generator) -> Tensor:
-        """Return augmented patches (n, C, *shape) of patches (n, C, *wider)."""
+        """Augment patches (n, C, *wider) and crop them to (n, C, *shape)."""
         patches = self._transform(patches, generator)
         patches = augment_intensity(patches, self.augmentation, self.layout, self.mean, self.deviation, generator)
         return patches if self.pipeline is None else self.pipeline(patches, generator)
@@ -199,7 +200,7 @@ class Augmenter:
 
 
 def center_crop(patches: Pixels, shape: tuple[int, ...]) -> Pixels:
-    """Crop patches (n, C, *wider) to their center (n, C, *shape), as a view."""
+    """Return a view of the center (n, C, *shape) of patches (n, C, *wider)."""
     sides = zip(shape, patches.shape[2:], strict=True)
     crop: tuple[slice, ...] = tuple(slice((wide - side) // 2, (wide + side) // 2) for side, wide in sides)
     return patches[:, :, *crop]
@@ -212,28 +213,31 @@ def augment_object(
     settings: TrainingSettings,
     n: int = 8,
 ) -> NDArray[np.float32]:
-    """Cut one object and augment it ``n`` times, exactly as in training.
+    """Cut the patch of one object and augment it ``n`` times, exactly as in training.
 
     Parameters
     ----------
     pair : ImagePair
     row : DataFrame
-        The object's row of `core.objects.index_objects`.
+        The object's row of the object table (`core.objects.index_objects`).
     training_objects : iterable of (ImagePair, DataFrame)
-        Brightness, color and noise are in units of the standard deviation of their channels.
+        Training images, each with the rows of its training objects. Brightness, color and noise are scaled by the
+        standard deviation of each channel in their patches.
     settings : TrainingSettings
-        With concrete patches (`core.patches.resolve_patch_settings`). Its seed is that of the augmentation.
+        Its automatic patch settings must be resolved (`core.patch_geometry.resolve_patch_settings`). Its seed
+        determines the augmentation.
     n : int
+        Number of augmented patches.
 
     Returns
     -------
     float32 array of shape (n, C', *sampling)
-        See `core.patches.take_patch` for C'.
+        The C' channels are those of `core.patches.take_patch`.
 
     Raises
     ------
     SettingsError
-        If the augmentation pipeline does not work on such patches.
+        If the augmentation pipeline fails on patches of this shape or changes their shape.
     """
     cut = [patches for each, rows in training_objects for _, patches in cut_patches(each, rows, settings.patches)]
     standardize = Standardize(cut[0].shape[1])

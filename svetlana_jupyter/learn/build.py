@@ -1,8 +1,8 @@
 """Construction of networks from settings, and their initial weights.
 
-A network may be a `torch.nn.Module` of the user, passed as an object or by its import path. A file never makes this
-package import code: a path is resolved only in modules that the session has imported already, or if the user passes it
-to a call (`import_network`).
+A network may be the user's own `torch.nn.Module`, passed as an object or by its import path. Opening a file never
+imports code: an import path from a file is looked up only in modules that are already imported. Only a path that the
+user passes as an argument is imported (`import_network`).
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.learn.dataset import TrainingData
 
-MAX_LISTED = 3  # names of weights that a note lists; more are counted
-ClassIds = tuple[tuple[int, ...], tuple[int, ...]]  # of given weights, and of the network
+MAX_LISTED = 3  # maximum number of weight names in a note; the others are only counted
+ClassIds = tuple[tuple[int, ...], tuple[int, ...]]  # class ids of the given weights, and class ids of the network
 
 
 def init_network(
     samples: TrainingData, patches: Tensor, smallest_batch: int
 ) -> tuple[ClassificationNetwork, list[str]]:
-    """Build the network of a training, with random or the named initial weights.
+    """Build the network of a training, with random, pretrained or given weights.
 
     Parameters
     ----------
     samples : TrainingData
     patches : float32 of shape (n, C, [z,] y, x)
-        Training patches, as the network will see them.
+        Training patches without margin. The network standardizes its input by their mean and standard deviation.
     smallest_batch : int
         Number of patches in the smallest batch.
 
@@ -58,12 +58,12 @@ def init_network(
     -------
     network : ClassificationNetwork
     notes : list of str
-        What was copied from named weights.
+        One sentence for each source of initial weights, with the number of copied weights.
 
     Raises
     ------
     SettingsError, InputError, ClassifierError
-        If the network cannot be built, does not fit the patches, or the named weights do not fit it.
+        If the network cannot be built or does not fit the patches, or if the initial weights do not fit the network.
     """
     settings, channels, shape = samples.settings, patches.shape[1], tuple(patches.shape[2:])
     check_patch_shape(settings, shape)
@@ -102,9 +102,9 @@ def _copy_named_weights(samples: TrainingData, network: ClassificationNetwork) -
 def build_network(
     settings: TrainingSettings, ndim: int, channels: int, classes: int, user_module: nn.Module | None = None
 ) -> ClassificationNetwork:
-    """Build the network of the settings.
+    """Build the network that the settings describe.
 
-    The global generator of torch draws its weights.
+    The global random generator of torch draws the weights.
 
     Parameters
     ----------
@@ -114,14 +114,14 @@ def build_network(
         Channels of the input, including the mask channel.
     classes : int
     user_module : Module, optional
-        Module of the user, which is copied and replaces the architecture; required if that is "own".
+        The user's own module. A copy of it replaces the architecture. Required if the architecture is "own".
 
     Raises
     ------
     SettingsError
         If the architecture does not exist for this number of dimensions.
     InputError
-        If a module of the user is missing or cannot be built.
+        If the user's module is required but missing, or cannot be built.
     """
     name = settings.architecture
     network: ClassificationNetwork
@@ -141,7 +141,7 @@ def build_network(
         network = TorchvisionNetwork(name, channels, classes)
     if settings.norm == "group" and not isinstance(network, UserNetwork):
         replace_batch_norm(network)
-    network.to(memory_format=MEMORY_FORMATS[ndim])  # type: ignore[call-overload]  # torch's stubs leave it out
+    network.to(memory_format=MEMORY_FORMATS[ndim])  # type: ignore[call-overload]  # missing in torch's stubs
     return network
 
 
@@ -151,7 +151,8 @@ class UserNetwork(ClassificationNetwork):
     Parameters
     ----------
     module : Module
-        Maps patches (n, channels, [z,] y, x) to logits (n, classes). It is copied and stays unchanged.
+        Maps patches (n, channels, [z,] y, x) to logits (n, classes). A copy of it is used; the original stays
+        unchanged.
     channels : int
         Channels of the input, including the mask channel.
     """
@@ -164,7 +165,7 @@ class UserNetwork(ClassificationNetwork):
 def import_network(path: str) -> type[nn.Module]:
     """Import the module of ``"package.module:Name"`` and return the class.
 
-    Call this only with a path that the user passed to a call, never with one from a file.
+    Call this only with a path that the user passed as an argument, never with a path read from a file.
 
     Raises
     ------
@@ -190,8 +191,8 @@ def find_network(path: str) -> type[nn.Module]:
     module = sys.modules.get(module_name)
     if module is None:
         raise InputError(
-            f"The network {path!r} is code of its own, and a file alone never imports code. If you trust it, "
-            f"run `import {module_name}` first, then try again."
+            f"The network {path!r} is defined in a module that is not imported, and opening a file never imports code. "
+            f"If you trust the module, run `import {module_name}` first, then try again."
         )
     network_class = vars(module).get(name)
     if not (isinstance(network_class, type) and issubclass(network_class, nn.Module)):
@@ -205,15 +206,15 @@ def find_network(path: str) -> type[nn.Module]:
 def build_user_network(path: str, ndim: int, channels: int, classes: int) -> nn.Module:
     """Build a network from its class, passing dimensions, channels and classes.
 
-    Each of them is passed only if the constructor has a parameter for it.
+    Each value is passed only if the constructor has a parameter for it.
 
     Raises
     ------
     InputError
-        If the class is not found, or its constructor requires something else.
+        If the class is not found, or its constructor requires another argument.
     """
     network_class = find_network(path)
-    # Names in common use.
+    # Common names of the constructor parameters.
     known = dict.fromkeys(("ndim", "dimensions"), ndim)
     known |= dict.fromkeys(("channels", "in_channels", "in_chans"), channels)
     known |= dict.fromkeys(("classes", "num_classes", "n_classes"), classes)
@@ -225,8 +226,8 @@ def build_user_network(path: str, ndim: int, channels: int, classes: int) -> nn.
     for parameter in parameters:
         if parameter.name not in known and parameter.default is parameter.empty:
             raise InputError(
-                f"The network {path!r} asks for {parameter.name!r}, but only channels, classes and ndim can be filled "
-                "in. Build it yourself and pass the object: network=…."
+                f"The network {path!r} asks for {parameter.name!r}, but only channels, classes and ndim are passed "
+                "automatically. Build the network yourself and pass the object: network=…."
             )
     return network_class(**{each.name: known[each.name] for each in parameters if each.name in known})
 
@@ -237,14 +238,14 @@ def check_patch_shape(settings: TrainingSettings, shape: tuple[int, ...]) -> Non
     Raises
     ------
     SettingsError
-        With the sampling that the network needs.
+        If they are too small. The message contains the sampling that the network needs.
     """
     name, depth, least = settings.architecture, settings.depth, settings.min_patch_side
     if name == "small_cnn":
-        problem = f"{depth} blocks halve them {depth} times and need at least {least}"
+        problem = f"{depth} blocks halve them {depth} times and need at least {least} pixels per side"
         side, advice = max(shape), f"Set a depth of at most {max(shape).bit_length() - 1}"
     else:
-        problem, side = f"{name} needs at least {least} along every side", min(shape)
+        problem, side = f"{name} needs at least {least} pixels per side", min(shape)
         advice = "Choose another architecture"
     if side < least:
         patches = f"The patches have {_format_shape(shape)} pixels"
@@ -253,35 +254,36 @@ def check_patch_shape(settings: TrainingSettings, shape: tuple[int, ...]) -> Non
 
 @torch.inference_mode()
 def check_logits(network: ClassificationNetwork, channels: int, shape: tuple[int, ...], classes: int) -> None:
-    """Raise an error if a module of the user does not return one logit per class.
+    """Raise an error if the user's module does not return one logit per class.
 
     Raises
     ------
     InputError
-        If it fails on patches of this shape, gives another shape, or has no weights to train.
+        If the module fails on patches of this shape, returns another shape than (n, classes), or has no trainable
+        weights.
     """
     network.eval()
     patches = torch.zeros(2, channels, *shape).to(memory_format=MEMORY_FORMATS[len(shape)])
     described = f"patches of shape {tuple(patches.shape)}"
     try:
         logits = network(patches)
-    except Exception as error:  # code of the user may raise anything
+    except Exception as error:  # the user's code may raise any exception
         raise InputError(
-            f"Your network fails on {described} (n, channels, …): {error}. Change its first layer: channels are those "
-            'of the image, twice with normalize="both", and then the mask of the object.'
+            f"Your network fails on {described} (n, channels, …): {error}. Change its first layer: the channels are "
+            'those of the image, each twice with normalize="both", followed by the mask of the object.'
         ) from error
     result = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if result != (2, classes):
         raise InputError(
-            f"Your network must give logits of shape {(2, classes)} for {described}, one per class, "
-            f"but it gives {result}. Change its last layer."
+            f"Your network must return logits of shape {(2, classes)} for {described}, one per class, "
+            f"but it returns {result}. Change its last layer."
         )
     if not any(weight.requires_grad for weight in network.parameters()):
-        raise InputError("Your network has no weights to train. Pass a network with requires_grad=True weights.")
+        raise InputError("Your network has no weights to train. Pass a network with trainable weights.")
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], ClassifierSpec | None]:
-    """Read weights from a file, or from a run's folder with the specification.
+    """Read weights from a file, or weights and specification from a run's folder.
 
     Raises
     ------
@@ -292,7 +294,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ClassifierSpec | None]:
     """
     if not path.exists():
         raise InputError(
-            f"There is no {str(path)!r} to start from. Set start_from to a run or a .safetensors file of weights."
+            f"There is no file or folder {str(path)!r}. Set start_from to a run or a .safetensors file of weights."
         )
     reject_pickles(path)
     specification = None
@@ -307,7 +309,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ClassifierSpec | None]:
 
 
 def load_weights(file: Path, advice: str) -> dict[str, Tensor]:
-    """Read a file of weights, or raise a `ClassifierError` that gives the advice."""
+    """Read a file of weights, or raise a `ClassifierError` that ends with ``advice``."""
     try:
         weights: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
@@ -323,32 +325,32 @@ def copy_matching_weights(
     rgb: bool = False,
     classes: ClassIds | None = None,
 ) -> str:
-    """Copy weights whose names and shapes match into a network.
+    """Copy weights into a network where names and shapes match.
 
-    The standardization layer keeps the statistics of the new patches. Filters for another number of channels are
-    adapted (`adapt_filters`). If the classes are known, each class keeps its own row of the last layer.
+    The standardization layer is not changed. Filters for another number of channels are adapted (`adapt_filters`). With
+    ``classes``, each row of the last layer is copied to the row of the same class.
 
     Parameters
     ----------
     network : ClassificationNetwork
     given_weights : mapping of str to Tensor
-        By their names in the network, or in the module inside it.
+        Weights by name, with or without the prefix ``body.`` of the network.
     source : str
         Origin of the weights, for the message.
     rgb : bool
-        True if the new channels are red, green and blue, possibly repeated, followed by others.
+        True if the network's channels are red, green and blue, once or twice, possibly followed by the mask.
     classes : pair of tuple of int, optional
-        Class ids of the given weights, and those of the network.
+        Class ids of the given weights, and class ids of the network.
 
     Returns
     -------
     str
-        A sentence about what was copied.
+        A sentence with the number of copied weights and the names of the others.
 
     Raises
     ------
     InputError
-        If no weight fits.
+        If none of the weights fits the network.
     """
     copied, new = 0, []
     last = {id(weight) for weight in network.last_layer.parameters()}
@@ -361,11 +363,11 @@ def copy_matching_weights(
         elif _copy_weights(own, given, rgb, key == network.first_conv_weight, classes if id(own) in last else None):
             copied += 1
         else:
-            new.append(f"{key} ({_format_shape(given.shape)} there, {_format_shape(own.shape)} here)")
+            new.append(f"{key} ({_format_shape(own.shape)} instead of {_format_shape(given.shape)})")
     if not copied:
         raise InputError(
             f"None of the weights of {source} fits this network, which has {', '.join(new[:MAX_LISTED])} and others. "
-            "Choose the architecture, depth and width they were trained with, or leave start_from out."
+            "Choose the architecture, depth and width with which the weights were trained, or omit start_from."
         )
     rest = f"; newly initialized: {format_list(new, MAX_LISTED)}" if new else ""
     return f"Started from {copied} of {copied + len(new)} weights of {source}{rest}."
@@ -389,9 +391,9 @@ def _copy_weights(own: Tensor, given: Tensor, rgb: bool, is_first: bool, classes
 def adapt_filters(filters: Tensor, channels: int, rgb: bool) -> Tensor:
     """Adapt filters (out, channels, ...) to another number of channels.
 
-    Each new channel gets the mean filter, or, if the first channels are red, green and blue, possibly repeated, the
-    filter of its color; the last channel, the mask of the object, gets the mean. All filters are scaled so that a patch
-    that is the same in every channel gives the same response as before.
+    Each new channel gets the mean of the given filters. With ``rgb``, red, green and blue channels get the filter of
+    their color instead, and only the mask of the object, the last channel, gets the mean. All filters are scaled so
+    that the response to a patch with equal channels does not change.
     """
     adapted = filters.mean(dim=1, keepdim=True).repeat(1, channels, *(1 for _ in filters.shape[2:]))
     if rgb and filters.shape[1] == 3:

@@ -1,4 +1,4 @@
-"""Network classifier, and loading of any classifier from its folder."""
+"""Network classifier, and loading of saved classifiers."""
 
 from __future__ import annotations
 
@@ -38,15 +38,16 @@ if TYPE_CHECKING:
 
 
 class NetworkClassifier(ClassifierBase):
-    """Network with its specification.
+    """Classifier based on a neural network.
 
     Parameters
     ----------
     specification : ClassifierSpec
     module : ClassificationNetwork
-        It is moved to the device of the settings, or the best one if this machine lacks that, and set to evaluation.
+        The trained network. It is set to evaluation mode and moved to the device of the settings, or to the best
+        available device if this machine lacks that device.
     views : sequence of Symmetry, optional
-        Flips and rotations to average predictions over; by default as many as the settings say.
+        Flips and rotations over which predictions are averaged; by default ``settings.views`` of them.
     """
 
     kind = "network"
@@ -73,7 +74,7 @@ class NetworkClassifier(ClassifierBase):
         return patch_regions(pair, objects, self.patches)
 
     def with_test_time_augmentation(self) -> Self:
-        """Return a classifier that averages over all views used in training."""
+        """Return a classifier that averages over all flips and rotations of training."""
         settings = self.specification.settings
         all_views = symmetries(settings.augmentation, settings.patches)
         if settings.augmentation.share < 1 or len(all_views) == 1:
@@ -105,14 +106,14 @@ class NetworkClassifier(ClassifierBase):
     def from_weights(
         cls, specification: ClassifierSpec, weights: Mapping[str, Tensor], user_module: nn.Module | None = None
     ) -> Self:
-        """Build the network of a specification with its weights.
+        """Create a classifier from its specification and weights.
 
         Parameters
         ----------
         specification : ClassifierSpec
         weights : mapping of str to Tensor
         user_module : Module, optional
-            Required if the architecture is "own".
+            The user's own module; required if the architecture is "own".
         """
         settings, ndim = specification.settings, specification.ndim
         if settings.architecture == USER_ARCHITECTURE and user_module is None:
@@ -131,12 +132,12 @@ class NetworkClassifier(ClassifierBase):
         return cls(specification, module)
 
     def __reduce__(self) -> tuple[type[NetworkClassifier], tuple[object, ...]]:
-        """Pickle for another process, which may have other devices."""
+        """Pickle the network on the CPU, because another process may have no GPU."""
         return type(self), (self.specification, copy.deepcopy(self.module).cpu(), self._views)
 
 
 def _device_here(specification: ClassifierSpec) -> torch.device:
-    """Return the device of the settings, or the best one if this machine lacks it."""
+    """Return the device of the settings if available, else the best device."""
     try:
         return choose_device(specification.settings.device, specification.ndim)
     except ClassifierError:
@@ -147,19 +148,20 @@ Classifier = NetworkClassifier | ForestClassifier
 
 
 def load_classifier(folder: str | Path, network: nn.Module | None = None) -> Classifier:
-    """Read a classifier from the folder that its ``save`` wrote.
+    """Load a classifier from the folder in which its ``save`` method wrote it.
 
     Parameters
     ----------
     folder : str or Path
     network : Module, optional
-        The user's own module, if the classifier was trained with one passed as an object; its weights are ignored, and
-        it is not changed.
+        The user's own module; required if the classifier was trained with a module passed as an object. Its weights are
+        ignored, and it is not changed.
 
     Raises
     ------
     ClassifierError
-        If the folder holds no classifier, a pickled model, or a newer format, or if the user's module is missing.
+        If the folder holds no classifier, a pickled model, or a classifier in a newer format, or if the user's module
+        is required but missing.
     """
     folder = Path(folder)
     reject_pickles(folder)

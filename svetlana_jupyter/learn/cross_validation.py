@@ -1,4 +1,4 @@
-"""Cross-validation by groups: accuracy on objects of groups held out."""
+"""Grouped cross-validation: accuracy on objects of held-out groups."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.dataset import TrainingData
 
 STOPPED_MESSAGE = "Stopped before the score was computed."
-MIN_PER_CLASS = 5  # annotated objects; with fewer, the confidence interval is useless
+MIN_PER_CLASS = 5  # annotated objects per class; with fewer, the confidence interval is too wide to be useful
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class CrossValidationResult:
     Parameters
     ----------
     message : str
-        The source of the score, or why there is none.
+        Description of how the score was computed, or the reason why there is no score.
     table : DataFrame
         One row per object; see `held_out_table`. Empty if there is no score.
     accuracy : Estimate or None
@@ -52,26 +52,33 @@ class CrossValidationResult:
 def cross_validate(
     samples: TrainingData, count: int | None = None, stop: Callable[[], bool] = never_stop
 ) -> Iterator[WorkProgress | CrossValidationResult]:
-    """Train on all folds but one and score that one, for each fold.
+    """Predict each fold with a classifier trained on all other folds.
 
-    Folds consist of whole groups (wells, patients, images, regions) if every class occurs in at least two of them, so
-    that similar neighbors are not in both training and test data (`learn.splits.split_folds`).
+    Folds consist of whole groups (wells, patients, images, regions) if every class occurs in at least two groups, so
+    that neighboring objects, which are similar, are not in both training and test data (`learn.splits.split_folds`).
 
     Parameters
     ----------
     samples : TrainingData
-        With at least five objects of each class; otherwise the result has a message instead of a score.
+        If a class has fewer than five objects, the result has a message instead of a score.
     count : int, optional
-        Number of folds; by default that of the settings.
+        Number of folds; by default ``settings.folds``.
     stop : callable
-        Called before every batch; once it returns True, the result says that it was stopped.
+        Called before every batch; once it returns True, cross-validation ends with a result without a score.
+
+    Yields
+    ------
+    WorkProgress
+        After every fold.
+    CrossValidationResult
+        At the end.
     """
     if scarce := describe_scarce_classes(samples.targets, samples.names):
         need = f"a score needs at least {MIN_PER_CLASS} annotated objects of each class"
         yield CrossValidationResult(f"No score yet: {need}, but {scarce}.")
         return
     parts, kept_whole = split_folds(samples, count or samples.settings.folds)
-    # A fold is the validation set: all other samples train.
+    # The held-out fold is the test set. All other samples are used for training, without a validation set.
     samples = replace(samples, settings=samples.settings.changed(held_out=0.0))
     probabilities = np.zeros((len(samples), len(samples.classes)), np.float32)
     folds, parameters = np.zeros(len(samples), np.int64), None
@@ -95,7 +102,7 @@ def cross_validate(
 
 
 def held_out_table(samples: TrainingData, folds: NDArray[np.int64], probabilities: NDArray[np.float32]) -> pd.DataFrame:
-    """Return the table of held-out predictions, in the form that a run stores.
+    """Return a table of held-out predictions, in the format that runs store.
 
     Parameters
     ----------
@@ -103,7 +110,8 @@ def held_out_table(samples: TrainingData, folds: NDArray[np.int64], probabilitie
     folds : int64 of shape (n,)
         Number of the fold in which each sample was held out.
     probabilities : float32 of shape (n, number of classes)
-        In the order of ``samples.classes``, by a classifier that was not trained on that fold.
+        Class probabilities in the order of ``samples.classes``, predicted by a classifier that was not trained on the
+        fold of the sample.
 
     Returns
     -------
@@ -118,7 +126,7 @@ def held_out_table(samples: TrainingData, folds: NDArray[np.int64], probabilitie
 
 
 def describe_scarce_classes(targets: NDArray[np.int64], names: Mapping[int, str]) -> str:
-    """Describe the classes with too few annotated objects, "" if there are none.
+    """Describe the classes with too few annotated objects; "" if there are none.
 
     >>> describe_scarce_classes(np.array([1] * 9 + [2] * 3), {1: "active", 2: "resting"})
     'resting has 3'
@@ -131,18 +139,18 @@ def describe_scarce_classes(targets: NDArray[np.int64], names: Mapping[int, str]
 def predicted_probabilities(
     classifier: Classifier, testing: TrainingData, classes: tuple[int, ...]
 ) -> NDArray[np.float32]:
-    """Return a classifier's probabilities (n, number of classes) of held-out samples."""
+    """Predict the class probabilities (n, number of classes) of held-out samples."""
     inputs = testing.inputs
     if isinstance(classifier, NetworkClassifier):
         inputs = center_crop(inputs, classifier.patches.shape)
     pieces = np.array_split(inputs, -(-len(inputs) // BATCH_SIZES[testing.ndim]))
-    probabilities = np.zeros((len(inputs), len(classes)), np.float32)  # 0 for a class that did not train
+    probabilities = np.zeros((len(inputs), len(classes)), np.float32)  # 0 for classes without training objects
     columns = np.searchsorted(classes, classifier.classes)
     probabilities[:, columns] = np.concatenate([classifier.classify(piece) for piece in pieces])
     return probabilities
 
 
 def describe_score_source(n: int, kept_whole: str) -> str:
-    """Describe the source of a score: objects, and units that stay whole (`Folds`)."""
+    """Describe how a score was computed: number of objects, and units held out."""
     reason = "" if kept_whole == "whole groups" else " (the classes occur in too few groups)"
     return f"Cross-validation on {n} annotated objects, held out by {kept_whole}{reason}"

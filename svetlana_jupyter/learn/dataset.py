@@ -1,6 +1,6 @@
-"""Training data: the inputs and labels of all annotated objects in memory.
+"""Training data: the inputs and labels of all annotated objects, in memory.
 
-Each block of an image is read once, even if several trainings need other patches of the same objects.
+Each block of an image is read once, even if several trainings need different patches of the same objects.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2 * 2**30  # memory that training patches may take
 
-# An image, the table of all its objects, and the class ids of the annotated ones, indexed by object.
+# An image, the table of all its objects, and the class ids of its annotated objects, indexed by object label.
 AnnotatedImage = tuple[ImagePair, pd.DataFrame, pd.Series]
 
 
@@ -48,11 +48,11 @@ class TrainingData:
     Parameters
     ----------
     inputs : float32 of shape (n, ...)
-        Patches with the margin that augmentation needs, or for a forest features (n, features).
+        For a network, patches including the margin that augmentation needs; for a forest, features (n, features).
     targets : int64 of shape (n,)
         Class ids.
     groups : str array of shape (n,)
-        Groups that are never split between training and validation: by grouping columns, images or regions.
+        Group of each sample (value of the grouping columns, image, or region). A group is kept in one fold if possible.
     images : str array, objects : int64 array, of shape (n,)
         Image name and label of each sample.
     names : dict of int to str
@@ -60,14 +60,14 @@ class TrainingData:
     ndim : 2 or 3
     channels : tuple of str
     settings : TrainingSettings
-        With concrete patches.
+        Its automatic patch settings are resolved.
     edit_groups : str array of shape (n,)
-        The edit (a lasso, a selection in the gallery) that labeled each sample together with others, "" if it was
-        labeled alone.
+        Name of the edit (one undo step, for example a lasso selection) that labeled the sample together with other
+        samples; "" for a sample that was labeled individually.
     network : Module, optional
-        Module of the user that replaces the architecture of the settings.
+        The user's own module, which replaces the architecture of the settings.
     weights : Path, optional
-        Folder of a run or file of weights for ``start_from`` of the settings; by default its text is the path.
+        Initial weights: the folder of a run, or a file. By default ``settings.start_from`` is the path.
     """
 
     inputs: NDArray[np.float32]
@@ -88,23 +88,23 @@ class TrainingData:
 
     @property
     def classes(self) -> tuple[int, ...]:
-        """The class ids that occur, ascending."""
+        """The class ids of the samples, in ascending order."""
         return tuple(np.unique(self.targets).tolist())
 
     def subset(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> TrainingData:
-        """Return the samples of a mask or of positions."""
+        """Return the samples selected by a boolean mask or by positions."""
         names = ("inputs", "targets", "groups", "images", "objects", "edit_groups")
         return replace(self, **{name: getattr(self, name)[chosen] for name in names})
 
     def with_edit_groups(self, edit_groups: pd.Series) -> TrainingData:
-        """Return these samples with edits from a series on ``(image, object)``."""
+        """Return a copy with the edits of a series indexed by ``(image, object)``."""
         index = pd.MultiIndex.from_arrays([self.images, self.objects])
         return replace(self, edit_groups=edit_groups.reindex(index).fillna("").to_numpy(str))
 
 
 @dataclass(frozen=True)
 class WorkProgress:
-    """Amount of work done so far, and in total, in units of the work."""
+    """Progress of a task: work done so far and total work, in arbitrary units."""
 
     done: int
     total: int
@@ -114,15 +114,16 @@ class WorkProgress:
 def collect_for_each(
     parts: Iterable[AnnotatedImage], settings_list: Sequence[TrainingSettings], names: Mapping[int, str] | None = None
 ) -> Iterator[WorkProgress | list[TrainingData]]:
-    """Cut the annotated objects for several trainings, reading each block once.
+    """Collect the data of several trainings, reading each image block only once.
 
     Parameters
     ----------
     parts : iterable of AnnotatedImage
+        Images with their annotated objects.
     settings_list : sequence of TrainingSettings
-        Their patch settings become concrete during collection.
+        Settings of each training. Their automatic patch settings are resolved here.
     names : mapping of int to str, optional
-        Class names, to be saved with the classifier.
+        Class names by id, to be saved with the classifier.
 
     Yields
     ------
@@ -134,10 +135,11 @@ def collect_for_each(
     Raises
     ------
     InputError
-        If no object or only one class is annotated, images do not fit each other, or the patches would not fit into
-        memory; all this before any pixel is read. If objects have NaN or infinite pixels.
+        Before any pixel is read: if no objects or objects of only one class are annotated, if images differ in
+        dimensions or channels, if a mask lacks an annotated object, or if the patches would not fit into memory. While
+        pixels are read: if an annotated object has NaN or infinite pixels.
     SettingsError
-        Before any pixel is read, if an augmentation pipeline does not work on such patches.
+        Before any pixel is read: if an augmentation pipeline fails on patches of this shape or changes their shape.
     """
     parts = _check_annotated(parts)
     frozen = resolve_settings(parts, settings_list)
@@ -155,7 +157,7 @@ def collect_for_each(
                 positions += [(number, label) for label in labels.tolist()]
                 done += len(labels)
                 yield WorkProgress(done, total)
-        # Block order follows the chunks of a file; training must not depend on how a file is stored.
+        # Objects were read in the order of the file's chunks. Sorting makes training independent of the chunk layout.
         order = np.lexsort(np.array(positions).T[::-1])
         inputs |= {kind: np.concatenate(column)[order] for kind, column in zip(kinds, zip(*pieces), strict=True)}
     common: dict[str, Any] = {
@@ -176,12 +178,12 @@ def collect_for_each(
 def resolve_settings(
     parts: Iterable[AnnotatedImage], settings_list: Sequence[TrainingSettings]
 ) -> list[TrainingSettings]:
-    """Return the settings with concrete patches, without reading pixels.
+    """Resolve the automatic patch settings of trainings, without reading pixels.
 
     Raises
     ------
     InputError
-        Under the conditions that `collect_for_each` checks before it reads pixels.
+        If the annotations or images cannot be used for training; see `collect_for_each`.
     """
     parts = _check_annotated(parts)
     names = [str(number) for number in range(len(parts))]
@@ -197,12 +199,12 @@ def resolve_settings(
 def max_objects_in_memory(
     parts: Iterable[AnnotatedImage], settings_list: Sequence[TrainingSettings], nbytes: int
 ) -> int:
-    """Return how many objects fit into memory, without reading pixels.
+    """Return how many objects fit into ``nbytes`` of memory, without reading pixels.
 
     Raises
     ------
     InputError
-        Under the conditions that `collect_for_each` checks before it reads pixels.
+        If the annotations or images cannot be used for training; see `collect_for_each`.
     """
     parts = _check_annotated(parts)
     pair = parts[0][0]
@@ -212,19 +214,19 @@ def max_objects_in_memory(
 def check_finite(pair: ImagePair, objects: pd.DataFrame) -> None:
     """Raise an error if objects contain NaN or infinite pixels.
 
-    Integer images are not read. Outside the objects such pixels are common, for example beyond the border of a
-    registered image, and count as 0.
+    Integer images cannot contain them and are not read. Outside the objects, NaN and infinite pixels are allowed and
+    count as 0. They are common there, for example along the border of a registered image.
 
     Parameters
     ----------
     pair : ImagePair
     objects : DataFrame
-        Rows of `core.objects.index_objects`.
+        Rows of the object table (`core.objects.index_objects`).
 
     Raises
     ------
     InputError
-        With the image and the objects.
+        If there are such pixels. The message contains the image and the objects.
     """
     if not np.issubdtype(pair.image.dtype, np.inexact):
         return
@@ -236,8 +238,8 @@ def check_finite(pair: ImagePair, objects: pd.DataFrame) -> None:
     if invalid:
         raise InputError(
             f"{pair.name!r} has NaN or infinite pixels inside the annotated objects {format_list(invalid)}. Flag these "
-            "objects as bad segmentation, or replace such pixels and add the image again, for example "
-            "numpy.nan_to_num(image)."
+            "objects as bad segmentation, or replace these pixels, for example with numpy.nan_to_num(image), and add "
+            "the image again."
         )
 
 
@@ -245,7 +247,8 @@ def check_several_classes(targets: NDArray[np.int64]) -> None:
     """Raise an `InputError` if all annotations are of one class."""
     if len(np.unique(targets)) < 2:
         raise InputError(
-            "Training needs objects of at least 2 classes, but only one class has any. Annotate another class."
+            "Training needs objects of at least 2 classes, but all annotated objects have the same class. "
+            "Annotate objects of another class."
         )
 
 
@@ -263,7 +266,7 @@ def make_classifier_spec(samples: TrainingData, history: tuple[Mapping[str, obje
     )
 
 
-# The settings that decide the inputs of a network, or of a forest: its measurements and their unit.
+# Settings that determine the inputs: for a network the patch settings, for a forest the measurements and their unit.
 InputSettings = PatchSettings | tuple[MeasureSettings, Literal["px", "um"]]
 Cut = Callable[[ImagePair, pd.DataFrame], Iterator[tuple[NDArray[np.int64], list[NDArray[np.float32]]]]]
 
@@ -276,9 +279,9 @@ def _input_settings(settings: TrainingSettings) -> InputSettings:
 def _plan_sources(
     parts: Sequence[AnnotatedImage], frozen: Sequence[TrainingSettings]
 ) -> list[tuple[Sequence[InputSettings], Cut]]:
-    """Return the passes over the images that collect the inputs of all trainings.
+    """Plan the passes over the images that collect the inputs of all trainings.
 
-    Each pass consists of the input settings, and a function that yields the inputs for them.
+    Each pass is a pair of input settings and a function that yields the inputs for these settings.
 
     Raises
     ------
@@ -303,7 +306,7 @@ def _iter_forest_features(
 
 
 def _margins(frozen: Sequence[TrainingSettings], pair: ImagePair) -> dict[PatchSettings, tuple[float, ...]]:
-    """Return the different patch settings, each with the widest margin needed."""
+    """Return the distinct patch settings, each with the largest margin it needs."""
     margins: dict[PatchSettings, tuple[float, ...]] = {}
     for settings in frozen:
         if settings.architecture != "forest":
@@ -322,9 +325,10 @@ def _name_groups(parts: Sequence[AnnotatedImage], settings: TrainingSettings) ->
 
 
 def _check_annotated(parts: Iterable[AnnotatedImage]) -> list[AnnotatedImage]:
-    """Return the images with annotated objects, or raise an `InputError`.
+    """Return the images that have annotated objects, or raise an `InputError`.
 
-    They must agree in dimensions and channels, and must contain all annotated objects.
+    The images must agree in dimensions and channels, their masks must contain all annotated objects, and at least two
+    classes must be annotated.
     """
     parts = [(pair, objects, classes.sort_index()) for pair, objects, classes in parts if len(classes)]
     if not parts:
@@ -336,9 +340,9 @@ def _check_annotated(parts: Iterable[AnnotatedImage]) -> list[AnnotatedImage]:
     for pair, objects, classes in parts:
         if pair.ndim != first.ndim or len(pair.channels) != len(first.channels):
             raise InputError(
-                "Images trained on together must have the same dimensions and channels, but "
-                f"{first.name!r} is {first.ndim}D with {len(first.channels)} and {pair.name!r} is {pair.ndim}D with "
-                f"{len(pair.channels)}. Leave one of them out of the training."
+                "All training images must have the same number of dimensions and channels, but "
+                f"{first.name!r} is {first.ndim}D with {len(first.channels)} channels, and {pair.name!r} is "
+                f"{pair.ndim}D with {len(pair.channels)}. Exclude one of these images from the training."
             )
         missing = classes.index.difference(objects.index)
         if len(missing):
@@ -356,7 +360,7 @@ def _check_memory(count: int, pair: ImagePair, margins: Mapping[PatchSettings, t
         raise InputError(
             f"The {count} training patches of {' × '.join(map(str, sides))} pixels would take "
             f"{needed / 2**30:.1f} GiB of memory, more than {MAX_BYTES / 2**30:.0f}. "
-            f"Give patches a smaller sampling, for example {max(8, min(sides) // 2)}."
+            f"Give the patches a smaller sampling, for example {max(8, min(sides) // 2)} pixels per side."
         )
 
 

@@ -1,4 +1,4 @@
-"""Device, threads, precision and memory of a network's computations."""
+"""Device, precision, random state and memory of network computations."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from svetlana_jupyter.errors import ClassifierError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Options of glibc's mallopt by number, and how many freed bytes it keeps.
+# Numbers of two options of glibc's mallopt, each with its value: how many freed bytes glibc keeps.
 M_TRIM_THRESHOLD, TRIM_BYTES = -1, 2**27
 M_MMAP_THRESHOLD, MMAP_BYTES = -3, 2**25
-# Messages of torch when the memory of a CPU or an Apple GPU is full; these errors have no class of their own.
+# Messages of torch when the memory of a CPU or an Apple GPU is full; torch has no exception class for these errors.
 _OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 def keep_freed_memory() -> None:
-    """Let batches reuse the memory of feature maps, on systems with glibc.
+    """Make glibc keep freed memory, so that every batch reuses the same memory.
 
-    By default glibc may return freed memory at once, and dask tells it to do so on workers. The system then clears
-    each page again for every batch, which takes longer than the network. See
-    https://man7.org/linux/man-pages/man3/mallopt.3.html.
+    By default, glibc may return freed memory to the operating system at once, and dask configures it to do so on its
+    workers. The operating system then clears each page again for every batch, which takes longer than the forward pass.
+    See https://man7.org/linux/man-pages/man3/mallopt.3.html. On systems without glibc, nothing happens.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -36,9 +36,9 @@ def keep_freed_memory() -> None:
 
 
 def choose_device(name: str, ndim: int = 2) -> torch.device:
-    """Return a device by name.
+    """Return a torch device by name; "auto" selects the best available device.
 
-    "auto" is a CUDA GPU if there is one, else an Apple GPU for 2D images, else the CPU.
+    The best device is a CUDA GPU if available, else an Apple GPU for 2D images, else the CPU.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def choose_device(name: str, ndim: int = 2) -> torch.device:
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     available = found.type if found is not None else "cpu"
     if name == "auto":
-        # Apple GPUs lack some of the layers in 3D; accelerators of other makers are untested.
+        # Apple GPUs lack some of the layers in 3D; accelerators of other vendors are untested.
         name = available if available == "cuda" or (available == "mps" and ndim == 2) else "cpu"
     elif name not in ("cpu", available):
         kind = {"cuda": "CUDA", "mps": "Apple"}[name]
@@ -57,12 +57,13 @@ def choose_device(name: str, ndim: int = 2) -> torch.device:
 
 
 def mixed_precision(precision: str, device: torch.device) -> torch.dtype | None:
-    """Return the 16-bit type of mixed precision, None for 32 bits throughout.
+    """Return the 16-bit type for mixed precision, or None for full 32-bit precision.
 
     Parameters
     ----------
     precision : "auto", "full" or "mixed"
-        *auto* is mixed on a CUDA GPU only: a CPU gains little, and on an Apple GPU small gradients vanish in 16 bits.
+        *auto* selects mixed precision only on a CUDA GPU. It hardly speeds up a CPU, and on an Apple GPU small
+        gradients underflow to zero in 16 bits.
     device : torch.device
     """
     if precision == "full" or device.type == "mps" or (precision == "auto" and device.type != "cuda"):
@@ -73,14 +74,15 @@ def mixed_precision(precision: str, device: torch.device) -> torch.dtype | None:
 
 
 def autocast_context(device: torch.device, mixed: torch.dtype | None) -> AbstractContextManager[object]:
-    """Return the context of forward passes: autocast to ``mixed``, or a null context."""
+    """Return a context manager for forward passes: autocast if ``mixed`` is not None."""
     return nullcontext() if mixed is None else torch.autocast(device.type, mixed)
 
 
 def storage_device(device: torch.device, nbytes: int) -> torch.device:
     """Return the device that stores and augments the training patches.
 
-    This is the CPU if they would fill more than half of the free memory of a CUDA GPU; each batch is then transferred.
+    If the patches would fill more than half of the free memory of a CUDA GPU, return the CPU; each batch is then
+    transferred to the GPU.
     """
     if device.type == "cuda" and 2 * nbytes > torch.cuda.mem_get_info(device)[0]:
         return torch.device("cpu")
@@ -89,9 +91,9 @@ def storage_device(device: torch.device, nbytes: int) -> torch.device:
 
 @contextmanager
 def seeded_computation(device: torch.device, seed: int | None) -> Iterator[None]:
-    """Seed random layers such as dropout; restore the global random state afterwards.
+    """Seed random layers such as dropout; restore the global random state at the end.
 
-    With ``seed=None`` the global state, which trainings in parallel threads share, is not touched.
+    With ``seed=None`` the global random state is not changed, because trainings in parallel threads share it.
     """
     cuda = device.type == "cuda"
     with ExitStack() as stack:
@@ -107,7 +109,7 @@ def seeded_computation(device: torch.device, seed: int | None) -> Iterator[None]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that the memory of the device is full."""
+    """Check whether an error means that the memory of the device is full."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error) for message in _OUT_OF_MEMORY_MESSAGES)

@@ -1,6 +1,7 @@
 """Random forest on object features, the baseline for every network.
 
-Scikit-learn trains it. It is stored as plain arrays, so that saving needs no pickle and prediction no scikit-learn.
+The forest is trained with scikit-learn and stored as plain arrays, so that saving needs no pickle and prediction needs
+no scikit-learn.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.chunks import ArrayRegion
     from svetlana_jupyter.core.io.image_pair import ImagePair
 
-TREES_PER_STEP = 50  # trees between two checks for a stop: about 0.05 s for some hundred objects
-ROWS_PER_CHUNK = 2048  # rows classified at a time, to bound the memory of one step through all trees
+TREES_PER_STEP = 50  # trees trained between two checks for a stop: about 0.05 s for a few hundred objects
+ROWS_PER_CHUNK = 2048  # objects classified at a time, to limit memory
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ class Trees:
     Parameters
     ----------
     roots : int64 of shape (trees,)
-        The first node of each tree.
+        Position of the root node of each tree.
     left, right : int32 of shape (nodes,)
-        Positions of the children; -1 in leaves.
+        Positions of the two children of each node; -1 for a leaf.
     feature : int32, threshold : float64 of shape (nodes,)
-        The left child is next if the feature is at most the threshold.
+        Feature column and threshold of each node. Objects with values up to the threshold go to the left child.
     value : float64 of shape (nodes, classes)
-        Shares of the classes.
+        Class fractions of each node.
     """
 
     roots: NDArray[np.int64]
@@ -54,20 +55,20 @@ class Trees:
     value: NDArray[np.float64]
 
     def probabilities(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the mean class shares (n, classes) for feature values (n, features)."""
+        """Return class probabilities (n, classes) for feature values (n, features)."""
         nodes = np.broadcast_to(self.roots, (len(values), len(self.roots))).copy()
         rows = np.arange(len(values))[:, None]
         while (inner := self.left[nodes] >= 0).any():
             goes_left = values[rows, np.maximum(self.feature[nodes], 0)] <= self.threshold[nodes]
             nodes = np.where(inner, np.where(goes_left, self.left[nodes], self.right[nodes]), nodes)
         total = np.zeros((len(values), self.value.shape[1]))
-        for tree in range(len(self.roots)):  # in the order of scikit-learn, which makes the sums equal bit by bit
+        for tree in range(len(self.roots)):  # same order as scikit-learn, so that the sums are bitwise equal
             total += self.value[nodes[:, tree]]
         return total / len(self.roots)
 
 
 class ForestClassifier(ClassifierBase):
-    """Trees with their specification."""
+    """Classifier based on a random forest."""
 
     kind = "forest"
 
@@ -85,7 +86,7 @@ class ForestClassifier(ClassifierBase):
         return feature_regions(pair, objects, self.specification.settings.measurements)
 
     def with_test_time_augmentation(self) -> Self:
-        """Raise a `ClassifierError`: features do not depend on flips and rotations."""
+        """Raise a `ClassifierError`, because features have no flipped or rotated views."""
         raise ClassifierError(
             "A forest classifies features, so there are no flipped or rotated views to average over. "
             "Predict without average=True."
@@ -103,12 +104,12 @@ class ForestClassifier(ClassifierBase):
 
     @classmethod
     def from_tensors(cls, specification: ClassifierSpec, tensors: Tensors) -> Self:
-        """Build a forest from its stored arrays.
+        """Create a classifier from its specification and stored arrays.
 
         Raises
         ------
         ClassifierError
-            If it was trained on features of another version, or the arrays are not those of a forest.
+            If the forest was trained on features of another version, or if the arrays do not describe a forest.
         """
         if (specification.features, specification.features_version) != _current_features(specification):
             raise ClassifierError(
@@ -117,11 +118,11 @@ class ForestClassifier(ClassifierBase):
         try:
             return cls(specification, Trees(**tensors))
         except TypeError as error:
-            raise ClassifierError(f"The weights are not those of a forest: {error}. Train it again.") from error
+            raise ClassifierError(f"The weights do not describe a forest: {error}. Train it again.") from error
 
 
 def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) -> ForestClassifier:
-    """Train a class-balanced forest; a stop keeps the trees trained so far."""
+    """Train a random forest; after a stop, return it with the trees trained so far."""
     from sklearn.ensemble import RandomForestClassifier
 
     settings = samples.settings
@@ -130,7 +131,7 @@ def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) ->
     )
     for count in [*range(TREES_PER_STEP, settings.trees, TREES_PER_STEP), settings.trees]:
         model.n_estimators = count
-        model.fit(samples.inputs, samples.targets)  # a warm start adds the same trees as a single fit
+        model.fit(samples.inputs, samples.targets)  # with warm_start, gives the same trees as a single fit
         if stop is not None and stop():
             break
     trees = [estimator.tree_ for estimator in model.estimators_]
@@ -149,19 +150,19 @@ def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) ->
 
 
 def _current_features(specification: ClassifierSpec) -> tuple[tuple[str, ...], int]:
-    """Return the keys and version of the features that a forest would use today."""
+    """Return the keys and version of the features that a new forest would use."""
     settings = specification.settings.measurements
     used = columns(specification.ndim, len(specification.channels), settings.groups, settings.may_use)
     return tuple(column.key for column in used), VERSION
 
 
 def _sklearn_class_weights(samples: TrainingData) -> dict[int, float] | None:
-    """Return scikit-learn's class weights: balanced, unless off or given by the user."""
+    """Return class weights for scikit-learn by class id, None for no weights."""
     weights = samples.settings.class_weights
     if weights == "none":
         return None
     if isinstance(weights, dict):
         return resolve_class_weights(samples.targets, samples.settings, samples.names)
-    # Spelled out, because scikit-learn warns of "balanced" together with a warm start.
+    # Balanced weights. They are computed here, because scikit-learn warns about "balanced" with a warm start.
     classes, counts = np.unique(samples.targets, return_counts=True)
     return dict(zip(classes.tolist(), (len(samples) / (len(classes) * counts)).tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Grad-CAM explanations of the class of one object (section 3 of the paper)."""
+"""Grad-CAM explanations of an object's class (section 3 of the Svetlana paper)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
 
-# Classes of pytorch_grad_cam by method; these work in 2D and in 3D.
+# Class of pytorch_grad_cam for each method. These methods work in 2D and 3D.
 CAM_METHODS = {"gradcam": "GradCAM", "gradcam++": "GradCAMPlusPlus", "layercam": "LayerCAM"}
 
 
@@ -33,25 +33,26 @@ def explain(
     class_id: int | None = None,
     method: str = "gradcam",
 ) -> Dataset:
-    """Compute which parts of an object's patch speak for a class.
+    """Compute a Grad-CAM map: the pixels of an object's patch that support a class.
 
     Parameters
     ----------
     pair : ImagePair
     objects : DataFrame
-        Rows of `core.objects.index_objects`.
+        Rows of the object table (`core.objects.index_objects`).
     label : int
-        Label of the object, a row of ``objects``.
+        Label of the object, which must be in the index of ``objects``.
     classifier : Classifier
     class_id : int, optional
-        The class to explain; by default the predicted one.
+        The class to explain; by default the predicted class.
     method : "gradcam", "gradcam++" or "layercam"
 
     Returns
     -------
     Dataset
-        ``image`` (c, [z,] y, x), the raw pixels of the patch, ``mask`` of the object and ``cam`` from 0 to 1, both
-        ([z,] y, x); coordinates in pixels of the image. ``attrs`` hold object, class_id, probability and method.
+        Variables: ``image`` (c, [z,] y, x), the raw pixels of the patch; ``mask`` ([z,] y, x) of the object; ``cam``
+        ([z,] y, x), the Grad-CAM map from 0 to 1. Coordinates are in pixels of the image. ``attrs`` contains object,
+        class_id, probability and method.
 
     Raises
     ------
@@ -90,9 +91,9 @@ def _check_choices(
     if label not in objects.index:
         raise InputError(f"{pair.name!r} has no object {label}. Choose a label of its mask.")
     if class_id is not None and class_id not in classifier.classes:
-        raise InputError(f"The classifier has the class ids {classifier.classes}, not {class_id}. Choose another.")
+        raise InputError(f"The classifier has no class {class_id}. Choose one of its class ids {classifier.classes}.")
     if method not in CAM_METHODS:
-        raise InputError(f"{method!r} is not a method of explanation. Choose one of {', '.join(CAM_METHODS)}.")
+        raise InputError(f"{method!r} is not an explanation method. Choose one of {', '.join(CAM_METHODS)}.")
 
 
 def _class_activation_map(
@@ -105,8 +106,8 @@ def _class_activation_map(
             'Train with architecture="small_cnn".'
         )
     inputs = torch.from_numpy(patch[None]).to(classifier.device, memory_format=MEMORY_FORMATS[classifier.ndim])
-    inputs.requires_grad_()  # so that gradients pass frozen layers
-    load_torchvision()  # which pytorch_grad_cam imports
+    inputs.requires_grad_()  # so that gradients flow through frozen layers
+    load_torchvision()  # pytorch_grad_cam imports torchvision
     cam_class = getattr(importlib.import_module("pytorch_grad_cam"), CAM_METHODS[method])
     # The context manager removes the hooks from the network.
     with cam_class(model=classifier.module, target_layers=[layer]) as cam:

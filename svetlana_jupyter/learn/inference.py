@@ -1,7 +1,8 @@
 """Prediction of the objects of an image, while a thread reads the next blocks.
 
-The objects of a few neighboring blocks form a part: the unit that is stored, resumed or sent to another machine. The
-batches of a part do not depend on which other parts are predicted, so its probabilities are equal bit by bit.
+The objects of a few neighboring blocks form a part. Predictions are stored, resumed and distributed to other machines
+part by part. Parts do not share batches, so the probabilities of a part are bitwise equal, whichever other parts are
+predicted.
 """
 
 from __future__ import annotations
@@ -42,10 +43,11 @@ Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
 InputBatch = tuple[Labels, Floats]
 
-BATCH_SIZES = {2: 32, 3: 8}  # feature maps of this many patches stay in the cache of a CPU
-# Less than a second of work per part for a network. Features are stored for many objects at a time.
+BATCH_SIZES = {2: 32, 3: 8}  # patches per batch; their feature maps fit into the cache of a CPU
+# A network classifies a part in less than a second. For forests, parts are larger, because features are stored for many
+# objects at a time.
 OBJECTS_PER_PART = {("network", 2): 512, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000}
-MAX_QUEUED_BATCHES = 8  # batches cut ahead
+MAX_QUEUED_BATCHES = 8  # batches that the background thread cuts in advance
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class PredictionBatch:
     probabilities : float32 of shape (n, k)
         One column per class, in the order of ``classifier.classes``.
     novelty : float32 of shape (m,)
-        Distance of the compared objects from the annotated ones (`learn.novelty`).
+        Distance from the annotated objects, for the m objects that are compared with them (`learn.novelty`).
     """
 
     objects: Labels
@@ -74,15 +76,16 @@ class PartFinished:
     Parameters
     ----------
     part : int
+        Number of the part.
     failed : dict of int to str
-        Objects whose pixels cannot be decoded, with the reason.
+        Labels of the objects whose pixels cannot be decoded, each with the error message.
     """
 
     part: int
     failed: Mapping[int, str]
 
 
-ScoredBatch = tuple[Labels, Floats, Floats]  # labels, inputs, and the novelty of some objects
+ScoredBatch = tuple[Labels, Floats, Floats]  # labels, inputs, and novelty of the compared objects
 
 
 def predict_parts(
@@ -93,32 +96,32 @@ def predict_parts(
     compared: Collection[int] = (),
     batch_size: int | None = None,
 ) -> Generator[PredictionBatch | PartFinished]:
-    """Classify the objects of some parts, decoding each block once.
+    """Classify the objects of several parts, decoding each image block once.
 
-    One background thread reads and cuts while the classifier works. Closing the generator stops both.
+    A background thread reads blocks and cuts patches while the classifier works. Closing the generator stops both.
 
     Parameters
     ----------
     pair : ImagePair
     parts : mapping of int to DataFrame
-        Parts of `split_into_parts` by number, in their order.
+        Objects of each part by part number, in the order of `split_into_parts`.
     classifier : Classifier
     reference : ReferenceDistribution, optional
         Distribution of the annotated objects.
     compared : collection of int
-        Objects to compare with ``reference``.
+        Labels of the objects to compare with ``reference``.
     batch_size : int, optional
         Objects classified at a time; by default 32 in 2D and 8 in 3D.
 
     Yields
     ------
     PredictionBatch
-        Batch by batch.
+        After each batch.
     PartFinished
         After the last batch of each part.
     """
     cut = partial(_cut_part, classifier, reference, frozenset(compared), batch_size or BATCH_SIZES[pair.ndim])
-    # A single BLAS thread for cutting, which would otherwise take the cores of the network.
+    # Patches are cut with a single BLAS thread; more would compete with the network for the cores.
     with threadpool_limits(1, user_api="blas"), closing(_prefetch(_cut_parts(pair, parts, classifier, cut))) as events:
         for event in events:
             yield event if isinstance(event, PartFinished) else _classify(classifier, event)
@@ -131,7 +134,7 @@ def predict_part(
     reference: ReferenceDistribution | None = None,
     compared: Collection[int] = (),
 ) -> tuple[list[PredictionBatch], PartFinished]:
-    """Return what `predict_parts` yields for one part, without a thread."""
+    """Classify the objects of one part as in `predict_parts`, without a thread."""
     failed: dict[int, str] = {}
     cut = _cut_part(classifier, reference, frozenset(compared), BATCH_SIZES[pair.ndim], pair, objects, failed)
     return [_classify(classifier, batch) for batch in cut], PartFinished(0, failed)
@@ -166,7 +169,7 @@ def _cut_parts(
     classifier: Classifier,
     cut: Callable[[ImagePair, pd.DataFrame, dict[int, str]], Iterator[ScoredBatch]],
 ) -> Iterator[ScoredBatch | PartFinished]:
-    """Yield the batches of each part and its end; keep blocks that later parts need."""
+    """Yield the batches and the end of each part; cache blocks for later parts."""
     cache = ChunkCache(BlockDecoder(pair), blocks_per_part(pair, list(parts.values()), classifier))
     cached = with_fetched_blocks(pair, cache.fetch)
     for position, (number, objects) in enumerate(parts.items()):
@@ -185,7 +188,7 @@ def _cut_part(
     objects: pd.DataFrame,
     failed: dict[int, str],
 ) -> Iterator[ScoredBatch]:
-    """Yield the batches of a part, with the novelty of compared objects."""
+    """Yield the batches of a part, with the novelty of the compared objects."""
     for labels, inputs in _in_batches(_cut_readable(classifier, pair, objects, failed), size):
         novelty = np.empty(0, np.float32)
         chosen = [label in compared for label in labels.tolist()]
@@ -197,7 +200,10 @@ def _cut_part(
 def _cut_readable(
     classifier: Classifier, pair: ImagePair, objects: pd.DataFrame, failed: dict[int, str]
 ) -> Iterator[InputBatch]:
-    """Yield the inputs of readable objects; add the others to ``failed`` (bisection)."""
+    """Yield the inputs of readable objects; add unreadable objects to ``failed``.
+
+    Unreadable objects are found by bisection.
+    """
     cut: set[int] = set()
     try:
         for labels, inputs in classifier.cut(pair, objects):
@@ -214,7 +220,7 @@ def _cut_readable(
 
 
 def _in_batches(pieces: Iterator[InputBatch], size: int) -> Iterator[InputBatch]:
-    """Regroup pieces of any size into batches of ``size``, the last one smaller."""
+    """Regroup batches of any size into batches of ``size``; the last may be smaller."""
     rest: InputBatch | None = None
     for labels, inputs in pieces:
         if rest is not None:
@@ -228,7 +234,7 @@ def _in_batches(pieces: Iterator[InputBatch], size: int) -> Iterator[InputBatch]
 
 
 def _prefetch(items: Iterator[Item]) -> Generator[Item]:
-    """Yield the items of an iterator, which a thread takes ahead."""
+    """Yield the items of an iterator, which a background thread reads in advance."""
     with ThreadPoolExecutor(1, "cutting patches") as reader:
         ready = deque(reader.submit(next, items, None) for _ in range(MAX_QUEUED_BATCHES))
         try:

@@ -1,12 +1,12 @@
-"""Network architectures, and what training and explaining need of each.
+"""Network architectures, with the properties that training and Grad-CAM use.
 
-These are the small encoder of the paper in 2D and 3D, and the ResNet, DenseNet and AlexNet families of torchvision in
-2D. `learn.build` chooses among them by their names in `core.settings`.
+The architectures are the small encoder of the Svetlana paper in 2D and 3D, and the ResNet, DenseNet and AlexNet
+families of torchvision in 2D. `learn.build` selects an architecture by its name in `core.settings`.
 
-This module alone imports torchvision and the packages that need it, also where its wheel does not fit the torch build:
-a torchvision wheel built for CUDA next to a CPU build of torch cannot load its compiled operators, and then fails to
-import although only its Python code is needed. Declaring the two operators for which it registers functions is enough;
-calling them still fails, and nothing here does.
+Torchvision is only imported by `load_torchvision`, which also works if the torchvision wheel does not fit the torch
+build. A wheel built for CUDA, for example, cannot load its compiled operators with a CPU build of torch. Importing it
+then fails, although this package only needs its Python code. The import succeeds once the two operators for which
+torchvision registers functions are declared. Calling them would still fail, but this package never does so.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class ClassificationNetwork(nn.Module):
     Attributes
     ----------
     standardize : Standardize
-        Its first layer.
+        The first layer.
     body : Module
-        Its other layers.
+        All other layers.
     is_stochastic : bool
-        True if its layers may draw random numbers in training, as dropout does.
+        True if a layer may draw random numbers in training, as dropout does.
     """
 
     body: nn.Module
@@ -75,7 +75,7 @@ class ClassificationNetwork(nn.Module):
 
     @property
     def last_layer(self) -> nn.Module:
-        """The last layer with weights, which also trains if the body is frozen."""
+        """The last layer with weights, which is trained even if the body is frozen."""
         *_, last = (layer for layer in self.modules() if any(True for _ in layer.parameters(recurse=False)))
         return last
 
@@ -87,17 +87,17 @@ class ClassificationNetwork(nn.Module):
 
     @property
     def gradcam_layer(self) -> nn.Module | None:
-        """The layer whose feature maps Grad-CAM uses: the last convolution, or None."""
+        """The layer whose feature maps Grad-CAM uses: the last convolution, if any."""
         layers = [layer for layer in self.modules() if isinstance(layer, nn.Conv2d | nn.Conv3d)]
         return layers[-1] if layers else None
 
 
 class SmallCNN(ClassificationNetwork):
-    """Light-weight encoder of the paper (Fig. 7), in 2D or 3D.
+    """Lightweight encoder of the Svetlana paper (Fig. 7), in 2D or 3D.
 
-    Blocks of convolution, ReLU, batch normalization and max pooling; every block halves the sides and doubles the
-    width. Global average pooling and one linear layer give the logits (the softmax of the paper is part of the loss
-    and of prediction).
+    The network consists of blocks of convolution, ReLU, batch normalization and max pooling. Each block halves the side
+    lengths of the feature maps and has twice as many channels as the previous block. Global average pooling and one
+    linear layer compute the logits (the softmax of the paper is part of the loss and of prediction).
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class SmallCNN(ClassificationNetwork):
         Channels of the input, including the mask channel.
     classes : int
     depth, width : int
-        Number of blocks, and channels of the first block.
+        Number of blocks, and number of channels of the first block.
     """
 
     is_stochastic = False
@@ -115,7 +115,7 @@ class SmallCNN(ClassificationNetwork):
         super().__init__(channels)
         convolution, norm, max_pool, average_pool = _LAYERS[ndim]
         widths = [channels, *(width * 2**level for level in range(depth))]
-        # Rounding up lets a patch of any size pass through any number of blocks.
+        # With ceil_mode, side lengths are rounded up, so that patches of any size fit any number of blocks.
         blocks = (
             (convolution(into, out, kernel_size=3, padding=1), nn.ReLU(), norm(out), max_pool(2, ceil_mode=True))
             for into, out in itertools.pairwise(widths)
@@ -131,14 +131,14 @@ class SmallCNN(ClassificationNetwork):
 
     @property
     def gradcam_layer(self) -> nn.Module:
-        """The last layer before the final max pooling."""
+        """The batch normalization before the final max pooling."""
         return self.blocks[-1].get_submodule("2")
 
 
 class Standardize(nn.Module):
     """Standardization of each channel by its mean and standard deviation.
 
-    Both are those of the training patches, and stored with the weights.
+    The mean and standard deviation of the training patches are stored with the weights of the network.
     """
 
     mean: Tensor
@@ -150,7 +150,10 @@ class Standardize(nn.Module):
         self.register_buffer("deviation", torch.ones(channels))
 
     def measure(self, patches: Tensor) -> None:
-        """Measure patches (n, C, ...); a flat channel keeps its scale."""
+        """Set mean and deviation to those of patches (n, C, ...).
+
+        The deviation of a constant channel is set to 1.
+        """
         deviation, mean = torch.std_mean(patches, dim=[0, *range(2, patches.ndim)], correction=0)
         self.mean.copy_(mean)
         self.deviation.copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
@@ -169,7 +172,7 @@ OPERATORS = (
 
 @cache
 def load_torchvision() -> ModuleType:
-    """Import torchvision, natively if its wheel fits the torch build."""
+    """Import torchvision, even if its compiled operators do not fit the torch build."""
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:
@@ -183,23 +186,23 @@ def load_torchvision() -> ModuleType:
 
 @cache
 def _declare_operators() -> operators.Library:
-    # The declarations live as long as the library object, which the cache keeps.
+    # The declarations exist as long as the library object, which the cache keeps alive.
     declared = operators.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in OPERATORS:
         declared.define(schema)  # type: ignore[no-untyped-call]
     return declared
 
 
-# The published DenseNets were trained by a version of torchvision that named "norm.1" what is "norm1" now.
+# The pretrained DenseNet weights use layer names of an older torchvision: "norm.1" for the layer now named "norm1".
 _NUMBERED = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
 
 
-# The layer that Grad-CAM uses, by family.
+# The layer that Grad-CAM uses, by architecture family.
 _GRADCAM_LAYERS = {"resnet": "layer4", "densenet": "features.norm5", "alexnet": "features.10"}
 
 
 class TorchvisionNetwork(ClassificationNetwork):
-    """Network of torchvision for any number of channels and classes.
+    """Torchvision network for any number of channels and classes.
 
     Parameters
     ----------
@@ -226,12 +229,12 @@ class TorchvisionNetwork(ClassificationNetwork):
 
 
 def download_weights(name: str) -> dict[str, Tensor]:
-    """Return the weights that torchvision publishes, downloaded or from its cache.
+    """Download the pretrained weights of torchvision, or read them from its cache.
 
     Raises
     ------
     InputError
-        If they cannot be downloaded.
+        If the weights cannot be downloaded.
     """
     weights = load_torchvision().models.get_model_weights(name).DEFAULT
     try:
@@ -239,19 +242,20 @@ def download_weights(name: str) -> dict[str, Tensor]:
     except (OSError, RuntimeError) as error:  # no connection, or a file with another checksum
         raise InputError(
             f"The pretrained weights of {name} could not be downloaded from {weights.url} ({error}). Train with "
-            "pretrained=False, or download them elsewhere, save them with safetensors and pass that file as start_from."
+            "pretrained=False, or download the weights on another machine, save them with safetensors and pass that "
+            "file as start_from."
         ) from error
     return {_NUMBERED.sub(r"\1\2", key): values for key, values in tensors.items()}
 
 
-# Seconds of one training step on one core (AMD EPYC): a constant, per million values of the widest feature maps, and
-# per million multiplications.
+# Seconds of one training step on one core (AMD EPYC): a constant, plus seconds per million values of the largest
+# feature maps, plus seconds per million multiplications.
 SECONDS_PER_STEP, SECONDS_PER_MAP, SECONDS_PER_PRODUCT = 0.002, 0.0135, 0.000009
-BACKWARD_FACTOR = 3  # cost of forward and backward pass in units of the forward pass
+BACKWARD_FACTOR = 3  # cost of a forward and a backward pass, relative to a forward pass
 
 
 def step_seconds(settings: TrainingSettings, channels: int) -> float:
-    """Return the expected time of one training step of a `SmallCNN` on one core."""
+    """Estimate the duration of one training step of a `SmallCNN` on one core."""
     patches = settings.patches
     ndim, pixels = len(patches.shape), math.prod(patches.shape)
     into = channels * (1 + patches.has_doubled_channels) + patches.mask_channel
@@ -265,10 +269,10 @@ def step_seconds(settings: TrainingSettings, channels: int) -> float:
 
 
 def to_onednn(network: nn.Module, device: torch.device) -> OneDNNSmallCNN | None:
-    """Return the oneDNN form of a network, None if the network or device has none."""
+    """Convert a network to oneDNN; None if the network or device is not supported."""
     if not isinstance(network, SmallCNN) or device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return None
-    has_group_norm = any(isinstance(layer, nn.GroupNorm) for layer in network.modules())  # which oneDNN lacks
+    has_group_norm = any(isinstance(layer, nn.GroupNorm) for layer in network.modules())  # not available in oneDNN
     return None if has_group_norm else OneDNNSmallCNN(network)
 
 
@@ -276,15 +280,15 @@ class OneDNNSmallCNN:
     """Copy of a trained `SmallCNN` whose forward pass is fastest on a CPU.
 
     Weights and feature maps stay in the blocked memory layout of oneDNN from the first convolution to the last
-    pooling, while torch would convert each map back. Layers and weights are the same, so logits differ by rounding
-    only. Later changes of the network are not followed.
+    pooling, whereas torch would convert each feature map back. Layers and weights are the same, so logits differ only
+    by rounding. Later changes of the network do not affect the copy.
     """
 
     @torch.inference_mode()
     def __init__(self, network: SmallCNN) -> None:
         self._head = copy.deepcopy(nn.Sequential(network.pool, network.head))
         mean, deviation = network.standardize.mean, network.standardize.deviation
-        # Standardization is a batch normalization that neither scales nor shifts.
+        # Standardization is computed as a batch normalization with gain 1 and offset 0.
         self._standardize = _to_mkldnn(torch.ones_like(mean), torch.zeros_like(mean), mean, deviation**2)
         self._blocks = []
         for block in network.blocks:
@@ -315,4 +319,4 @@ def _to_mkldnn(*tensors: Tensor | None) -> tuple[Tensor, ...]:
 
 def _normalize(maps: Tensor, averages: tuple[Tensor, ...], eps: float) -> Tensor:
     weight, bias, mean, variance = averages
-    return torch.batch_norm(maps, weight, bias, mean, variance, False, 0.0, eps, False)  # no training, without cuDNN
+    return torch.batch_norm(maps, weight, bias, mean, variance, False, 0.0, eps, False)  # inference, without cuDNN

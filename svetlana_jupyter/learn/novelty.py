@@ -1,10 +1,11 @@
-"""Out-of-distribution detection: the distance of objects from the annotated ones.
+"""Out-of-distribution detection by the distance from the annotated objects.
 
-A classifier returns a class for any patch, also for one unlike all training patches. Here each patch is described by a
-few untrained numbers (brightness, contrast and sharpness inside and outside the object, its size and edge; for a forest
-its features), and its Mahalanobis distance from the nearest class is measured with a shrunken covariance within classes
-(Ledoit and Wolf 2004; Lee et al., NeurIPS 2018, do so with the features of a network). The limit comes from held-out
-groups, so that a new well is compared with how new wells look, and not with objects next to annotated ones.
+A classifier returns a class for any patch, even for a patch unlike all training patches. To detect such patches, each
+patch is described by a few numbers that need no training (brightness, contrast and sharpness inside and outside the
+object, and size and edge length of the object; for a forest, its features). The novelty of a patch is its Mahalanobis
+distance from the nearest class, with a shrinkage estimate of the covariance within classes (Ledoit and Wolf 2004). Lee
+et al. (NeurIPS 2018) compute the same distance from the features of a network. The limit of the distance is estimated
+on held-out groups, so that it allows for the usual differences between groups such as wells.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 REFERENCE_FILE = "familiar.safetensors"
 COVERAGE = 0.95  # share of the held-out objects within the limit
-MIN_OBJECTS = 20  # annotated objects; with fewer there is no reference
-N_FOLDS = 10  # at most
-MAX_COMPARED = 400  # objects per image, at random: more cost time and improve the estimate little
+MIN_OBJECTS = 20  # annotated objects; with fewer there is no reference distribution
+N_FOLDS = 10  # maximum number of folds
+MAX_COMPARED = 400  # random objects per image; more would take longer and hardly improve the estimate
 EPSILON = 1e-6
 
 Floats = NDArray[np.float64]
@@ -39,22 +40,22 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ReferenceDistribution:
-    """Distribution of the annotated objects.
+    """Distribution of the annotated objects, with the limit for outliers.
 
     Attributes
     ----------
     kept : int64 of shape (d,)
         The columns of `describe_patches` that are not constant.
     center, scale : float64 of shape (d,)
-        Mean and standard deviation of the columns.
+        Mean and standard deviation of these columns.
     classes : float64 of shape (k, d)
         The center of each class.
     precision : float64 of shape (d, d)
         The inverse of the covariance within classes.
     limit : float64 of shape (1,)
-        The squared distance that covers 95 % of the objects of held-out groups.
+        The squared distance within which 95 % of the held-out objects lie.
     shares, counts : float64 of shape (g,)
-        For each held-out group the share of its objects beyond the limit, and its number of objects.
+        Fraction of objects beyond the limit, and number of objects, in each held-out group.
     """
 
     kept: NDArray[np.int64]
@@ -68,11 +69,11 @@ class ReferenceDistribution:
 
     @property
     def left_out(self) -> HeldOutGroups:
-        """Shares of outlying objects and sizes of the held-out groups."""
+        """Fraction of outlying objects and number of objects in each held-out group."""
         return HeldOutGroups(tuple(self.shares.tolist()), tuple(self.counts.astype(int).tolist()))
 
     def novelty(self, inputs: NDArray[np.float32], has_mask: bool) -> NDArray[np.float32]:
-        """Return the distance of objects (n,) from the annotated ones; 1 is the limit.
+        """Return the distances (n,) from the annotated objects; 1 is the limit.
 
         Parameters
         ----------
@@ -84,7 +85,7 @@ class ReferenceDistribution:
         return np.sqrt(self.distances(describe_patches(inputs, has_mask)) / self.limit).astype(np.float32)
 
     def distances(self, numbers: Floats) -> Floats:
-        """Return the squared distances (n,) from the nearest class."""
+        """Return the squared distances (n,) of numbers (n, d) from the nearest class."""
         offsets = _compress(numbers[:, self.kept], self.center, self.scale)[:, None] - self.classes
         return np.asarray(np.einsum("nki,ij,nkj->nk", offsets, self.precision, offsets, optimize=True).min(axis=1))
 
@@ -94,7 +95,7 @@ class ReferenceDistribution:
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
-        """Read what `save` wrote; None if there is no such file or it cannot be read."""
+        """Load a saved distribution; None if the file is missing or unreadable."""
         try:
             arrays = load_file(folder / REFERENCE_FILE)
             return cls(**{field.name: arrays[field.name] for field in fields(cls)})
@@ -103,7 +104,7 @@ class ReferenceDistribution:
 
 
 def fit_reference(samples: TrainingData) -> ReferenceDistribution | None:
-    """Estimate the distribution of annotated objects; None if too few or all alike."""
+    """Estimate the reference distribution; None if objects are too few or identical."""
     if len(samples) < MIN_OBJECTS:
         return None
     settings, inputs = samples.settings, samples.inputs
@@ -126,16 +127,16 @@ def fit_reference(samples: TrainingData) -> ReferenceDistribution | None:
 def describe_patches(inputs: NDArray[np.float32], has_mask: bool) -> Floats:
     """Describe each patch (n, C, [z,] y, x) by numbers (n, d).
 
-    They do not depend on flips and rotations: for every image channel the mean and the log standard deviation, inside
-    and outside the object; the log mean gradient and curvature; and the log area and the edge length of the mask.
-    Features (n, features) are returned as they are.
+    The numbers do not depend on flips and right-angle rotations. For each image channel, they are the mean and the log
+    standard deviation inside and outside the object, and the log root mean square of gradient and curvature. For the
+    mask, they are the log area and the edge length. Features (n, features) are returned unchanged.
     """
     if inputs.ndim == 2:
         return inputs.astype(np.float64)
     image = inputs[:, :-1] if has_mask else inputs
     n, channels = image.shape[:2]
     axes = tuple(range(2, inputs.ndim))
-    middle = image.mean(axis=axes, keepdims=True)  # taken off first: squares of large values are not exact
+    middle = image.mean(axis=axes, keepdims=True)  # subtracted, because squares of large values are inexact
     image = image - middle
     inside = inputs[:, -1:] > 0.5 if has_mask else np.ones_like(image[:, :1], bool)
     weights = np.stack([inside, ~inside] if has_mask else [inside]).astype(np.float32).reshape(-1, n, inside[0].size, 1)
@@ -163,7 +164,7 @@ def _mean_square(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _fit_classes(numbers: Floats, targets: NDArray[np.int64]) -> ReferenceDistribution:
-    """Return the distribution of the classes, without a limit yet."""
+    """Estimate the distribution of each class; the limit is not estimated here."""
     kept = np.flatnonzero(numbers.std(axis=0) > EPSILON)
     numbers = numbers[:, kept]
     center, scale = numbers.mean(axis=0), numbers.std(axis=0)

@@ -1,6 +1,6 @@
 """Optimizer, learning rate schedule, loss and batch normalization of a training.
 
-Covers section 4.1 of the paper: Adam, its schedule of learning rates and its losses.
+The settings of section 4.1 of the Svetlana paper are available: Adam, its learning rate schedule and its losses.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class _UncompiledOptimizer(optim.Optimizer):
     """Optimizer whose first step does not load torch's compiler.
 
-    Torch loads it, in one second and with 80 MB, only to tell it not to compile the step. The wrapped methods are
-    called without their wrapper here.
+    By default, torch loads its compiler at the first step, only to exclude that step from compilation. This takes one
+    second and 80 MB. Here the methods are called without the wrapper that loads the compiler.
     """
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -53,8 +53,8 @@ def freeze_body(network: ClassificationNetwork) -> None:
 def build_optimizer(network: ClassificationNetwork, settings: TrainingSettings) -> optim.Optimizer:
     """Return Adam or AdamW (decoupled weight decay) for all trainable weights.
 
-    The first parameter group holds the last layer. The body is in the second group if its learning rate differs, else
-    in the first.
+    The first parameter group holds the last layer. The other layers (the body) are in a second group if their learning
+    rate differs, else in the first group.
     """
     head = list(network.last_layer.parameters())
     by_rate = {settings.learning_rate: head}
@@ -62,7 +62,7 @@ def build_optimizer(network: ClassificationNetwork, settings: TrainingSettings) 
         by_rate.setdefault(settings.body_rate or settings.learning_rate, []).extend(body)
     groups = [{"params": weights, "lr": rate} for rate, weights in by_rate.items()]
     adam = _AdamW if settings.optimizer == "adamw" else _Adam
-    # Fused: with small networks a loop over the weights costs as much as the augmentation of a batch.
+    # Fused, because in small networks a loop over the weights takes as long as the augmentation of a batch.
     return adam(groups, betas=settings.betas, weight_decay=settings.weight_decay, fused=head[0].device.type != "mps")
 
 
@@ -74,8 +74,9 @@ def _body(network: ClassificationNetwork) -> list[nn.Parameter]:
 def build_schedule(optimizer: optim.Optimizer, settings: TrainingSettings, steps: int) -> LRScheduler:
     """Return the schedule of the learning rates, to be stepped after every batch.
 
-    *one_cycle* rises to the rate over the first 30 % of all batches and falls to almost zero along half cosines;
-    *cosine* falls from the rate to zero; *step* is that of the paper (section 4.1); *constant* keeps the rate.
+    *one_cycle* rises to the learning rate over the first 30 % of all batches and then falls to almost zero, both along
+    half cosines. *cosine* falls from the learning rate to zero. *step* multiplies it by ``decay`` every ``decay_every``
+    epochs, as in the paper (section 4.1). *constant* does not change it.
 
     Parameters
     ----------
@@ -87,7 +88,7 @@ def build_schedule(optimizer: optim.Optimizer, settings: TrainingSettings, steps
     total = settings.epochs * steps
     rates = [group["lr"] for group in optimizer.param_groups]
     schedules: dict[str, Callable[[], LRScheduler]] = {
-        # One step more than there are batches, because the schedule is stepped once after the last batch.
+        # One more step than batches, because the schedule is also stepped after the last batch.
         "one_cycle": lambda: OneCycleLR(optimizer, rates, total_steps=total + 1, cycle_momentum=False),
         "cosine": lambda: CosineAnnealingLR(optimizer, T_max=total),
         "step": lambda: StepLR(optimizer, step_size=settings.decay_every * steps, gamma=settings.decay),
@@ -104,16 +105,17 @@ _PROBABILITY_LOSSES: Mapping[str, Loss] = MappingProxyType(
 
 
 def build_loss(settings: TrainingSettings) -> Loss:
-    """Return the loss of the settings, a mean over n patches.
+    """Return the loss function of the settings.
 
-    It takes logits (n, classes) and class positions (n,). Targets are 1 for the true class and 0 for the others, or
-    with label smoothing s among K classes 1 - s + s / K and s / K. Binary cross entropy treats each class as a binary
-    problem; L1, smooth L1 and mean squared error compare the targets with softmax probabilities.
+    The function computes the mean loss from logits (n, classes) and class positions (n,). Targets are 1 for the true
+    class and 0 for the other classes. With label smoothing s and K classes, they are 1 - s + s / K and s / K. Binary
+    cross entropy treats each class as a binary problem; L1, smooth L1 and mean squared error compare the targets with
+    softmax probabilities.
     """
     name, smoothing = settings.loss, settings.label_smoothing
 
     def loss(logits: Tensor, classes: Tensor) -> Tensor:
-        logits = logits.float()  # 16 bits are too few for a loss
+        logits = logits.float()  # 16-bit precision is not enough for the loss
         if name == "cross_entropy":
             return functional.cross_entropy(logits, classes, label_smoothing=smoothing)
         targets = functional.one_hot(classes, logits.shape[1]).to(logits)
@@ -130,20 +132,21 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 
 def batch_norm_layers(network: nn.Module) -> list[BatchNorm]:
-    """Return the layers that keep running statistics."""
+    """Return the batch normalization layers that have running statistics."""
     return [layer for layer in network.modules() if isinstance(layer, BatchNorm) and layer.track_running_stats]
 
 
 @torch.inference_mode()
 def update_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Recompute the running statistics over batches; set the network to evaluation.
+    """Recompute batch normalization statistics; set the network to evaluation mode.
 
-    After a few training steps they lag behind the weights, so that a network that has learned predicts at chance.
+    After few training steps, the running statistics lag behind the weights, so that even a network that has learned the
+    classes may predict no better than chance.
 
     Notes
     -----
-    `torch.optim.swa_utils.update_bn` sets the whole network to training mode: dropout then changes the statistics and
-    draws from the global random state. Only the batch normalization layers are in training mode here.
+    `torch.optim.swa_utils.update_bn` sets the whole network to training mode, so that dropout changes the statistics
+    and uses the global random state. Here only the batch normalization layers are set to training mode.
     """
     network.eval()
     layers = batch_norm_layers(network)
@@ -152,7 +155,7 @@ def update_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # the plain mean over all batches
+        layer.momentum = None  # makes the statistics a plain mean over all batches
         layer.train()
     for batch in batches:
         network(batch)

@@ -1,12 +1,13 @@
 """Preset search: model selection among presets by grouped cross-validation.
 
-All candidates hold out the same objects in the same folds. After a short first round, which runs all networks, only
-the best are trained to the end (successive halving); forests are quick and are trained completely at once.
-`core.stats.model_selection` selects the best preset. The reported score is the nested cross-validation score, because
-the score of the selected candidate itself would be too good.
+All candidate presets are trained on the same folds. In a short first round, all networks are trained for a few epochs.
+After it, only the best networks, the finalists, are trained to the end (successive halving). Forests are fast and are
+trained completely in the first round. `core.stats.model_selection` selects the best preset. The reported score is the
+nested cross-validation score, because the cross-validation score of the selected preset is too optimistic.
 
-The length of a search is planned before it starts, so that the clock cannot change its result. Trainings run in
-parallel threads, one core each; the result depends neither on their number nor on the order in which they end.
+The numbers of epochs are planned before the search starts and do not depend on measured times, so that the result is
+reproducible. Trainings run in parallel threads, one core each. The result depends neither on the number of threads nor
+on the order in which the trainings end.
 """
 
 from __future__ import annotations
@@ -43,32 +44,32 @@ Result = TypeVar("Result")
 Stop = Callable[[], bool]
 Floats = NDArray[np.float64]
 
-# Seconds of one core for search, final training and nested score together, by number of dimensions. An idle core (AMD
-# EPYC) needs about 0.6 of them, so two cores need about a third.
+# Time budget on one core for search, final training and nested score together, by number of dimensions. An idle core
+# (AMD EPYC) needs about 60 % of this time, so two cores need about a third.
 BUDGET_SECONDS = {2: 50.0, 3: 340.0}
-EXPENSIVE_FACTOR = 2  # a network more expensive than this multiple of the first must leave time for others
+EXPENSIVE_FACTOR = 2  # networks that take longer than this multiple of the first network must fit into the budget
 N_FINALISTS = {2: 3, 3: 2}  # networks that are trained to the end in every fold
-FIRST_ROUND_SHARE = 1 / 6  # share of the steps after which the other networks are dropped...
-MIN_FIRST_STEPS = {2: 40, 3: 20}  # ...but not before this many
-MIN_STEPS = {2: 60, 3: 40}  # of the finalists, even if the budget does not allow them
+FIRST_ROUND_SHARE = 1 / 6  # length of the first round as a fraction of all epochs
+MIN_FIRST_STEPS = {2: 40, 3: 20}  # minimum number of training steps in the first round
+MIN_STEPS = {2: 60, 3: 40}  # minimum number of training steps of the finalists, even if the budget is exceeded
 MAX_SEARCH_OBJECTS = 1000  # objects of a search; more would hardly change its result
-MIN_OBJECTS_PER_CLASS = 20  # of these, if the class has as many
-POLL_SECONDS = 0.05  # between two checks for a stop
-HEARTBEAT_SECONDS = 1.0  # without a result, after which progress is reported
+MIN_OBJECTS_PER_CLASS = 20  # minimum number of objects of a search per class, if the class has as many
+POLL_SECONDS = 0.05  # time between two checks for a stop
+HEARTBEAT_SECONDS = 1.0  # time without a result after which progress is reported
 
-# Training draws initial weights from the only global generator of torch.
+# Initial weights are drawn from the global generator of torch, which all threads share.
 _init_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class CandidateResult:
-    """Result of one candidate as far as it was trained.
+    """Cross-validation result of one candidate preset.
 
     Attributes
     ----------
     preset : str
     settings : TrainingSettings
-        With the epochs that it was trained for.
+        Settings of the preset; ``epochs`` is the number of epochs trained.
     table : DataFrame
         Held-out predictions; see `learn.cross_validation.held_out_table`.
     merit : float
@@ -76,7 +77,7 @@ class CandidateResult:
     is_finalist : bool
         True if it was trained to the end.
     seconds : float
-        Time on one core.
+        Time of all trainings and predictions on one core.
     """
 
     preset: str
@@ -94,9 +95,9 @@ class SearchResult:
     Attributes
     ----------
     nested_table : DataFrame
-        Predictions of nested cross-validation: each fold by the candidate that the other folds choose.
+        Predictions of nested cross-validation: each fold is predicted by the candidate that is best on the other folds.
     candidates : tuple of CandidateResult
-        The chosen one first, then by rank.
+        The selected candidate first, then the other candidates by rank.
     kept_whole : str
         Units that were never divided between two folds; see `learn.splits.Folds`.
     """
@@ -109,15 +110,16 @@ class SearchResult:
 def search(
     candidates: Mapping[str, TrainingData], keep_epochs: bool = False, workers: int = 1, stop: Stop = never_stop
 ) -> Iterator[WorkProgress | SearchResult]:
-    """Find the best of several presets.
+    """Select the best of several presets by grouped cross-validation.
 
     Parameters
     ----------
     candidates : mapping of name to TrainingData
-        The same objects in the same order, each with the settings and inputs of one preset; of equally good presets the
-        first is chosen. At least five objects of each class (`learn.cross_validation.describe_scarce_classes`).
+        Data of each preset: the same objects in the same order, with the settings and inputs of the preset. Each class
+        needs at least five objects (`learn.cross_validation.describe_scarce_classes`). Of equally good presets, the
+        first is selected.
     keep_epochs : bool
-        Keep the candidates' number of epochs; by default there are as many as the budget allows.
+        True to keep each candidate's number of epochs; by default it is reduced to fit the budget.
     workers : int
         Number of parallel trainings; the result does not depend on it.
     stop : callable
@@ -136,7 +138,7 @@ def search(
 
 
 def subsample_objects(targets: NDArray[np.int64], seed: int, max_objects: int | None = None) -> NDArray[np.int64]:
-    """Return the objects of a search: all, or a stratified random sample.
+    """Return the positions of all objects, or of a stratified random sample.
 
     Parameters
     ----------
@@ -144,12 +146,13 @@ def subsample_objects(targets: NDArray[np.int64], seed: int, max_objects: int | 
         Class ids.
     seed : int
     max_objects : int, optional
-        Approximate size of the sample, `MAX_SEARCH_OBJECTS` by default; at least 20 of each class, if it has them.
+        Approximate size of the sample, `MAX_SEARCH_OBJECTS` by default. The sample contains at least 20 objects of each
+        class, or all if the class has fewer.
 
     Returns
     -------
     int64 of shape (m,)
-        Ascending positions.
+        Positions in ascending order.
     """
     max_objects = MAX_SEARCH_OBJECTS if max_objects is None else max_objects
     if len(targets) <= max_objects:
@@ -164,14 +167,14 @@ def subsample_objects(targets: NDArray[np.int64], seed: int, max_objects: int | 
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """Rounds of a search.
+    """Plan of a search: epochs of its two rounds, and number of finalists.
 
     Attributes
     ----------
     first_round_epochs, epochs : int
-        Epochs after which all but ``finalists`` networks are dropped, and those of the finalists.
+        Number of epochs in the first round, and number of epochs of the finalists.
     finalists : int
-        With as many candidates or fewer, none is dropped.
+        Number of networks trained to the end. If there are not more networks, there is no first round.
     seconds : float
         Expected time on one core.
     """
@@ -185,20 +188,20 @@ class SearchPlan:
 def plan_search(
     networks: Sequence[TrainingSettings], n: int, channels: int, parts: int, keep_epochs: bool
 ) -> SearchPlan:
-    """Plan the rounds of a search within the budget.
+    """Plan the two rounds of a search within the time budget.
 
     Parameters
     ----------
     networks : sequence of TrainingSettings
-        Candidates, with concrete patches.
+        Settings of the candidates that are networks. Their automatic patch settings must be resolved.
     n : int
         Number of annotated objects.
     channels : int
-        Channels of the image.
+        Number of image channels.
     parts : int
-        Folds of the cross-validation.
+        Number of folds of the cross-validation.
     keep_epochs : bool
-        Keep the number of epochs of the settings.
+        True to keep the number of epochs of the settings, even if the budget is exceeded.
     """
     ndim = len(networks[0].patches.shape)
     training = [epoch_seconds(settings, n, channels) for settings in networks]
@@ -211,7 +214,7 @@ def plan_search(
 
     def seconds(first: int, epochs: int) -> float:
         costs = parts * epochs * _most_expensive(training, finalists) + _most_expensive(prediction, finalists)
-        costs += epochs * max(training)  # the final training
+        costs += epochs * max(training)  # final training on all objects
         if len(networks) > finalists:
             costs += parts * first * sum(training) + sum(prediction)
         return costs
@@ -223,23 +226,23 @@ def plan_search(
     while not keep_epochs and epochs > least and seconds(first_round(epochs), epochs) > BUDGET_SECONDS[ndim]:
         epochs -= 1
     first = first_round(epochs)
-    if first == epochs:  # so short that no network needs to be dropped
+    if first == epochs:  # the first round would be the whole training, so no network is dropped
         finalists = len(networks)
     return SearchPlan(first, epochs, finalists, seconds(first, epochs))
 
 
 def affordable_candidates(candidates: Mapping[str, TrainingSettings], n: int, channels: int) -> list[str]:
-    """Return the names of the candidates that the budget allows.
+    """Return the names of the candidates that fit the time budget.
 
-    A network that is much more expensive than the first one must leave time for others: it trains in every fold and in
-    the final training.
+    Forests and networks up to twice as expensive as the first candidate are always included. A more expensive network
+    is included only if its trainings in all folds and its final training fit the budget.
 
     Parameters
     ----------
     candidates : mapping of name to TrainingSettings
-        With concrete patches. Forests are always affordable.
+        Their automatic patch settings must be resolved.
     n, channels : int
-        As for `plan_search`.
+        Number of annotated objects, and number of image channels.
     """
     limit = EXPENSIVE_FACTOR * epoch_seconds(next(iter(candidates.values())), n, channels)
 
@@ -253,7 +256,7 @@ def affordable_candidates(candidates: Mapping[str, TrainingSettings], n: int, ch
 
 
 def epoch_seconds(settings: TrainingSettings, n: int, channels: int) -> float:
-    """Return the expected time of one epoch on one core."""
+    """Estimate the duration of one epoch on one core."""
     return _steps_per_epoch(settings, n) * step_seconds(settings, channels)
 
 
@@ -269,19 +272,19 @@ def _most_expensive(costs: Sequence[float], count: int) -> float:
 def run_in_threads(
     tasks: Sequence[Callable[[Stop], Result]], workers: int, stop: Stop
 ) -> Iterator[tuple[int, Result] | None]:
-    """Run tasks and yield the number and result of each when it ends.
+    """Run tasks in threads; yield the number and result of each task when it ends.
 
-    None is yielded about once a second in between.
+    While no task ends, None is yielded about once per second.
 
     Parameters
     ----------
     tasks : sequence of callables
-        Each takes a function that tells if it should stop, and should then return soon.
+        Each task is called with a ``stop`` function. Once that function returns True, the task should return soon.
     workers : int
-        Number of tasks that run at a time.
+        Number of tasks that run at the same time.
     stop : callable
-        Once it returns True, nothing more is yielded. All tasks stop then, and also if this generator is closed or a
-        task raises.
+        Once it returns True, all tasks are stopped and nothing more is yielded. Tasks are also stopped if this
+        generator is closed or a task raises an exception.
     """
     closing = threading.Event()
     with ThreadPoolExecutor(workers, thread_name_prefix="preset search") as pool:
@@ -305,7 +308,7 @@ def run_in_threads(
 class _FoldTraining:
     """Training of one candidate preset on all folds but one.
 
-    ``part`` holds the positions of the objects left out; ``epochs`` counts the finished epochs.
+    ``part`` contains the positions of the held-out objects, and ``epochs`` is the number of finished epochs.
     """
 
     name: str
@@ -330,7 +333,7 @@ class _Search:
         self.plan = plan_search([*networks.values()], n, channels, len(self.folds.parts), keep_epochs)
         self.probabilities: dict[str, Floats] = {}
         self.seconds = dict.fromkeys(candidates, 0.0)
-        # Milliseconds per epoch; 0 for forests.
+        # Cost of one epoch in milliseconds; 0 for forests.
         costs = {name: max(1, round(1000 * epoch_seconds(each, n, channels))) for name, each in networks.items()}
         self.costs = dict.fromkeys(candidates, 0) | costs
         self.done = 0
@@ -365,7 +368,7 @@ class _Search:
                 training, ended = trainings[result[0]], ended + 1
                 collected[training.name][training.part], seconds = result[1]
                 self.seconds[training.name] += seconds
-                training.epochs = epochs  # fewer if it diverged
+                training.epochs = epochs  # also if the training ended earlier because it diverged
             self.done = before + sum(training.epochs * self.costs[training.name] for training in trainings)
             text = f"{verb} {len(names)} presets: {ended} of {len(trainings)} trainings"
             yield WorkProgress(self.done, self.total, text)
@@ -373,11 +376,11 @@ class _Search:
             self.probabilities |= collected
 
     def _cost(self, names: Iterable[str], epochs: int) -> int:
-        """Return the expected cost of training these candidates in every fold."""
+        """Return the expected cost in milliseconds of training candidates in every fold."""
         return len(self.folds.parts) * epochs * sum(self.costs[name] for name in names)
 
     def _predict_part(self, training: _FoldTraining, epochs: int, stop: Stop) -> tuple[Floats, float]:
-        """Train on all parts but one; return the probabilities of that one, and the time."""
+        """Train on all folds but one; return held-out probabilities and seconds used."""
         started, samples, part = time.thread_time(), self.candidates[training.name], training.part
         settings = samples.settings.changed(epochs=epochs, held_out=0.0, threads=1)
         rest = replace(samples, settings=settings).subset(np.setdiff1d(np.arange(len(samples)), part))
@@ -388,7 +391,7 @@ class _Search:
             for last in events:
                 if isinstance(last, Epoch):
                     training.epochs = max(training.epochs, last.epoch)
-        except ClassifierError:  # diverged before it learned anything
+        except ClassifierError:  # the training diverged before the network learned anything
             return uniform, time.thread_time() - started
         assert isinstance(last, FitResult)
         if stop():

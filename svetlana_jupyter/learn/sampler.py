@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def resolve_class_weights(
     targets: NDArray[np.int64], settings: TrainingSettings, names: Mapping[int, str]
 ) -> dict[int, float]:
-    """Return the sampling weight per annotation of each class id.
+    """Return the sampling weight of an annotated object of each class, by class id.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def resolve_class_weights(
     Raises
     ------
     SettingsError
-        If the class weights of the settings name an unknown class.
+        If the class weights of the settings contain a class without annotations.
     """
     ids, counts = np.unique(targets, return_counts=True)
     weights = settings.class_weights
@@ -44,20 +44,22 @@ def resolve_class_weights(
     known = {names.get(int(class_id), str(class_id)): int(class_id) for class_id in ids}
     factors = dict.fromkeys(known.values(), 1.0)
     for key, weight in weights.items():
-        # A class name that looks like a number becomes a number in JSON.
+        # A class name that looks like a number, such as "1", is read from JSON settings as a number.
         class_id = key if key in factors else known.get(str(key))
         if not isinstance(class_id, int):
             listed = ", ".join(f"{name!r} ({class_id})" for name, class_id in known.items())
-            raise SettingsError(f"class_weights names {key!r}, but the annotated classes are {listed}. Correct it.")
+            raise SettingsError(
+                f"class_weights contains {key!r}, but the annotated classes are {listed}. Use one of these names."
+            )
         factors[class_id] = weight
     return factors
 
 
 class BalancedBatchSampler:
-    """Sampler that draws each class from its own shuffled deck of samples.
+    """Batch sampler that draws each class as often as its class weight requires.
 
-    A deck is shuffled again when it runs out, so that all samples of a class are drawn equally often, and the classes
-    as often as their weights demand.
+    The samples of each class are shuffled like a deck of cards and drawn from the top. A deck that runs out is shuffled
+    again, so that all samples of a class are drawn equally often.
 
     Parameters
     ----------
@@ -84,7 +86,7 @@ class BalancedBatchSampler:
 
     def epoch(self) -> list[NDArray[np.int64]]:
         """Return the positions of the samples of each batch of one epoch."""
-        # A random rounding offset keeps the shares exact over many epochs.
+        # With a random rounding offset, the class frequencies are exact on average over many epochs.
         edges = np.floor(np.cumsum(self._shares) * self._count + self._rng.random()).astype(int)
         edges[-1] = self._count
         quotas = np.diff(edges, prepend=0)

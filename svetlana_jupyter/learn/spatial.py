@@ -1,6 +1,6 @@
-"""Patch geometry of augmentation: channel layout, and spatial transformations.
+"""Geometric augmentation of patches: channel layout and spatial transformations.
 
-Flips and right-angle rotations only permute pixels and are read by index; all other transformations interpolate.
+Flips and right-angle rotations only reorder pixels and use indexing; all other transformations interpolate.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class PatchLayout:
     Parameters
     ----------
     image : int
-        Number of image channels, counting every copy.
+        Number of image channels, including all copies.
     copies : int
-        Copies of each channel of the image: two if the patches have doubled channels.
+        Number of copies of each image channel: 2 if the normalization is "both" or "both_raw", else 1.
     hidden : int
-        Number of image channels, counted from the last, that show only the object.
+        Number of image channels that show only the object. These are the last of the image channels.
     has_mask : bool
-        True if the mask of the object follows as the last channel.
+        True if the mask of the object is the last channel.
     has_eroded_margin : bool
-        True if a margin along the edge of the object is left out of the image channels.
+        True if the image channels are zero in a margin along the edge of the object.
     """
 
     image: int
@@ -59,10 +59,10 @@ class PatchLayout:
         return self.image // self.copies
 
     def content_masks(self, patches: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the visible pixels (n, 1, [z,] y, x) of each copy, None if all are.
+        """Return a mask (n, 1, [z,] y, x) of the visible pixels per image copy.
 
-        Hidden pixels are zero in every channel. Inside the mask of the object a zero is a dark pixel, unless a margin
-        was left out there.
+        The mask of a copy is None if the copy has no hidden pixels. Hidden pixels are zero in every channel. Pixels
+        inside the object count as visible even if they are zero, unless the patches have an eroded margin.
         """
         masks: list[Tensor | None] = []
         for number, copy in enumerate(patches[:, : self.image].chunk(self.copies, dim=1)):
@@ -70,12 +70,12 @@ class PatchLayout:
             if self.has_mask and not self.has_eroded_margin:
                 visible.append(patches[:, -1:])
             has_hidden = self.has_eroded_margin or number >= self.copies - self.hidden // self.colors
-            # Faster than a reduction over so few channels; logical_or is faster on booleans than on numbers.
+            # For so few channels, this is faster than a reduction; logical_or is faster on booleans than on numbers.
             masks.append(reduce(Tensor.logical_or, (channel != 0 for channel in visible)) if has_hidden else None)
         return tuple(masks)
 
     def join_channels(self, image: Tensor, content_masks: tuple[Tensor | None, ...], masks: Tensor) -> Tensor:
-        """Join image channels, zero outside the content of their copy, and masks."""
+        """Set hidden pixels of the image channels to zero and append the mask channel."""
         copies = [
             copy if seen is None else torch.where(seen, copy, 0.0)
             for copy, seen in zip(image.chunk(self.copies, dim=1), content_masks, strict=True)
@@ -84,21 +84,21 @@ class PatchLayout:
 
 
 def augmentation_margin(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[float, ...]:
-    """Return the factor per axis by which patches must be cut wider.
+    """Return the factor per axis by which patches must be cut larger to be augmented.
 
-    It leaves no empty corner. In 3D the corners of a free rotation about any axis are left to padding: they would
-    nearly double the memory again.
+    With this margin, augmented patches have no empty corners. Only free 3D rotations about any axis need padding in the
+    corners, because a sufficient margin would nearly double the memory again.
 
     Parameters
     ----------
     augmentation : AugmentSettings
     patches : PatchSettings
-        With concrete size and sampling.
+        Its size and sampling must be resolved.
     """
     size = patches.size
     assert isinstance(size, tuple)
     wider = [1.0] * len(size)
-    if patches.context == "keep":  # beyond a hidden context all pixels are zero anyway
+    if patches.context == "keep":  # with hidden context, pixels outside are zero anyway
         rotated = range(len(size)) if augmentation.axes == "all" else range(len(size) - 2, len(size))
         if augmentation.rotation == "free":
             for axis in rotated:
@@ -111,8 +111,8 @@ def augmentation_margin(augmentation: AugmentSettings, patches: PatchSettings) -
 def random_rotations(count: int, patches: PatchSettings, any_axis: bool, generator: torch.Generator) -> Tensor:
     """Return random rotation matrices (count, ndim, ndim).
 
-    They turn positions ``([z,] y, x)`` in pixels of a patch, in the unit of the field of view, so that anisotropic
-    pixels keep their shape.
+    The matrices rotate positions ``([z,] y, x)`` given in pixels of a patch. They take the pixel size along each axis
+    into account, so that objects keep their shape in patches with anisotropic pixels.
     """
     steps = _pixel_sizes(patches)
     is_3d = any_axis and len(steps) == 3
@@ -131,22 +131,22 @@ def _pixel_sizes(patches: PatchSettings) -> list[float]:
 def warp_patches(
     patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout
 ) -> Tensor:
-    """Warp each patch with its own matrix, to shape (n, C, *shape).
+    """Warp each patch with its own matrix and shift, to shape (n, C, *shape).
 
     Parameters
     ----------
     patches : Tensor of shape (n, C, *wider)
     matrices : Tensor of shape (n, ndim, ndim)
-        From a position in the output patch, relative to its center, to the position in the input patch.
+        Each matrix maps positions in the output patch to positions in the input patch, both relative to the center.
     shifts : Tensor of shape (n, ndim)
-        Added to that position, in pixels.
+        Shift of each patch in pixels, which is added to the positions in the input patch.
     shape : tuple of int
     layout : PatchLayout
 
     Notes
     -----
-    Image channels are interpolated linearly and reflected beyond the border. Hidden channels and the mask, which uses
-    the nearest pixel, are zero there.
+    Image channels are interpolated linearly, the mask by nearest neighbor. Beyond the border of the patch, image
+    channels are reflected, but the mask and channels that show only the object are zero.
     """
     if len(shape) == 3 and torch.equal(matrices[:, 0].abs(), torch.eye(3)[0].expand(len(patches), 3)):
         return _warp_planes(patches, matrices, shifts, shape, layout)
@@ -156,9 +156,9 @@ def warp_patches(
 def _warp_planes(
     patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout
 ) -> Tensor:
-    """Warp volumes whose planes stay planes, as images with many channels.
+    """Warp volumes plane by plane, as 2D images with many channels.
 
-    This is several times faster.
+    This is several times faster than a 3D warp. The matrices must map every z plane to a z plane.
     """
     count, channels, deep = patches.shape[:3]
     forward = matrices[:, 0, 0:1].round().long()
@@ -173,7 +173,7 @@ def _warp_planes(
 def _sample(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int, ...], layout: PatchLayout) -> Tensor:
     into = torch.tensor(patches.shape[2:], dtype=torch.float32)
     reach = matrices.abs() @ ((torch.tensor(shape) - 1) / 2) + shifts.abs()
-    # Zero padding is faster than reflection, and the same if nothing beyond the border is sampled.
+    # Zero padding is faster than reflection, and has the same result if no positions are beyond the border.
     reflected = 0 if bool((reach <= (into - 1) / 2).all()) else layout.image - layout.hidden
     grid = _grid(2 * matrices / into[:, None], 2 * shifts / into, shape).to(patches.device)
     kinds = [
@@ -194,7 +194,7 @@ def _sample(patches: Tensor, matrices: Tensor, shifts: Tensor, shape: tuple[int,
 def _grid(matrices: Tensor, shifts: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Return the positions (n, *shape, ndim) for `grid_sample`, in order x, y(, z).
 
-    One sum per axis makes it three times faster than ``affine_grid``.
+    Adding the contribution of one axis at a time is three times faster than ``affine_grid``.
     """
     positions = shifts.flip(1)
     for axis, side in enumerate(shape):
@@ -222,7 +222,8 @@ def _rotations_in_plane(count: int, ndim: int, generator: torch.Generator) -> Te
     return matrices
 
 
-# For every axis of the view, the axis of the patch that lies along it, and its direction: forward (1) or backward (-1).
+# A view is a patch after flips and right-angle rotations. For every axis of the view, it consists of the axis of the
+# patch that lies along it, and of its direction: forward (1) or backward (-1).
 Symmetry = tuple[tuple[int, ...], tuple[int, ...]]
 
 
@@ -232,9 +233,9 @@ def symmetries(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[S
     Parameters
     ----------
     augmentation : AugmentSettings
-        A free rotation includes the right angles.
+        Free rotation includes right-angle rotations.
     patches : PatchSettings
-        With concrete size and sampling. Axes are swapped only if both have as many pixels of the same size.
+        Its size and sampling must be resolved. Two axes are swapped only if they agree in number and size of pixels.
     """
     shape, steps = patches.shape, _pixel_sizes(patches)
     ndim = len(shape)
@@ -259,7 +260,10 @@ def symmetries(augmentation: AugmentSettings, patches: PatchSettings) -> tuple[S
 
 
 def averaging_views(augmentation: AugmentSettings, patches: PatchSettings, limit: int) -> list[Symmetry]:
-    """Return up to ``limit`` views to average predictions over, the identity first."""
+    """Return up to ``limit`` views for averaging predictions, the identity first.
+
+    If training does not flip and rotate every patch, only the identity is returned.
+    """
     all_views = symmetries(augmentation, patches)
     if augmentation.share < 1:
         return [all_views[0]]
@@ -267,7 +271,7 @@ def averaging_views(augmentation: AugmentSettings, patches: PatchSettings, limit
 
 
 def apply_view(patches: Tensor, view: Symmetry) -> Tensor:
-    """Flip and rotate patches (n, C, [z,] y, x) as one view."""
+    """Flip and rotate all patches (n, C, [z,] y, x) in the same way."""
     order, signs = view
     rotated = patches.permute(0, 1, *(axis + 2 for axis in order))
     flipped = [axis + 2 for axis, sign in enumerate(signs) if sign < 0]
@@ -279,14 +283,14 @@ def apply_views(
 ) -> Tensor:
     """Flip and rotate each patch by its own view and crop it to ``shape``.
 
-    A rotated patch is its pixels read in another order: one step along an axis of the view is a constant step in
-    memory. So all patches are read at once, whatever their views.
+    Flips and right-angle rotations only change the order in which pixels are read: one step along an axis of the view
+    is a constant step in memory. So all patches are read in one operation, even with different views.
 
     Parameters
     ----------
     patches : Tensor of shape (n, C, *wider)
     chosen : int64 Tensor of shape (n,)
-        Position of the view of each patch in ``all_views``.
+        Index of the view of each patch in ``all_views``.
     shifts : int64 Tensor of shape (n, ndim), optional
         Offset of the crop from the center along each axis of the patch, in pixels.
     all_views : tuple of Symmetry
@@ -309,9 +313,9 @@ def apply_views(
 
 
 def view_matrices(all_views: tuple[Symmetry, ...]) -> Tensor:
-    """Return the matrix of each view (count, ndim, ndim).
+    """Return one matrix per view, as an array (count, ndim, ndim).
 
-    It maps positions in the view to those in the patch.
+    Each matrix maps positions in the view to positions in the patch.
     """
     ndim = len(all_views[0][0])
     matrices = torch.zeros(len(all_views), ndim, ndim)

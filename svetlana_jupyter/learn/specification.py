@@ -41,16 +41,16 @@ class ClassifierSpec:
     classes : tuple of int
         Class ids, in the order of the columns of probabilities.
     class_names : tuple of str
-        Class names at the time of training; for information only, a project uses its own names.
+        Class names at the time of training; for information only, because a project uses its current names.
     ndim : 2 or 3
     channels : tuple of str
         Names of the image channels.
     settings : TrainingSettings
-        With concrete patches.
+        Its automatic patch settings are resolved.
     history : tuple of dict
-        One entry per epoch: epoch, loss and score (None without validation objects).
+        One entry per epoch: number of the epoch, loss, and score (None without validation objects).
     features : tuple of str
-        Feature keys of a forest (`core.features.catalog`), in their order.
+        Feature keys of a forest (`core.features.catalog`), in the order of its input columns.
     features_version : int
         Version of the features of a forest (`core.features.catalog.VERSION`).
     module : str
@@ -69,7 +69,7 @@ class ClassifierSpec:
 
 
 class ClassifierBase(ABC):
-    """Common part of network classifiers and forests.
+    """Base class of network classifiers and forest classifiers.
 
     Attributes
     ----------
@@ -126,10 +126,10 @@ class ClassifierBase(ABC):
         """Return the weights by name."""
 
     def save(self, folder: str | Path) -> None:
-        """Write ``weights.safetensors`` and ``classifier.json``.
+        """Write the classifier into a folder, as safetensors weights and a JSON file.
 
-        Each file is first written under another name and then moved, the description last, so that an interrupted save
-        leaves no half-written classifier.
+        Each file is first written under a temporary name and then renamed, the JSON file last, so that an interrupted
+        save leaves no incomplete classifier.
         """
         folder, specification = Path(folder), self.specification
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ def read_classifier_spec(folder: Path) -> tuple[str, ClassifierSpec]:
     Raises
     ------
     ClassifierError
-        If there is no description, or it is invalid or of a newer format.
+        If the folder has no JSON description of a classifier, or if the description is invalid or in a newer format.
     """
     try:
         text = (folder / SPEC_FILE).read_text(encoding="utf-8")
@@ -174,8 +174,8 @@ def read_classifier_spec(folder: Path) -> tuple[str, ClassifierSpec]:
         values = json.loads(text)
         if values["format"] > FORMAT_VERSION:
             raise ClassifierError(
-                f"{str(folder)!r} was written by a newer version (format {values['format']}, this one "
-                f"reads {FORMAT_VERSION}). Update svetlana-jupyter."
+                f"{str(folder)!r} was written by a newer version of svetlana-jupyter (format {values['format']}; this "
+                f"version reads format {FORMAT_VERSION}). Update svetlana-jupyter."
             )
         if values["kind"] not in ("forest", "network"):
             raise ClassifierError(
@@ -199,13 +199,14 @@ def read_classifier_spec(folder: Path) -> tuple[str, ClassifierSpec]:
 
 
 def reject_pickles(path: Path) -> None:
-    """Raise a `ClassifierError` for a pickled model, as a file or in a folder."""
+    """Raise a `ClassifierError` if a file, or a file in a folder, is a pickled model."""
     files = [path] if path.is_file() else sorted(path.glob("*")) if path.is_dir() else []
     pickled = next((file for file in files if file.suffix.lower() in PICKLE_SUFFIXES), None)
     if pickled is not None and not (path / WEIGHTS_FILE).is_file():
         raise ClassifierError(
-            f"{str(pickled)!r} is a pickled model, and unpickling runs whatever code it holds. Load it yourself if "
-            "you trust it, and save its weights with safetensors.torch.save_file(model.state_dict(), path)."
+            f"{str(pickled)!r} is a pickled model, and unpickling runs any code that the file contains. If you trust "
+            "the file, load the model yourself and save its weights with "
+            "safetensors.torch.save_file(model.state_dict(), path)."
         )
 
 

@@ -1,6 +1,7 @@
 """Grouped splits for validation and cross-validation.
 
-Whole groups are held out, and objects of one edit stay together, because their labels are not independent.
+If possible, whole groups such as wells or images are held out. Objects that were labeled by the same edit, such as a
+lasso selection, are held out together, because their labels are not independent.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 if TYPE_CHECKING:
     from svetlana_jupyter.learn.dataset import TrainingData
 
-ATTEMPTS = 10  # random splits, of which the one that spreads the classes best is used
+ATTEMPTS = 10  # random splits; the split that distributes the classes best is used
 
 
 class Folds(NamedTuple):
-    """Split of the samples into parts, each of which is held out once.
+    """Split of the samples into folds, each of which is held out once.
 
     Attributes
     ----------
     parts : list of int64 array
-        Positions of the samples; every sample is in one part.
+        Positions of the samples of each fold; every sample is in exactly one fold.
     kept_whole : str
-        Units that were never divided between two parts: "whole groups", "whole edits" or "single objects".
+        Units that were never divided between two folds: "whole groups", "whole edits" or "single objects".
     """
 
     parts: list[NDArray[np.int64]]
@@ -36,33 +37,37 @@ class Folds(NamedTuple):
 
 
 def validation_mask(samples: TrainingData) -> NDArray[np.bool_]:
-    """Return a mask of the samples that validate training, empty if they are too few.
+    """Return a mask of the validation samples; all False if samples are too few.
 
-    About the share of the settings is held out in whole groups, and every class stays in training.
+    About the fraction ``settings.held_out`` of the samples is selected, in whole groups if possible. At least one
+    sample of each class remains for training.
     """
     settings, none = samples.settings, np.zeros(len(samples), bool)
     if not settings.held_out or len(samples) < settings.held_out_from:
         return none
     chosen, count = none.copy(), round(1 / settings.held_out)
     chosen[split_folds(samples, count, min_parts=count).parts[0]] = True
-    # Single objects may have been dealt out, which can take the only object of a class.
+    # If single objects were split, the only object of a class may have been selected.
     remains = set(samples.targets[~chosen].tolist()) == set(samples.classes)
     return chosen if remains and chosen.any() else none
 
 
 def split_folds(samples: TrainingData, count: int, min_parts: int = 2) -> Folds:
-    """Split samples into up to ``count`` parts with similar class shares.
+    """Split samples into up to ``count`` folds with similar class frequencies.
 
-    Groups stay whole, and so do the objects of one edit, if each class occurs in at least ``min_parts`` groups; there
-    are fewer parts if it occurs in fewer than ``count``. Otherwise edits stay whole, otherwise single objects are
-    split. Whichever part is held out, each class occurs in the rest, unless it has a single object. The same samples
-    and seed give the same parts.
+    Groups are kept whole if each class occurs in at least ``min_parts`` groups. If a class occurs in fewer than
+    ``count`` groups, there are fewer folds. Objects of one edit are also kept together, unless this reduces the number
+    of folds. If groups cannot be kept whole, edits are kept whole; if this is impossible too, single objects are split.
+    Each class occurs in at least two folds, unless it has only one object. The same samples and seed give the same
+    folds.
 
     Parameters
     ----------
     samples : TrainingData
-    count, min_parts : int
-        At least 2.
+    count : int
+        Maximum number of folds, at least 2.
+    min_parts : int
+        Minimum number of folds of whole groups or whole edits, at least 2.
     """
     for kept_whole, units in _candidate_units(samples).items():
         parts = max((_split_units(samples, numbers, count, min_parts) for numbers in units), key=len)
@@ -74,17 +79,20 @@ def split_folds(samples: TrainingData, count: int, min_parts: int = 2) -> Folds:
 
 
 def _candidate_units(samples: TrainingData) -> dict[str, list[NDArray[np.int64]]]:
-    """Return the unit of each sample for all ways to keep units whole, best first."""
+    """Return the units that may be kept whole, the preferred units first.
+
+    The keys are values of ``Folds.kept_whole``. The arrays contain the number of the unit of each sample.
+    """
     groups = np.unique(samples.groups, return_inverse=True)[1]
     edits = _number_edits(samples.edit_groups)
     if len(np.unique(edits)) == len(edits):
         return {"whole groups": [groups]}
-    # A single edit across all groups would leave nothing to hold out: then edits are ignored.
+    # An edit across many groups joins them into one unit, so that few folds or none remain. Then edits are ignored.
     return {"whole groups": [_join_units(groups, edits), groups], "whole edits": [edits]}
 
 
 def _number_edits(edit_groups: NDArray[np.str_]) -> NDArray[np.int64]:
-    """Return a number per edit; an object without an edit ("") is a unit of its own."""
+    """Return the number of each sample's edit; samples without one ("") are separate."""
     named, numbers = edit_groups != "", np.arange(len(edit_groups))
     numbers[named] = len(edit_groups) + np.unique(edit_groups[named], return_inverse=True)[1]
     return np.asarray(np.unique(numbers, return_inverse=True)[1], np.int64)
@@ -101,9 +109,10 @@ def _join_units(groups: NDArray[np.int64], edits: NDArray[np.int64]) -> NDArray[
 def _split_units(
     samples: TrainingData, units: NDArray[np.int64], count: int, min_parts: int
 ) -> list[NDArray[np.int64]]:
-    """Return parts of whole units, each class in at least two, or [] if impossible.
+    """Split samples into folds of whole units; return [] if this is impossible.
 
-    Of several splits, the one with the classes in most parts is returned.
+    Each class occurs in at least two folds. Of several random splits, return the split whose classes occur in the most
+    folds.
     """
     count = min(count, *(len(np.unique(units[samples.targets == class_id])) for class_id in samples.classes))
     if count < min_parts:

@@ -1,6 +1,6 @@
 """Training of classifiers, as a generator of events.
 
-The events are frozen: batches, epochs, notes, and at the end the result.
+The events are immutable objects that describe batches, epochs, notes to the user, and at the end the result.
 """
 
 from __future__ import annotations
@@ -41,19 +41,20 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EVALUATION_BATCH = 64
-MAX_BATCH_NORM_PATCHES = 256  # training patches for batch normalization statistics: more take longer for the same
-MAX_EVALUATION_SHARE = 0.1  # share of the time that validation may take
-# Values augmented at a time, in as many small batches: augmenting them one by one takes 1.5 times as long.
+MAX_BATCH_NORM_PATCHES = 256  # training patches for batch normalization statistics; more would not improve them
+MAX_EVALUATION_SHARE = 0.1  # fraction of the training time that validation may take
+# Maximum number of pixel values augmented at a time. Small batches are augmented together up to this size, because
+# augmenting them one by one takes 1.5 times as long.
 MAX_AUGMENTED_VALUES = 2**20
-DIVERGENCE_FACTOR = 10.0  # a loss above this multiple of the loss of guessing has diverged
-# A training has learned nothing if its loss is above this multiple of the loss of guessing, and its balanced accuracy
-# less than this margin above chance.
+DIVERGENCE_FACTOR = 10.0  # training has diverged if the loss exceeds this multiple of the loss of random guessing
+# A network has learned nothing if its loss is above this multiple of the loss of random guessing, and its balanced
+# accuracy is less than this margin above chance.
 GUESSING_LOSS_FACTOR, CHANCE_MARGIN = 0.9, 0.1
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step of the optimizer; ``epoch`` and ``batch`` count from 1."""
+    """Event after one optimizer step; ``epoch`` and ``batch`` count from 1."""
 
     epoch: int
     epochs: int
@@ -64,7 +65,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch; ``score`` is the balanced accuracy in validation, None without it."""
+    """Event after one epoch; ``score`` is the validation balanced accuracy or None."""
 
     epoch: int
     epochs: int
@@ -75,23 +76,23 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainingNote:
-    """Note for the user; training continues, or ends with the best weights so far."""
+    """Note to the user about the course of a training, such as a lack of memory."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """Result of a training, also of a stopped one.
+    """Result of a complete or stopped training.
 
     Parameters
     ----------
     classifier : Classifier
     history : tuple of Epoch
     score : float or None
-        Balanced accuracy on the validation objects; None if all objects trained.
+        Balanced accuracy on the validation objects; None if there are no validation objects.
     n : int
-        Number of objects trained on.
+        Number of training objects.
     stopped : bool
         True if training was stopped before its last epoch.
     notes : tuple of str
@@ -110,16 +111,16 @@ Event = Batch | Epoch | TrainingNote | FitResult
 
 
 class BestWeights:
-    """Checkpoint of the best epoch, by validation score, or else by training loss.
+    """Checkpoint of the best epoch by validation score, or else by training loss.
 
     Attributes
     ----------
     epoch : int
-        The best epoch (the last, if several are equally good); 0 before the first.
+        Number of the best epoch (the last of equally good epochs); 0 before the first epoch.
     last_improvement : int
-        The last epoch that was better than all before it.
+        Number of the last epoch that was better than all earlier epochs.
     score : float or None
-        Score of the best epoch.
+        Validation score of the best epoch; None without validation.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -147,46 +148,47 @@ class BestWeights:
 
 
 def has_finite_weights(network: nn.Module) -> bool:
-    """Return whether all weights are finite."""
+    """Check whether all weights are finite."""
     return all(bool(torch.isfinite(weights).all()) for weights in network.parameters())
 
 
 def never_stop() -> bool:
-    """Return False: never stop."""
+    """Return False, so that training is not stopped; the default of ``stop``."""
     return False
 
 
 def fit(
     samples: TrainingData, stop: Callable[[], bool] = never_stop, network: nn.Module | None = None
 ) -> Iterator[Event]:
-    """Train the classifier of the settings.
+    """Train the network or forest that the settings describe.
 
     Parameters
     ----------
     samples : TrainingData
-        From `learn.dataset.collect_for_each`, which also holds the settings.
+        Samples and settings from `learn.dataset.collect_for_each`.
     stop : callable
         Called before every batch; once it returns True, training ends with the best classifier so far. Closing the
-        generator ends training without one.
+        generator ends training without a result.
     network : Module, optional
-        Module of the user that replaces the architecture of the settings: it maps patches (n, channels, [z,] y, x) to
-        logits (n, classes). A copy is trained.
+        The user's own module, which replaces the architecture of the settings. It maps patches (n, channels, [z,] y, x)
+        to logits (n, classes). A copy of it is trained.
 
     Returns
     -------
     iterator of Batch, Epoch, TrainingNote and, last, FitResult
-        The same samples, settings, seed and torch threads on the same machine give the same weights. If memory runs
-        out, training starts again with half the batch size, once. If it diverges, it ends with the best so far.
+        The same samples, settings, seed and number of torch threads on the same machine give the same weights. If
+        memory runs out, training is restarted once with half the batch size. If training diverges, it ends with the
+        best weights so far.
 
     Raises
     ------
     InputError
-        At once, if fewer than two classes have samples, or the network cannot be built or does not fit the weights that
-        the settings name.
+        Before training: if fewer than two classes have samples, if the network cannot be built, or if the initial
+        weights do not fit the network.
     SettingsError
-        At once, if a setting does not fit the samples.
+        Before training: if a setting does not fit the samples.
     ClassifierError
-        While training, if it diverged before anything was learned, or memory ran out again.
+        During training: if it diverges before the network has learned anything, or if memory runs out twice.
     """
     if network is not None:
         samples = replace(samples, network=network)
@@ -208,7 +210,7 @@ def _fit_forest(samples: TrainingData, stop: Callable[[], bool]) -> Iterator[Eve
 
 
 def _fit_network(samples: TrainingData, training: _NetworkTraining, stop: Callable[[], bool]) -> Iterator[Event]:
-    """Train; if memory runs out, start again with half the batch size, once."""
+    """Train a network; if memory runs out, restart once with half the batch size."""
     size = samples.settings.batch_size
     try:
         yield from training.run(stop)
@@ -216,7 +218,7 @@ def _fit_network(samples: TrainingData, training: _NetworkTraining, stop: Callab
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        first_error = error.with_traceback(None)  # the traceback would keep alive what filled the memory
+        first_error = error.with_traceback(None)  # a traceback would keep the tensors in memory
     del training
     half = max(2, size // 2)
     note = f"Memory ran out with batches of {size} patches; training started again with batches of {half}."
@@ -233,7 +235,7 @@ def _fit_network(samples: TrainingData, training: _NetworkTraining, stop: Callab
 
 
 class _NetworkTraining:
-    """One training of a network: the state that its steps share, and the steps."""
+    """Training of one network: the shared state and the steps."""
 
     def __init__(self, samples: TrainingData, notes: tuple[str, ...] = ()) -> None:
         settings = samples.settings
@@ -258,18 +260,18 @@ class _NetworkTraining:
         self.optimizer = build_optimizer(self.network, settings)
         self.schedule = build_schedule(self.optimizer, settings, self.sampler.steps)
         self.mixed = mixed_precision(settings.precision, self.device)
-        # Gradients in float16, whose exponent is short, vanish unless they are scaled up.
+        # Small gradients underflow to zero in float16 unless they are scaled up.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed is torch.float16)
         standardize = self.network.standardize
         self.augment = Augmenter(settings, standardize.mean, standardize.deviation)
-        # Both refer to the current weights.
+        # The next two attributes refer to the current weights.
         self.batch_norm_is_current = False
         self.score: float | None = None
         if settings.body == "frozen":
             self._update_batch_norm()
 
     def run(self, stop: Callable[[], bool]) -> Iterator[Event]:
-        """Yield batches and epochs until the last one or a stop, then the result."""
+        """Yield batches and epochs until training ends or is stopped, then the result."""
         settings, history, best = self.settings, list[Epoch](), BestWeights(self.network)
         yield from map(TrainingNote, self.notes)
         max_loss, bad_epochs, end_reason = math.inf, 0, "stopped" if stop() else ""
@@ -297,7 +299,7 @@ class _NetworkTraining:
                 best.update(epoch, loss, self.score)
             if end_reason:
                 break
-            if bad_epochs == 2 or (bad_epochs and epoch == settings.epochs):  # a single epoch may recover
+            if bad_epochs == 2 or (bad_epochs and epoch == settings.epochs):  # one bad epoch may be temporary
                 end_reason = "diverged"
             elif settings.patience and epoch - best.last_improvement >= settings.patience:
                 end_reason = "patience"
@@ -309,7 +311,7 @@ class _NetworkTraining:
         if note:
             self.notes.append(note)
             yield TrainingNote(note)
-        # After a stop without a score the last weights are kept, because they have learned most.
+        # After a stop without a score, the last weights are kept, because they were trained longest.
         if end_reason and (best.score is not None or (end_reason != "stopped" and history)):
             best.restore()
             self.batch_norm_is_current, self.score = best.score is not None, best.score
@@ -320,9 +322,9 @@ class _NetworkTraining:
         yield FitResult(classifier, tuple(history), self.score, n, stopped, tuple(self.notes))
 
     def _end_note(self, end_reason: str, history: list[Epoch], best: BestWeights) -> str:
-        """Return why training did not end as planned, "" if it did.
+        """Return a note if training ended early or learned nothing, "" otherwise.
 
-        Raise a `ClassifierError` if it diverged without learning.
+        Raise a `ClassifierError` if training diverged before the network learned anything.
         """
         settings, done = self.settings, len(history)
         if end_reason == "patience":
@@ -333,29 +335,30 @@ class _NetworkTraining:
         if not end_reason and self._is_guessing(history[-1].loss):
             return (
                 "Nothing was learned: the network does no better than chance even on its training objects. "
-                "Either no allowed cue distinguishes the classes, or the training needs another learning_rate than "
-                f"{settings.learning_rate:g}, usually a lower one, or more epochs than {settings.epochs}."
+                "Allow more cues (may_use) if the allowed cues do not distinguish the classes. Otherwise set a "
+                f"learning_rate other than {settings.learning_rate:g}, usually lower, or more epochs than "
+                f"{settings.epochs}."
             )
         if end_reason != "diverged":
             return ""
         advice = f"Set a learning_rate below {settings.learning_rate:g}, or normalize the patches."
-        problem = f"Training diverged after {done} epochs: its loss is far above that of guessing, or not finite."
+        problem = f"Training diverged after {done} epochs: the loss is not finite or far above that of random guessing."
         if not best.epoch:
             raise ClassifierError(f"{problem} {advice}")
         return f"{problem} The network of epoch {best.epoch} is kept. {advice}"
 
     def _augmented_batches(self, batches: list[NDArray[np.int64]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-        """Yield samples and patches of each batch, augmenting small ones together."""
+        """Yield samples and patches of each batch; augment small batches together."""
         together = max(1, MAX_AUGMENTED_VALUES // (self.settings.batch_size * self.patches[0].numel()))
         if self.augment.pipeline is not None:
-            together = 1  # it works patch by patch, so that a stop would have to wait for all batches
+            together = 1  # a pipeline works patch by patch, and a stop would have to wait for all these batches
         for first in range(0, len(batches), together):
             some = [self.training[chosen] for chosen in batches[first : first + together]]
             patches = self._to_device(self.augment(self._select(np.concatenate(some)), self.generator))
             yield from zip(some, torch.split(patches, [len(chosen) for chosen in some]), strict=True)
 
     def _step(self, chosen: NDArray[np.int64], patches: Tensor) -> float:
-        """Take one step of the optimizer on augmented patches; return the loss."""
+        """Run one step of the optimizer on augmented patches; return the loss."""
         self.batch_norm_is_current, self.score = False, None
         if not self.network.training:
             self.network.train()
@@ -375,20 +378,20 @@ class _NetworkTraining:
         return loss.item()
 
     def _guessing_loss(self) -> float:
-        """Return the loss of equal probabilities for all classes."""
+        """Return the loss of random guessing: equal probabilities for all classes."""
         return self.loss(torch.zeros(1, len(self.samples.classes)), torch.zeros(1, dtype=torch.int64)).item()
 
     def _is_guessing(self, loss: float) -> bool:
-        """Return whether the network does no better than chance on training objects."""
+        """Check whether the network does no better than chance on training objects."""
         if loss < GUESSING_LOSS_FACTOR * self._guessing_loss():
             return False
         self._update_batch_norm()
         return self._balanced_accuracy(self._training_subset()) < 1 / len(self.samples.classes) + CHANCE_MARGIN
 
     def _is_validation_due(self, epoch: int) -> bool:
-        """Return whether to validate after this epoch.
+        """Check whether to compute the validation score after this epoch.
 
-        The last epoch is validated, and as many others as time allows.
+        The score is computed after the last epoch, and at intervals that limit the time for validation.
         """
         if not len(self.testing):
             return False
@@ -398,7 +401,7 @@ class _NetworkTraining:
         return epoch % interval == 0 or epoch == self.settings.epochs
 
     def _evaluate(self) -> None:
-        """Update batch normalization statistics and, with validation objects, the score."""
+        """Update batch normalization and, if there are validation objects, the score."""
         self._update_batch_norm()
         if self.score is None and len(self.testing):
             self.score = self._balanced_accuracy(self.testing)
@@ -409,7 +412,7 @@ class _NetworkTraining:
             self.batch_norm_is_current = True
 
     def _training_subset(self) -> NDArray[np.int64]:
-        """Return up to `MAX_BATCH_NORM_PATCHES` training samples, spread evenly."""
+        """Return up to `MAX_BATCH_NORM_PATCHES` evenly spaced training samples."""
         count = min(len(self.training), MAX_BATCH_NORM_PATCHES)
         chosen: NDArray[np.int64] = self.training[np.linspace(0, len(self.training) - 1, count).round().astype(int)]
         return chosen
@@ -423,7 +426,7 @@ class _NetworkTraining:
 
     def _center_patches(self, chosen: NDArray[np.int64]) -> Iterator[Tensor]:
         """Yield batches of patches without margin and augmentation."""
-        size = min(EVALUATION_BATCH, 4 * self.settings.batch_size)  # smaller if memory is short
+        size = min(EVALUATION_BATCH, 4 * self.settings.batch_size)  # smaller after a restart with smaller batches
         for batch in np.array_split(chosen, math.ceil(len(chosen) / size)):
             yield self._to_device(center_crop(self._select(batch), self.shape))
 

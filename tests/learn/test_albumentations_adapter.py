@@ -165,7 +165,7 @@ REFUSED = [
     (2, 1, [A.ToRGB()], "ToRGB changes .* to 8 × 8 pixels with 3 channels"),
     (2, 2, [A.ToGray(p=0.1)], "ToGray fails on 8 × 8 pixels with 2 channels of float32"),
     (2, 2, [A.HorizontalFlip(), A.CLAHE(p=0.1)], "CLAHE fails on 8 × 8 pixels with 2 channels"),
-    (2, 1, [A.FromFloat()], "FromFloat gives values that are not finite float32 numbers"),
+    (2, 1, [A.FromFloat()], "FromFloat returns values that are not finite float32 numbers"),
     (2, 1, [A.CubicSymmetry()], "CubicSymmetry fails on .*it asks for 'volume'"),
     (3, 1, [A.CubicSymmetry()], "CubicSymmetry changes"),
     (2, 1, [A.ToTensorV2()], "ToTensorV2 changes"),

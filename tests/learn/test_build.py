@@ -123,10 +123,10 @@ def test_a_class_with_unknown_arguments_is_refused_with_a_suggestion(discs):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (Plain(3, 5), r"logits of shape \(2, 2\).*\(2, 3, 12, 12\).*it gives \(2, 5\)"),
-        (torch.nn.Identity(), r"it gives \(2, 3, 12, 12\)"),
+        (Plain(3, 5), r"logits of shape \(2, 2\).*\(2, 3, 12, 12\).*it returns \(2, 5\)"),
+        (torch.nn.Identity(), r"it returns \(2, 3, 12, 12\)"),
         (Plain(4, 2), r"fails on patches of shape \(2, 3, 12, 12\).*expected input.* to have 4 channels"),
-        (torch.nn.LSTM(12, 2), "fails on|it gives tuple"),
+        (torch.nn.LSTM(12, 2), "fails on|it returns tuple"),
         (torch.nn.Sequential(torch.nn.AdaptiveAvgPool3d((2, 1, 1)), torch.nn.Flatten()), "no weights to train"),
     ],
     ids=["classes", "identity", "channels", "tuple", "weightless"],

@@ -216,7 +216,7 @@ def test_pretrained_weights_are_loaded_and_new_ones_are_reported(channels, monke
     fitted = trained(samples)
     assert calls == [{"progress": False, "check_hash": True, "weights_only": True}]
     note, *_ = fitted.notes
-    assert "of the published resnet18; newly initialized: body.fc.weight (1000 × 512 there, 2 × 512 here)" in note
+    assert "of the published resnet18; newly initialized: body.fc.weight (2 × 512 instead of 1000 × 512)" in note
     weights, published = fitted.classifier.module.cpu().body.state_dict(), published_weights("resnet18")
     assert torch.equal(weights["layer3.1.conv2.weight"], published["layer3.1.conv2.weight"])
     # Identical channels give the same response as a gray RGB image.
@@ -240,8 +240,8 @@ def test_old_weight_names_of_densenet_are_converted(monkeypatch):
     )
     note, *_ = trained(samples).notes
     assert note.endswith(
-        "newly initialized: body.classifier.weight (1000 × 1024 there, 2 × 1024 here), "
-        "body.classifier.bias (1000 there, 2 here)."
+        "newly initialized: body.classifier.weight (2 × 1024 instead of 1000 × 1024), "
+        "body.classifier.bias (2 instead of 1000)."
     )
 
 

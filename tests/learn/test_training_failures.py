@@ -84,7 +84,7 @@ def test_training_at_chance_level_is_reported(discs, loss, learning_rate, report
     *_, last = fit(samples)
     assert isinstance(last, FitResult)
     assert [note.startswith("Nothing was learned") for note in last.notes] == [True] * reported
-    assert all(f"another learning_rate than {learning_rate:g}" in note for note in last.notes)
+    assert all(f"learning_rate other than {learning_rate:g}" in note for note in last.notes)
 
 
 def test_a_high_loss_alone_does_not_count_as_chance_level(discs):

@@ -137,7 +137,7 @@ def test_a_pipeline_that_requires_a_shape_needs_a_sampling_without_objects(tmp_p
     project = Project(tmp_path / "new.svetlana", classes=["a", "b"])
     resize = {"transform": {"__class_fullname__": "Resize", "height": 30, "width": 30, "p": 1.0}}
     settings = TrainingSettings(augmentation={"pipeline": resize})
-    with pytest.raises(SettingsError, match="give patches a sampling: 24 is a guess"):
+    with pytest.raises(SettingsError, match="tested with 24 pixels per side"):
         project.settings = settings
     project.settings = settings.changed(patches={"sampling": 30})
 
