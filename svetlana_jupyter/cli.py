@@ -1,7 +1,7 @@
 """Command line of the package.
 
-``demo`` runs the method on example images, ``lab`` opens the first notebook, and ``predict`` classifies the objects of
-a project without a user interface.
+``demo`` annotates, trains and predicts on example images, ``lab`` opens the first notebook, and ``predict`` classifies
+the objects of a project without a user interface.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DEMO_ANNOTATIONS = 60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
+    """Run the command that the arguments name, and return its exit code."""
     parser = _argument_parser()
     known, options = parser.parse_known_args(arguments)
     parsed = vars(known)
@@ -65,22 +65,22 @@ def _argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="run the whole method on the example images of the package")
+    demo = commands.add_parser("demo", help="annotate, train and predict on example images")
     demo.add_argument("folder", nargs="?", default="svetlana_demo", type=Path, help="output folder [svetlana_demo]")
-    lab = commands.add_parser("lab", help="open JupyterLab on the first notebook; further options are passed to it")
+    lab = commands.add_parser("lab", help="open the first notebook; further options are passed to JupyterLab")
     lab.add_argument("folder", nargs="?", default=".", type=Path, help="folder for the notebooks [.]")
     predict = commands.add_parser("predict", help="classify all objects of a project and export the results")
     predict.add_argument("path", metavar="project", type=Path, help="project folder with a trained classifier")
     predict.add_argument("images", nargs="*", help="names of images [all]")
     predict.add_argument("--out", required=True, type=Path, help="output folder, separate from project and images")
-    predict.add_argument("--run", help="run whose classifier is used [the current one]")
+    predict.add_argument("--run", help="run whose classifier is used [the current run]")
     predict.add_argument("--formats", nargs="+", default=["csv"], help="export formats, see project.export [csv]")
-    predict.add_argument("--average", action="store_true", help="average over the views that the run was trained with")
+    predict.add_argument("--average", action="store_true", help="average over mirrored and rotated views")
     return parser
 
 
 def open_lab(folder: Path, options: Sequence[str]) -> int:
-    """Copy missing notebooks into ``folder`` and open JupyterLab on the first."""
+    """Copy missing notebooks to a folder, and open the first notebook in JupyterLab."""
     notebooks = folder / "notebooks"
     notebooks.mkdir(parents=True, exist_ok=True)
     for notebook in sorted(_shipped_notebooks().glob("*.ipynb")):
@@ -90,9 +90,9 @@ def open_lab(folder: Path, options: Sequence[str]) -> int:
 
 
 def _shipped_notebooks() -> Path:
-    """Return the folder of notebooks.
+    """Return the folder of the notebooks that are shipped with the package.
 
-    It is inside an installed package, and next to it in a checkout.
+    The notebooks are inside an installed package, and next to the package in a checkout.
     """
     package = Path(__file__).parent
     inside = package / "notebooks"
@@ -102,38 +102,37 @@ def _shipped_notebooks() -> Path:
 def predict_batch(
     path: Path, images: Sequence[str], out: Path, formats: Sequence[str], run: str | None, average: bool
 ) -> int:
-    """Predict images of a project and export the results.
+    """Classify the objects of a project, export the results and print a report.
 
-    A report is printed to standard error.
-
-    Finished predictions are skipped, so the same command continues after an interruption.
+    The report is printed to standard error. Finished predictions are skipped, so the same command continues after an
+    interruption.
 
     Parameters
     ----------
     path : Path
         The project folder.
     images : sequence of str
-        All if it is empty.
+        Names of the images; an empty sequence stands for all images.
     out : Path
         Output folder, separate from project and images.
     formats : sequence of str
         Keys of `project.exporters.FORMATS`.
     run : str, optional
-        The current one by default.
+        Name of the run whose classifier is used; by default the current run.
     average : bool
         Average over the mirrored and rotated views that the run was trained with.
 
     Returns
     -------
     int
-        0: success, 1: some images failed, 2: usage error, nothing was started.
+        Exit code: 0 for success, 1 if some images failed, 2 for a usage error that was found before any prediction.
     """
     try:
         project = _open_project(path)
         names = list(images) or list(project.images)
         project.failed(names, run)  # raises an error for unknown images or runs
         check_formats(formats)
-        project.runs.choose(project.runs.get(run or None).name, keep=False)  # the project keeps its own choice
+        project.runs.choose(project.runs.get(run or None).name, keep=False)  # not saved in the project
         OutputFolder(out, project.path, names, project.images.files())
     except SvetlanaError as error:
         print(error, file=sys.stderr)
@@ -161,19 +160,19 @@ def predict_batch(
 
 
 def _open_project(path: Path) -> Project:
-    # Project(path) would create a new project in a wrong folder.
+    # If the folder is wrong, Project(path) would create a new project in it.
     if not (path / DOCUMENT).is_file():
         raise InputError(f"{path} is not a project folder: {DOCUMENT} is missing. Pass the folder of a project.")
     return Project(path)
 
 
 def run_demo(folder: Path) -> int:
-    """Run the whole method on the blood smears of the package, and print a report.
+    """Annotate, train and predict on the blood smears of the package; print a report.
 
     Parameters
     ----------
     folder : Path
-        Folder for the project and its results; a second call continues where the first stopped.
+        Folder for the project and its results. A second call continues where the first call stopped.
     """
     truth = blood_smear_classes()
     classes = sorted(set(truth.values()))
@@ -217,10 +216,7 @@ def run_demo(folder: Path) -> int:
 
 
 def _annotate_random_objects(project: Project, truth: dict[tuple[str, int], str], count: int) -> None:
-    """Label objects of the random queue by their known classes.
-
-    There are up to ``count`` labels in total.
-    """
+    """Annotate random objects with their true classes, until ``count`` are annotated."""
     queue = project.queue("random", seed=0)
     missing = count - int(project.annotations.class_counts().sum())
     for _ in tqdm(range(missing), desc="annotating", bar_format="{desc} {n_fmt} of {total_fmt} |{bar:30}|"):

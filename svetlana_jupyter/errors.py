@@ -8,24 +8,24 @@ class SvetlanaError(Exception):
 
 
 class InputError(SvetlanaError, ValueError):
-    """Image, mask or argument that cannot be used."""
+    """Error for an image, mask or argument that cannot be used."""
 
 
 class DamagedError(InputError):
-    """Part of an existing file that cannot be read; others may be readable."""
+    """Error for an unreadable part of an existing file."""
 
 
 class PatchError(InputError):
-    """Patch that cannot be cut at this place or with these settings."""
+    """Error for a patch that cannot be cut out at a position or with its settings."""
 
 
 class SettingsError(InputError):
-    """Setting that is unknown, out of range, or in conflict with another setting."""
+    """Error for a setting that is unknown, out of range or in conflict with others."""
 
 
 class ClassifierError(SvetlanaError):
-    """Classifier that cannot be read, or does not fit the image."""
+    """Error for a classifier that cannot be read or does not fit the image."""
 
 
 class ProjectError(SvetlanaError):
-    """Project that cannot be opened, or a request that it does not allow."""
+    """Error for a project that cannot be opened or does not allow a request."""

@@ -1,9 +1,9 @@
-"""Websocket connection of a kernel that sends small messages without delay.
+"""Kernel websocket that sends small messages without delay.
 
-`svetlana-jupyter lab` uses it.
+``svetlana-jupyter lab`` uses this connection.
 
 Jupyter does not set TCP_NODELAY, so a small message waits until the previous one is acknowledged, which may take 40 ms
-(Nagle's algorithm with delayed acknowledgments). A key press that is answered in 30 ms then takes 70 ms.
+(Nagle's algorithm with delayed acknowledgments). A key press that the kernel answers in 30 ms would then take 70 ms.
 """
 
 from __future__ import annotations

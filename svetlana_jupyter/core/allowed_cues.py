@@ -1,24 +1,25 @@
-"""Allowed cues of a classifier, and the presets of the model selection.
+"""Allowed cues of a classifier, and candidate presets of the model selection.
 
-Cues that are not allowed are hidden from the classifier as follows.
+A cue is a property that a classifier can use to tell classes apart: the surroundings, brightness, orientation or size
+of an object. Cues that are not allowed are hidden from the classifier as follows.
 
 surroundings
-    Only the object's own pixels are shown and normalized, without the margin into which light from outside mixes, or
-    without everything that the outline explains ("grain"). Nothing outside the object can change the patch.
+    Only the object's own pixels are shown and normalized, either without the eroded margin, which contains blurred
+    light from outside, or as residual texture (normalization "grain"). Nothing outside the object can change the patch.
 brightness
-    The object is standardized by its own pixels and its surroundings by theirs, each channel on its own (which removes
-    color too), without the margin between them, which would reveal their relative brightness. Augmentation varies
-    what remains.
+    The object and its surroundings are standardized separately, channel by channel, which removes color too. The margin
+    between them is left out, because it would reveal their relative brightness. Augmentation varies any brightness that
+    remains.
 orientation
     Augmentation mirrors patches and rotates them by any angle, in 3D about any axis.
 size
-    Every object is shown equally large, coarse and sharp, and without its mask, whose corners would reveal the size;
-    augmentation varies size and sharpness. The relative size of neighbors belongs to the surroundings. Objects a few
-    pixels wide may still reveal some of it, especially without noise, or if optical blur removes the detail of small
-    objects only.
+    All objects are resampled to the same size, coarseness and sharpness. The mask channel is left out, because the
+    pixel corners of the mask would reveal the size. Augmentation varies size and sharpness. The relative size of
+    neighbors counts as surroundings. Objects a few pixels wide may still reveal some of their size, especially in
+    images without noise, or if optical blur removes the detail of small objects only.
 
-Allowed cues override single settings: `restrict_to_allowed_cues` changes settings that would reveal other cues, and
-`explain_restrictions` lists them. Stricter settings stay as they are.
+Allowed cues override single settings: `restrict_to_allowed_cues` changes settings that would reveal a cue that is not
+allowed, and `explain_restrictions` lists the changes. Settings that reveal even less stay as they are.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ from typing import Any
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.settings import CANDIDATE_PRESETS, DEFAULT_PRESET, Settings, TrainingSettings
 
-MIN_AUGMENTATION = {"brightness": 0.3, "noise": 0.1, "scale": 0.3, "blur": 0.7}  # hides brightness or size
-MIN_ERODED_MARGIN = 2  # pixels that a forest leaves out along the edge...
-CUES_IN_MARGIN = ("surroundings", "brightness", "size")  # ...if the mixed light would reveal one of these cues
-# Normalizations that use only the object itself if its context is hidden.
+MIN_AUGMENTATION = {"brightness": 0.3, "noise": 0.1, "scale": 0.3, "blur": 0.7}  # hide brightness or size
+# Pixels along the edge that a forest leaves out unless all these cues are allowed, since light from outside, which is
+# blurred into the edge, would reveal them.
+MIN_ERODED_MARGIN = 2
+CUES_IN_MARGIN = ("surroundings", "brightness", "size")
+# Normalizations that use only the object itself if its surroundings are hidden.
 OBJECT_ONLY_NORMALIZATIONS = ("none", "object", "both_raw", "grain")
 SMALL_CNN = "small_cnn"  # the only network that trains fast enough to compare presets
 
@@ -39,7 +42,7 @@ SMALL_CNN = "small_cnn"  # the only network that trains fast enough to compare p
 def restrict_to_allowed_cues(settings: TrainingSettings) -> TrainingSettings:
     """Return settings that reveal only the cues in ``settings.may_use``.
 
-    Restricting twice changes nothing.
+    Restricting the result again does not change it.
 
     >>> from svetlana_jupyter.core.settings import TrainingSettings
     >>> restrict_to_allowed_cues(TrainingSettings(may_use=["brightness", "orientation", "size"])).patches.context
@@ -50,9 +53,9 @@ def restrict_to_allowed_cues(settings: TrainingSettings) -> TrainingSettings:
     given, allowed = settings.patches, settings.may_use
     enough = {name: max(getattr(settings.augmentation, name), least) for name, least in MIN_AUGMENTATION.items()}
     if "surroundings" not in allowed:
-        # The dilation matters if the margin is 0: "auto" is 0 for objects about 3 pixels wide.
+        # A dilation would take effect if the margin is 0; "auto" is 0 for objects about 3 pixels wide.
         patches |= {"context": "hide", "dilation": 0}
-        if given.normalize != "grain":  # residual texture contains no mixed light
+        if given.normalize != "grain":  # residual texture contains no light from outside
             patches["rim"] = given.rim or "auto"
         if given.normalize not in OBJECT_ONLY_NORMALIZATIONS:
             patches["normalize"] = "both_raw"
@@ -72,7 +75,10 @@ def restrict_to_allowed_cues(settings: TrainingSettings) -> TrainingSettings:
 
 
 def explain_restrictions(settings: TrainingSettings) -> str:
-    """Return a note on the settings that allowed cues override, "" if there are none."""
+    """Return a note that lists the settings which the allowed cues override.
+
+    The note is "" if there are none.
+    """
     restricted = restrict_to_allowed_cues(settings)
     changes = [
         f"{part}.{name} is {value!r} instead of {getattr(getattr(settings, part), name)!r}"
@@ -104,9 +110,9 @@ def candidate_presets(settings: TrainingSettings) -> dict[str, TrainingSettings]
     for name in names:
         candidate = restrict_to_allowed_cues(TrainingSettings(preset=name).changed(**given))
         if name == "wide" and not (candidate.patches.context == "keep" and candidate.patches.size == "auto"):
-            continue  # its wider patches would show nothing more
+            continue  # wider patches would show nothing more, or the patch size is given
         if name == "grain" and ("surroundings" in settings.may_use or candidate.patches.normalize != "grain"):
-            continue  # slow, and less informative than surroundings; or equal to another candidate
+            continue  # slow, and less informative than the surroundings; or equal to another candidate
         if not any(_is_same_training(candidate, other) for other in candidates.values()):
             candidates[name] = candidate
     return candidates

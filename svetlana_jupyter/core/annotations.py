@@ -1,10 +1,10 @@
-"""Annotation log: an append-only list of events, and the labels it leads to.
+"""Annotation log: an append-only list of events, and the resulting labels.
 
-An *edit* is one key press, click or lasso, however many objects it names. Undo and redo are events of their own that
-name an edit: history is never rewritten, so the state is always a replay of the log.
+An *edit* is one undo step: a key press, click or lasso, which may annotate many objects. Undo and redo are events of
+their own that refer to an edit. History is never rewritten: replaying the log always gives the current labels.
 
-Every event identifies an object by its label in the mask that was displayed. Events of a replaced mask stay unchanged;
-`core.consensus` carries them over to the current mask.
+Every event identifies an object by its pixel value (label) in the mask that was displayed. When a mask is replaced, its
+events stay unchanged; `core.consensus` carries the annotations over to the current mask.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LabelAction = Literal["label", "ambiguous", "bad_segmentation", "skip"]
 Action = Literal["label", "erase", "skip", "ambiguous", "bad_segmentation", "undo", "redo"]
-IMPORT_SOURCE_PREFIX = "import: "  # start of the source of imported annotations
+IMPORT_SOURCE_PREFIX = "import: "  # prefix of `AnnotationEvent.source` for imported annotations
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
 
@@ -32,7 +32,10 @@ class ObjectId(NamedTuple):
 
 
 class VersionedObjectId(NamedTuple):
-    """Identifier of an object in one of the masks of an image, counted from 0."""
+    """Identifier of an object in one of the successive masks of an image.
+
+    The first mask is number 0; each mask that replaces another has the next number.
+    """
 
     image: str
     label: int
@@ -40,9 +43,10 @@ class VersionedObjectId(NamedTuple):
 
 
 class Label(NamedTuple):
-    """Label of an object: a class (``action`` "label") or why it has none.
+    """Label of an object: its class, or the reason for having no class.
 
-    ``action`` "" means no label; "erase" is kept for objects of later masks, so that nothing is carried over to them.
+    ``action`` is "label" if the object has a class, and "" if it has no label. In a mask that replaced another mask,
+    "erase" keeps the label of the earlier mask from being carried over.
     """
 
     action: Action | Literal[""] = ""
@@ -64,13 +68,13 @@ class AnnotationEvent:
     action : str
         One of `ACTIONS`.
     edit : int
-        The edit of this event; for undo and redo, the edit that is undone or redone.
+        Number of the edit that the event belongs to; for undo and redo, the edit that is undone or redone.
     image, label : str, int
-        Empty and 0 for undo and redo.
+        Image name and object; empty and 0 for undo and redo.
     class_id : int
         The assigned class, 0 for all actions but "label".
     center : tuple of float
-        Centroid ``([z,] y, x)`` in pixels, so that annotations survive a new segmentation.
+        Centroid ``([z,] y, x)`` in pixels, by which an object can be identified after a new segmentation.
     box : tuple of int
         Bounding box, half open: all lower bounds, then all upper bounds.
     source : str
@@ -78,7 +82,7 @@ class AnnotationEvent:
     seconds : float or None
         Time for which the object had been displayed.
     mask : int
-        Mask that the label belongs to: 0 is the image's first, 1 the one that replaced it.
+        Number of the mask that contains the object: 0 is the image's first mask, 1 the mask that replaced it.
     """
 
     time: str
@@ -95,12 +99,12 @@ class AnnotationEvent:
 
     @property
     def versioned_id(self) -> VersionedObjectId:
-        """The object that the event is about."""
+        """Identifier of the annotated object."""
         return VersionedObjectId(self.image, self.label, self.mask)
 
 
 class AnnotationLog:
-    """The events of one annotator and the labels they lead to.
+    """Events of one annotator, and the resulting labels.
 
     >>> log = AnnotationLog()
     >>> log.append([AnnotationEvent("2026-01-01T09:00:00.000Z", "label", 1, "well", 17, class_id=2)])
@@ -116,9 +120,9 @@ class AnnotationLog:
     labels : dict of VersionedObjectId to Label
         All labels, in the order of their last change.
     changed_objects : list of VersionedObjectId
-        Objects in the order of their changes. A reader that keeps up with the log continues from its last position.
+        One entry per change of a label, in order. To process only new changes, continue after the last entry read.
     masks : dict of str to int
-        The latest annotated mask of each image.
+        Number of the latest annotated mask of each image.
     next_edit : int
         The first unused edit number.
     """
@@ -146,13 +150,13 @@ class AnnotationLog:
         return self._undone[-1] if self._undone else 0
 
     def label_of(self, versioned_id: VersionedObjectId) -> Label:
-        """Return the label of an object of one of the masks."""
+        """Return the label of an object in one of the masks of its image."""
         return self.labels.get(versioned_id, UNLABELED)
 
     def append(self, events: Iterable[AnnotationEvent]) -> None:
-        """Add events and apply them.
+        """Add events and update the labels.
 
-        Events of one edit may arrive in one call or in several.
+        The events of one edit may be added in several calls.
         """
         for event in events:
             self.events.append(event)
@@ -196,8 +200,9 @@ def events_table(logs: Mapping[str, AnnotationLog]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per event, ordered by time (UTC), with the fields of `AnnotationEvent`, and the annotator in the column
-        ``who``; the center as ``z``, ``y``, ``x`` (pixels, NaN where unknown) and the bounding box as text.
+        One row per event, ordered by time (UTC). The columns are the fields of `AnnotationEvent`, with the label as
+        ``object``, the center as ``z``, ``y``, ``x`` (pixels, NaN where unknown) and the bounding box as text; the
+        column ``who`` names the annotator.
     """
     rows = [
         {

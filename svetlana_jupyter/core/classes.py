@@ -21,8 +21,8 @@ PALETTE = (
     *("#882255", "#44aa99", "#999933", "#aa4499", "#88ccee"),
 )
 
-# Digits, then letters near the resting hand on every keyboard that no command of a panel uses. Not Shift with a digit:
-# the character differs between keyboard layouts, and on French ones it is the digit itself.
+# Digits, then letters that are near the resting hand on every keyboard and that no panel uses for a command. Shift with
+# a digit is not used: its character differs between keyboard layouts, and on French ones it is the digit itself.
 SHORTCUT_KEYS = "1234567890qwtyhjk"
 
 
@@ -33,14 +33,14 @@ class ClassInfo:
     Parameters
     ----------
     id : int
-        1 or more; never reused, so annotations need no rewriting when a class is renamed.
+        1 or more. Ids are permanent and never reused, so annotations stay valid when a class is renamed.
     name : str
     color : str
         ``"#rrggbb"``.
     key : str
         Key that labels an object with this class, one of `SHORTCUT_KEYS`; ``""`` once all keys are used up.
     into : int
-        Class that this one was merged into, 0 for none. Annotations of a merged class count as the other class.
+        Id of the class that this class was merged into, 0 for none. Annotations of a merged class count for that class.
     """
 
     id: int
@@ -54,7 +54,7 @@ class ClassInfo:
 class ClassScheme:
     """Ordered, immutable set of classes, looked up by id or name.
 
-    The id and name of a class that was merged into another lead to that other class.
+    Looking up a merged class by its id or name returns the class that it was merged into.
 
     >>> classes = ClassScheme().with_added(["resting", "active"])
     >>> classes.names
@@ -105,17 +105,17 @@ class ClassScheme:
 
     @property
     def merged(self) -> Mapping[int, int]:
-        """Id of the class that each merged class was merged into, by its own id."""
+        """Ids of the merged classes, mapped to the ids of the classes that they count as."""
         return {info.id: self._by_id[info.id].id for info in self.infos if info.into}
 
     def by_id(self, class_id: int) -> ClassInfo:
-        """Return the class with this id, or raise an `InputError`."""
+        """Return the class with this id; raise an `InputError` if there is none."""
         if class_id not in self._by_id:
             raise InputError(f"There is no class with id {class_id}. The classes are {self._list_names()}.")
         return self._by_id[class_id]
 
     def by_name(self, name: str) -> ClassInfo:
-        """Return the class with this name, or raise an `InputError` that lists the names."""
+        """Return the class with this name; raise an `InputError` if there is none."""
         if name not in self._by_name:
             raise InputError(
                 f"There is no class {name!r}. The classes are {self._list_names()}. "
@@ -124,13 +124,13 @@ class ClassScheme:
         return self._by_name[name]
 
     def by_shortcut(self, key: str) -> ClassInfo | None:
-        """Return the class of a shortcut key, if any."""
+        """Return the class of a shortcut key, or None."""
         return next((info for info in self if info.key and info.key == key), None)
 
     def with_added(self, names: Iterable[str], color: str | None = None) -> ClassScheme:
-        """Return a copy with the new classes among ``names`` appended.
+        """Return a copy with a new class for each name that is not used yet.
 
-        A merged class stays merged, so that running a notebook again does not bring it back.
+        A merged class stays merged, so that running a notebook again does not separate it.
         """
         names = list(names)
         duplicates = ", ".join(sorted({repr(name) for name in names if names.count(name) > 1}))
@@ -146,7 +146,7 @@ class ClassScheme:
         return ClassScheme(infos)
 
     def with_renamed(self, old: str, new: str) -> ClassScheme:
-        """Return a copy with one class renamed; its id, color and key stay."""
+        """Return a copy with one class renamed; its id, color and key stay the same."""
         info = self._own(old)
         check_class_name(new)
         if new != old and new in self._by_name:
@@ -158,14 +158,14 @@ class ClassScheme:
         return self._with_replaced(replace(self._own(name), color=check_color(color)))
 
     def with_merged(self, name: str, into: str) -> ClassScheme:
-        """Return a copy in which a class counts as another one; its key becomes free."""
+        """Return a copy in which a class is merged into another; its key becomes free."""
         info, other = self._own(name), self.by_name(into)
         if info == other:
             raise InputError(f"{name!r} and {into!r} count as one class already. Choose two different classes.")
         return self._with_replaced(replace(info, key="", into=other.id))
 
     def with_unmerged(self, name: str) -> ClassScheme:
-        """Return a copy in which a merged class counts as itself again."""
+        """Return a copy in which a merged class is a separate class again."""
         merged = {info.name: info for info in self.infos if info.into}
         if name not in merged:
             names = ", ".join(map(repr, merged)) or "none"
@@ -175,7 +175,7 @@ class ClassScheme:
     def _own(self, name: str) -> ClassInfo:
         info = self.by_name(name)
         if info.name != name:
-            raise InputError(f"{name!r} was merged into {info.name!r}. Separate it first, or name that class.")
+            raise InputError(f"{name!r} was merged into {info.name!r}. Separate it first, or use {info.name!r}.")
         return info
 
     def _with_replaced(self, info: ClassInfo) -> ClassScheme:
@@ -191,7 +191,7 @@ def _free_key(infos: Iterable[ClassInfo]) -> str:
 
 
 def check_class_name(name: str) -> None:
-    """Raise an error if a name is not text, or has no visible character."""
+    """Raise an `InputError` if a name is not text or has no visible character."""
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"Class name {name!r} is not valid. Give text with at least one visible character.")
 

@@ -1,6 +1,6 @@
 """Current label of every object: the consensus of all annotators.
 
-Labels are carried over to replaced masks and updated incrementally.
+Labels are carried over when a mask is replaced, and updated incrementally when annotations are added.
 """
 
 from __future__ import annotations
@@ -17,22 +17,24 @@ if TYPE_CHECKING:
 
 
 class CurrentLabels:
-    """Current labels that several annotation logs lead to.
+    """Current labels that result from the annotation logs of all annotators.
 
     Parameters
     ----------
     logs : iterable of AnnotationLog
-        One per annotator. The majority decides; a tie gives no label. Logs may grow: only changed objects are updated.
+        One log per annotator. The majority decides; a tie gives no label. Logs may grow; then only changed objects are
+        updated.
     mappings : mapping of image name to sequence of LabelMapping
-        Replacements of the image's masks, in their order. Labels of objects of the current mask take precedence;
-        otherwise, an object takes over the label of more than half of its pixels that belonged to old objects.
+        Links between the successive masks of each image, in order. Annotations made on the current mask take
+        precedence; otherwise, an object inherits the label of more than half of the pixels that it shares with objects
+        of the previous mask.
     merged_into : mapping of int to int
-        Classes that count as another one.
+        Ids of merged classes, mapped to the ids of the classes that they count as.
 
     Attributes
     ----------
     version : int
-        Increases with every change that `labels` and `counts` include.
+        Number that increases whenever `labels` and `counts` are updated.
 
     Examples
     --------
@@ -72,7 +74,7 @@ class CurrentLabels:
         return self._counts
 
     def current_objects(self, versioned_id: VersionedObjectId) -> list[ObjectId]:
-        """Return the objects of the current mask that replaced an object."""
+        """Return the objects of the current mask that replaced an earlier object."""
         image, label, mask = versioned_id
         later = self._mappings.get(image, ())[mask:]
         return [ObjectId(image, current) for current in (follow_label(label, later) if later else (label,))]
@@ -97,7 +99,7 @@ class CurrentLabels:
                     self._counts[label] += 1
 
     def _label_by(self, log: AnnotationLog, object_id: ObjectId) -> Label:
-        """Return the label of an object of the current mask by one annotator."""
+        """Return the label that one annotator gave to an object of the current mask."""
         mappings = self._mappings.get(object_id.image, ())
         label = self._carried_label(log, VersionedObjectId(*object_id, len(mappings)), mappings)
         return UNLABELED if label == ERASED_LABEL else label

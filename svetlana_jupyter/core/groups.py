@@ -1,6 +1,6 @@
-"""Groups of similar objects.
+"""Groups of objects of the same patient, plate, well, image or image region.
 
-A group holds the objects of one patient, plate or well, of one image, or of one region of an image.
+Objects of one group resemble each other, so that cross-validation keeps each group in one fold.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def name_groups(
     ----------
     image : str
     groups : mapping of str to str
-        Grouping columns of the image.
+        Value of each grouping column for this image.
     objects : DataFrame
         Object table of the image.
     shape : sequence of int
         Shape of the image, ``([z,] y, x)``.
     is_only_image : bool
-        Whether there is no other image; then its regions are the groups.
+        Whether there is no other image; then each group is one region of the image.
     by : sequence of str, optional
         Columns that form the groups; all by default. "image" is the name of the image.
 

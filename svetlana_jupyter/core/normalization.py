@@ -1,10 +1,9 @@
 """Normalization of patches, dilation of masks, and residual texture.
 
-Residual texture is what remains of an object's pixels after removing everything that its outline explains. Along the
-edge of an object, its light mixes with that of its surroundings. In small objects this gradient drowns a faint texture,
-and an eroded margin would remove most of the object. But a uniform object in uniform surroundings looks, through any
-optics, like a constant plus its own blurred mask. So a constant and blurred masks are fitted to the pixels of each
-object, for blurs from sharp to soft, and subtracted.
+Along the edge of an object, optical blur mixes its light with that of its surroundings. In small objects, this gradient
+hides faint texture, and an eroded margin would remove most of the object. But the image of a uniform object in uniform
+surroundings is a constant plus the blurred mask of the object. So a constant and the mask, blurred by several widths,
+are fitted to the pixels of each object and subtracted. The remainder is the residual texture.
 """
 
 from __future__ import annotations
@@ -38,18 +37,19 @@ SAMPLED_BLOCKS = 16
 SAMPLING_IRRATIONALS = np.sqrt([2.0, 3.0, 5.0])
 
 ROUNDING = 1 + 1e-5  # tolerance of squared distances
-MAX_SHIFTED_ROWS = 400  # rows of a ball up to which shifting is faster than a distance transform
+MAX_SHIFTED_ROWS = 400  # up to this number of rows in an ellipsoid, shifting is faster than a distance transform
 
 BLUR_SIGMAS = (0.5, 1.0, 2.0)  # standard deviations in pixels
 BLUR_REACH = 3  # standard deviations beyond which a blur is cut off
-MIDDLE_POWER = 4  # power of the softest blurred mask that weighs the middle of an object
-SINGULAR = 1e-9  # relative to the largest eigenvalue: objects of few pixels have several solutions
+MIDDLE_POWER = 4  # the widest blur of a mask, raised to this power, weights pixels toward the middle of the object
+# Eigenvalues below this fraction of the largest one are ignored: with few pixels, the fit has several solutions.
+SINGULAR = 1e-9
 
 
 class ImageStatistics(NamedTuple):
     """Extremes and percentiles of the channels of one image, each of shape (C,).
 
-    Those of a large image come from a sample of its pixels.
+    The statistics of a large image are computed from a sample of its pixels.
     """
 
     min_value: Floats
@@ -64,10 +64,10 @@ _cached_statistics: dict[str, ImageStatistics] = {}
 def compute_image_statistics(image: DataArray) -> ImageStatistics:
     """Return extremes and percentiles of each channel of a ``c(z)yx`` image.
 
-    Images of up to four million pixels per channel are read whole, larger ones at 16 evenly spread places, so that time
-    and memory are bounded. The result is cached for as long as the process runs.
+    Images of up to four million pixels per channel are read whole. Of larger images, 16 evenly spread blocks are read,
+    so that time and memory are bounded. The result is cached for as long as the process runs.
     """
-    name = getattr(image.data, "name", None)  # dask names an array by its content
+    name = getattr(image.data, "name", None)  # the name of a dask array identifies its content
     if name in _cached_statistics:
         return _cached_statistics[name]
     pixels, is_complete = _sample_pixels(image)
@@ -79,7 +79,7 @@ def compute_image_statistics(image: DataArray) -> ImageStatistics:
 
 
 def set_image_statistics(image: DataArray, statistics: ImageStatistics | None) -> None:
-    """Cache statistics that were computed elsewhere; None forgets them."""
+    """Cache statistics that were computed elsewhere; None removes cached ones."""
     _cached_statistics.pop(image.data.name, None)
     if statistics is not None:
         _cached_statistics[image.data.name] = statistics
@@ -93,7 +93,7 @@ def normalize(
     statistics: ImageStatistics | None,
     out: Floats,
 ) -> Floats:
-    """Normalize patches.
+    """Write the normalized channels of patches to ``out``.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def normalize(
     masks : bool of shape (n, [z,] y, x)
         The object's own pixels, without the eroded margin.
     field_of_view : tuple of slice
-        Part of the patch that statistics are taken from, so that a margin around it changes nothing.
+        Part of the patch from which statistics are computed, so that a margin around it does not change the result.
     settings : PatchSettings
     statistics : ImageStatistics, optional
         Needed for "percentile" and "both", and for "minmax" and "max" with ``scope="image"``.
@@ -140,7 +140,7 @@ def normalize(
 
 
 def _value_range(seen: Floats, kind: str, scope: str, statistics: ImageStatistics | None) -> tuple[Floats, Floats]:
-    """Return the values that become 0 and 1, each broadcastable to (n, C, [z,] y, x)."""
+    """Return the values that map to 0 and 1, each broadcastable to (n, C, [z,] y, x)."""
     axes = tuple(range(2, seen.ndim))
     if kind == "percentile" or scope == "image":
         if statistics is None:
@@ -156,11 +156,11 @@ def _value_range(seen: Floats, kind: str, scope: str, statistics: ImageStatistic
 def _object_statistics(pixels: Floats, masks: Bools) -> tuple[Floats, Floats]:
     """Return mean and standard deviation of each object's pixels.
 
-    Both have shape (n, C, 1, ...). An object without pixels has those of its whole patch.
+    Both have shape (n, C, 1, ...). For an object without pixels, they are those of its whole patch.
     """
     n, channels = pixels.shape[:2]
     empty = ~masks.any(axis=tuple(range(1, masks.ndim)))
-    if not empty.any():  # then only the bounding box matters
+    if not empty.any():  # then pixels outside the joint bounding box have no effect
         part = index_last_axes(joint_bbox(masks, (0,) * (masks.ndim - 1)))
         pixels, masks = pixels[part], masks[part]
     weights = masks.reshape(n, -1).astype(np.float32)
@@ -223,8 +223,9 @@ def to_finite_float32(pixels: NDArray[np.generic]) -> Floats:
 def dilate_masks(masks: Bools, reach: Sequence[float]) -> Bools:
     """Dilate masks, (n, [z,] y, x), by an ellipsoid of ``reach`` pixels per axis.
 
-    Masks that are dilated along rows are combined from all neighboring rows and planes: for the few pixels that are
-    usual, 1.6 ms for 400 masks, compared with 165 ms for a distance transform. That is used for wide ellipsoids.
+    Masks are first dilated along rows, then combined with those shifted from neighboring rows and planes. For the usual
+    reach of a few pixels, this takes 1.6 ms for 400 masks. A distance transform, which would take 165 ms, is used only
+    for wide ellipsoids.
     """
     steps = [math.floor(radius + 1e-6) for radius in reach]
     if not any(steps):
@@ -240,7 +241,7 @@ def dilate_masks(masks: Bools, reach: Sequence[float]) -> Bools:
 def joint_bbox(masks: Bools, margin: Sequence[int]) -> tuple[slice, ...]:
     """Return the bounding box of all masks together, with a margin on each side.
 
-    Masks have shape (n, [z,] y, x).
+    ``masks`` has shape (n, [z,] y, x).
     """
     seen, bbox = np.asarray(masks.any(axis=0)), []
     for axis, pixels in enumerate(margin):
@@ -265,23 +266,23 @@ def _dilate_by_shifts(masks: Bools, reach: Sequence[float], steps: Sequence[int]
 
 
 def _add_shifted(result: Bools, masks: Bools, offset: Sequence[int]) -> None:
-    """Add masks to ``result``, shifted along all axes but the first."""
+    """Add masks to ``result`` after shifting each by ``offset`` pixels per axis."""
     target = (slice(None), *(slice(max(step, 0), min(step, 0) or None) for step in offset))
     source = (slice(None), *(slice(max(-step, 0), min(-step, 0) or None) for step in offset))
     np.logical_or(result[target], masks[source], out=result[target])
 
 
 def _dilate_by_distance(masks: Bools, reach: Sequence[float], steps: Sequence[int]) -> Bools:
-    # Distances in units of the ellipsoid; along an axis without reach, neighbors are out of it.
+    # Distances in units of the ellipsoid's radii; along an axis without reach, neighbors lie outside the ellipsoid.
     sampling = [1 / radius if step else 1e6 for radius, step in zip(reach, steps)]
     limit = math.sqrt(ROUNDING)
     return np.stack([distance_transform_edt(~mask, sampling) <= limit if mask.any() else mask for mask in masks])
 
 
 def erode_masks(masks: Bools, reach: Sequence[float]) -> Bools:
-    """Erode masks as `dilate_masks` dilates them.
+    """Erode masks, (n, [z,] y, x), by an ellipsoid of ``reach`` pixels per axis.
 
-    A mask of which nothing would remain stays as it is.
+    A mask that would vanish stays unchanged.
     """
     if max(reach) < 1:
         return masks
@@ -292,13 +293,13 @@ def erode_masks(masks: Bools, reach: Sequence[float]) -> Bools:
 
 
 def blur_masks(masks: Bools, field_of_view: tuple[slice, ...]) -> Floats:
-    """Blur masks by each of `BLUR_SIGMAS`.
+    """Blur masks by Gaussians of each standard deviation in `BLUR_SIGMAS`.
 
     Parameters
     ----------
     masks : bool of shape (n, [z,] y, x)
     field_of_view : tuple of slice
-        The part of the patch that is blurred, so that a margin around it changes nothing.
+        The part of the patch that is blurred, so that a margin around it does not change the result.
 
     Returns
     -------
@@ -316,7 +317,7 @@ def blur_masks(masks: Bools, field_of_view: tuple[slice, ...]) -> Floats:
 
 
 def fit_blurred_masks(pixels: Floats, masks: Bools, blurred_masks: Floats) -> tuple[Doubles, Doubles]:
-    """Fit each object's pixels by a constant and its blurred masks.
+    """Fit a constant and the blurred masks of each object to its pixels.
 
     Parameters
     ----------
@@ -330,7 +331,7 @@ def fit_blurred_masks(pixels: Floats, masks: Bools, blurred_masks: Floats) -> tu
     -------
     coefficients : float64 of shape (n, C, 1 + len(BLUR_SIGMAS))
     level : float64 of shape (n, C)
-        Mean of the object's middle, where least light is mixed in.
+        Mean of the object's middle, which contains the least light from outside.
     """
     n, channels = pixels.shape[:2]
     bbox = index_last_axes(joint_bbox(masks, (0,) * (masks.ndim - 1)))
@@ -348,7 +349,7 @@ def fit_blurred_masks(pixels: Floats, masks: Bools, blurred_masks: Floats) -> tu
 def unmixing_residual(pixels: Floats, masks: Bools, blurred_masks: Floats, coefficients: Doubles) -> Doubles:
     """Return the residuals of `fit_blurred_masks`, zero outside the objects.
 
-    They have shape (n, C, [z,] y, x).
+    The residuals have shape (n, C, [z,] y, x).
     """
     constant, blurs = coefficients[..., 0], coefficients[..., 1:]
     explained = (blurs @ blurred_masks.reshape(*blurred_masks.shape[:2], -1)).reshape(pixels.shape)
@@ -359,20 +360,20 @@ def unmixing_residual(pixels: Floats, masks: Bools, blurred_masks: Floats, coeff
 def residual_texture(pixels: Floats, masks: Bools, field_of_view: tuple[slice, ...]) -> Floats:
     """Return each object's residual texture, relative to its brightness.
 
-    It is zero outside the objects.
+    The texture is zero outside the objects.
 
     Parameters
     ----------
     pixels : float32 of shape (n, C, [z,] y, x)
     masks : bool of shape (n, [z,] y, x)
     field_of_view : tuple of slice
-        The part of the patch that is blurred and fitted, so that a margin around it changes nothing.
+        The part of the patch that is blurred and fitted, so that a margin around it does not change the result.
 
     Returns
     -------
     float32 of shape (n, C, [z,] y, x)
-        Residuals divided by the mean of the object's middle, where least light is mixed in, or by the standard
-        deviation of the residuals where that is larger.
+        Residuals of `fit_blurred_masks`, divided by the mean of the object's middle, which contains the least light
+        from outside, or by the standard deviation of the residuals if that is larger.
     """
     blurred_masks, fitted = blur_masks(masks, field_of_view), np.zeros_like(masks)
     fitted[index_last_axes(field_of_view)] = masks[index_last_axes(field_of_view)]

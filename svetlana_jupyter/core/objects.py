@@ -1,10 +1,10 @@
 """Object table of a mask, computed in one pass over its blocks.
 
-It holds the label, size, centroid, bounding box and border contact of each object.
+The table holds the label, size, centroid, bounding box and border contact of each object.
 
 A block is divided into runs (neighboring pixels of one row with the same label). Every quantity is a sum, a minimum or
-a maximum over runs, so that rows of the same label can be merged, both within a block and across blocks. This takes a
-third of the time of `skimage.measure.regionprops`, and works block by block.
+a maximum over runs, so that all results for a label can be merged, both within a block and across blocks. This takes a
+third of the time of `skimage.measure.regionprops`, and the mask may be larger than memory.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from xarray import DataArray
 
 SLAB_PIXELS = 1 << 20  # rows are processed in slabs of this size, which fit into the processor's cache
-MAX_PENDING_SIZE = 1 << 19  # tables of blocks are merged after so many values, or as many as were merged before
+MAX_PENDING_SIZE = 1 << 19  # tables of blocks are merged when they hold this many values and their size has doubled
 
 Integers = npt.NDArray[np.int64]
 Table = TypeVar("Table", npt.NDArray[np.int64], pd.DataFrame)
@@ -40,7 +40,10 @@ def centroid_columns(ndim: int) -> list[str]:
 
 
 def bbox_columns(ndim: int) -> list[str]:
-    """Return the bounding box columns (half open), ``([z0,] y0, x0, [z1,] y1, x1)``."""
+    """Return the names of the columns of the half-open bounding box.
+
+    The names are ``([z0,] y0, x0, [z1,] y1, x1)``.
+    """
     return [f"{axis}{end}" for end in "01" for axis in centroid_columns(ndim)]
 
 
@@ -50,17 +53,17 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     Parameters
     ----------
     mask : DataArray of shape ([Z,] Y, X), integer
-        0 is background; positive integers, possibly with gaps, are objects. It may be larger than memory: only a few
-        chunks and the table are in memory.
+        0 is background; positive integers, possibly with gaps, are objects. The mask may be larger than memory: only a
+        few chunks and the table are in memory.
     progress : callable, optional
-        Called as ``progress(done, total)``, in blocks, on the calling thread.
+        Called as ``progress(done, total)``, with numbers of blocks, on the calling thread.
 
     Returns
     -------
     DataFrame
         Index ``object`` (the labels, ascending); columns ``size`` (voxels), the centroid ``[z,] y, x`` (pixels, float),
-        the half-open bounding box ``[z0,] y0, x0, [z1,] y1, x1`` (pixels) and ``on_border`` (whether the box touches
-        the end of an axis longer than one pixel).
+        the half-open bounding box ``[z0,] y0, x0, [z1,] y1, x1`` (pixels) and ``on_border`` (whether the bounding box
+        touches the border of the mask, not counting axes of a single pixel).
 
     Raises
     ------
@@ -84,9 +87,9 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
 
 
 def merge_in_batches(tables: Iterable[Table], merge: Callable[[list[Table]], Table]) -> Table:
-    """Merge tables as they arrive, whenever their size has doubled.
+    """Merge tables as they arrive, each time their total size has doubled.
 
-    So at any time, little more than the result is in memory.
+    This limits the memory to little more than the size of the result.
     """
     waiting: list[Table] = []
     size = merged = 0
@@ -100,7 +103,7 @@ def merge_in_batches(tables: Iterable[Table], merge: Callable[[list[Table]], Tab
 
 
 def _block_tallies(mask: da.Array, progress: Callable[[int, int], None] | None) -> Iterator[Integers]:
-    """Tally blocks, one per thread; only tallies wait for the caller."""
+    """Yield the result of `tally_block` for each block, computed by several threads."""
     threads = os.cpu_count() or 1
     edges = [[0, *np.cumsum(sizes).tolist()] for sizes in mask.chunks]
 
@@ -124,13 +127,20 @@ def _block_tallies(mask: da.Array, progress: Callable[[int, int], None] | None) 
 
 
 def tally_block(pixels: npt.NDArray[np.integer], start: list[int]) -> Integers:
-    """Tally the objects of a block whose first pixel lies at ``start`` in the mask.
+    """Count the pixels of each object of a block, and sum their coordinates.
+
+    Parameters
+    ----------
+    pixels : integer array
+        Block of a mask.
+    start : list of int
+        Position of the block's first pixel in the mask.
 
     Returns
     -------
     int64 array of shape (2 + 3 * ndim, n)
-        One column per object: label, voxels, sum of each coordinate, and the half-open bounding box: all lower bounds,
-        then all upper bounds.
+        One column per object: label, number of pixels, sum of each coordinate, and the half-open bounding box (all
+        lower bounds, then all upper bounds).
     """
     check_not_negative(pixels)
     lines = pixels.reshape(-1, pixels.shape[-1])
@@ -157,7 +167,7 @@ def _tally_lines(slab: npt.NDArray[np.integer], first: int, shape: tuple[int, ..
 
 
 def _merge(tallies: list[Integers]) -> Integers:
-    """Merge columns of the same label: add sums, join bounding boxes."""
+    """Merge columns of the same label: add sums and join bounding boxes."""
     columns = np.concatenate(tallies, axis=1)
     columns = np.take(columns, np.argsort(columns[0]), axis=1)
     heads, ndim = np.flatnonzero(np.diff(columns[0], prepend=0)), (len(columns) - 2) // 3

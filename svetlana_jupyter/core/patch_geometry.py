@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     Sides = tuple[float, ...]
     Margin = float | Sequence[float]
 
-# Maximum pixels per side of an automatic field of view: enough to recognize cells, cheap on a laptop. And of a given
-# field of view whose sampling is left to a preset search.
+# Maximum pixels per side of patches with an automatic field of view (enough to recognize cells, and fast on a laptop),
+# and of patches with a given field of view whose sampling is "auto".
 MAX_AUTO_SAMPLING = {2: 48, 3: 24}
 MAX_SAMPLING_OF_GIVEN_SIZE = {2: 96, 3: 24}
 MIN_SIDE = 8
-# Where the view follows the object: minimum pixels per side, and image pixels per patch pixel of a small object. Larger
-# objects are sampled more coarsely.
+# If the view is "object": minimum pixels per side, and image pixels per patch pixel of a small object. Larger objects
+# are sampled more coarsely.
 MIN_SAMPLING_OBJECT_VIEW, COARSENING_OBJECT_VIEW = 12, 4 / 3
-# Light of an object and its surroundings mixes over about two pixels; narrower objects can spare less.
+# Maximum eroded margin (blur mixes the light of object and surroundings over about two pixels), object width per pixel
+# of margin (so that narrow objects keep most of their pixels), and margin if the view is "object".
 MAX_RIM, SIDE_PER_RIM_PIXEL, RIM_OBJECT_VIEW = 2, 3.5, 1
-MAX_VIEW_SCALE = 8.0  # bounds memory, whatever the largest segmentation error
+MAX_VIEW_SCALE = 8.0  # bounds memory even if a segmentation error creates a huge object
 AUTOMATIC_SIZE_MESSAGE = "The patch size is still automatic. Call resolve_patch_settings with the objects first."
 
 
@@ -45,9 +46,9 @@ class PatchGeometry(NamedTuple):
     shape : tuple of int
         Patch pixels along each axis, margin included.
     window : tuple of int
-        Image pixels read along each axis.
+        Image pixels read along each axis, for all pixels of the patch.
     field_of_view : tuple of slice
-        The field of view (without margin) inside the window.
+        The field of view (without margin), as indices into the window.
     """
 
     sampling_step: tuple[float, ...]
@@ -64,9 +65,9 @@ class PatchGeometry(NamedTuple):
 
 
 def window_starts(centers: NDArray[np.float64], windows: ArrayLike) -> NDArray[np.int64]:
-    """Return the first pixels of windows that are centered on given positions.
+    """Return the first pixels of image windows that are centered on given positions.
 
-    Positions are rounded to whole pixels. Arguments and result have shape (n, ndim) or (ndim,).
+    The results are rounded to whole pixels. Arguments and result have shape (n, ndim) or (ndim,).
     """
     return np.floor(centers - (np.asarray(windows) - 1) / 2 + 0.5).astype(np.int64)
 
@@ -80,8 +81,9 @@ def resolve_patch_settings(
 ) -> PatchSettings:
     """Return settings with a concrete size and sampling per axis.
 
-    An automatic size is the longest bounding box side times the margin: the 95th percentile of each class, and the
-    largest of these, so that a rare class of large objects is not cropped.
+    An automatic size is the longest bounding box side of an object times the margin. The 95th percentile of these sides
+    is computed for each class, and the largest percentile is used, so that a rare class of large objects is not
+    cropped.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ def resolve_patch_settings(
     spacing : tuple of float, optional
         Micrometers per pixel, ``([z,] y, x)``.
     min_sampling : int
-        Patch pixels that a network needs along the longest side; a lower bound of a sampling that is not given.
+        Number of patch pixels that a network needs along the longest side; ignored if the settings give the sampling.
     """
     if settings.is_frozen:
         return settings
@@ -107,7 +109,7 @@ def resolve_patch_settings(
 
 
 def patch_geometry(settings: PatchSettings, spacing: Sides | None, margin: Margin = 1.0) -> PatchGeometry:
-    """Return which pixels of an image make a patch.
+    """Return the positions of patch pixels, and the image pixels to read for them.
 
     Raises
     ------
@@ -162,7 +164,7 @@ def view_size_per_object(settings: PatchSettings, objects: pd.DataFrame, spacing
 def patch_settings_for_object(
     settings: PatchSettings, objects: pd.DataFrame, label: int, spacing: Sides | None
 ) -> PatchSettings:
-    """Return the settings with this object's field of view, as `take_patch` needs."""
+    """Return the settings with the field of view of one object, for `take_patch`."""
     (size,) = view_size_per_object(settings, objects.loc[[label]], spacing)
     return settings.changed(size=tuple(size.tolist()))
 
@@ -173,7 +175,7 @@ def units_per_pixel(settings: PatchSettings, ndim: int, spacing: Sides | None) -
         return (1.0,) * ndim
     if spacing is None:
         raise PatchError(
-            "Patch sizes in micrometers need an image with known pixel size, but this one has none. Pass spacing=(…) "
+            "Patch sizes in micrometers need an image with known pixel size, but this image has none. Pass spacing=(…) "
             'when adding the image, or use unit="px".'
         )
     return tuple(spacing)
@@ -183,7 +185,7 @@ def _field_of_view(settings: PatchSettings, longest: pd.Series, classes: pd.Seri
     if settings.size == "auto":
         return (_auto_size(settings, longest, classes, pixel_sizes),) * len(pixel_sizes)
     sides = _per_axis(settings.size, len(pixel_sizes), "size")
-    if settings.sampling == "auto" and settings.context == "hide":  # further out there is hardly anything to see
+    if settings.sampling == "auto" and settings.context == "hide":  # beyond that, patches are nearly empty
         enough = _auto_size(settings, longest, classes, pixel_sizes)
         return tuple(min(side, enough) for side in sides)
     return sides
@@ -215,7 +217,7 @@ def _sampling(
     elif settings.sampling == "auto":
         longest = min(longest, MAX_SAMPLING_OF_GIVEN_SIZE[ndim])
     longest = max(longest, min_sampling)
-    # Equal steps along all axes, by default as fine as the finest axis.
+    # The steps are equal along all axes, by default the pixel size of the finest axis.
     return tuple(max(smallest, round(longest * side / max(sides))) for side in sides)
 
 
@@ -227,7 +229,7 @@ def _auto_rim(settings: PatchSettings, objects: pd.DataFrame, ndim: int) -> int:
 
 
 def _sides(objects: pd.DataFrame, pixel_sizes: Sides) -> pd.DataFrame:
-    """Return the sides of the bounding boxes, one column per axis."""
+    """Return the side lengths of the bounding boxes, one column per axis."""
     first, last = np.split(objects[bbox_columns(len(pixel_sizes))].to_numpy(float), 2, axis=1)
     return pd.DataFrame((last - first) * pixel_sizes, objects.index)
 
@@ -235,5 +237,5 @@ def _sides(objects: pd.DataFrame, pixel_sizes: Sides) -> pd.DataFrame:
 def _per_axis(value: float | Sides, ndim: int, name: str) -> Sides:
     sides = value if isinstance(value, tuple) else (value,) * ndim
     if len(sides) != ndim:
-        raise PatchError(f"Setting {name!r} of a {ndim}D image got {sides}. Give one number, or {ndim}.")
+        raise PatchError(f"Setting {name!r} of a {ndim}D image got {sides}. Give one number, or {ndim} numbers.")
     return tuple(sides)

@@ -1,8 +1,7 @@
 """Extraction of object-centered patches.
 
-Training, prediction, previews and explanations all use the same patches.
-
-If size is not an allowed cue, small and large objects are resampled to look equally large, coarse and sharp.
+Training, prediction, previews and explanations all use the same patches. If size is not an allowed cue, all objects are
+resampled to the same size, coarseness and sharpness.
 """
 
 from __future__ import annotations
@@ -54,14 +53,14 @@ if TYPE_CHECKING:
 
 Labels = NDArray[np.int64]
 
-MAX_PIECE_BYTES = 4 * 2**20  # small enough for the processor's cache
-# Patch pixels on either side over which outlines are rounded: more than the pixels of small objects do.
+MAX_PIECE_BYTES = 4 * 2**20  # image data that is cut at a time; it fits into the processor's cache
+# Patch pixels on either side over which outlines are smoothed; enough to round the coarse outlines of small objects.
 OUTLINE_SMOOTHING = 2.0
-MIN_KEPT_VOLUME = 0.5  # fraction of an object's volume that rounding keeps at least
+MIN_KEPT_VOLUME = 0.5  # minimum fraction of an object's volume that smoothing keeps
 
 
 def take_patch(image: DataArray, mask: DataArray, center: Point, settings: PatchSettings, label: int) -> Floats:
-    """Cut one object-centered patch, padded where it leaves the image.
+    """Cut one object-centered patch, padded where it extends beyond the image.
 
     Parameters
     ----------
@@ -71,15 +70,15 @@ def take_patch(image: DataArray, mask: DataArray, center: Point, settings: Patch
     center : sequence of float
         Center in pixels, ``([z,] y, x)``.
     settings : PatchSettings
-        Concrete settings (`core.patch_geometry.resolve_patch_settings`); where the view follows the object, with the
-        size that `core.patch_geometry.patch_settings_for_object` returns for this object.
+        Concrete settings (`core.patch_geometry.resolve_patch_settings`). If the view is "object", these are the
+        settings that `core.patch_geometry.patch_settings_for_object` returns for this object.
     label : int
-        The object, whose mask the last channel shows.
+        Label of the object.
 
     Returns
     -------
     float32 array of shape (C', *sampling)
-        C' is C (2 C where ``settings.has_doubled_channels``), plus one for a mask channel, which is the last.
+        C' is C (2 C if ``settings.has_doubled_channels``), plus 1 if there is a mask channel, which is the last.
 
     Raises
     ------
@@ -110,13 +109,14 @@ def cut_patches(
     settings : PatchSettings
         With concrete size and sampling (`core.patch_geometry.resolve_patch_settings`).
     margin : float or one per axis
-        Enlarges the patches by at least this factor at the same resolution, for rotations; the middle stays the same.
+        Minimum factor by which the patches are enlarged, at the same resolution, so that they can be rotated without
+        empty corners.
 
     Yields
     ------
     labels : int64 of shape (n,)
     patches : float32 of shape (n, C', *sampling)
-        At most 4 MiB of image at a time; see `take_patch` for C'.
+        Patches from at most 4 MiB of image pixels at a time; see `take_patch` for C'.
     """
     for labels, (patches,) in cut_patches_for_each(pair, objects, [(settings, margin)]):
         yield labels, patches
@@ -132,13 +132,13 @@ def cut_patches_for_each(
     pair : ImagePair
     objects : DataFrame
     settings_and_margins : sequence of (settings, margin)
-        As `cut_patches` takes them.
+        Settings and margin of each set of patches, as in `cut_patches`.
 
     Yields
     ------
     labels : int64 of shape (n,)
     patches : list of float32 arrays
-        One array per settings.
+        One array per pair of settings and margin.
     """
     labels = objects.index.to_numpy(np.int64)
     cutters = [_PatchCutter(pair, objects, *given) for given in settings_and_margins]
@@ -146,7 +146,7 @@ def cut_patches_for_each(
     ends = np.max([cutter.starts + cutter.windows for cutter in cutters], axis=0)
     largest = max(int(cutter.windows.prod(axis=1).max(initial=1)) for cutter in cutters)
     piece = max(1, MAX_PIECE_BYTES // (4 * pair.image.shape[0] * largest))
-    paddings = {cutter.settings.padding for cutter in cutters}  # pixels differ with the padding
+    paddings = {cutter.settings.padding for cutter in cutters}  # blocks are read once for each padding
     for members in group_by_block(cutters[0].centers, processing_block_shape(pair.image, pair.mask)):
         low, high = starts[members].min(axis=0), ends[members].max(axis=0)
         pixels = {padding: read_padded(pair.image, low, high, padding) for padding in paddings}
@@ -167,23 +167,23 @@ def patch_regions(pair: ImagePair, objects: pd.DataFrame, settings: PatchSetting
 
 
 def count_object_only_channels(count: int, settings: PatchSettings) -> int:
-    """Return how many of the last channels show nothing but the object."""
+    """Return how many of ``count`` channels show only the object; they come last."""
     if settings.context == "hide" or settings.normalize == "grain":
         return count
     return count // 2 if settings.has_doubled_channels else 0
 
 
 def statistics_for_normalization(image: DataArray, settings: PatchSettings) -> ImageStatistics | None:
-    """Return the image statistics that the normalization needs, None if none."""
+    """Return the image statistics that the normalization needs, or None."""
     needs_extremes = settings.scope == "image" and settings.normalize in ("minmax", "max")
     needs_percentiles = settings.normalize in ("percentile", "both")
     return compute_image_statistics(image) if needs_extremes or needs_percentiles else None
 
 
 class _PatchCutter:
-    """Settings applied to all objects, with the geometry of each object's patch.
+    """Patch extraction with the same settings for all objects.
 
-    Where the view follows the objects, objects of the same size share one of several geometries.
+    If the view is "object", objects of different size have patches of different geometry.
     """
 
     def __init__(self, pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings, margin: Margin = 1.0) -> None:
@@ -204,7 +204,10 @@ class _PatchCutter:
         self.starts = window_starts(self.centers, self.windows)
 
     def cut(self, some: Labels, labels: Labels, pixels: NDArray[Any], mask: NDArray[Any], low: Labels) -> Floats:
-        """Cut the objects at the positions ``some`` from a block that begins at ``low``."""
+        """Cut patches of the objects at positions ``some`` from a block.
+
+        The block, ``pixels`` and ``mask``, begins at ``low`` in the image.
+        """
         parts, order = list[Floats](), list[Labels]()
         for position in np.unique(self.geometry_of[some]):
             geometry = self.geometries[position]
@@ -228,7 +231,7 @@ def _copy_windows(block: NDArray[Any], window: tuple[int, ...], starts: tuple[ND
 def _finish_patches(
     pixels: Floats, masks: Bools, geometry: PatchGeometry, settings: PatchSettings, statistics: ImageStatistics | None
 ) -> Floats:
-    """Turn raw windows (n, C, *window) and their masks (n, *window) into patches."""
+    """Convert raw windows (n, C, *window) and their masks (n, *window) to patches."""
     if settings.rim == "auto":
         raise PatchError("The eroded margin is still automatic. Call resolve_patch_settings with the objects first.")
     field_of_view, steps = geometry.field_of_view, geometry.sampling_step
@@ -238,7 +241,7 @@ def _finish_patches(
             slice((count - seen) // 2, (count + seen) // 2) for count, seen in zip(geometry.shape, settings.shape)
         )
         pixels, masks = normalize_object_size(pixels, masks, geometry)
-        inner = masks  # no light is mixed in any more
+        inner = masks  # normalize_object_size has removed the light of the surroundings
         steps = (1.0,) * len(steps)
     else:
         inner = erode_masks(masks, margin)
@@ -286,15 +289,17 @@ def resample(
     Parameters
     ----------
     pixels : float32 of shape (..., *window)
-        Or the part of the window inside ``bbox``, outside which it is zero.
+        The whole window or, if ``bbox`` is given, this part of it; the rest of the window is zero.
     steps : sequence of float
-        Distance of the new pixels, which is also the width of the triangles.
+        Distance between new pixels, in old pixels; weights fall to zero over this distance, or over 1 if that is more.
     shape : sequence of int
         Number of new pixels per axis.
     bbox : sequence of slice, optional
+        Part of the window that ``pixels`` holds; all by default.
     window : sequence of int, optional
+        Shape of the window; needed with ``bbox``.
     smoothing : float
-        Factor by which the triangles are widened.
+        Factor by which the triangular weights are widened.
 
     Returns
     -------
@@ -302,7 +307,7 @@ def resample(
     """
     first = pixels.ndim - len(shape)
     window = window or pixels.shape[first:]
-    # From the last axis to the first, with all axes behind it as one, so that nothing is transposed.
+    # The last axis is resampled first, and all axes behind the current one are merged, so that no array is transposed.
     for axis in range(pixels.ndim - 1, first - 1, -1):
         step, count, side = steps[axis - first], shape[axis - first], window[axis - first]
         if step == smoothing == 1.0 and bbox is None:
@@ -323,7 +328,7 @@ def resample(
 
 
 def resample_nearest(values: NDArray[Any], steps: Sequence[float], shape: Sequence[int]) -> NDArray[Any]:
-    """Resample the last axes by taking the nearest pixel."""
+    """Resample the last axes by nearest neighbor."""
     axes = zip(steps, shape, values.shape[values.ndim - len(shape) :], strict=True)
     at = ((np.arange(count) - (count - 1) / 2) * step + (side - 1) / 2 for step, count, side in axes)
     return np.asarray(values[(..., *np.ix_(*(np.floor(place + 0.5).astype(np.int64) for place in at)))])
@@ -332,9 +337,9 @@ def resample_nearest(values: NDArray[Any], steps: Sequence[float], shape: Sequen
 def normalize_object_size(pixels: Floats, masks: Bools, geometry: PatchGeometry) -> tuple[Floats, Bools]:
     """Resample windows so that they do not reveal the size of the object.
 
-    Pixels are resampled by nearest neighbor, because averaging would reduce noise in large objects more than in small
-    ones. Light of the surroundings that blurs into the edge is removed, because the blur is equally wide in small and
-    large objects. Outlines are rounded, because pixel corners look coarser in small objects.
+    Pixels are resampled by nearest neighbor, because averaging would reduce noise more in large objects than in small
+    ones. Light of the surroundings that is blurred into the edge is removed, because this edge is relatively wider in
+    small objects. Outlines are smoothed, because pixel corners look coarser in small objects.
 
     Parameters
     ----------
@@ -346,11 +351,11 @@ def normalize_object_size(pixels: Floats, masks: Bools, geometry: PatchGeometry)
     -------
     float32 of shape (n, C, *shape)
     bool of shape (n, *shape)
-        The objects. Where one fills a pixel that was not its own, the pixel shows the object's brightness.
+        Smoothed masks of the objects. Pixels that smoothing adds to an object show its brightness.
     """
     steps, shape = geometry.sampling_step, geometry.shape
     blurred_masks = blur_masks(masks, geometry.field_of_view)
-    # A subset of its pixels suffices to fit a large object.
+    # For a large object, a subset of its pixels suffices for the fit.
     subset = index_last_axes(
         slice(seen.start, seen.stop, max(1, int(step / 2))) for seen, step in zip(geometry.field_of_view, steps)
     )
@@ -365,7 +370,7 @@ def normalize_object_size(pixels: Floats, masks: Bools, geometry: PatchGeometry)
 
 
 def _fill_threshold(rounded: Floats, masks: Bools, fraction: float) -> Floats:
-    """Return the threshold that keeps this fraction of each object, (n, 1, ...)."""
+    """Return the thresholds that keep this fraction of each object, (n, 1, ...)."""
     ranked = np.sort(rounded.reshape(len(rounded), -1), axis=1)
     count = np.rint(fraction * np.count_nonzero(masks, axis=tuple(range(1, masks.ndim)))).astype(np.int64)
     threshold = ranked[np.arange(len(rounded)), -count.clip(1, ranked.shape[1])]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.annotations import Label, ObjectId
     from svetlana_jupyter.core.classes import ClassScheme
 
-MAX_DENSE_LABEL = 1 << 24  # labels up to here are looked up by position, larger ones by bisection
+MAX_DENSE_LABEL = 1 << 24  # labels below this limit are looked up in an array, larger labels by binary search
 
 
 def object_table(
@@ -39,14 +39,14 @@ def object_table(
     objects : DataFrame
         Object table of the mask (`core.objects.index_objects`).
     predictions : DataFrame or None
-        Indexed by object: ``predicted`` (class id), ``probability``, and one ``p_<class id>`` per class.
+        Indexed by object: ``predicted`` (class id), its ``probability``, and one column ``p_<class id>`` per class.
 
     Returns
     -------
     DataFrame
         Indexed by ``(image, object)``: ``class`` (the annotation if there is one, else the prediction; missing for
         excluded objects, which are flagged as ambiguous or badly segmented), ``predicted``, ``annotation``,
-        ``probability``, one ``p_<class name>`` per class, ``run``, size, centroid and bounding box in pixels,
+        ``probability``, one column ``p_<class name>`` per class, ``run``, size, centroid and bounding box in pixels,
         ``on_border``, and the grouping columns.
     """
     names = {info.id: info.name for info in classes}
@@ -75,14 +75,14 @@ def object_table(
 def merge_predictions(predictions: pd.DataFrame, merged: Mapping[int, int]) -> pd.DataFrame:
     """Return predictions with the probabilities of merged classes added up.
 
-    The class with the largest sum is predicted.
+    The predicted class is the one with the largest sum.
 
     Parameters
     ----------
     predictions : DataFrame
-        Indexed by object: ``predicted`` (class id), ``probability``, and one ``p_<class id>`` per class.
+        Indexed by object: ``predicted`` (class id), its ``probability``, and one column ``p_<class id>`` per class.
     merged : mapping of int to int
-        The class into which each merged class goes.
+        Ids of merged classes, mapped to the ids of the classes that they count as.
 
     Examples
     --------
@@ -104,7 +104,7 @@ def merge_predictions(predictions: pd.DataFrame, merged: Mapping[int, int]) -> p
 
 
 def class_map(mask: xr.DataArray, table: pd.DataFrame, classes: ClassScheme) -> xr.DataArray:
-    """Return the class of the object at each pixel, computed lazily by chunk.
+    """Return a lazy map of the class of the object at each pixel.
 
     Parameters
     ----------
@@ -115,8 +115,9 @@ def class_map(mask: xr.DataArray, table: pd.DataFrame, classes: ClassScheme) -> 
     Returns
     -------
     DataArray
-        Shape and coordinates of the mask, lazy. 0 is background, a class has its stable id, and the highest code
-        means an object without a class; these codes are in the CF attributes ``flag_values`` and ``flag_meanings``.
+        Lazy array with the shape and coordinates of the mask. The code 0 is the background, the code of a class is its
+        permanent id, and the highest value of the data type means an object without a class. The CF attributes
+        ``flag_values`` and ``flag_meanings`` list these codes.
     """
     dtype = np.uint8 if max(classes.ids, default=0) < 255 else np.uint16
     unknown = int(np.iinfo(dtype).max)
@@ -127,7 +128,7 @@ def class_map(mask: xr.DataArray, table: pd.DataFrame, classes: ClassScheme) -> 
 
 
 def probability_map(mask: xr.DataArray, table: pd.DataFrame) -> xr.DataArray:
-    """Return the probability of the predicted class at each pixel, NaN if none."""
+    """Return a lazy map of the predicted class's probability, NaN if there is none."""
     return _lookup(mask, table.index, table["probability"].to_numpy(np.float32), "probability", background=np.nan)
 
 
@@ -136,7 +137,7 @@ def _lookup(
 ) -> xr.DataArray:
     """Replace each label of a mask by the value of its object, lazily.
 
-    The index holds the labels, ascending; the others become ``background``.
+    ``index`` holds the labels, ascending; all other labels become ``background``.
     """
     objects = index.to_numpy(np.int64)
     highest = int(objects[-1]) if len(objects) else 0
@@ -178,17 +179,18 @@ def object_dataset(
     Returns
     -------
     Dataset
-        Dims ``object``, ``class``, ``axis`` (``[z,] y, x``) and, with ``measured``, ``measurement``. Coordinates of an
-        object are its ``image``, its ``label`` (in the mask) and the grouping columns; those of a class its name,
-        ``code`` and ``color``. Variables are ``probability`` (object, class), ``predicted``, ``annotation`` and
-        ``assigned`` (the column ``class`` of the table), all "" if missing, ``size`` (voxels), ``on_border``,
-        ``centroid``, ``box_start`` and ``box_stop`` (object, axis; pixels), and ``measured`` (object, measurement).
-        If the spacing of all images is known, also ``centroid_um``, and ``area_um2`` or ``volume_um3``. Missing numbers
-        are NaN. `Dataset.set_xindex` selects by image and label: ``ds.set_xindex(["image", "label"])``.
+        Dimensions are ``object``, ``class``, ``axis`` (``[z,] y, x``) and, with ``measured``, ``measurement``.
+        Coordinates of an object are its ``image``, its ``label`` (in the mask) and the grouping columns; coordinates of
+        a class are its name, ``code`` and ``color``. Variables are ``probability`` (object, class); ``predicted``,
+        ``annotation`` and ``assigned`` (the column ``class`` of the table), which are "" if missing; ``size`` (voxels);
+        ``on_border``; ``centroid``, ``box_start`` and ``box_stop`` (object, axis; pixels); and ``measured`` (object,
+        measurement). If the pixel size of all images is known, there are also ``centroid_um``, and ``area_um2`` or
+        ``volume_um3``. Missing numbers are NaN. To select by image and label, call ``ds.set_xindex(["image",
+        "label"])`` first.
     """
     axes = [axis for axis in "zyx" if axis in table]
     columns = list(map(str, table))
-    groups = columns[columns.index("on_border") + 1 :]  # they follow all others
+    groups = columns[columns.index("on_border") + 1 :]  # grouping columns are the last
     image, label = (table.index.get_level_values(name) for name in ("image", "object"))
     result = xr.Dataset(
         {
@@ -220,7 +222,7 @@ def object_dataset(
 
 
 def _physical(objects: xr.Dataset, spacings: Mapping[str, Sequence[float] | None]) -> dict[str, xr.DataArray]:
-    """Return centroids and sizes in micrometers."""
+    """Return centroids, and areas or volumes, in micrometers."""
     ndim = objects.sizes["axis"]
     steps = {name: tuple(step or ()) for name, step in spacings.items()}
     padded = {name: (*[math.nan] * (ndim - len(step)), *step) for name, step in steps.items()}

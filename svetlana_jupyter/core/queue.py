@@ -1,7 +1,7 @@
 """Review queues: the order in which objects are shown to the annotator.
 
-A queue yields all candidates; the caller passes over objects that have been labeled or skipped since, so that a queue
-resumes after a project is reopened without repeating itself.
+A queue yields all objects. The caller leaves out objects that are labeled or skipped already, so that a queue can be
+resumed without repetition after the project is reopened.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class QueuedObject(NamedTuple):
-    """Candidate for the next object to review, with the reason."""
+    """Object in a review queue, with the reason why it is shown."""
 
     image: str
     label: int
@@ -40,6 +40,7 @@ def random_order(objects: Mapping[str, ArrayLike], seed: int = 0) -> Iterator[Qu
     Parameters
     ----------
     objects : mapping of image name to array of int, shape (n,)
+        Labels of the objects.
     seed : int
         The same objects and seed give the same order.
 
@@ -55,7 +56,7 @@ def random_order(objects: Mapping[str, ArrayLike], seed: int = 0) -> Iterator[Qu
 
 
 def uncertainty_order(predictions: pd.DataFrame) -> Iterator[QueuedObject]:
-    """Yield predicted objects, the least probable one first.
+    """Yield predicted objects, the prediction with the lowest probability first.
 
     Parameters
     ----------
@@ -65,25 +66,25 @@ def uncertainty_order(predictions: pd.DataFrame) -> Iterator[QueuedObject]:
     order = predictions["probability"].dropna().sort_values(kind="stable")
     images, labels = order.index.get_level_values("image"), order.index.get_level_values("object")
     for image, label, probability in zip(images, labels, order):
-        yield QueuedObject(str(image), int(label), f"predicted with {probability:.0%}")
+        yield QueuedObject(str(image), int(label), f"predicted with probability {probability:.0%}")
 
 
 def distance_order(
     image: str, objects: pd.DataFrame, label: int, spacing: Sequence[float] | None = None
 ) -> Iterator[QueuedObject]:
-    """Yield the other objects of an image, the nearest to a given one first.
+    """Yield the objects of an image by their distance from a given object.
 
     Parameters
     ----------
     objects : DataFrame
         Object table of the image.
     label : int
-        Object from whose centroid distances are measured.
+        Given object; distances are measured between centroids.
     spacing : sequence of float, optional
-        Micrometers per pixel, ``([z,] y, x)``, so that distant planes count as distant.
+        Micrometers per pixel, ``([z,] y, x)``; distances are in pixels if it is None.
     """
     if label not in objects.index:
-        raise InputError(f"Image {image!r} has no object {label}. Choose another one to look near.")
+        raise InputError(f"Image {image!r} has no object {label}. Choose another object.")
     columns = [column for column in centroid_columns(3) if column in objects]
     places = objects[columns].to_numpy(float) * (1.0 if spacing is None else np.asarray(spacing, float))
     distance = np.linalg.norm(places - places[objects.index.get_loc(label)], axis=1)
@@ -94,9 +95,9 @@ def distance_order(
 
 
 def test_set_order(objects: Sequence[ObjectId]) -> Iterator[QueuedObject]:
-    """Yield the objects of a test set in the order they were drawn.
+    """Yield the objects of a test set in the order in which they were drawn.
 
-    So the objects that are reviewed first are a random sample, too.
+    The order is random, so that the objects that are reviewed first are a random sample, too.
 
     >>> [c.reason for c in test_set_order([ObjectId("A1", 7), ObjectId("A2", 3)])]
     ['1 of 2 of the test set', '2 of 2 of the test set']
@@ -106,7 +107,7 @@ def test_set_order(objects: Sequence[ObjectId]) -> Iterator[QueuedObject]:
 
 
 def image_order(objects: Iterable[tuple[str, ArrayLike]]) -> Iterator[QueuedObject]:
-    """Yield the objects of one image after the other, by label.
+    """Yield objects image by image, in the order of their labels.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
-"""Matching of the objects of a new mask to those of the mask it replaces.
+"""Matching of objects between a new mask and the mask that it replaces.
 
-Objects are matched by shared pixels, or by bounding boxes if the old mask is gone.
+Objects are matched by shared pixels, or by bounding boxes if the old mask can no longer be read.
 
-Both masks are read block by block; only one block of each and the table of overlapping pairs are in memory. A
-replacement is matched once and the links are stored; the annotation log stays unchanged. So undo works across
-replacements, and the same links carry over the labels of all annotators, whenever they were made.
+Both masks are read block by block; only one block of each and the table of overlapping pairs are in memory. When a mask
+is replaced, its objects are matched once and the links are stored; the annotation log stays unchanged. So undo works
+across replacements, and the same links carry over the labels of all annotators, including labels added later.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ MIN_PART_FRACTION = 0.1  # of an old object; smaller overlaps do not count as pa
 
 
 class LabelMapping:
-    """Links from the objects of one mask to those of the next.
+    """Links from the objects of one mask to the objects of the mask that replaced it.
 
     Parameters
     ----------
     links : DataFrame
-        Columns ``old`` and ``new`` (labels) and ``pixels`` (shared by both), as `match_overlaps` returns them.
+        Columns ``old`` and ``new`` (labels) and ``pixels`` (number of shared pixels), as `match_overlaps` returns them.
 
     >>> mapping = LabelMapping(pd.DataFrame([(7, 12, 90), (8, 12, 30), (8, 13, 40)], columns=LINK_COLUMNS))
     >>> mapping.successors(8), mapping.predecessors(12)
@@ -53,7 +53,7 @@ class LabelMapping:
         return self._partners[0].get(old, [])
 
     def predecessors(self, new: int) -> list[tuple[int, int]]:
-        """Return the old objects that a new object replaced, with the shared pixels."""
+        """Return the old objects that a new object replaced, each with its shared pixels."""
         return self._partners[1].get(new, [])
 
     @cached_property
@@ -86,7 +86,7 @@ def overlap_table(old: DataArray, new: DataArray) -> pd.DataFrame:
     -------
     DataFrame
         Columns ``old``, ``new`` and ``pixels``, one row per overlapping pair. Overlaps with the background (0) are
-        included, so that the rows of an object add up to its size.
+        included, so that the pixels in all rows of an object add up to its size.
 
     Examples
     --------
@@ -105,16 +105,16 @@ def overlap_table(old: DataArray, new: DataArray) -> pd.DataFrame:
 
 
 def match_overlaps(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Select the pairs that are the same object, or where one is part of the other.
+    """Select pairs in which the objects are the same, or one is part of the other.
 
-    Two objects are the same if they share more than half of their union: no object can have two such partners. An old
-    object without a partner is linked to every object of which it contains more than half, or that contains more than
-    half of it, if the overlap is at least a tenth of the old object.
+    Two objects are the same if they share more than half of their union; an object can have only one such partner. An
+    old object without a partner is linked to every new object with which it shares more than half of the smaller of
+    the two objects and at least a tenth of the old object.
 
     Parameters
     ----------
     pairs : DataFrame
-        As `overlap_table` returns it.
+        Result of `overlap_table`.
 
     Returns
     -------
@@ -133,8 +133,8 @@ def match_overlaps(pairs: pd.DataFrame) -> pd.DataFrame:
 def match_bounding_boxes(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """Link objects whose bounding boxes share more than half of their union.
 
-    Each old object is linked to its best match. This is used if the old mask can no longer be read. Objects that
-    stayed in place are matched, but not parts of objects.
+    Each old object is linked to its best match. This function is used if the old mask can no longer be read. It matches
+    objects that stayed in place, but not parts of objects.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def object_statuses(mapping: LabelMapping, old_sizes: Mapping[int, int], objects
     DataFrame
         Indexed by ``old``: ``status`` ("kept": same label; "relabeled": another label; "split": several objects
         replaced it; "merged": it shares its new object with others; "lost": no object replaced it), ``new`` (tuple of
-        labels in the new mask), ``share`` (fraction of its pixels in these).
+        labels in the new mask), ``share`` (fraction of the old object's pixels that lie in the new objects).
     """
     rows = []
     for old in objects:
@@ -195,7 +195,7 @@ def _status(mapping: LabelMapping, old: int, new: list[int]) -> ObjectStatus:
 
 
 def _pairs(old: NDArray[np.integer], new: NDArray[np.integer]) -> pd.DataFrame:
-    """Count the pairs of one block, using runs of equal neighboring pixels."""
+    """Count the shared pixels of one block, using runs of equal neighboring pixels."""
     check_not_negative(new)
     before, after = old.reshape(-1), new.reshape(-1)
     edge = np.concatenate([[True], (before[1:] != before[:-1]) | (after[1:] != after[:-1])])

@@ -1,7 +1,7 @@
-"""Training settings as validated data.
+"""Validated training settings.
 
-Settings go to JSON and back, and refuse unknown keys and values in one sentence. Importing this module loads no torch,
-so that a project and its panels can show and edit settings at once.
+Settings can be written to JSON and read back; an unknown key or invalid value raises a one-sentence error. Importing
+this module does not import torch, so that projects and panels can show and edit settings without delay.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from svetlana_jupyter.core.features.catalog import CUES, Cue, Group
 from svetlana_jupyter.errors import SettingsError
 
 DEFAULT_PRESET = "default"
-AUTO_PRESET = "auto"  # the best preset of a search; until there is one, the values of the default preset
+AUTO_PRESET = "auto"  # the best preset of the model selection; before it has run, the default preset
 
 _FREE_ROTATION = {"rotation": "free", "axes": "all"}
 _NOT_VARIED = {"rotation": "none", "brightness": 0.0, "noise": 0.0}
-# Description of each preset, shown beside the one that a search chose, and its values that differ from the defaults.
-# Cues that are not allowed stay augmented whatever the preset.
+# Description of each preset (shown if the model selection chooses it), and its values that differ from the defaults.
+# Augmentation that hides a cue that is not allowed is applied in every preset.
 _PRESETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     DEFAULT_PRESET: ("rotated by right angles and mirrored", {}),
     "oriented": ("rotated by half turns only", {"augmentation": {"flips": False, "rotation": "half_turns"}}),
@@ -36,8 +36,8 @@ _PRESETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "surroundings hidden, brightness standardized per object",
         {"patches": {"context": "hide", "normalize": "object"}, "augmentation": _FREE_ROTATION},
     ),
-    # A residual texture is faint, so it needs many steps to learn and several views to predict; it is local, so a
-    # shallow network suffices.
+    # Residual texture is faint, so that training needs many steps and prediction needs several views; it is local, so
+    # that a shallow network suffices.
     "grain": (
         "faint texture of small objects",
         {"patches": {"context": "hide", "normalize": "grain"}, "augmentation": _FREE_ROTATION}
@@ -54,11 +54,11 @@ _PRESETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 PRESET_DESCRIPTIONS = {name: description for name, (description, _) in _PRESETS.items()}
 PRESETS = {name: values for name, (_, values) in _PRESETS.items()}
-# Presets that a search compares. Of equally good ones, it takes the first.
+# Presets that the model selection compares. Of equally good presets, it selects the first.
 CANDIDATE_PRESETS = (DEFAULT_PRESET, "oriented", "free", "plain", "object", "texture", "grain", "wide", "forest")
 PRESET_NAMES = (AUTO_PRESET, *PRESETS)
 
-NESTED_SETTINGS = ("patches", "augmentation", "measurements")  # fields that are settings themselves
+NESTED_SETTINGS = ("patches", "augmentation", "measurements")  # fields that hold settings objects
 
 # torchvision networks, for 2D images, and the smallest patch side of each family in pixels.
 MIN_PATCH_SIDES = {"resnet": 32, "densenet": 32, "alexnet": 63}
@@ -68,20 +68,20 @@ TORCHVISION_ARCHITECTURES = (
     "alexnet",
 )
 ARCHITECTURES = ("small_cnn", *TORCHVISION_ARCHITECTURES, "forest")
-USER_ARCHITECTURE = "own"  # a module that the user passed as an object
+USER_ARCHITECTURE = "own"  # a torch.nn.Module that the user passed as an object
 PRESET_INDEPENDENT_FIELDS = ("may_use", "exclude_border", "size")  # kept when another preset is chosen
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 TRANSFORM = "__class_fullname__"  # the key under which Albumentations stores the name of a transform
 
 
 def parse_allowed_cues(stored: Any) -> Any:
-    """Return the allowed cues of a stored value.
+    """Convert a stored value to the set of allowed cues.
 
     Parameters
     ----------
     stored : mapping of str to bool, or iterable of str
-        Files hold one truth value per cue, so that a cue added in a later version counts as allowed in runs that were
-        stored before. Files of version 0.1.0, and calls, list the allowed cues.
+        Files hold one truth value per cue, so that a cue that is added in a later version counts as allowed in older
+        runs. Files of version 0.1.0, and Python code, list the allowed cues instead.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def parse_allowed_cues(stored: Any) -> Any:
     """
     if not isinstance(stored, Mapping):
         return stored
-    unknown = [cue for cue in stored if cue not in CUES]  # kept, so that the validation names them
+    unknown = [cue for cue in stored if cue not in CUES]  # kept, so that the validation error names them
     return frozenset([*(cue for cue in CUES if stored.get(cue, True)), *unknown])
 
 
@@ -102,12 +102,12 @@ AllowedCues = Annotated[
 
 
 class Settings(BaseModel):
-    """Frozen settings with readable errors.
+    """Immutable settings with readable errors.
 
     Raises
     ------
     SettingsError
-        If a key is unknown (the most similar known key is named) or a value is out of range.
+        If a key is unknown (the error names the most similar known key) or a value is invalid.
     """
 
     model_config = {"frozen": True, "extra": "forbid", "allow_inf_nan": False, "use_attribute_docstrings": True}
@@ -139,7 +139,7 @@ class Settings(BaseModel):
     def changed(self, **changes: Any) -> Self:
         """Return a copy with some values replaced.
 
-        A mapping changes only the keys it names.
+        A mapping for nested settings changes only the keys that it contains.
 
         >>> from svetlana_jupyter.core.settings import TrainingSettings
         >>> TrainingSettings().changed(epochs=5, patches={"size": 32}).patches.size
@@ -166,7 +166,7 @@ class Settings(BaseModel):
 
 
 def merge_settings(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return updated ``values``; nested settings are merged key by key."""
+    """Return ``values`` with ``changes``; nested settings are merged key by key."""
     result = dict(values)
     for key, change in changes.items():
         value = change.model_dump() if isinstance(change, Settings) else change
@@ -184,7 +184,7 @@ def unknown_key_message(key: str, known: list[str], kind: str = "setting") -> st
 
 
 def _error_message(error: ValidationError) -> str:
-    """Return the first problem as one sentence that names the setting."""
+    """Return the first validation error as one sentence that names the setting."""
     first = error.errors()[0]
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
@@ -200,45 +200,46 @@ class PatchSettings(Settings):
 
     size: Literal["auto"] | float | tuple[float, ...] = "auto"
     """Field of view in the given unit: one number, or one per axis ([z,] y, x). "auto" is the longest bounding box side
-    times the margin; it becomes concrete when a training starts."""
+    of the annotated objects times the margin, and is computed when training starts."""
     unit: Literal["px", "um"] = "px"
     """Unit of the size: pixels or micrometers. Micrometers need an image with known pixel size, and make anisotropic
     voxels isotropic."""
     margin: float = Field(default=1.5, ge=1.0, le=10.0)
-    """Width of an automatic size, relative to the longest object."""
+    """Automatic size, relative to the longest bounding box side."""
     sampling: Literal["auto"] | int | tuple[int, ...] | None = None
-    """Pixels per side to which the field of view is resampled. None keeps the image's pixels, but for an automatic size
-    at most 48 per side in 2D and 24 in 3D, or more where a network needs more. "auto" limits a size that was given to
-    what a preset search has time for: 96 pixels per side in 2D and 24 in 3D and, where the context is hidden, a field
+    """Pixels per side to which the field of view is resampled. None keeps the image's pixels, but an automatic size is
+    limited to 48 pixels per side in 2D and 24 in 3D, or more if a network needs more. "auto" limits a given size, so
+    that model selection stays fast: to 96 pixels per side in 2D and 24 in 3D and, if the context is hidden, to a field
     of view no wider than an automatic size."""
     view: Literal["fixed", "object"] = "fixed"
-    """Scaling of the field of view. "object" scales it to each object's longest bounding box side times the margin, so
-    that small and large objects fill their patches alike; an object whose longest side is size / margin is shown at
-    the given size. To keep blur and noise from revealing the object's size, patches are resampled by nearest neighbor,
-    by default to so few pixels that almost no object is enlarged; light of the surroundings is removed along the edge,
-    and outlines are rounded."""
+    """Scaling of the field of view. "fixed" is the same for all objects. "object" scales the field of view to each
+    object's longest bounding box side times the margin, so that small and large objects fill their patches alike; it
+    equals the given size for an object whose longest side is size / margin. To keep blur and noise from revealing the
+    object's size, patches are resampled by nearest neighbor, by default to so few pixels that almost no object is
+    enlarged; light of the surroundings is removed from the object's edge, and outlines are smoothed."""
     context: Literal["keep", "hide"] = "keep"
-    """Use of the surroundings. "hide" multiplies the patch by the object's dilated mask, so that the surroundings
-    cannot decide the class (problem b of the paper, section 2.5)."""
+    """Use of the surroundings. "keep" shows them. "hide" multiplies the patch by the object's dilated mask, so that the
+    surroundings cannot influence the predicted class (problem b of the paper, section 2.5)."""
     dilation: int = Field(default=2, ge=0, le=100)
-    """Pixels by which the mask is dilated where the context is hidden."""
+    """Pixels by which the mask is dilated if the context is hidden."""
     rim: Literal["auto"] | Annotated[int, Field(ge=0, le=100)] = 0
-    """Eroded margin: pixels left out on either side of the object's edge, where its light and that of its surroundings
-    mix. Used where the object is shown without its surroundings, or "apart" from them; a value above 0 replaces the
-    dilation. "auto" is 2, or less if that would leave little of most objects. Where the view follows the object, twice
-    as many pixels of the patch are left out around the object and none inside it; "auto" is then 1."""
+    """Eroded margin: pixels left out on either side of the object's edge, where blur mixes the light of the object and
+    its surroundings. Use it if the context is hidden or the normalization is "apart"; a value above 0 replaces the
+    dilation. "auto" is 2, or less if 2 would leave little of most objects. If the view is "object", twice as many
+    pixels of the patch are left out around the object and none inside it, and "auto" is 1."""
     mask_channel: bool = True
-    """Give the object's own mask as the last channel (the paper's default)."""
+    """Add the object's own mask as the last channel (the paper's default)."""
     normalize: Literal["none", "minmax", "max", "percentile", "object", "both", "both_raw", "apart", "grain"] = "both"
-    """Normalization of each channel; constant channels become zero. "minmax" and "max" are the paper's (section 4.1).
-    "percentile" scales between the image's 1st and 99.8th percentile. "object" standardizes by mean and standard
-    deviation of the object's own pixels. "both" gives every channel twice: the whole patch by percentile, then the
-    object alone as by "object", so that brightness and surroundings may count and faint texture remains visible.
-    "both_raw" is the same without the percentile, which depends on the whole image. "apart" standardizes the object by
-    its own pixels and the surroundings by theirs. "grain" shows the residual texture of the object alone: what its
-    outline does not explain, relative to its brightness."""
+    """Normalization of each channel; constant channels become zero. "none" keeps the values. "minmax" and "max" are the
+    methods of the paper (section 4.1). "percentile" scales between the image's 1st and 99.8th percentiles. "object"
+    standardizes by the mean and standard deviation of the object's own pixels. "both" includes every channel twice: the
+    whole patch as by "percentile", then the object alone as by "object", so that brightness and surroundings can be
+    used and faint texture remains visible. "both_raw" does the same with original values in place of "percentile",
+    which depends on the whole image. "apart" standardizes the object and its surroundings separately, each by its own
+    pixels. "grain" shows only the residual texture of the object, relative to its brightness: a fitted blurred outline
+    is subtracted."""
     scope: Literal["patch", "image"] = "patch"
-    """Where the normalizations "minmax" and "max" take their extremes from."""
+    """Pixels whose extremes the normalizations "minmax" and "max" use: those of the patch or of the whole image."""
     padding: Literal["reflect", "zeros"] = "reflect"
     """Values beyond the border of the image."""
 
@@ -255,7 +256,7 @@ class PatchSettings(Settings):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether size, sampling and rim are concrete."""
+        """Whether size, sampling and rim are numbers for every axis, none automatic."""
         return isinstance(self.size, tuple) and isinstance(self.sampling, tuple) and self.rim != "auto"
 
     @property
@@ -271,7 +272,7 @@ class PatchSettings(Settings):
 
 
 def _parse_class_ids(value: Any) -> Any:
-    """Turn class ids, which are text in JSON, back into numbers."""
+    """Convert class ids, which are text in JSON, to numbers."""
     if not isinstance(value, Mapping):
         return value
     return {int(key) if str(key).isdecimal() else key: weight for key, weight in value.items()}
@@ -309,9 +310,8 @@ def _check_transform(transform: object) -> None:
 class AugmentSettings(Settings):
     """Augmentation of training patches.
 
-    A property that is varied cannot decide the class.
-
-    Every patch is varied anew each time it is drawn, by amounts drawn uniformly up to the given values.
+    The classifier learns to ignore properties that augmentation varies. Each time a patch is used for training, it is
+    varied by new random amounts, uniformly distributed up to the given values.
 
     Raises
     ------
@@ -322,24 +322,26 @@ class AugmentSettings(Settings):
     flips: bool = True
     """Mirror along every axis at random."""
     rotation: Literal["none", "half_turns", "right_angles", "free"] = "right_angles"
-    """Half turns keep an orientation, such as that of stripes, but not a direction. Right angles move pixels without
-    interpolation; between axes that differ in pixels or pixel size, only half turns remain of them."""
+    """Random rotation. "half_turns" preserves orientation, such as that of stripes, but not direction. "right_angles"
+    needs no interpolation; between axes with different numbers of pixels or pixel sizes, only half turns are used.
+    "free" rotates by any angle."""
     axes: Literal["z", "all"] = "z"
-    """In 3D, rotate about z only or about any axis. For anisotropic voxels, choose the
-    unit "um" for patches: with "px", rotations distort the objects."""
+    """In 3D, rotate about z only or about any axis. For anisotropic voxels, choose the unit "um" for patches: with
+    "px", rotations distort the objects."""
     scale: float = Field(default=0.0, ge=0.0, lt=0.9)
-    """Relative change of size."""
+    """Maximum relative change of size."""
     shift: float = Field(default=0.0, ge=0.0, le=0.5)
     """Shift along each axis as a fraction of the field of view; by whole pixels unless patches are also scaled or
     rotated freely."""
     brightness: float = Field(default=0.1, ge=0.0, le=2.0)
-    """Relative change of gain, and offset in units of a channel's standard deviation; per channel."""
+    """Maximum relative change of gain, and maximum offset in units of the channel's standard deviation; different for
+    each channel."""
     gamma: float = Field(default=0.0, ge=0.0, le=4.0)
     """Gamma correction between a patch's minimum and maximum, per channel: exponents from 1 / (1 + gamma) to 1 +
     gamma."""
     color: float = Field(default=0.0, ge=0.0, le=1.0)
-    """How much of every other channel is mixed into each, as where stains differ in strength; no effect on a single
-    channel."""
+    """Maximum fraction of every other channel that is mixed into each channel, which imitates stains of different
+    strength; no effect on images of a single channel."""
     noise: float = Field(default=0.05, ge=0.0, le=2.0)
     """Standard deviation of Gaussian noise, in units of a channel's standard deviation."""
     blur: float = Field(default=0.0, ge=0.0, le=10.0)
@@ -347,8 +349,8 @@ class AugmentSettings(Settings):
     share: float = Field(default=1.0, ge=0.0, le=1.0)
     """Fraction of a batch's patches that are mirrored, rotated, scaled and shifted."""
     pipeline: Annotated[dict[str, Any] | None, BeforeValidator(_check_pipeline)] = None
-    """An Albumentations pipeline as serialized by albumentations.to_dict, applied last, to images or volumes. It sees
-    each channel from 0 to 1 and the mask as mask, and must keep the shape."""
+    """An Albumentations pipeline as serialized by albumentations.to_dict, applied last, to images or volumes. Its input
+    is the patch, with each channel scaled to 0 to 1, and the object's mask as "mask"; it must keep the shape."""
 
     @classmethod
     def none(cls) -> Self:
@@ -378,12 +380,12 @@ class AugmentSettings(Settings):
 
     @property
     def varies(self) -> bool:
-        """Whether any patch is ever changed."""
+        """Whether augmentation changes patches."""
         return bool(self.varied_properties)
 
 
 class MeasureSettings(Settings):
-    """Measurements (`core.features.catalog`) that a forest uses."""
+    """Measurements (`core.features.catalog`) that a random forest uses."""
 
     groups: tuple[Group, ...] = Field(default=("shape", "intensity", "texture", "ring"), title="Measurements")
     """Groups of measurements: "shape", "intensity", "texture", "ring" (brightness around the object), "ring_texture",
@@ -391,73 +393,73 @@ class MeasureSettings(Settings):
     may_use: AllowedCues = frozenset(CUES)
     """Cues that measurements may use; measurements that use any other cue are left out."""
     ring: float = Field(default=5.0, ge=1.0, le=100.0, title="Ring width")
-    """Width of the surrounding annulus in pixels (of the finest axis, where voxels are anisotropic)."""
+    """Width of the surrounding annulus in pixels (of the finest axis, if voxels are anisotropic)."""
     rim: int = Field(default=0, ge=0, le=20)
-    """Eroded margin: pixels left out on either side of the object's edge, where its light and that of its surroundings
-    mix, in all groups but "shape" and "position". Objects of which nothing would remain are measured whole."""
+    """Eroded margin: pixels left out on either side of the object's edge, where blur mixes the light of the object and
+    its surroundings. It applies to all groups but "shape" and "position". Objects of which no pixel would remain are
+    measured whole."""
 
 
 class TrainingSettings(Settings):
-    """All settings of a training.
+    """All settings of a training run.
 
-    The same settings, seed and number of threads give the same weights.
-
-    They cover section 4.1 of the paper. The defaults are those of the preset "default"; see `from_preset`.
+    The same settings, seed and number of threads give the same weights. The settings cover section 4.1 of the paper.
+    The defaults are those of the preset "default"; see `from_preset`.
     """
 
     preset: str = AUTO_PRESET
-    """Source of all values that are not given. "auto", the default, lets a project compare several presets within the
-    allowed cues, keep the values that are given, and use the best preset, training no longer than planned; elsewhere,
-    its values are those of "default"."""
+    """Preset that supplies all values that are not given. With "auto", the default, a project compares several presets
+    within the allowed cues, without changing given values, and trains with the best one, in fewer epochs if time is
+    short. Outside a project, "auto" has the values of "default"."""
     may_use: AllowedCues = frozenset(CUES)
-    """Cues that may decide a class: "brightness", "orientation", "size" and "surroundings"; all by default. Other
-    settings cannot let in a cue that is not allowed."""
+    """Cues that the classifier may use: "brightness", "orientation", "size" and "surroundings"; all by default. No
+    other setting can reveal a cue that is not allowed."""
     exclude_border: bool = False
     """Do not train on objects that touch the border of their image; they are predicted nevertheless."""
     size: tuple[float | None, float | None] | None = Field(default=None, title="Pixels")
-    """Train only on objects of at least and at most this many pixels (voxels): (50, none) leaves out small objects.
+    """Minimum and maximum number of pixels (voxels) of the objects to train on: (50, none) leaves out small objects.
     None accepts any size."""
     patches: PatchSettings = PatchSettings()
     """Settings of the patches that a network sees."""
     architecture: str = "small_cnn"
-    """The network: "small_cnn" in 2D and 3D; a ResNet, DenseNet or AlexNet in 2D; or "forest". Also a torch.nn.Module
-    of your own, by the import path "package.module:Name" of a module that is already imported: settings never import
-    code. "own" if it was passed as an object. AlexNet has no normalization layers and needs learning rates of 0.0005 or
-    less."""
+    """The classifier: the network "small_cnn" in 2D and 3D; a ResNet, DenseNet or AlexNet in 2D; or "forest", a random
+    forest. Your own torch.nn.Module is given by its path "package.module:Name"; import its module first, since settings
+    never import code. "own" means a torch.nn.Module that was passed as an object. AlexNet has no normalization layers
+    and needs learning rates of 0.0005 or less."""
     depth: int = Field(default=3, ge=1, le=8)
     """Blocks of small_cnn."""
     width: int = Field(default=16, ge=1, le=512)
-    """Channels of the first block of small_cnn; every further block doubles them (Fig. 7 of the paper)."""
+    """Channels of the first block of small_cnn; every further block doubles their number (Fig. 7 of the paper)."""
     norm: Literal["batch", "group"] = "batch"
     """Normalization layers. "group" normalizes each patch on its own, without running averages."""
     pretrained: bool = False
     """Start a torchvision network from its published weights, which are downloaded once."""
     start_from: str | None = Field(default=None, min_length=1)
-    """Start from the weights of an earlier run, by its name in the project or its folder, or of a .safetensors file.
-    Weights whose shapes fit are used; the training notes list the others."""
+    """Start from the weights of an earlier run, given by its name in the project or by its folder, or from the weights
+    in a .safetensors file. Weights of matching shape are used; the training notes list the others."""
     body: Literal["train", "frozen"] = "train"
-    """Layers before the last. "frozen" trains the last layer only."""
+    """Training of all layers but the last. "frozen" keeps them unchanged and trains only the last layer."""
     body_rate: float | None = Field(default=None, gt=0.0, le=10.0)
     """Learning rate of all layers but the last; None uses the same rate for all."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """Optimizer. "adamw" decouples the weight decay from the gradients; "adam" adds it to them."""
     learning_rate: float = Field(default=0.005, gt=0.0, le=10.0)
-    """Step size; for the schedules "one_cycle" and "cosine" its maximum."""
+    """Learning rate of the optimizer; for the schedules "one_cycle" and "cosine", the maximum."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of the optimizer's moment estimates."""
     weight_decay: float = Field(default=0.01, ge=0.0)
     """Weight decay: how strongly weights are pulled toward zero."""
     schedule: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
-    """Course of the learning rate. "step" multiplies it by the decay at regular intervals (0.1 every 100 epochs in the
-    paper)."""
+    """Change of the learning rate during training. "step" multiplies the rate by the decay at regular intervals (by 0.1
+    every 100 epochs in the paper)."""
     decay: float = Field(default=0.1, gt=0.0, le=1.0)
     """Factor of the learning rate at each step of the schedule "step"."""
     decay_every: int = Field(default=100, ge=1)
     """Epochs between two steps of the schedule "step"."""
     epochs: int = Field(default=40, ge=1)
-    """Rounds of training; each ends with a loss and a score. The schedule spans all of them."""
+    """Number of epochs; each ends with a loss and a score. The schedule spans all epochs."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after this many epochs without a better validation score, or without a lower training loss where there is no
+    """Stop after this many epochs without a better validation score, or without a lower training loss if there is no
     validation split."""
     steps: int | None = Field(default=10, ge=1)
     """Batches per epoch, whatever the number of annotations. None makes one pass over all patches."""
@@ -471,28 +473,31 @@ class TrainingSettings(Settings):
     class_weights: Annotated[
         Literal["none", "softened", "balanced"] | dict[int | str, float], BeforeValidator(_parse_class_ids)
     ] = "softened"
-    """How often patches of a class are drawn. "none": as often as the class was annotated. "softened": by the square
-    root of that, which helps rare classes without overestimating them. "balanced": equally often. Or a factor per
-    class, by name or id; 1 for classes that are not named. A forest treats "softened" as "balanced"."""
+    """How often training uses patches of each class. "none": in proportion to the annotations of the class.
+    "softened": in proportion to their square root, which helps rare classes without predicting them too often.
+    "balanced": equally often for every class. Alternatively, one factor per class, by name or id, 1 for classes not
+    listed. A random forest treats "softened" as "balanced"."""
     augmentation: AugmentSettings = AugmentSettings()
     """Augmentation of training patches."""
     held_out: float = Field(default=0.2, ge=0.0, le=0.5)
-    """Fraction of the annotations in the validation split that scores each epoch; whole groups are split off."""
+    """Fraction of the annotations in the validation split, on which every epoch is scored; no group is divided between
+    training and validation."""
     held_out_from: int = Field(default=400, ge=10)
     """Smallest number of annotations for a validation split. With fewer, all annotations are used for training, and the
     score comes from cross-validation."""
     folds: int = Field(default=4, ge=2, le=20)
-    """Folds of cross-validation: more take longer, fewer leave fewer objects to train on."""
+    """Number of cross-validation folds. More folds take longer; fewer folds leave fewer objects to train on."""
     hold_out_by: tuple[str, ...] | None = None
-    """Grouping columns whose groups are kept in one fold, such as "patient", or "image". None uses all columns
-    together; the images where there are no columns; the regions of a single image."""
+    """Grouping columns, such as "patient" or "image"; the objects of a group are kept in one fold. None uses all
+    columns together. Without columns, each image is a group, and a single image is divided into regions."""
     views: int = Field(default=1, ge=1, le=48)
-    """Mirrored and rotated views, of those that the augmentation allows, over which predictions are averaged. Every
-    view costs one prediction; trained networks rarely gain from them."""
+    """Number of mirrored and rotated views of each patch over which predictions are averaged; only views that
+    augmentation can produce are used. Prediction time is proportional to this number; trained networks rarely improve
+    with more than one view."""
     measurements: MeasureSettings = MeasureSettings()
-    """Measurements that a forest uses."""
+    """Measurements that a random forest uses."""
     trees: int = Field(default=300, ge=1, le=10_000)
-    """Trees of the forest."""
+    """Number of trees of the random forest."""
     seed: int = Field(default=0, ge=0)
     """Seed of all random numbers: the same seed gives the same weights."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -507,7 +512,7 @@ class TrainingSettings(Settings):
     def _apply_preset(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        if "recipe" in values:  # the name that version 0.1.0 wrote
+        if "recipe" in values:  # the key that version 0.1.0 wrote
             values = {"preset" if key == "recipe" else key: value for key, value in values.items()}
         name = values.get("preset", AUTO_PRESET)
         if name not in PRESET_NAMES:
@@ -549,7 +554,7 @@ class TrainingSettings(Settings):
     def changed(self, **changes: Any) -> Self:
         """Return a copy with some values replaced.
 
-        Another preset resets all values but the allowed cues and the selection of objects to train on.
+        Changing the preset resets all values but the allowed cues and the selection of objects to train on.
         """
         if changes.get("preset", self.preset) != self.preset:
             kept = {name: getattr(self, name) for name in PRESET_INDEPENDENT_FIELDS}

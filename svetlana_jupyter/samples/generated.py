@@ -1,10 +1,12 @@
 """Generated images with known classes: disks, textures, a well, a volume.
 
 `stripes`, `faint_foci` and `bright_foci_3d` place objects on a jittered lattice. `gray_cells`, `oriented_textures`,
-`osteoclast_well` and `tube_and_somites` stand in for figures 3 c, 3 e, 4 and 5 of the Svetlana paper; `real_textures`
-defeats simple measurements.
+`osteoclast_well` and `tube_and_somites` imitate the images of figures 3 c, 3 e, 4 and 5 of the Svetlana paper. In
+`real_textures`, simple measurements do not distinguish the classes.
 
-The arrays of a seed never change, since other tools were timed on these, with the classes of some labels given:
+A seed must always generate the same arrays, because this package was compared with other tools on the four samples
+below. The table states how many labels were given with their classes for training, the seed with which `draw_labels`
+drew these labels, and the patch size in pixels:
 
 === =============================================================== ============== ========== =====
 set call                                                            labels given   drawn with patch
@@ -69,17 +71,17 @@ def stripes(seed: int, size: int = 256, count: int = 25, step: int = 42) -> Samp
 
 
 def faint_foci(seed: int, size: int = 256, count: int = 25, step: int = 42) -> Sample:
-    """Generate disks of varying brightness, one class of them with faint foci.
+    """Generate disks of varying brightness; those of one class have three faint foci.
 
-    There are three foci per object; the mean of both classes is equal.
-
-    Parameters as in `stripes`.
+    Both classes have the same mean brightness. The parameters are those of `stripes`.
     """
     return _lattice_of_disks(seed, size, count, step, _faint_foci, ("plain", "foci"))
 
 
 def bright_foci_3d(seed: int, shape: tuple[int, int, int] = (48, 96, 96), count: int = 16) -> Sample:
-    """Generate ellipsoids of equal mean; those of one class have four bright foci.
+    """Generate ellipsoids; those of one class have four bright foci.
+
+    All objects have the same mean brightness.
 
     Parameters
     ----------
@@ -144,9 +146,9 @@ def _paint_on_lattice(
     draw_texture: ObjectTexture,
     names: tuple[str, str],
 ) -> Sample:
-    """Paint objects of two classes on a jittered lattice over normal noise.
+    """Paint objects of two classes on a jittered lattice over Gaussian noise.
 
-    The order of the random draws defines the arrays of a seed.
+    The order of the random draws must not change, because the arrays of a seed depend on it.
 
     Parameters
     ----------
@@ -160,6 +162,7 @@ def _paint_on_lattice(
     lattice : (int, float, int)
         Distance between lattice points, jitter, and margin, in pixels.
     draw_shape, draw_texture : callable
+        See `ObjectShape` and `ObjectTexture`.
     names : tuple of str
         Class names.
 
@@ -200,10 +203,7 @@ def _cube_points(center: Point, half: int) -> Points:
 
 
 def _draw_foci(rng: Generator, points: Points, mean: float, count: int, height: float, spread: float) -> Field:
-    """Return the values of pixels with Gaussian foci at random pixels.
-
-    There are ``count`` foci; the values are shifted to the given mean.
-    """
+    """Return pixel values of the given mean with Gaussian foci at random positions."""
     values = np.full(len(points), float(mean))
     if count:
         for focus in points[rng.integers(0, len(points), count)]:
@@ -217,9 +217,9 @@ _Fill = Callable[[Generator, int, tuple[slice, ...], NDArray[np.bool_]], Field]
 
 
 def gray_cells(seed: int, size: int = 1024, count: int = 200) -> Sample:
-    """Generate ellipses of two brightnesses on a dark background.
+    """Generate ellipses on a dark background; the classes differ in brightness.
 
-    Their means are 100 and 150, with noise of 12.
+    The mean gray values of the classes are 100 and 150; the noise has a standard deviation of 12.
 
     Parameters
     ----------
@@ -249,12 +249,10 @@ def gray_cells(seed: int, size: int = 1024, count: int = 200) -> Sample:
 
 
 def oriented_textures(seed: int, size: int = 1400, count: int = 400, turn: float = 0) -> Sample:
-    """Generate disks of elongated noise.
+    """Generate disks of elongated noise, rotated by 90 degrees in the second class.
 
-    The classes are the same texture rotated by 90 degrees.
-
-    Mean and standard deviation are the same in every disk. With ``turn=0``, flips keep the class and rotations
-    by 90 degrees swap the classes; with ``turn=45``, flips swap them, too.
+    Mean and standard deviation are the same in every disk. With ``turn=0``, flips keep the class and rotations by 90
+    degrees swap the classes; with ``turn=45``, flips swap the classes, too.
 
     Parameters
     ----------
@@ -275,9 +273,9 @@ def oriented_textures(seed: int, size: int = 1400, count: int = 400, turn: float
 
 
 def _rotated_noise(rng: Generator, size: int, angle: float) -> Field:
-    """Return white noise, blurred along the rows and rotated.
+    """Return white noise that is blurred along the rows and then rotated.
 
-    It is cut from a larger image, so that no corner is empty.
+    The result is cropped from a larger image, so that no corner is empty.
     """
     side = int(np.ceil(size * np.sqrt(2))) + 2
     noise = gaussian_filter(rng.standard_normal((side, side)), (1, 5))
@@ -287,12 +285,10 @@ def _rotated_noise(rng: Generator, size: int, angle: float) -> Field:
 
 
 def real_textures(seed: int, size: int = 1400, count: int = 400) -> Sample:
-    """Generate disks of brick, grass and gravel.
+    """Generate disks that are cropped from photographs of brick, grass and gravel.
 
-    The distribution of gray values is the same in every disk.
-
-    The photographs come with scikit-image; disks are cut at random positions and rotated by multiples of 90 degrees.
-    Parameters as in `gray_cells`.
+    The photographs come with scikit-image. Disks are cropped at random positions and rotated by multiples of 90
+    degrees. The distribution of gray values is the same in every disk. The parameters are those of `gray_cells`.
     """
     from skimage import data
 
@@ -351,12 +347,11 @@ def osteoclast_well(
     activated: float = ACTIVATED_SHARE,
     stain: tuple[float, float, float] = (1, 1, 1),
 ) -> StoredSample:
-    """Write a stained well with cells of two classes.
+    """Write a generated image of a stained well with cells of two classes.
 
-    A few large, multinucleated activated cells lie among small resting ones.
-
-    Every cell and every block has its own random generator, so that the pixels of a block do not depend on other
-    blocks, and only one block and the list of cells are held in memory.
+    A few large activated cells with many nuclei lie among small resting cells. Every cell and every block has its own
+    random generator, so that the pixels of a block do not depend on other blocks. Only one block and the list of cells
+    are held in memory.
 
     Parameters
     ----------
@@ -364,13 +359,13 @@ def osteoclast_well(
         Existing folder for ``image.zarr`` (c, y, x; uint8, red green blue) and ``mask.zarr`` (y, x).
     seed : int
     size : int
-        Side of the image, in pixels; the well's radius is 0.48 of it. 8000 takes about half a minute.
+        Side of the image, in pixels; the well's radius is 0.48 of it. A size of 8000 takes about half a minute.
     count : int
         Requested number of cells; those without a free position are left out.
     activated : float
         Probability that a cell is activated.
     stain : three floats
-        Factors of the optical density in red, green and blue, as from more dye, another dye or a thicker layer.
+        Factors of the optical density in red, green and blue, to imitate more dye, another dye or a thicker layer.
     """
     well = _Well(seed, size, count, activated, np.array(stain, float))
     image, mask = create_arrays(folder, (size, size), (CHUNK, CHUNK), np.uint8, len(well.labels), channels=(3,))
@@ -381,7 +376,7 @@ def osteoclast_well(
 
 
 class _Well:
-    """Cells of a well, largest first.
+    """Cells of a well in order of decreasing size.
 
     A pixel belongs to the first cell that covers it.
     """
@@ -424,9 +419,9 @@ class _Well:
         return np.clip(np.rint(image), 0, 255).astype(np.uint8), mask
 
     def _interpolation_weights(self, positions: NDArray[np.int64]) -> Field:
-        """Return the weights of linear interpolation along an axis.
+        """Return the weights that interpolate the illumination linearly along an axis.
 
-        The illumination has nine knots per axis.
+        The illumination is given at nine knots per axis.
         """
         knots = positions / self.size * (len(self.light) - 1)
         return np.clip(1 - abs(knots[:, None] - np.arange(len(self.light))), 0, None)
@@ -434,7 +429,7 @@ class _Well:
     def _paint_cell(self, index: int, center: Point, image: Field, mask: NDArray[np.int64]) -> None:
         rng = np.random.default_rng([self.seed, self.labels[index]])
         radius, number = self.radii[index], self.classes[index]
-        # Everything random is drawn first, so that it is the same whichever part of the cell is painted.
+        # All random numbers are drawn first, so that they are the same for each part of the cell.
         waves = rng.normal(0, WAVINESS[number], (2, 4)) / np.sqrt(np.arange(2, 6))  # cosine and sine, orders 2 to 5
         color = COLOR[number] + rng.normal(0, 14)
         low, high = NUCLEI[number]
@@ -458,7 +453,7 @@ class _Well:
         image[(slice(None), *crop)][:, free] = colors[:, free]
 
 
-# The volume. Rows are the classes.
+# The volume. The rows of `HALF_AXES` are the classes.
 TUBE_NAMES = ("tube", "somite")
 # Half axes of a nucleus by class, (z, y, x), in pixels; those of the tube are elongated along x.
 HALF_AXES = np.array([(2.6, 3.0, 5.2), (3.1, 3.9, 3.9)])
@@ -478,7 +473,7 @@ def tube_and_somites(
     ----------
     seed : int
     shape : tuple of int
-        Planes, rows and columns. The volume of the paper is ``(158, 232, 624)`` with 26,214 nuclei.
+        Planes, rows and columns. The volume in the Svetlana paper has shape ``(158, 232, 624)`` and 26,214 nuclei.
     count : int
         Requested number of nuclei; those without a free position are left out.
     equal_axes : bool
@@ -507,7 +502,7 @@ def tube_and_somites(
         inside = (distance <= 1) & (mask[crop] == 0)
         mask[crop][inside] = label
         volume[crop][inside] = 105 + 18 * textures[classes[index]][crop][inside]
-    # Optical blur, and light lost with depth.
+    # Optical blur, and loss of light with depth.
     volume = gaussian_filter(volume, (1.1, 0.7, 0.7)) * np.linspace(1, 0.7, shape[0])[:, None, None]
     volume += rng.normal(0, 4, shape)
     return Sample(np.clip(np.rint(volume), 0, 255).astype(np.uint8), mask, classes[placed], TUBE_NAMES)

@@ -1,6 +1,6 @@
 """Samples, and the placement of objects in generated images.
 
-A sample has an image, a mask and true classes.
+A sample consists of an image, its mask and the true class of each object.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Sample:
     classes : ndarray of int, shape (n,)
         ``classes[label - 1]`` is the class of an object, an index into ``names``.
     names : tuple of str
+        Class names.
     """
 
     image: NDArray[Any]
@@ -50,14 +51,16 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class StoredSample:
-    """Sample too large for memory: like `Sample`, with Zarr arrays on disk.
+    """Sample with Zarr arrays on disk, for images that are too large for memory.
 
     Attributes
     ----------
     image, mask : Path
-        Zarr arrays; their dimension names are in their metadata.
+        Zarr arrays, whose metadata contain the dimension names.
     classes : ndarray of int, shape (n,)
+        See `Sample`.
     names : tuple of str
+        Class names.
     """
 
     image: Path
@@ -73,14 +76,12 @@ def draw_labels(mask: NDArray[Any], count: int, seed: int) -> list[int]:
 
 
 def tile_sample(sample: Sample, folder: Path, rows: int, columns: int) -> StoredSample:
-    """Repeat a sample along rows and columns.
-
-    Every copy of an object gets its own label.
+    """Repeat a sample along rows and columns, with new labels for every copy.
 
     Parameters
     ----------
     sample : Sample
-        Of shape ([Z,] Y, X).
+        Sample of shape ([Z,] Y, X).
     folder : Path
         Existing folder for ``image.zarr`` and ``mask.zarr``, of shape ([Z,] rows * Y, columns * X), one tile per chunk.
     rows, columns : int
@@ -101,7 +102,7 @@ def tile_sample(sample: Sample, folder: Path, rows: int, columns: int) -> Stored
 def create_arrays(
     folder: Path, shape: Shape, chunks: Shape, dtype: Any, count: int, channels: Shape = ()
 ) -> tuple[zarr.Array, zarr.Array]:
-    """Create ``image.zarr`` and ``mask.zarr``.
+    """Create the empty Zarr arrays ``image.zarr`` and ``mask.zarr`` in a folder.
 
     The image has shape ``(*channels, *shape)``; the mask has shape ``shape`` and the smallest unsigned integer type, of
     at least 16 bits, that fits ``count`` labels.
@@ -133,22 +134,22 @@ def place_objects(
     ----------
     rng : Generator
     radii : ndarray of shape (n,)
-        In pixels, in the order in which the objects are placed.
+        Radii in pixels, in the order in which the objects are placed.
     shape : tuple of int
         Shape of the image; objects lie completely within it.
     gap, distance_factor : float
         Two centers are at least ``distance_factor * (sum of radii) + gap`` pixels apart.
     max_tries : int
-        Positions to try before an object is left out.
+        Number of positions to try before an object is left out.
     allowed : callable
-        ``allowed(index, point)``: whether an object may lie at a position.
+        ``allowed(index, point)`` returns whether the center of an object may lie at a position.
 
     Returns
     -------
     ndarray of shape (n, dimensions)
         Centers in pixels; NaN for objects that were left out.
     """
-    cell = 2 * radii.max() + gap  # so that only objects in adjacent cells can be too close
+    cell = 2 * radii.max() + gap  # side of a grid cell: only objects in adjacent cells can be too close
     by_cell: dict[tuple[int, ...], list[int]] = {}
     centers = np.full((len(radii), len(shape)), np.nan)
     steps = list(itertools.product((-1, 0, 1), repeat=len(shape)))
@@ -170,9 +171,8 @@ def place_objects(
 def crop_around(center: Point, half: float, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[Field, ...]]:
     """Return the slices of a crop around a center, and the offsets of its pixels.
 
-    The crop is clipped to the image.
-
-    There is one array of offsets from the center per axis; together they broadcast to the shape of the crop.
+    The crop is clipped to the image. The offsets from the center are one array per axis; together, these arrays
+    broadcast to the shape of the crop.
     """
     starts = [max(0, int(np.floor(position - half))) for position in center]
     stops = [min(side, int(np.ceil(position + half)) + 1) for position, side in zip(center, shape)]

@@ -10,10 +10,9 @@ import pandas as pd
 def blood_smear() -> Path:
     """Return the folder of twelve stained blood smears with known classes.
 
-    The objects are red cells, white cells and platelets.
-
-    It contains ``images/NAME.png`` (RGB), ``masks/NAME.tif`` (uint16) and ``classes/NAME.csv`` (columns
-    ``label,class``); ``SOURCE.md`` states source and license. Nothing is downloaded.
+    The objects are red cells, white cells and platelets. The folder contains ``images/NAME.png`` (RGB),
+    ``masks/NAME.tif`` (uint16) and ``classes/NAME.csv`` (columns ``label,class``); ``SOURCE.md`` states source and
+    license. Nothing is downloaded.
 
     Examples
     --------

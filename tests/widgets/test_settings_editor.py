@@ -130,7 +130,7 @@ def test_changed_settings_without_a_control_are_listed(editor, project):
 
 def test_labels_and_controls_show_the_explanation_as_a_tooltip(editor):
     field = editor.form.fields["patches.context"]
-    assert 'title="Use of the surroundings. &quot;hide&quot; multiplies' in field.label.value
+    assert 'title="Use of the surroundings. &quot;keep&quot; shows them' in field.label.value
     assert field.control.tooltip == explanation("patches.context")
 
 

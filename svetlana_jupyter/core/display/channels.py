@@ -25,9 +25,9 @@ ContrastLimits = tuple[float, float]
 
 # Distinguishable when blended additively; magenta and green also with red-green color blindness.
 DEFAULT_CHANNEL_COLORS = ("#00ff00", "#ff00ff", "#00a0ff", "#ffff00", "#ff4000", "#ffffff")
-CLIPPED_PERCENT = 0.2  # clipped at either end by the automatic contrast
+CLIPPED_PERCENT = 0.2  # of the pixels, clipped at either end by the automatic contrast
 _OVERVIEW_SIDE = 1024
-_CROP_REACH, _CROPS_PER_AXIS = 128, 3  # half of the side in pixels; also channels with crops around bright pixels
+_CROP_REACH, _CROPS_PER_AXIS = 128, 3  # half the side in pixels; also the number of channels with crops of bright spots
 _BRIGHT_QUANTILES = (0.98, 0.9995)
 
 
@@ -41,7 +41,7 @@ class ChannelDisplay:
     color : str
         ``"#rrggbb"`` of the brightest value.
     contrast_limits : tuple of float
-        Values shown black and at full color.
+        Values displayed as black and as the full color.
     visible : bool
     gamma : float
         Above 1 brightens dark values, below 1 darkens them.
@@ -62,7 +62,7 @@ class DisplaySettings:
     ----------
     channels : tuple of ChannelDisplay
     rgb : bool
-        The channels are red, green and blue of one color image and share contrast limits and gamma.
+        Whether the channels are red, green and blue of a color image; then they share contrast limits and gamma.
     """
 
     channels: tuple[ChannelDisplay, ...]
@@ -74,11 +74,14 @@ class DisplaySettings:
         return self.rgb, tuple(channel.name for channel in self.channels)
 
     def with_contrast_limits(self, position: int, contrast_limits: ContrastLimits) -> DisplaySettings:
-        """Return a copy with other contrast limits of a channel, or of an RGB image."""
+        """Return a copy with other contrast limits for one channel.
+
+        In an RGB image, they apply to all channels.
+        """
         return self._changed(position, contrast_limits=contrast_limits)
 
     def with_gamma(self, position: int, gamma: float) -> DisplaySettings:
-        """Return a copy with another gamma of one channel, or of an RGB image."""
+        """Return a copy with another gamma for one channel; in an RGB image, for all."""
         return self._changed(position, gamma=gamma)
 
     def with_color(self, position: int, color: str) -> DisplaySettings:
@@ -86,7 +89,7 @@ class DisplaySettings:
         return self._changed(position, color=color)
 
     def with_visibility(self, position: int, visible: bool) -> DisplaySettings:
-        """Return a copy with one channel switched on or off."""
+        """Return a copy with one channel shown or hidden."""
         return self._changed(position, visible=visible)
 
     def _changed(self, position: int, **change: Any) -> DisplaySettings:
@@ -99,11 +102,12 @@ class DisplaySettings:
 
 
 def sample_pixels(image: TileReader) -> NDArray[np.float32]:
-    """Sample pixels of every channel, to choose the contrast from.
+    """Sample pixels of every channel, from which contrast limits are computed.
 
-    A small image, or one with a small pyramid level, is sampled as a whole (`is_sampled_whole`). Of any other image a
-    few crops are read, so that the cost does not grow with the image. Pixels of a coarse level are means, which hide
-    the brightness of small objects, so a few crops around its brightest pixels are read at full resolution as well.
+    A small image, or an image with a small pyramid level, is sampled as a whole (`is_sampled_whole`). Of any other
+    image, only a few crops are read, so that the time does not grow with the image. Pixels of a coarse pyramid level
+    are means, in which small bright objects are too dark, so a few crops around the brightest pixels are also read at
+    full resolution.
 
     Returns
     -------
@@ -131,14 +135,14 @@ def sample_pixels(image: TileReader) -> NDArray[np.float32]:
 def is_sampled_whole(image: TileReader) -> bool:
     """Return whether `sample_pixels` reads the whole image.
 
-    It does if the image is small, has a small pyramid level, or was displayed before.
+    This is so if the image is small, has a small pyramid level, or was displayed before.
     """
     whole, stride, planes = _overview(image)
     return all(image.is_fast(whole, stride, plane) for plane in planes)
 
 
 def _overview(image: TileReader) -> tuple[PixelBox, int, list[int]]:
-    """Return the box of an image, its stride on a small screen, and some planes."""
+    """Return the extent of an image, the stride for an overview, and some planes."""
     depth = image.array.sizes.get("z", 1)
     stride = 1 << max(0, math.ceil(math.log2(max(image.shape) / _OVERVIEW_SIDE)))
     return PixelBox(0, 0, *image.shape), stride, sorted({depth // 4, depth // 2, 3 * depth // 4})
@@ -156,9 +160,10 @@ def _bright_points(region: PlaneRegion) -> list[tuple[int, int]]:
 
 
 def auto_contrast_limits(pixels: NDArray[np.float32], clipped_percent: float = CLIPPED_PERCENT) -> ContrastLimits:
-    """Return different limits that clip this percentage of pixels at either end.
+    """Return contrast limits that clip this percentage of pixels at either end.
 
-    If both percentiles are equal, as in an image that is nearly all background, the limits are the extremes.
+    If both percentiles are equal, as in an image that is nearly all background, the limits are the minimum and maximum.
+    The lower limit is always below the upper limit.
     """
     low, high = (float(value) for value in np.percentile(pixels, (clipped_percent, 100 - clipped_percent)))
     if high <= low:
@@ -167,9 +172,9 @@ def auto_contrast_limits(pixels: NDArray[np.float32], clipped_percent: float = C
 
 
 def initial_display_settings(names: list[str], rgb: bool, dtype: Any, pixels: NDArray[np.float32]) -> DisplaySettings:
-    """Return the display settings with which an image opens.
+    """Return the initial display settings of an image.
 
-    8-bit color images keep their true colors; all others are stretched by `auto_contrast_limits`.
+    8-bit color images keep their true colors; the contrast of all other images comes from `auto_contrast_limits`.
 
     Parameters
     ----------
@@ -189,7 +194,7 @@ def initial_display_settings(names: list[str], rgb: bool, dtype: Any, pixels: ND
 
 
 def default_display_settings(pair: ImagePair) -> DisplaySettings:
-    """Sample an image, and return the display settings with which it opens."""
+    """Sample the pixels of an image and return its initial display settings."""
     pixels = sample_pixels(TileReader(pair.image, pair.levels))
     return initial_display_settings(list(pair.channels), is_rgb(pair.image), pair.image.dtype, pixels)
 
@@ -227,7 +232,7 @@ def render_pixels(values: NDArray[Any], display_settings: DisplaySettings) -> ND
 
 
 def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a copy of gray or RGB pixels with three channels, shape (h, w, 3)."""
+    """Return a copy of gray or RGB pixels as RGB, shape (h, w, 3)."""
     return np.repeat(pixels[..., None], 3, axis=-1) if pixels.ndim == 2 else np.array(pixels, order="C")
 
 
@@ -241,7 +246,7 @@ def stretch_to_uint8(values: NDArray[Any], limits: ContrastLimits, gamma: float 
         return _stretch(values.astype(np.float32), low, high, gamma)
     table = _stretch_table(np.iinfo(values.dtype).max, low, high, gamma)
     if values.dtype == np.uint8:
-        return np.asarray(cv2.LUT(np.ascontiguousarray(values), table))  # ten times as fast as take
+        return np.asarray(cv2.LUT(np.ascontiguousarray(values), table))  # ten times as fast as np.take
     return np.asarray(np.take(table, values))
 
 

@@ -1,6 +1,6 @@
 """Image encoding for the browser.
 
-Images are JPEG while the view moves and PNG when it rests; object overlays are PNG with a palette.
+Images are encoded as JPEG while the view moves and as PNG when it is at rest; object overlays are PNG with a palette.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from PIL import Image
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# zlib.Z_RLE, since overlays are long runs of equal codes. An overlay of 800 x 600 pixels takes 2.6 ms and 23 kB; with
-# Pillow's default level 6.4 ms and 22 kB; by zlib level 1 without Pillow 1.5 ms and 38 kB, whose additional 15 kB cost
-# more than a millisecond on any connection slower than 100 Mbit/s.
+# Run-length compression (zlib.Z_RLE), since overlays are long runs of equal codes. An overlay of 800 x 600 pixels takes
+# 2.6 ms and 23 kB. Pillow's default level would take 6.4 ms and 22 kB; zlib level 1 without Pillow would take 1.5 ms
+# and 38 kB, and the additional 15 kB take more than a millisecond on any connection slower than 100 Mbit/s.
 _RUN_LENGTHS = {"compress_level": 1, "compress_type": 3}
 
 
@@ -36,13 +36,15 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def indexed_png(codes: NDArray[np.uint8], table: NDArray[np.uint8]) -> bytes:
-    """Encode pixels that are rows of a color table as palette PNG.
+    """Encode an image of color table rows as a PNG with a palette.
 
-    Ten times faster and smaller than the same pixels as RGBA. Pillow writes it, since OpenCV writes no palettes.
+    This is ten times as fast as encoding the same pixels as RGBA, and the result is a tenth of the size. Pillow writes
+    it, because OpenCV cannot write palettes.
 
     Parameters
     ----------
     codes : array of uint8, shape (h, w)
+        Row of the color table for each pixel.
     table : array of uint8, shape (n, 4)
         Red, green, blue and alpha of each code; at most 256 rows.
     """

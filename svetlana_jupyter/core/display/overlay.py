@@ -1,7 +1,8 @@
 """Object overlay: the pixels and outline of each object, and their colors.
 
-Outlines are computed in device pixels, so that they are equally thin at every zoom. The zoom-dependent part
-(`ObjectRaster`) is separate from the part that a label changes (`overlay_codes`): recoloring is one table lookup.
+Outlines are computed in device pixels, so that they are equally thin at every zoom. Geometry, which changes with the
+zoom (`ObjectRaster`), is separate from colors, which change with labels (`overlay_codes`), so that recoloring takes
+only one table lookup.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.annotations import Label
     from svetlana_jupyter.core.classes import ClassScheme
 
-# One byte per pixel addresses the color table: 0 is transparent, each style takes one row for fill and one for line.
+# Each pixel is one byte, the row of the color table: row 0 is transparent, and each style has one row for its fill and
+# one for its outline.
 MAX_STYLES = 127
 
 
@@ -37,7 +39,7 @@ class ObjectStyle:
     color : str
         ``"#rrggbb"``; empty for the neutral ink, which is dark on bright images and bright on dark ones.
     bold : bool
-        Draw a thick outline, as for annotations, instead of a thin one, as for predictions.
+        Whether the outline is thick, as for annotations, or thin, as for predictions.
     fill : float
         Strength of the tint, 0 to 1, relative to the opacity of the overlay.
     """
@@ -55,18 +57,18 @@ EXCLUDED_STYLE = ObjectStyle(bold=True)
 class ObjectStyles:
     """Styles of all objects of one image.
 
-    Later layers win, and ``lookup`` wins over all of them. Only the visible objects are looked up, however many the
-    image has.
+    Later layers override earlier layers, and ``lookup`` overrides all layers. Only visible objects are looked up,
+    however many objects the image has.
 
     Attributes
     ----------
     key : hashable
-        Equal for equal styles, so that nothing is painted twice; for example version numbers.
+        Value, such as a version number, that is equal for equal styles, so that unchanged styles are not painted again.
     styles : tuple of ObjectStyle
-        The first is that of objects without any other.
+        The first style is for objects that have no other style.
     lookup : callable, optional
-        Takes labels, shape (n,), and returns a mapping from label to position in ``styles``; it may leave out some of
-        the labels and contain others. If its results change, so must ``key``.
+        Takes labels, shape (n,), and returns a mapping from label to position in ``styles``; the mapping may lack some
+        of the labels and contain others. Change ``key`` whenever its results change.
     """
 
     key: Hashable = None
@@ -75,13 +77,16 @@ class ObjectStyles:
     _layers: tuple[tuple[NDArray[np.int64], NDArray[np.uint8]], ...] = ()
 
     def with_layer(self, labels: ArrayLike, styles: ArrayLike) -> ObjectStyles:
-        """Return a copy that gives each label, shape (n,), the style at a position."""
+        """Return a copy with one more layer of styles.
+
+        ``labels`` and ``styles`` have shape (n,); each value of ``styles`` is a position in the attribute ``styles``.
+        """
         return replace(self, _layers=(*self._layers, _sorted_layer(labels, styles)))
 
     def style_indices(self, labels: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Return the position in ``styles`` of each label.
 
-        The cost depends on the number of labels, not on the image.
+        The time depends on the number of labels, not on the size of the image.
         """
         layers = self._layers
         if self.lookup is not None:
@@ -113,11 +118,12 @@ def class_styles(
     ----------
     classes : ClassScheme
     labels_of : callable
-        Takes object labels, shape (n,), and returns the annotations of those that have one, and possibly of others.
+        Takes object labels, shape (n,), and returns a mapping from label to annotation, without unannotated objects; it
+        may contain other objects.
     predicted : Series, optional
-        Class id, indexed by object label.
+        Predicted class id, indexed by object label.
     key : hashable
-        Equal for equal arguments and annotations.
+        Key of the result; equal for equal arguments and annotations.
     """
     colors = list(dict.fromkeys(info.color for info in classes))[: (MAX_STYLES - 2) // 2]
     styles = [PLAIN, EXCLUDED_STYLE]
@@ -141,7 +147,9 @@ def class_styles(
 
 @dataclass(frozen=True)
 class Frame:
-    """Raster of device pixels over an image plane, with or without a margin.
+    """Raster of device pixels over an image plane.
+
+    It covers the screen, possibly with a margin.
 
     Attributes
     ----------
@@ -160,19 +168,21 @@ class Frame:
     def locate_cells(self, axis: int, start: int, stride: int, count: int) -> tuple[slice, NDArray[np.intp]]:
         """Find the cells under the device pixels along one axis.
 
+        A cell is a square of ``stride`` x ``stride`` image pixels.
+
         Parameters
         ----------
         axis : int
             0 for rows, 1 for columns.
         start, stride, count : int
-            First image pixel, width in image pixels, and number of the cells.
+            First image pixel of the first cell, width of a cell in image pixels, and number of cells.
 
         Returns
         -------
         pixels : slice
-            The device pixels that lie on any cell.
+            Device pixels that lie on a cell.
         cells : array of int
-            The number of the cell under each device pixel.
+            Position of the cell under each of these device pixels.
         """
         centers = self.origin[axis] + (np.arange(self.size[axis]) + 0.5) / self.scale
         cell = np.floor((centers - start) / stride).astype(np.intp)
@@ -192,7 +202,7 @@ class ObjectRaster:
     objects : array of int64, shape (n,)
         Labels, ascending.
     offset : tuple of int
-        Row and column of the array's corner in its frame.
+        Row and column of the top left corner of ``codes`` in its frame.
     key : hashable
         Equal for equal rasters.
     """
@@ -208,7 +218,7 @@ class ObjectRaster:
         return float(np.sqrt(np.count_nonzero(self.codes > 2) / max(1, len(self.objects))))
 
     def at(self, row: int, column: int, reach: int = 0) -> int:
-        """Return the object at a device pixel, else the nearest in reach, else 0."""
+        """Return the object at a device pixel, else the nearest within ``reach``, else 0."""
         row, column = row - self.offset[0], column - self.offset[1]
         top, left = max(row - reach, 0), max(column - reach, 0)
         near = self.codes[top : max(row + reach + 1, 0), left : max(column + reach + 1, 0)] // 3
@@ -229,7 +239,7 @@ def rasterize_objects(region: PlaneRegion, frame: Frame, thin: int, bold: int, k
     thin, bold : int
         Widths of the outlines in device pixels; they lie inside the objects.
     key : hashable
-        Identifies the result.
+        Key of the result.
     """
     objects, index = number_objects(region.values)
     height, width = index.shape
@@ -244,7 +254,10 @@ def rasterize_objects(region: PlaneRegion, frame: Frame, thin: int, bold: int, k
 
 
 def find_edges(index: NDArray[np.int32], distances: range) -> NDArray[np.bool_]:
-    """Return the pixels that differ from a pixel at a distance along row or column."""
+    """Return which pixels differ from a pixel in the same row or column.
+
+    Each pixel is compared with the pixels at all ``distances``, in both directions.
+    """
     edges = np.zeros(index.shape, bool)
     for distance in distances:
         for here, there in (np.s_[:, distance:], np.s_[:, :-distance]), (np.s_[distance:], np.s_[:-distance]):
@@ -257,7 +270,7 @@ def find_edges(index: NDArray[np.int32], distances: range) -> NDArray[np.bool_]:
 def overlay_codes(raster: ObjectRaster, object_styles: ObjectStyles, outlines: bool = True) -> NDArray[np.uint8]:
     """Return the row of the color table for each device pixel.
 
-    Row 0 is transparent, ``2 s + 1`` the fill of style ``s``, and ``2 s + 2`` its line.
+    Row 0 is transparent; row ``2 s + 1`` is the fill of style ``s``, and row ``2 s + 2`` its outline.
     """
     style = object_styles.style_indices(raster.objects)
     bold = np.array([s.bold for s in object_styles.styles])[style]
@@ -270,7 +283,7 @@ def overlay_codes(raster: ObjectRaster, object_styles: ObjectStyles, outlines: b
 def overlay_color_table(
     object_styles: ObjectStyles, opacity: float, ink: str, side: float = np.inf
 ) -> NDArray[np.uint8]:
-    """Return the RGBA color of every code of `overlay_codes`, shape (codes, 4).
+    """Return the RGBA color of every code of `overlay_codes`, shape (n, 4).
 
     Parameters
     ----------
@@ -278,7 +291,7 @@ def overlay_color_table(
     opacity : float
         Opacity of fills, 0 to 1.
     ink : str
-        The neutral color.
+        The neutral color, ``"#rrggbb"``.
     side : float
         Side of an average object, in CSS pixels. The neutral outlines of objects without a class fade below 12 pixels,
         where they would hide the objects.
@@ -293,7 +306,9 @@ def overlay_color_table(
 
 
 def halo(shape: NDArray[np.bool_], inner: int, outer: int) -> NDArray[np.uint8]:
-    """Return a double line around a shape: 1 next to it, 2 around that, 0 elsewhere.
+    """Return a double outline of a shape.
+
+    The result is 1 on the inner line, 2 on the outer line and 0 elsewhere. Both lines lie outside the shape.
 
     Parameters
     ----------
@@ -312,10 +327,10 @@ def halos(
 ) -> tuple[NDArray[np.uint8], tuple[int, int]] | None:
     """Return a `halo` around objects and its corner (row, column) in the frame.
 
-    The result is None if no object is visible.
+    The result is None if none of the objects is visible.
 
-    Where two objects touch, their thin outlines are 1, so that each keeps its own line. With more than one object,
-    the inside is 3, up to the outlines. The cost depends on the number of pixels, not of objects.
+    If there are several objects, pixels inside their outlines are 3; where two of them touch, their thin outlines are
+    1, so that the objects stay distinguishable. The time depends on the number of pixels, not on the number of objects.
     """
     chosen = np.isin(raster.objects, objects)
     zones = np.zeros((len(chosen) + 1, 3), np.uint8)

@@ -1,8 +1,8 @@
-"""Scene: the content of the viewer's screen, as a value.
+"""Scene: an immutable description of the viewer's screen.
 
-`compose` is pure; the canvas only paints the difference between two scenes. The ``key`` of a layer states what it was
-made from, and a layer with the key of the previous scene is reused. So a new label only changes the color of an object,
-without reading pixels again, and dragging computes nothing until the margin is used up.
+`compose` has no side effects; the canvas paints only the difference between two scenes. The ``key`` of a layer
+identifies the data that it was made from; a layer whose key has not changed is reused. So a new label only changes the
+color of an object, without reading pixels again, and dragging computes nothing until the view leaves the margin.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.display.selection import Point
 
-MARGIN = 0.25  # of the screen, on each side
+MARGIN = 0.25  # fraction of the screen that is drawn in addition on each side while the view is dragged
 DARK_INK, BRIGHT_INK = "#202020", "#f4f4f4"
 _BRIGHT = 140  # median gray level above which the ink is dark
 _SELECTION_COLORS = np.array([[0, 0, 0, 0], [255, 255, 255, 255], [0, 0, 0, 255], [255, 255, 255, 36]], np.uint8)
@@ -50,15 +50,15 @@ class ImageLayer:
 
     @property
     def bright(self) -> bool:
-        """Whether drawings over the image should be dark."""
+        """Whether the image is bright, so that lines and text over it should be dark."""
         return bool(np.median(self.pixels[::8, ::8]) > _BRIGHT) if self.pixels.size else False
 
 
 @dataclass(frozen=True, eq=False)
 class IndexedLayer:
-    """Layer of few colors.
+    """Layer with a color table.
 
-    ``codes`` of shape (h, w) are rows of the RGBA ``table``; their corner is at ``offset`` in the frame.
+    ``codes``, shape (h, w), are row numbers of the RGBA ``table``; their top left corner is at ``offset`` in the frame.
     """
 
     key: Hashable
@@ -80,7 +80,7 @@ class ScaleBar:
 
 @dataclass(frozen=True)
 class Hint:
-    """Text next to the pointer, which is at (row, column) in CSS pixels."""
+    """Text next to the pointer; ``at`` is its position (row, column) in CSS pixels."""
 
     text: str
     at: tuple[float, float]
@@ -88,13 +88,13 @@ class Hint:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """One state of the screen.
+    """Content of the viewer's screen at one time.
 
     Attributes
     ----------
     view : Viewport
     frame : Frame
-        Raster that the layers fill: the view at the time it was made, plus a margin.
+        Raster that the layers fill. It covers the view, possibly with a margin.
     raster : ObjectRaster
         Object under each device pixel of the frame.
     image, overlay, selection : layer or None
@@ -102,12 +102,13 @@ class Scene:
     ink : str
         Color of text over the image.
     missing : tuple of TileGroup
-        Tiles left out because reading them takes long; composing again after they are loaded shows them.
+        Tiles left out because reading them takes long. Load them and compose the scene again to show them.
     hint : Hint or None
     lasso : tuple of (y, x)
-        Corners of the box or lasso being drawn, as image points.
+        Corners of the box or lasso that the user is drawing, as image points.
     field : tuple of float or None
-        Top, left, bottom and right edge of the framed field of view, in image points.
+        Field of view of the displayed patch, around which a frame is drawn: its top, left, bottom and right edge on the
+        image plane.
     """
 
     view: Viewport
@@ -129,7 +130,7 @@ class Scene:
         return _frame_offset(self.frame, self.view)
 
     def object_at(self, row: float, column: float, reach: float = 3.0) -> int:
-        """Return the object under a screen point, else the nearest in reach, else 0."""
+        """Return the object at a screen point, else the nearest within ``reach``, else 0."""
         dpr = self.view.dpr
         top, left = self.offset
         return self.raster.at(math.floor(row * dpr) - top, math.floor(column * dpr) - left, round(reach * dpr))
@@ -150,7 +151,7 @@ def compose(
     allow_missing: bool = False,
     moving: bool = False,
 ) -> Scene:
-    """Compose the content of the screen, without hint, lasso and field of view.
+    """Compose the content of the screen, except hint, lasso and field of view.
 
     Parameters
     ----------
@@ -163,6 +164,7 @@ def compose(
     opacity : float
         Opacity of the objects' fill, 0 to 1.
     outlines : bool
+        Draw the outlines of the objects.
     selected : int or tuple of int
         Selected objects; 0 or () for none.
     spacing : float, optional
@@ -170,9 +172,9 @@ def compose(
     previous : Scene, optional
         Last scene; unchanged layers are reused.
     allow_missing : bool
-        Show what is cached instead of reading tiles that take long, and list those in ``missing``.
+        Do not read tiles that take long: show cached values instead and list these tiles in ``missing``.
     moving : bool
-        The image is being dragged: lay out a margin too, so that the next view is already there.
+        Whether the user is dragging the image; then a margin is drawn, too, in which the next view may lie.
     """
     frame = _choose_frame(view, previous, moving)
     old_image, old_raster = (previous.image, previous.raster) if previous else (None, None)
@@ -195,7 +197,7 @@ def compose(
 
 
 def tiles_to_read(image: TileReader, mask: TileReader, view: Viewport) -> tuple[TileGroup, ...]:
-    """Return the tiles that composing this view would read."""
+    """Return the tiles that `compose` would read for this view."""
     frame = _choose_frame(view, None, moving=False)
     stride = stride_for(frame.scale)
     missing = (reader.missing(_box_under(frame, reader.shape), stride, view.plane) for reader in (image, mask))
@@ -228,10 +230,10 @@ def size_with_margin(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _choose_frame(view: Viewport, previous: Scene | None, moving: bool) -> Frame:
-    """Return the last frame if it covers the view, else one with the view's pixels.
+    """Return the previous frame if it covers the view, else a new one.
 
-    A new frame has a margin only while the user drags the view: a frame without a margin takes half the time, and most
-    views are never dragged.
+    A new frame has a margin only while the user drags the view: drawing a frame without a margin takes half the time,
+    and most views are never dragged.
     """
     scale = view.device_scale
     if previous is not None and previous.view.dpr == view.dpr and previous.frame.scale == scale:
@@ -265,7 +267,7 @@ def _refresh(
     plane: int,
     allow_missing: bool,
 ) -> tuple[_Layer, tuple[TileGroup, ...]]:
-    """Return a layer and its missing tiles; reuse the given one if it is unchanged."""
+    """Return a layer and its missing tiles; reuse the given layer if still valid."""
     box, stride = _box_under(frame, reader.shape), stride_for(frame.scale)
     source: tuple[Hashable, ...] = (reader, plane, box, stride, settings)
     if layer is not None and layer.key == (*source, ()):

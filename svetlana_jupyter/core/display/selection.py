@@ -1,6 +1,6 @@
 """Gallery contents, paging and selection; object selection by box or lasso.
 
-A gallery is arranged only when the user asks for it, so that objects keep their places while they are annotated.
+A gallery is sorted only when the user requests it, so that objects keep their positions while they are annotated.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Point = tuple[float, float]
 PlaneSelection = range | int | None
 
 _COLUMNS = ["object", "size", "y", "x", "y0", "x0", "y1", "x1", "predicted", "probability", "action", "class_id"]
-_BAND = 2.0  # median object heights; in the order of position, objects are read in lines of this height
+_BAND = 2.0  # in median object heights; sorting by position divides the image into rows of this height
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,14 @@ class GalleryQuery:
     Attributes
     ----------
     images : tuple of str
-        Empty for all.
+        Image names; empty for all images.
     status : {"all", "unlabeled", "annotated", "corrected"}
-        "annotated" with a class or a flag; "corrected" with another class than the predicted one.
+        "annotated": objects with a class or a flag; "corrected": objects annotated with another class than predicted.
     class_id : int
-        Show only objects of this class, annotated or else predicted; 0 for every class.
+        Show only objects of this class: the annotated class or, without annotation, the predicted class. 0 shows all.
     order : str
-        "random"; "uncertain" or "certain", the least or most probable first; "class", in each class the most probable
-        first; "largest" or "smallest" first; "position" in the images.
+        "random"; "uncertain" or "certain": lowest or highest probability first; "class": class by class, highest
+        probability first; "largest" or "smallest": by size; "position": by position in the images.
     seed : int
         Seed of the random order.
     """
@@ -91,7 +91,7 @@ def build_gallery_table(
 def filter_and_sort(table: pd.DataFrame, query: GalleryQuery) -> NDArray[np.int64]:
     """Return the row numbers of the objects to show, in order.
 
-    Objects without a probability come last if it determines the order.
+    If the order depends on the probability, objects without a probability come last.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def filter_and_sort(table: pd.DataFrame, query: GalleryQuery) -> NDArray[np.int6
         chosen &= displayed_class == query.class_id
     rows = np.flatnonzero(chosen)
     if query.order == "random":
-        # One permutation of the whole table, so that a filter does not change the order of the objects it leaves.
+        # The whole table is permuted, so that a filter does not change the order of the remaining objects.
         return rows[np.argsort(np.random.default_rng(query.seed).permutation(len(table))[rows])]
     keys = [key[rows] for key in _sort_keys(table, query.order, displayed_class)]
     return rows[np.lexsort(keys[::-1])]
@@ -142,7 +142,7 @@ def _sort_keys(table: pd.DataFrame, order: Order, displayed_class: NDArray[np.in
 
 @dataclass(frozen=True)
 class Pagination:
-    """Positions divided into pages.
+    """Division of the objects of a gallery into pages.
 
     >>> pages = Pagination(total=130, size=60)
     >>> pages.count, list(pages.places(2))[:3], pages.page_containing(125), pages.nearest(9)
@@ -162,25 +162,26 @@ class Pagination:
         return min(max(page, 0), self.count - 1)
 
     def places(self, page: int) -> range:
-        """Return the positions on a page."""
+        """Return the positions, in the gallery, of the objects on a page."""
         return range(page * self.size, min((page + 1) * self.size, self.total))
 
     def page_containing(self, place: int) -> int:
-        """Return the page of a position."""
+        """Return the page that contains a position of the gallery."""
         return self.nearest(place // self.size)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Selected cells of a page.
+    """Selected cells of a gallery page.
 
     Attributes
     ----------
     chosen : frozenset of int
+        Selected cells.
     anchor : int
-        Cell where a range begins: the one that was clicked last.
+        Cell where a range begins: the cell that was clicked last; -1 before any click.
     cursor : int
-        Cell where it ends: the one that the arrow keys move. Both are -1 before any click.
+        Cell where a range ends. The arrow keys move it; it is -1 before any click.
 
     >>> Selection().only(3).with_range(5).chosen == {3, 4, 5}
     True
@@ -191,44 +192,47 @@ class Selection:
     cursor: int = -1
 
     def only(self, cell: int) -> Selection:
-        """Select one cell alone."""
+        """Return the selection of a single cell."""
         return Selection(frozenset((cell,)), cell, cell)
 
     def with_toggled(self, cell: int) -> Selection:
-        """Add one cell, or remove it if it is selected."""
+        """Return the selection with a cell added, or removed if it was selected."""
         return Selection(self.chosen ^ {cell}, cell, cell)
 
     def with_range(self, cell: int, keep: bool = False) -> Selection:
-        """Select the cells from the anchor to ``cell``; ``keep`` the selected ones too."""
+        """Return the selection of all cells from the anchor to ``cell``.
+
+        With ``keep``, previously selected cells stay selected.
+        """
         anchor = cell if self.anchor < 0 else self.anchor
         between = frozenset(range(min(anchor, cell), max(anchor, cell) + 1))
         return Selection(between | self.chosen if keep else between, anchor, cell)
 
     def of(self, cells: Iterable[int]) -> Selection:
-        """Select exactly the given cells."""
+        """Return the selection of exactly the given cells."""
         return replace(self, chosen=frozenset(cells))
 
     def inverted(self, count: int) -> Selection:
-        """Invert the selection among the first ``count`` cells."""
+        """Return the inverse selection among the first ``count`` cells."""
         return self.of(frozenset(range(count)) - self.chosen)
 
     def within(self, count: int) -> Selection:
-        """Restrict the selection to a page of ``count`` cells."""
+        """Return the selection restricted to a page of ``count`` cells."""
         last = count - 1
         chosen = frozenset(cell for cell in self.chosen if cell <= last)
         return Selection(chosen, min(self.anchor, last), min(self.cursor, last))
 
 
 def rectangle_corners(first: Point, opposite: Point) -> tuple[Point, ...]:
-    """Return the corners of the box between two opposite ones."""
+    """Return the four corners of a rectangle, given two opposite corners."""
     return first, (first[0], opposite[1]), opposite, (opposite[0], first[1])
 
 
 def points_in_polygon(points: ArrayLike, corners: Sequence[Point]) -> NDArray[np.bool_]:
-    """Return which points a closed polygon winds around.
+    """Return which points lie inside a closed polygon.
 
-    The polygon may cross itself or go around twice: a point is inside if its winding number is not zero, so that a
-    careless lasso leaves no hole. `skimage.measure.points_in_poly` and OpenCV use the even-odd rule, which would.
+    The polygon may cross itself: a point is inside if its winding number is not zero, so that a lasso that crosses
+    itself leaves no hole. `skimage.measure.points_in_poly` and OpenCV use the even-odd rule, which would leave one.
 
     Parameters
     ----------
@@ -251,7 +255,8 @@ def points_in_polygon(points: ArrayLike, corners: Sequence[Point]) -> NDArray[np
     y, x = points[order].T
     starts = np.asarray(corners, float).reshape(-1, 2)
     ends = np.roll(starts, -1, axis=0)
-    # Each side counts for the points between its ends in y. Including only its lower end counts no corner twice.
+    # Each side counts for the points between its ends in y. Only its lower end is included, so that no corner counts
+    # twice.
     ranges = np.searchsorted(y, np.stack([starts[:, 0], ends[:, 0]]))
     winding = np.zeros(len(y), np.int64)
     for (y0, x0), (y1, x1), first, last in zip(starts, ends, *ranges):
@@ -276,8 +281,9 @@ def objects_in_polygon(
     corners : sequence of (y, x)
         Points of the image plane, in which the center of the first pixel is at (0.5, 0.5).
     planes : int, range or None
-        For volumes: a plane selects the objects that it cuts, as they are visible there; a range of planes selects the
-        objects whose centroid lies in it, so that adjacent ranges share no object; None selects from all planes.
+        For volumes: a plane selects among the objects that are visible in it; a range of planes selects among the
+        objects whose centroid lies in the range, so that adjacent ranges share no object; None selects among all
+        objects.
 
     Returns
     -------

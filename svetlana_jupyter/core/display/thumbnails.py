@@ -1,7 +1,7 @@
-"""Object thumbnails, orthogonal views of objects in volumes, gallery pages.
+"""Object thumbnails, orthogonal views of objects in volumes, and gallery pages.
 
-However many objects are requested, each block of image and mask is visited once, and no more of a block is read than
-the bounding box of the samples in it. Only the thumbnails and a few blocks are held in memory.
+However many objects are requested, each block of image and mask is visited once, and only the bounding box of the
+samples in it is read. Only the thumbnails and a few blocks are held in memory.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 DepthMode = Literal["plane", "maximum"]
 Integers = NDArray[np.int64]
 
-THREADS = 4  # more than cores, since reading waits as much as it computes
+THREADS = 4  # may exceed the number of cores, since reading waits as long as it computes
 SIDES = ("xy", "xz", "zy", "maximum")
 GAP_COLORS = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#1b1b1b"}  # between the cells, with little contrast to their contents
 
-_OVERSAMPLING = 2  # samples per screen pixel, at most; averaging them avoids aliasing
-_ORTHOVIEW_CONTEXT = 2.0  # side of an orthogonal view, in sides of the object
-_ORTHOVIEW_MIN_SIDE = 24.0  # pixels, so that an object of a few voxels still shows its surroundings
+_OVERSAMPLING = 2  # maximum samples per screen pixel; averaging them avoids aliasing
+_ORTHOVIEW_CONTEXT = 2.0  # side of an orthogonal view, relative to the object's longest side
+_ORTHOVIEW_MIN_SIDE = 24.0  # pixels, so that the surroundings of an object of a few voxels are visible, too
 _ORTHOVIEW_MAX_SAMPLES = 128  # per side
 _BRIGHT = 140  # median gray level above which the ink is dark
 _OUTLINE_OPACITY, _OUTLINE_BLUR = 0.9, 0.7  # blur in pixels
-_NEAREST_FROM = 3.0  # screen pixels per sample above which samples stay square, as in the viewer
+_NEAREST_FROM = 3.0  # screen pixels per sample above which samples are drawn as squares, as in the viewer
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Thumbnail:
     values : array of shape (C, n, n)
         0 beyond the image border.
     own : array of bool, shape (n, n)
-        Mask of the object; with a maximum projection, of any of its planes.
+        Mask of the object; for a maximum projection, the union of its planes.
     inside : tuple of slice
         Rows and columns that lie on the image.
     """
@@ -119,14 +119,14 @@ def take_thumbnails(pair: ImagePair, objects: pd.DataFrame, sampling: ThumbnailS
     extents, labels = pair.mask.shape[-2:], objects.index.to_numpy(np.int64)
     insides = [(_slice_within(axes[-2], extents[0]), _slice_within(axes[-1], extents[1])) for axes in samples]
     count, shape = len(objects), (sampling.count, sampling.count)
-    dtype = np.result_type(pair.image.dtype, np.uint8)  # booleans have no brightness
+    dtype = np.result_type(pair.image.dtype, np.uint8)  # boolean values become integers
     values = np.zeros((count, pair.image.shape[0], *shape), dtype)
     own = np.zeros((count, *shape), bool)
     for inside, pixels in zip(insides, values):
         pixels[:, *inside] = np.iinfo(dtype).min if dtype.kind in "iu" else np.finfo(dtype).min
     _read_samples(values, np.fmax, pair.image, pair.levels, samples, lambda pixels, _: pixels)
     _read_samples(own, np.logical_or, pair.mask, pair.mask_levels, samples, lambda pixels, i: pixels == labels[i])
-    # Copies, since a view that is cached would keep all thumbnails in memory.
+    # Copies, since a cached view of an array would keep all thumbnails in memory.
     return [Thumbnail(values[i].copy(), own[i].copy(), inside) for i, inside in enumerate(insides)]
 
 
@@ -192,7 +192,7 @@ def _split_at(samples: Integers, edges: Integers) -> list[tuple[int, slice]]:
 
 
 def _as_slice(samples: Integers, start: int = 0) -> slice:
-    """Return evenly spaced samples as a slice of an array that begins at ``start``."""
+    """Convert evenly spaced samples to a slice of an array that begins at ``start``."""
     step = int(samples[1] - samples[0]) if len(samples) > 1 else 1
     return slice(int(samples[0]) - start, int(samples[-1]) - start + 1, step)
 
@@ -204,7 +204,7 @@ def _slice_within(samples: Integers, extent: int) -> slice:
 
 @dataclass(frozen=True, eq=False)
 class OrthoView:
-    """Section through a volume, or its projection.
+    """Section through a volume, or projection of a volume.
 
     Attributes
     ----------
@@ -213,7 +213,7 @@ class OrthoView:
     own : array of bool, shape (h, w)
         Mask of the object.
     size : tuple of float
-        Height and width of the displayed part of the volume, in pixel widths: samples need not be square.
+        Height and width of the displayed part of the volume, in units of the pixel width; voxels may be anisotropic.
     """
 
     values: NDArray[Any]
@@ -239,9 +239,9 @@ def take_orthoviews(
     Returns
     -------
     dict of str to OrthoView
-        By `SIDES`: the view from above ("xy"), from the front ("xz", planes downwards) and from the side ("zy", planes
-        to the right), and the maximum projection along z around the object ("maximum"). All show a cube of the same
-        size centered on the object.
+        One view for each of `SIDES`: from above ("xy"), from the front ("xz", z points down), from the side ("zy", z
+        points right), and the maximum projection along z around the object ("maximum"). All views show the same cube,
+        centered on the object.
     """
     sizes = np.array(spacing or (1.0, 1.0, 1.0)) / (spacing or (1.0,))[-1]
     object_sides = [(row[f"{axis}1"] - row[f"{axis}0"]) * size for axis, size in zip("zyx", sizes)]
@@ -282,7 +282,7 @@ class GridLayout:
         Height and width of the screen.
     columns : int
     gap : int
-        Between the cells, and around them.
+        Space between and around the cells.
     line : int
         Height of the text.
 
@@ -303,7 +303,7 @@ class GridLayout:
 
     @property
     def pitch(self) -> tuple[int, int]:
-        """Rows and columns from one cell to the next."""
+        """Vertical and horizontal distance from one cell to the next, in CSS pixels."""
         return self.side + self.line + self.gap, self.side + self.gap
 
     @property
@@ -318,12 +318,12 @@ class GridLayout:
 
     def corner(self, cell: int) -> tuple[int, int]:
         """Return row and column of the top left corner of a thumbnail."""
-        remainder = self.size[1] - self.gap - self.columns * self.pitch[1]  # shared by both sides
+        remainder = self.size[1] - self.gap - self.columns * self.pitch[1]  # unused width, half on each side
         row, column = divmod(cell, self.columns)
         return self.gap + row * self.pitch[0], self.gap + remainder // 2 + column * self.pitch[1]
 
     def cell_at(self, row: float, column: float) -> int:
-        """Return the cell at a screen point, including half of the gaps; else -1."""
+        """Return the cell at a screen point, or -1; cells include half of each gap."""
         top, left = self.corner(0)
         down = math.floor((row - top + self.gap / 2) / self.pitch[0])
         right = math.floor((column - left + self.gap / 2) / self.pitch[1])
@@ -339,7 +339,7 @@ class CellCaption:
     color : str
         ``"#rrggbb"`` of the frame; empty for an object without annotation and prediction.
     is_annotated : bool
-        Draw a thick frame for an annotation instead of a thin one for a prediction.
+        Whether the frame is thick, for an annotation, or thin, for a prediction.
     name, share : str
         Text on the left and on the right below the thumbnail.
     """
@@ -352,7 +352,7 @@ class CellCaption:
 
 @dataclass(frozen=True, eq=False)
 class GridScene:
-    """One state of the gallery's screen.
+    """Content of the gallery's screen at one time.
 
     Attributes
     ----------
@@ -369,7 +369,7 @@ class GridScene:
     chosen : frozenset of int
         Selected cells.
     cursor : int
-        Cell from which the keys move; -1 for none.
+        Cell from which the arrow keys move; -1 for none.
     hint : Hint or None
     message : str
         Text at the center of a page without cells.

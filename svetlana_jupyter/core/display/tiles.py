@@ -1,8 +1,8 @@
 """Reading and caching of the visible tiles of an image.
 
-What is read and cached is bounded, whatever the size of the image. An image without a pyramid gets coarse levels on
-the fly: its blocks must be decoded whole anyway, so somewhat more of them is cached than the screen can show, and
-coarser views are taken from the cache.
+The amounts of data that are read and cached are bounded, whatever the size of the image. An image without a pyramid
+must be decoded at full resolution even for a coarse view. Its values are therefore cached at a higher resolution than
+the screen can show, and other views are computed from the cache.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 MEMORY_MB = 256
 
-_TILE = 256  # values per side
-_GROUP = 4096  # pixels per side of what is decoded at once in the background
-_OVERVIEW = 4  # a whole plane is cached at the finest resolution that fits into this fraction of the memory
-_SLOW = 1 << 22  # values; decoding more takes so long that a coarse view is welcome meanwhile
+_TILE = 256  # values per side of a tile
+_GROUP = 4096  # image pixels per side of a group of tiles, which is decoded at once in the background
+_OVERVIEW = 4  # a whole plane is cached at the finest resolution that fits into the memory divided by this number
+_SLOW = 1 << 22  # values; decoding more takes so long that a coarse view is shown meanwhile
 
 TileCache = LRU[Hashable, NDArray[Any]]
 
@@ -38,8 +38,8 @@ def tile_cache(limit_mb: float = MEMORY_MB) -> TileCache:
 
     The limit is in megabytes (10**6 bytes).
 
-    It is thread-safe: background threads store tiles while the screen reads them. A lookup takes about
-    2 µs, of the 0.23 ms in which 900 x 1200 cached pixels are read.
+    The cache is thread-safe: background threads store tiles while the viewer reads them. A lookup takes about 2 µs;
+    reading 900 x 1200 cached pixels takes 0.23 ms.
     """
     return LRU(limit_mb * 10**6, {}, weight=lambda _, tile: tile.nbytes)
 
@@ -59,7 +59,7 @@ class TileGroup:
     reader : TileReader
     plane : int
     stride : int
-        Stride of the cached values.
+        Image pixels from one cached value to the next.
     y0, x0, y1, x1 : int
         Half-open range, counted in tiles.
     """
@@ -84,12 +84,12 @@ class PlaneRegion:
     Attributes
     ----------
     values : array of shape (C, h, w) for an image, (h, w) for a mask
-        Each is the first pixel of a cell of ``stride`` x ``stride`` pixels and represents it.
+        Each value is the first pixel of a cell of ``stride`` x ``stride`` pixels and represents the cell.
     box : PixelBox
         Pixels that the cells cover; the last cells may extend beyond the image border.
     stride : int
     missing : tuple of TileGroup
-        Tiles not read yet: coarser values stand in for them, or zeros.
+        Tiles not read yet; in their place, ``values`` holds coarser values or zeros.
     """
 
     values: NDArray[Any]
@@ -99,7 +99,11 @@ class PlaneRegion:
 
 
 def number_objects(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Return the labels in an image of shape (h, w), and where each of them is.
+    """Return the labels in a label image, and the image renumbered consecutively.
+
+    Parameters
+    ----------
+    labels : integer array of shape (h, w)
 
     Returns
     -------
@@ -108,7 +112,7 @@ def number_objects(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.
     index : array of int32, shape (h, w)
         0 on the background, else 1 + the position in ``objects``.
     """
-    # Labels hardly change along a row, so only the first pixel of each run is sorted: 20 times less work.
+    # Labels rarely change along a row, so only the first pixel of each run is sorted, which is 20 times less work.
     flat = labels.ravel()
     starts = np.flatnonzero(np.concatenate([[True], flat[1:] != flat[:-1]])[: flat.size])
     objects, number = np.unique(np.concatenate([np.zeros(1, flat.dtype), flat[starts]]), return_inverse=True)
@@ -119,7 +123,9 @@ def number_objects(labels: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def stride_for(device_scale: float) -> int:
-    """Return the largest power of two with at least one value per device pixel.
+    """Return the coarsest stride that is fine enough at a scale.
+
+    It is the largest power of two with at least one value per device pixel, or 1.
 
     >>> [stride_for(scale) for scale in (3.0, 1.0, 0.4, 0.25, 0.01)]
     [1, 1, 2, 4, 64]
@@ -128,7 +134,7 @@ def stride_for(device_scale: float) -> int:
 
 
 class TileReader:
-    """Reader of regions of one image or mask that caches what may be shown again.
+    """Reader of regions of one image or mask, with a cache of tiles.
 
     Parameters
     ----------
@@ -155,7 +161,7 @@ class TileReader:
         ----------
         box : PixelBox
         stride : int
-            Coarsest stride that is fine enough, a power of two.
+            Largest stride that is fine enough, a power of two.
         plane : int
         allow_missing : bool
             Do not read tiles that take long: use coarser cached values instead, else zeros.
@@ -179,7 +185,7 @@ class TileReader:
         return PlaneRegion(values, PixelBox(*edges), cached_stride * step, missing)
 
     def factor(self, stride: int) -> int:
-        """Return the downsampling factor of the pyramid level that serves this stride."""
+        """Return the downsampling factor of the pyramid level to read for a stride."""
         return self._level(stride)[0]
 
     def is_fast(self, box: PixelBox, stride: int = 1, plane: int = 0) -> bool:
@@ -210,7 +216,7 @@ class TileReader:
         return tiles
 
     def _cached_stride(self, stride: int) -> int:
-        """Return the stride of the cached tiles that serve a requested stride."""
+        """Return the stride of the cached tiles to use for a requested stride."""
         cached = self.factor(stride)
         max_values = self._cache.n / _OVERVIEW / (self.array.dtype.itemsize * math.prod(self._channels))
         while cached * 2 <= stride and math.prod(self.shape) / cached**2 > max_values:
@@ -218,7 +224,7 @@ class TileReader:
         return cached
 
     def _level(self, stride: int) -> tuple[int, PyramidLevel]:
-        """Return the coarsest level that is fine enough, and its factor."""
+        """Return factor and level of the coarsest resolution that is fine enough."""
         return [entry for entry in self._levels if entry[0] <= stride][-1]
 
     def _is_slow(self, groups: Sequence[TileGroup]) -> bool:
@@ -250,7 +256,7 @@ class TileReader:
         rows, columns = (slice(start // factor, -(-stop // factor), step) for start, stop in zip(starts, stops))
         values = level.read(rows, columns, min(group.plane * depth // self._depth, depth - 1))
         values = values.reshape(*self._channels, *values.shape[-2:])
-        # A writer may have rounded the size of a level down: its last pixels then represent those beyond, too.
+        # Some programs round the size of a pyramid level down; then its last pixels are repeated.
         needed = [-(-(stop - start) // group.stride) for start, stop in zip(starts, stops)]
         short = [max(0, n - side) for n, side in zip(needed, values.shape[-2:])]
         if any(short):

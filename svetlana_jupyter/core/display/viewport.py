@@ -30,7 +30,10 @@ class PixelBox:
         return max(0, self.x1 - self.x0)
 
     def in_cells(self, side: int) -> PixelBox:
-        """Return the rows and columns of the square cells that the box touches."""
+        """Return the rows and columns of the cells that the box touches.
+
+        The cells are squares of ``side`` pixels, counted from the corner of the image.
+        """
         return PixelBox(self.y0 // side, self.x0 // side, -(-self.y1 // side), -(-self.x1 // side))
 
     def clipped(self, shape: tuple[int, int]) -> PixelBox:
@@ -88,7 +91,7 @@ class Viewport:
         return height / 2 + (y - self.center[0]) * self.scale, width / 2 + (x - self.center[1]) * self.scale
 
     def to_image(self, row: float, column: float) -> tuple[float, float]:
-        """Return the image point (y, x) under a screen point."""
+        """Return the image point (y, x) under a screen point in CSS pixels."""
         (y, x), (height, width) = self.center, self.size
         return y + (row - height / 2) / self.scale, x + (column - width / 2) / self.scale
 
@@ -100,7 +103,7 @@ class Viewport:
     def zoomed(self, factor: float, about: tuple[float, float] | None = None) -> Viewport:
         """Return the viewport magnified about a screen point, or about the center.
 
-        The image stays in place at that point, given as (row, column).
+        At the point ``about``, (row, column), the image stays in place.
         """
         row, column = about or (self.size[0] / 2, self.size[1] / 2)
         scale = min(max(self.scale * factor, _MIN_SCALE), MAX_SCALE)
@@ -111,7 +114,7 @@ class Viewport:
     def clamped(self, shape: tuple[int, int]) -> Viewport:
         """Return the nearest viewport that still shows part of an image of shape (Y, X).
 
-        Its center lies on the image, and its scale is at least an eighth of that of the fitted view.
+        The center of the result lies on the image, and its scale is at least an eighth of the fitted viewport's scale.
         """
         y, x = (min(max(center, 0.0), float(extent)) for center, extent in zip(self.center, shape))
         min_scale = Viewport.fitted(shape, self.size).scale / 8

@@ -1,9 +1,10 @@
-"""Catalog of all measurements: name, unit, meaning, and the cues that each uses.
+"""Catalog of all measurements, with the cues that each measurement uses.
 
-The measurements are listed in ``catalog.csv``, one line each; empty ``images`` mean 2D and 3D.
+``catalog.csv`` lists one measurement per line; if the column ``images`` is empty, the measurement is defined in 2D and
+3D. Cues are the kinds of information that a user can forbid a classifier to use, such as brightness.
 
-A name never changes its meaning. If the numbers under an existing name change, increase `VERSION`, so that stored
-measurements are computed again. New measurements need no new version: a stored table that lacks them is completed.
+The meaning of a name never changes. If the numbers under an existing name change, increase `VERSION`, so that stored
+measurements are computed again. New measurements need no new version: stored tables without them are computed again.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 VERSION = 1
 
 QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
-PIXEL_DISTANCES = (1, 2, 4)  # between pixels whose gray levels are compared, in pixels
-PARTS = (8, 4, 2)  # distances between pixels as fractions of an object's diameter
-BLUR_SCALES = (1, 2, 4)  # of the Gaussian blurs whose difference is the detail, in pixels
+PIXEL_DISTANCES = (1, 2, 4)  # distances between pixels whose gray levels are compared, in pixels
+PARTS = (8, 4, 2)  # distances between compared pixels: 1/8, 1/4 and 1/2 of the diameter of an object
+BLUR_SCALES = (1, 2, 4)  # standard deviations of the Gaussian blurs whose differences are the detail, in pixels
 LBP_KINDS = 10  # classes of uniform local binary patterns with eight neighbors
 
 Cue = Literal["surroundings", "brightness", "orientation", "size"]
@@ -35,7 +36,7 @@ _ANNULUS_CUES: frozenset[Cue] = frozenset(("surroundings", "size"))
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measurement.
+    """Measurement of objects, with its meaning and the cues that it uses.
 
     Attributes
     ----------
@@ -43,18 +44,20 @@ class Measurement:
     group : str
         One of `GROUPS`.
     meaning : str
+        Definition in words.
     uses : frozenset of str
-        Cues (`CUES`) that it uses. Without *surroundings* it is computed from the object's own pixels alone; without
-        *brightness* it is invariant to scaling and shifting all values of the object, or all around it; without
-        *orientation* it is invariant to rotation and mirroring; without *size* it is invariant to magnification, apart
-        from sampling. An annulus of a width in pixels uses size, and so does all that depends on the number of pixels:
-        extremes, tails of the distribution, the surface of few voxels.
+        Cues (`CUES`) that the measurement uses. Without *surroundings*, it is computed from the object's own pixels
+        alone. Without *brightness*, it is invariant to scaling and shifting the values of all pixels of the object, or
+        of all pixels around the object. Without *orientation*, it is invariant to rotation and mirroring. Without
+        *size*, it is invariant to magnification, apart from sampling. Size is used by an annulus whose width is in
+        pixels, and by everything that depends on the number of pixels: extremes, tails of the distribution, the surface
+        of few voxels.
     unit : str
-        "" for shares and ratios, "length", "area", "volume", "intensity", "intensity × pixels" or "degrees".
+        "" for fractions and ratios, "length", "area", "volume", "intensity", "intensity × pixels" or "degrees".
     by_channel : bool
-        Whether there is one per channel.
+        Whether there is one value per channel.
     ndim : 2, 3 or None
-        Dimensions of the images for which it is defined; None for both.
+        Number of dimensions of the images for which the measurement is defined; None for 2 and 3.
     """
 
     name: str
@@ -67,24 +70,27 @@ class Measurement:
 
     @property
     def power(self) -> int:
-        """Power of length in its unit."""
+        """Exponent of length in the unit: 1 for a length, 2 for an area, 3 for a volume."""
         return {"length": 1, "area": 2, "volume": 3}.get(self.unit, 0)
 
 
 @dataclass(frozen=True)
 class FeatureColumn:
-    """Measurement of one channel, or of the mask (``channel`` None)."""
+    """Column of a feature table.
+
+    It is a measurement of one channel or, if ``channel`` is None, of the mask.
+    """
 
     measurement: Measurement
     channel: int | None = None
 
     @property
     def key(self) -> str:
-        """Name with the number of the channel: ``area``, ``mean:0``."""
+        """Name, followed by the channel number if there is one: ``area``, ``mean:0``."""
         return self.measurement.name if self.channel is None else f"{self.measurement.name}:{self.channel}"
 
     def name(self, channels: Sequence[str], in_um: bool) -> str:
-        """Return the name with channel and unit, such as ``area_um2``, ``dna_mean``."""
+        """Return the name with channel and unit, such as ``area_um2`` or ``dna_mean``."""
         power = self.measurement.power if in_um else 0
         unit = f"_um{power if power > 1 else ''}" if power else ""
         channel = "" if self.channel is None else f"{channels[self.channel]}_"
@@ -94,17 +100,18 @@ class FeatureColumn:
 def columns(
     ndim: int, channels: int, groups: Iterable[str] = GROUPS, may_use: Iterable[str] = CUES
 ) -> tuple[FeatureColumn, ...]:
-    """Return the measurements of an object, in the order of the table.
+    """Return the columns of a feature table, in order.
 
     Parameters
     ----------
     ndim : 2 or 3
+        Number of dimensions of the image.
     channels : int
         Number of channels.
     groups : iterable of str
-        Of `GROUPS`.
+        Groups of measurements, from `GROUPS`.
     may_use : iterable of str
-        Allowed cues: measurements that use any other are left out.
+        Allowed cues; measurements that use any other cue are left out.
     """
     groups, may_use = set(groups), set(may_use)
     chosen = [m for m in MEASUREMENTS if m.group in groups and m.uses <= may_use and m.ndim in (None, ndim)]
@@ -119,8 +126,8 @@ def describe_measurements() -> pd.DataFrame:
     -------
     DataFrame
         Indexed by ``name``: ``group``, ``unit``, ``uses`` (comma separated), ``by_channel``, ``images`` ("2D", "3D" or
-        "2D and 3D"), ``meaning``. `Project.measure` names its columns accordingly: with the channel name as prefix if
-        there is one per channel, and with ``_um``, ``_um2`` or ``_um3`` as suffix for lengths, areas and volumes if the
+        "2D and 3D"), ``meaning``. The columns of `Project.measure` have these names, with the channel name as prefix if
+        ``by_channel`` is True, and with ``_um``, ``_um2`` or ``_um3`` as suffix for lengths, areas and volumes if the
         pixel size is known.
 
     Examples
@@ -135,7 +142,7 @@ def describe_measurements() -> pd.DataFrame:
 
 
 def _read_catalog() -> Iterator[Measurement]:
-    """Yield the measurements of ``catalog.csv``, and those of the annulus texture."""
+    """Yield the measurements in ``catalog.csv``, and the textures of the annulus."""
     with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             group: Group = row["group"]  # type: ignore[assignment]
@@ -144,10 +151,10 @@ def _read_catalog() -> Iterator[Measurement]:
             m = Measurement(row["name"], group, row["meaning"], cues, row["unit"], row["by_channel"] == "yes", ndim)
             yield m
             if group == "texture":
-                meaning = f"{m.meaning}; of the background pixels in the annulus around the object"
+                meaning = f"{m.meaning}; measured on the background pixels in the surrounding annulus"
                 uses = m.uses | _ANNULUS_CUES
                 yield replace(m, name=f"ring_{m.name}", group="ring_texture", uses=uses, meaning=meaning)
 
 
-# The order is that of the columns in tables, and of the features that saved forests expect.
+# Tables have their columns in this order, and saved random forests expect their features in it.
 MEASUREMENTS: tuple[Measurement, ...] = tuple(sorted(_read_catalog(), key=lambda m: GROUPS.index(m.group)))

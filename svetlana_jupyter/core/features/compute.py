@@ -1,7 +1,7 @@
 """Measurement of the features of `core.features.catalog`, block by block.
 
-Each chunk of image and mask is decoded once; only the pixels under a block's objects and one stack of objects are held
-in memory. If an image has a feature cache, cached features are reused, and new ones are added to it.
+Each chunk of image and mask is decoded once; only the pixels around the objects of one block and one stack of objects
+are held in memory. If an image has a feature cache, cached features are reused, and new features are cached.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.image_pair import FeatureCache, ImagePair
 
 Integers = NDArray[np.int64]
-_Crops = tuple[NDArray[np.bool_], Integers, list[NDArray[np.float32]]]  # of `_crop`
+_Crops = tuple[NDArray[np.bool_], Integers, list[NDArray[np.float32]]]  # returned by `_crop`
 
 # Larger bounding boxes are measured on every second, third, ... pixel along each axis.
 MAX_BOX_VOXELS = 1 << 22
-STACK_VOXELS = 1 << 18  # in the boxes of a stack, so that it stays in the processor's cache
+STACK_VOXELS = 1 << 18  # in all bounding boxes of a stack, so that the stack fits into the processor's cache
 CACHE_WRITE_BATCH = 10_000  # objects measured between two writes to the cache
 OUTSIDE = -1  # mask value beyond the image
 
 
 def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | None = None) -> Iterator[pd.DataFrame]:
-    """Measure objects, block by block.
+    """Measure the features of objects, block by block.
 
     Parameters
     ----------
     pair : ImagePair
-        With a ``feature_cache``, only missing features are measured, and added to it, even if this generator is closed
-        early.
+        Image to measure. If it has a ``feature_cache``, only the features that the cache lacks are measured. They are
+        added to the cache, even if this generator is closed early.
     objects : DataFrame
         Rows of `core.objects.index_objects`.
     settings : MeasureSettings, optional
@@ -64,9 +64,9 @@ def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | 
     ------
     DataFrame
         One row per object, index ``object``, one float32 column per entry of `core.features.catalog.columns`, named by
-        its key. Lengths are in units of the shortest side of a pixel. Undefined values are NaN:
-        the annulus of an object without surroundings, the texture of a constant one. Objects whose bounding box holds
-        more than `MAX_BOX_VOXELS` pixels are subsampled evenly.
+        its key. Lengths are in units of the shortest side of a pixel. Undefined values are NaN, such as the annulus of
+        an object without surroundings or the texture of a constant object. Objects whose bounding box contains more
+        than `MAX_BOX_VOXELS` pixels are subsampled evenly.
     """
     settings = settings or MeasureSettings()
     if pair.feature_cache is None:
@@ -87,8 +87,8 @@ def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | 
 def cached_features(pair: ImagePair, group: str, settings: MeasureSettings) -> pd.DataFrame:
     """Return the cached features of a group, indexed by object.
 
-    The table is empty if the image has no cache, or if a cached table lacks a measurement that was added to the group
-    since it was written.
+    The table is empty if the image has no cache, or if a measurement was added to the group after the cached table was
+    written.
     """
     keys = _group_keys(pair, group)
     if pair.feature_cache is not None:
@@ -99,7 +99,7 @@ def cached_features(pair: ImagePair, group: str, settings: MeasureSettings) -> p
 
 
 def feature_cache_key(group: str, settings: MeasureSettings) -> str:
-    """Return the cache name of a group, with the settings that change its values."""
+    """Return the cache key of a group: its name and the settings that affect it."""
     key = f"{group}_{settings.ring:g}px" if group.startswith("ring") else group
     return f"{key}_less_{settings.rim}px" if settings.rim and group not in ("shape", "position") else key
 
@@ -111,7 +111,7 @@ def _group_keys(pair: ImagePair, group: str) -> list[str]:
 def _measure_into_cache(
     pair: ImagePair, cache: FeatureCache, objects: pd.DataFrame, settings: MeasureSettings
 ) -> Iterator[pd.DataFrame]:
-    """Measure the feature groups of the given objects, and add them to the cache."""
+    """Yield the features of objects, and add them to the cache in batches."""
     if not settings.groups:
         yield objects[[]]
         return
@@ -148,7 +148,7 @@ def in_um(table: pd.DataFrame, chosen: Sequence[FeatureColumn], pair: ImagePair)
 def iter_features(
     pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings, unit: Literal["px", "um"] = "px"
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield labels (n,) and forest features (n, m), with 0 for undefined values.
+    """Yield labels (n,) and the features (n, m) of a random forest, 0 if undefined.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def iter_features(
     settings : MeasureSettings
         ``groups`` and the allowed cues ``may_use`` select the features.
     unit : "px" or "um"
-        Unit of length; micrometers need an image with spacing.
+        Unit of length; micrometers require an image whose pixel size is known.
     """
     chosen = columns(pair.ndim, len(pair.channels), settings.groups, settings.may_use)
     for table in measure(pair, objects, settings):
@@ -167,7 +167,7 @@ def iter_features(
 
 
 def measure_objects(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> Iterator[pd.DataFrame]:
-    """Measure ``settings.groups`` of objects without a cache; see `measure`."""
+    """Measure the features of objects without using a cache; see `measure`."""
     measurer = _Measurer(pair, objects, settings)
     batches = list(measurer.batches())
     regions = [region for _, region in batches]
@@ -177,12 +177,12 @@ def measure_objects(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSet
 
 
 def feature_regions(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> list[ArrayRegion]:
-    """Return the parts of an image that `measure_objects` reads."""
+    """Return the regions of an image that `measure_objects` reads."""
     return [region for _, region in _Measurer(pair, objects, settings).batches()]
 
 
 class _Measurer:
-    """Objects of one image, and the settings to measure them with."""
+    """Measurement of the objects of one image with the given settings."""
 
     def __init__(self, pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> None:
         axes = "zyx"[-pair.ndim :]
@@ -200,7 +200,7 @@ class _Measurer:
         self._strides = _choose_strides(self._last - self._first)
 
     def batches(self) -> Iterator[tuple[Integers, ArrayRegion]]:
-        """Yield the row numbers of objects to measure together, and the region to read."""
+        """Yield row numbers of objects to measure together, and the region to read."""
         block = np.array(processing_block_shape(self._pair.image, self._pair.mask))
         large = ((self._last - self._first) > block).any(axis=1) | (self._strides > 1)
         ordinary = np.flatnonzero(~large)
@@ -279,7 +279,7 @@ class _Measurer:
         return features | {"border_distance": distances[:, self._shape > 1].min(axis=1, initial=np.inf)}
 
     def _reach(self, stride: int) -> Integers:
-        """Return the width of the annulus along each axis, in pixels read; 0 without one."""
+        """Return how many pixels to read around an object for its annulus, per axis."""
         if not self._needs_annulus:
             return np.zeros(len(self._step), np.int64)
         step = self._step * stride
@@ -288,7 +288,7 @@ class _Measurer:
 
 
 def _choose_strides(sides: Integers) -> Integers:
-    """Return the smallest stride per bounding box for `MAX_BOX_VOXELS` voxels."""
+    """Return the smallest strides that leave at most `MAX_BOX_VOXELS` voxels per box."""
     strides = np.ones(len(sides), np.int64)
     while (large := np.prod(-(-sides // strides[:, None]), axis=1) > MAX_BOX_VOXELS).any():
         strides[large] += 1
@@ -296,7 +296,7 @@ def _choose_strides(sides: Integers) -> Integers:
 
 
 def _group_by_size(sides: Integers) -> Iterator[Integers]:
-    """Yield the row numbers of boxes (n, ndim) of similar shape, stack by stack."""
+    """Yield the row numbers of boxes with similar sides (n, ndim), stack by stack."""
     quantum = np.maximum(2, 2 ** np.floor(np.log2(np.maximum(sides, 1)) - 2)).astype(np.int64)
     rounded = -(-sides // quantum) * quantum
     for members in group_by_block(rounded, (1,) * rounded.shape[1]):
@@ -305,15 +305,16 @@ def _group_by_size(sides: Integers) -> Iterator[Integers]:
 
 
 def _crop(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integers, box: Integers) -> _Crops:
-    """Crop boxes of equal shape from image and mask; pixels outside the image are 0.
+    """Crop bounding boxes of equal shape from image and mask.
 
     Returns
     -------
     own : bool array of shape (n, *box)
         Masks of the objects.
     mask : integer array of shape (n, *box)
+        Labels of all objects; `OUTSIDE` beyond the image.
     planes : list of float32 array of shape (n, *box)
-        Channels of the image.
+        Channels of the image; 0 beyond the image.
     """
     masks = np.full((len(labels), *box), OUTSIDE, np.int64)
     pixels = np.zeros((len(image), len(labels), *box), np.float32)
@@ -328,7 +329,7 @@ def _crop(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Inte
 
 
 def _erode_in_boxes(own: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
-    """Erode object masks (n, *shape) that may touch the bounding box border."""
+    """Erode object masks (n, *box) that may touch the border of their bounding box."""
     ndim = own.ndim - 1
     padded = np.pad(own, [(0, 0), *[(1, 1)] * ndim])
     return np.asarray(erode_masks(padded, (margin,) * ndim)[index_last_axes([slice(1, -1)] * ndim)])

@@ -15,7 +15,7 @@ from svetlana_jupyter.core.features.region import Floats, ObjectStack, Stack, sa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FLAT = 1e-6  # coefficient of variation below which an object is constant: the rest is rounding
+FLAT = 1e-6  # coefficient of variation up to which an object counts as constant, because of rounding errors
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class ObjectChannel:
 
     @cached_property
     def flat(self) -> NDArray[np.bool_]:
-        """Whether each object is constant, so that only its brightness is defined, (n,)."""
+        """Whether each object is constant, (n,), so that only its mean is meaningful."""
         return ~(self.sd > FLAT * np.maximum(np.abs(self.mean), 1e-30))
 
     @cached_property
@@ -66,16 +66,16 @@ class ObjectChannel:
 
     @cached_property
     def skewness(self) -> Floats:
-        """Skewness of each object, NaN for constant ones, (n,)."""
+        """Skewness of each object, (n,); NaN for constant objects."""
         z = self.standardized
         return self.nan_if_flat(self.region.mean(z * z * z))
 
     def nan_if_flat(self, values: Floats) -> Floats:
-        """Return values (n,) with NaN for constant objects."""
+        """Return values (n,), replaced by NaN for constant objects."""
         return np.where(self.flat, np.nan, values)
 
     def quantiles(self, shares: NDArray[np.float64]) -> Floats:
-        """Return linearly interpolated quantiles (n, shares); NaN without pixels.
+        """Return linearly interpolated quantiles (n, len(shares)); NaN without pixels.
 
         Sorting all objects at once is many times faster than `numpy.quantile` per object.
         """

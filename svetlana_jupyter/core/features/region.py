@@ -1,7 +1,7 @@
-"""Stacks of objects, and reductions over the pixels of each.
+"""Stacks of objects, and reductions over the pixels of each object.
 
-All measurements are computed on such stacks: an object contributes its own pixels and nothing else, so that its
-neighbors, the blocks of a file and the other objects of the stack cannot change a number.
+All measurements are computed on such stacks. A stack contains only the pixels of the objects themselves, so that the
+neighbors of an object, the blocks of a file and the other objects of the stack cannot change a measurement.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Offset = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class ObjectStack:
-    """Masks of n objects, each cut out of the image, all of the same shape.
+    """Masks of n objects, cropped from the image to the same shape.
 
     Parameters
     ----------
     own : bool of shape (n, [z,] y, x)
     step : tuple of float
-        Length of a pixel along ``([z,] y, x)``; the shortest is 1 unless the image was subsampled.
+        Lengths of a pixel along ``([z,] y, x)``; the shortest is 1 unless the image was subsampled.
     """
 
     own: NDArray[np.bool_]
@@ -38,12 +38,12 @@ class ObjectStack:
 
     @property
     def ndim(self) -> int:
-        """2 or 3."""
+        """Number of dimensions, 2 or 3."""
         return len(self.step)
 
     @property
     def box(self) -> tuple[int, ...]:
-        """Shape of one cut-out, ([z,] y, x)."""
+        """Shape of one crop, ([z,] y, x)."""
         return self.own.shape[1:]
 
     @cached_property
@@ -74,7 +74,7 @@ class ObjectStack:
 
     @cached_property
     def owner(self) -> NDArray[np.int64]:
-        """Number of the object of each pixel of ``at``."""
+        """Index in the stack of the object to which each pixel of ``at`` belongs."""
         return np.repeat(np.arange(len(self)), self.counts)
 
     @cached_property
@@ -84,7 +84,7 @@ class ObjectStack:
 
     @cached_property
     def positions(self) -> list[Floats]:
-        """Position of each pixel of ``at`` in its cut-out, along each axis."""
+        """Position of each pixel of ``at`` in its crop, along each axis."""
         return [axis.astype(np.float64) for axis in np.unravel_index(self.at, self.own.shape)[1:]]
 
     @cached_property
@@ -96,13 +96,13 @@ class ObjectStack:
     def rim(self) -> NDArray[np.bool_]:
         """Whether each pixel of ``at`` is at the border of its object.
 
-        Such a pixel shares a face with another object, the background or the image border.
+        A border pixel shares a face with another object, the background or the image border.
         """
         return ~self.inner.reshape(-1)[self.at]
 
     @cached_property
     def inner(self) -> NDArray[np.bool_]:
-        """Pixels of the stack whose neighbors along each axis are in their object, too."""
+        """Mask of the pixels whose neighbors along each axis belong to the same object."""
         return np.asarray(np.all([inner_along(self.own, axis) for axis in range(self.ndim)], axis=0))
 
     def of(self, stack: NDArray[Any]) -> Floats:
@@ -110,19 +110,19 @@ class ObjectStack:
         return stack.reshape(-1)[self.at].astype(np.float64)
 
     def total(self, values: Floats) -> Floats:
-        """Return the sum over each object of values at ``at``."""
+        """Return the sum over each object of values at the pixels ``at``."""
         return self._reduce(np.add, values, 0.0)
 
     def mean(self, values: Floats) -> Floats:
-        """Return the mean over each object, NaN if it has no pixels."""
+        """Return the mean over each object of values at ``at``; NaN without pixels."""
         return safe_divide(self.total(values), self.counts)
 
     def subtract_mean(self, values: Floats) -> Floats:
-        """Return values at ``at`` minus the mean of their object."""
+        """Return values at the pixels ``at``, minus the mean of their object."""
         return values - self.mean(values)[self.owner]
 
     def largest(self, values: Floats) -> Floats:
-        """Return the maximum over each object, NaN if it has no pixels."""
+        """Return the maximum over each object of values at ``at``; NaN without pixels."""
         return self._reduce(np.maximum, values, np.nan)
 
     def _reduce(self, ufunc: np.ufunc, values: Floats, empty: float) -> Floats:
@@ -133,7 +133,7 @@ class ObjectStack:
 
 
 def inner_along(stack: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
-    """Return the pixels whose two neighbors along an axis are in the mask, too."""
+    """Return the mask pixels whose two neighbors along an axis are in the mask, too."""
     inner = np.zeros_like(stack)
     lines, inner_lines = np.moveaxis(stack, axis + 1, -1), np.moveaxis(inner, axis + 1, -1)
     inner_lines[..., 1:-1] = lines[..., :-2] & lines[..., 1:-1] & lines[..., 2:]
@@ -141,14 +141,14 @@ def inner_along(stack: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
 
 
 def shifted_views(offset: Offset) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return the indices of pixels of a stack, and of their partners at an offset."""
+    """Return the slices of a stack that pair each pixel with the pixel at an offset."""
     first = (slice(None), *(slice(max(-step, 0), -step if step > 0 else None) for step in offset))
     second = (slice(None), *(slice(max(step, 0), step if step < 0 else None) for step in offset))
     return first, second
 
 
 def safe_divide(value: Any, by: Any) -> Floats:
-    """Return ``value / by``, NaN where that is undefined."""
+    """Return ``value / by``, NaN where ``by`` is 0."""
     by = np.asarray(by, float)
     small = np.abs(by) < 1e-12
     return np.where(small, np.nan, value / np.where(small, 1.0, by))

@@ -16,8 +16,8 @@ from svetlana_jupyter.core.features.region import Floats, ObjectStack, Offset, s
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CHORD = 3  # rows compared on each side to decide whether a row end can be a corner of the hull
-EXACT, JOGGLED = 1e-7, 1e-3  # pixels by which a center may lie outside: rounding alone, and with joggled input
+CHORD = 3  # rows compared on each side to decide whether the end of a row can be a corner of the hull
+EXACT, JOGGLED = 1e-7, 1e-3  # tolerances of the hull in pixels: for rounding errors, and for input joggled by Qhull
 
 
 def shape_features(region: ObjectStack) -> dict[str, Floats]:
@@ -49,18 +49,18 @@ def shape_features(region: ObjectStack) -> dict[str, Floats]:
 
 
 def covariance(region: ObjectStack) -> Floats:
-    """Return the second central moments (n, ndim, ndim) of objects of solid pixels.
+    """Return the second central moments (n, ndim, ndim) of objects.
 
-    So a flat object has a thickness, and a single pixel has the axes of a box.
+    Pixels count as solid boxes, so that an object that is one pixel thick has a shortest axis above 0.
     """
     rows = [[region.mean(a * b) for b in region.offsets] for a in region.offsets]
     return np.array(rows).transpose(2, 0, 1) + np.diag(np.square(region.step)) / 12
 
 
 def axis_lengths(region: ObjectStack) -> Floats:
-    """Return the full axes (n, ndim) of the ellipses with the objects' moments.
+    """Return the full axes (n, ndim) of ellipses with the moments of the objects.
 
-    The longest axis is the first. In 3D, they are those of ellipsoids.
+    The longest axis comes first. In 3D, the ellipses are ellipsoids.
     """
     moments = np.linalg.eigvalsh(covariance(region))[:, ::-1]
     return np.asarray(2 * np.sqrt((region.ndim + 2) * moments))
@@ -69,9 +69,9 @@ def axis_lengths(region: ObjectStack) -> Floats:
 def boundary_length(region: ObjectStack) -> Floats:
     """Return the outline length or surface area of each object by Crofton's formula.
 
-    The outline of a mask is a staircase, whose length depends on its orientation. The number of times that lines of
-    evenly spread directions cross the boundary hardly does (Lehmann and Legland, "Efficient N-Dimensional surface
-    estimation using Crofton formula and run-length encoding", Insight Journal, 2012).
+    The outline of a mask is a staircase, whose length depends on the orientation of the object. The number of times
+    that lines in evenly spread directions cross the boundary hardly depends on the orientation (Lehmann and Legland,
+    "Efficient N-Dimensional surface estimation using Crofton formula and run-length encoding", Insight Journal, 2012).
     """
     total = np.zeros(len(region))
     for direction, weight in zip(directions(region.ndim), _crofton_weights(region.step), strict=True):
@@ -83,7 +83,7 @@ def boundary_length(region: ObjectStack) -> Floats:
 
 @lru_cache
 def directions(ndim: int) -> tuple[Offset, ...]:
-    """Return the offsets to 4 (2D) or 13 (3D) neighbors, without opposite ones."""
+    """Return the offsets to 4 (2D) or 13 (3D) neighbors, without opposite offsets."""
     neighbors = itertools.product((-1, 0, 1), repeat=ndim)
     return tuple(offset for offset in neighbors if offset > (0,) * ndim)
 
@@ -92,14 +92,15 @@ def directions(ndim: int) -> tuple[Offset, ...]:
 def _crofton_weights(step: tuple[float, ...]) -> tuple[float, ...]:
     """Return the boundary length that one crossing represents, by direction.
 
-    That is the share of all directions to which this one is nearest, times the distance of parallel lines.
+    This length is proportional to the share of all directions that are nearest to this direction, and to the distance
+    between parallel lines.
     """
     offsets = np.array(directions(len(step))) * np.array(step)
     lengths = np.linalg.norm(offsets, axis=1)
     unit = offsets / lengths[:, None]
     if len(step) == 2:
         angles = np.arctan2(unit[:, 0], unit[:, 1])
-        gaps = (angles[:, None] - angles) % math.pi + math.pi * np.eye(len(angles))  # from every other direction
+        gaps = (angles[:, None] - angles) % math.pi + math.pi * np.eye(len(angles))  # to every other direction
         shares, constant = (gaps.min(axis=0) + gaps.min(axis=1)) / (2 * math.pi), math.pi / 2
     else:
         areas = SphericalVoronoi(np.concatenate([unit, -unit])).calculate_areas()[: len(unit)]
@@ -108,10 +109,10 @@ def _crofton_weights(step: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def convex_hull_sizes(own: NDArray[np.bool_]) -> Floats:
-    """Return the number of pixels in the convex hull of each object; NaN without.
+    """Return the number of pixels in the convex hull of each object, NaN if empty.
 
-    The hull is that of the pixel centers, and a pixel is in it if its center is. So a disk or ball of any size fills
-    its hull; with the corners of the pixels, the staircase of a small one would leave gaps.
+    The hull is that of the pixel centers, and a pixel is in the hull if its center is. So a disk or ball of any size
+    fills its hull. A hull of pixel corners would have gaps along the staircase outline of a small disk or ball.
     """
     sizes = np.full(len(own), np.nan)
     nonempty = own.any(axis=-1)
@@ -126,11 +127,10 @@ def convex_hull_sizes(own: NDArray[np.bool_]) -> Floats:
 
 
 def _possible_corners(ends: Floats) -> NDArray[np.bool_]:
-    """Return which first ends of rows may be corners of the convex hull.
+    """Return which row ends may be corners of the convex hull.
 
-    An end on or behind a line between two others is none.
-
-    The hull is found many times faster without the others.
+    A row end on or behind the line between two other row ends is not a corner. The hull of the remaining row ends is
+    computed many times faster.
     """
     padded = np.pad(ends, [(0, 0)] + [(CHORD, CHORD)] * (ends.ndim - 1), constant_values=np.inf)
 
@@ -146,7 +146,7 @@ def _possible_corners(ends: Floats) -> NDArray[np.bool_]:
 
 
 def _count_in_polygon(corners: NDArray[np.int32]) -> float:
-    """Count the integer points in a convex hull, by Pick's theorem."""
+    """Count the integer points in the convex hull of integer points (Pick's theorem)."""
     hull = cv2.convexHull(corners)[:, 0]
     on_edges = np.gcd.reduce(np.abs(hull - np.roll(hull, 1, axis=0)), axis=1).sum()
     return float(cv2.contourArea(hull) + on_edges / 2 + 1)
@@ -160,13 +160,13 @@ def _count_in_polyhedron(corners: NDArray[np.int32]) -> float:
         return _count_in_polygon(np.delete(corners, int(np.argmin(sides)), axis=1))
     try:
         hull, tolerance = ConvexHull(corners), EXACT
-    except QhullError:  # all in one oblique plane or line
+    except QhullError:  # all points lie in an oblique plane or line
         hull, tolerance = ConvexHull(corners, qhull_options="QJ"), JOGGLED
-    # One equation per facet: Qhull repeats it for each of its triangles.
+    # Keep one equation per facet: Qhull repeats the equation for each triangle of a facet.
     facets = hull.equations[np.unique(hull.equations.round(9), axis=0, return_index=True)[1]]
     rows = np.stack(np.meshgrid(*map(np.arange, sides[:2]), [1], indexing="ij"), axis=-1).reshape(-1, 3)
 
-    def crossings(chosen: NDArray[np.bool_]) -> Floats:  # of each row with each of these facets
+    def crossings(chosen: NDArray[np.bool_]) -> Floats:  # of each row with each chosen facet
         met: Floats = -(rows @ (facets[chosen][:, [0, 1, 3]] / facets[chosen, 2, None]).T)
         return met
 

@@ -1,7 +1,7 @@
 """Texture: co-occurrence, semivariance, local binary patterns, detail.
 
 All features are computed from values standardized by the object's own pixels, and averaged over all directions. The
-orientation of objects and textures is measured separately, and left out of a forest by default.
+orientation of objects and textures is measured separately; by default, a random forest does not use it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.features.intensity import ObjectChannel
 
 LEVELS = 8  # gray levels, each half a standard deviation wide; the outer two include all values beyond
-EQUAL = 1e-4  # standard deviations by which a neighbor may be darker and still counts as equal, against rounding
+EQUAL = 1e-4  # standard deviations by which a neighbor may be darker and still count as equal (rounding errors)
 AXES = "zyx"
-_MIN_DETAIL = 1e-4  # standard deviation below which the detail is rounding
+_MIN_DETAIL = 1e-4  # standard deviation up to which the detail consists of rounding errors
 _SQUARE = tuple(itertools.product((-1, 0, 1), repeat=2))  # a pixel and its neighbors
 _CIRCLE = tuple((math.sin(turn * math.pi / 4), math.cos(turn * math.pi / 4)) for turn in range(8))
 
 
 class PaddedStack:
-    """Stack with a margin, so that no step from a pixel ends in another object.
+    """Flat stack of objects with margins between them.
+
+    The margins are so wide that no step from a pixel leads to another object.
 
     Parameters
     ----------
@@ -51,30 +53,30 @@ class PaddedStack:
         reach = tuple(math.floor(longest / step) + 1 for step in region.step)
         box = tuple(side + margin for side, margin in zip(region.box, reach, strict=True))
         self._strides = tuple(math.prod(box[axis + 1 :]) for axis in range(region.ndim))
-        # Steps may lead behind the last object, never before the first: the first part of an offset is positive.
+        # Steps may lead past the last object, but not before the first: the first nonzero part of offsets is positive.
         self.own = np.zeros(len(region) * math.prod(box) + self.flat(reach), bool)
         stack = self.own[: len(region) * math.prod(box)].reshape(len(region), *box)
         stack[(slice(None), *map(slice, region.box))] = region.own
         self.at = np.flatnonzero(self.own)
 
     def spread(self, values: NDArray[Any], outside: float) -> NDArray[Any]:
-        """Return values at ``region.at`` as a flat padded stack."""
+        """Return a flat padded stack of values at ``region.at``, ``outside`` elsewhere."""
         stack = np.full(len(self.own), outside, values.dtype)
         stack[self.at] = values
         return stack
 
     def shifts(self, distance: float) -> NDArray[np.int64]:
-        """Return the flat shifts of steps of this length in all directions."""
+        """Return the index shifts of steps of the given distance in all directions."""
         return np.array([self.flat(offset) for offset in offsets(self.region.step, distance)], np.int64)
 
     def flat(self, offset: Offset) -> int:
-        """Return the flat shift of an offset."""
+        """Return the index shift of an offset in the flat stack."""
         return sum(part * stride for part, stride in zip(offset, self._strides, strict=True))
 
 
 @lru_cache(maxsize=256)
 def offsets(step: tuple[float, ...], distance: float) -> tuple[Offset, ...]:
-    """Return the different pixel offsets of about this length in all directions."""
+    """Return the different pixel offsets of about this distance in all directions."""
     units = [np.array(direction) / np.linalg.norm(direction) for direction in directions(len(step))]
     rounded = (tuple(np.rint(distance * unit / np.array(step)).astype(int).tolist()) for unit in units)
     return tuple(dict.fromkeys(offset for offset in rounded if offset > (0,) * len(step)))
@@ -90,7 +92,7 @@ def texture_features(channel: ObjectChannel, padded: PaddedStack) -> dict[str, F
 def haralick_features(channel: ObjectChannel, padded: PaddedStack) -> dict[str, Floats]:
     """Return gray-level co-occurrence features (Haralick et al., 1973)."""
     region, levels = channel.region, quantize_gray_levels(channel.standardized)
-    stack = padded.spread(levels, LEVELS)  # one more level for pixels outside the object
+    stack = padded.spread(levels, LEVELS)  # an additional level for pixels outside the object
     base = (region.owner * LEVELS + levels) * (LEVELS + 1)
     features: dict[str, Floats] = {}
     for distance in PIXEL_DISTANCES:
@@ -108,7 +110,7 @@ def quantize_gray_levels(standardized: Floats) -> NDArray[np.uint8]:
 
 
 def _haralick(pairs: NDArray[np.int64]) -> dict[str, Floats]:
-    """Return features of co-occurrence counts (n, LEVELS, LEVELS), made symmetric."""
+    """Return features of symmetrized co-occurrence counts (n, LEVELS, LEVELS)."""
     symmetric = pairs + pairs.transpose(0, 2, 1)
     joint = safe_divide(symmetric, symmetric.sum(axis=(1, 2), keepdims=True))
     i, j = np.indices((LEVELS, LEVELS))
@@ -124,11 +126,10 @@ def _haralick(pairs: NDArray[np.int64]) -> dict[str, Floats]:
 
 
 def semivariance_features(channel: ObjectChannel, padded: PaddedStack) -> dict[str, Floats]:
-    """Return the semivariance at fractions of the object's diameter.
+    """Return the semivariance at several fractions of the object's diameter.
 
-    That is half the mean squared difference of pixels this far apart.
-
-    It is invariant to magnification of an object together with its texture.
+    The semivariance is half the mean squared difference of pixels at a given distance. At a fraction of the diameter,
+    it is invariant to magnification of an object together with its texture.
     """
     region = channel.region
     values = channel.standardized.astype(np.float32)
@@ -137,7 +138,7 @@ def semivariance_features(channel: ObjectChannel, padded: PaddedStack) -> dict[s
     for part in PARTS:
         total, count = np.zeros(len(region)), np.zeros(len(region))
         for direction in directions(region.ndim):
-            # The distance is rarely a whole number of steps, so interpolate between the steps on both sides of it.
+            # The distance is rarely a whole number of steps, so interpolate between the two nearest whole numbers.
             steps = region.diameter / part / np.linalg.norm(np.multiply(direction, region.step))
             whole = np.floor(steps)
             shift = padded.flat(direction)
@@ -150,7 +151,7 @@ def semivariance_features(channel: ObjectChannel, padded: PaddedStack) -> dict[s
 
 
 def _semivariance(values: Stack, stack: Stack, padded: PaddedStack, shift: int, steps: Floats) -> Floats:
-    """Return the semivariance of pixels this many steps (n,) apart, NaN without any."""
+    """Return the semivariance of pixels ``steps`` (n,) apart, NaN without such pairs."""
     partner = padded.at + np.repeat(shift * steps.astype(np.int64), padded.region.counts)
     both = padded.own[partner]
     squares = np.square(values - stack[partner]) * both
@@ -160,8 +161,9 @@ def _semivariance(values: Stack, stack: Stack, padded: PaddedStack, shift: int, 
 def lbp_features(channel: ObjectChannel) -> dict[str, Floats]:
     """Return the shares of uniform local binary patterns (Ojala et al., 2002).
 
-    A pattern of neighbors at least as bright as their center counts by their number if it has at most two changes
-    around the circle; all other patterns share one class. Only pixels whose neighbors lie in the object are used.
+    A pattern consists of the neighbors that are at least as bright as the center. Patterns with at most two changes
+    around the circle are classified by the number of these neighbors; all other patterns form one class. Only pixels
+    with all neighbors in the object are used.
     """
     region = channel.region
     counts = np.zeros((len(region), LBP_KINDS))
@@ -175,9 +177,9 @@ def lbp_features(channel: ObjectChannel) -> dict[str, Floats]:
 
 
 def pattern_planes(step: tuple[float, ...]) -> list[tuple[int, int]]:
-    """Return the pairs of axes whose planes have local binary patterns.
+    """Return the pairs of axes in whose planes local binary patterns are computed.
 
-    These are rows and columns and, if planes are as far apart as pixels, the two pairs with z.
+    These are y and x and, if the pixel size along z is the same, also the two pairs with z.
     """
     last = (len(step) - 2, len(step) - 1)
     pairs = itertools.combinations(range(len(step)), 2)
@@ -203,7 +205,7 @@ def _pattern_kinds(stack: Stack, inner: NDArray[np.int64], axes: tuple[int, int]
 
 
 def detail_features(channel: ObjectChannel) -> dict[str, Floats]:
-    """Return deviation, skewness and peak of the detail between successive blurs."""
+    """Return standard deviation, skewness and peak of the detail that blurs remove."""
     region = channel.region
     finer, features = channel.standardized, {}
     for scale in BLUR_SCALES:
@@ -211,7 +213,7 @@ def detail_features(channel: ObjectChannel) -> dict[str, Floats]:
         detail = region.subtract_mean(finer - coarser)
         deviation = np.sqrt(region.mean(detail * detail))
         features[f"detail_{scale}"] = deviation
-        divisor = np.where(deviation > _MIN_DETAIL, deviation, 0.0)  # undefined where only rounding is left
+        divisor = np.where(deviation > _MIN_DETAIL, deviation, 0.0)  # NaN if only rounding errors are left
         features[f"detail_skewness_{scale}"] = safe_divide(region.mean(detail * detail * detail), divisor**3)
         features[f"detail_peak_{scale}"] = safe_divide(region.largest(detail), divisor)
         finer = coarser
@@ -219,10 +221,10 @@ def detail_features(channel: ObjectChannel) -> dict[str, Floats]:
 
 
 def blur_within_objects(region: ObjectStack, stack: Stack, scale: float) -> Stack:
-    """Blur each object by a Gaussian of ``scale`` lengths without its surroundings.
+    """Blur each object without its surroundings by a Gaussian of sigma ``scale``.
 
-    Each pixel becomes the Gaussian-weighted mean of the object's own pixels (normalized convolution). It is computed
-    by matrix products, which for boxes of the size of cells are many times faster than a filter.
+    Each pixel becomes the Gaussian-weighted mean of the object's own pixels (normalized convolution). The blur is
+    computed by matrix products, which are many times faster than a filter for crops of the size of cells.
     """
     weight = _convolve(region.own.astype(np.float32), region, scale)
     weight[weight < 1e-6] = 1  # far from the object
@@ -255,7 +257,7 @@ def orientation_features(region: ObjectStack) -> dict[str, Floats]:
     bbox_sizes = math.prod(region.largest(axis) + region.largest(-axis) + 1 for axis in region.positions)
     features = {"extent": np.nan_to_num(region.counts / bbox_sizes), **_tensor_components("shape", moments)}
     if region.ndim == 2:
-        # Twice the angle to the x axis, toward higher rows: 0 is horizontal, 90 degrees vertical.
+        # Sine and cosine of twice the angle from the x axis toward higher rows: 0 degrees is horizontal, 90 vertical.
         sine, cosine = 2 * moments[:, 0, 1], moments[:, 1, 1] - moments[:, 0, 0]
         angle = np.degrees(np.arctan2(sine, cosine) / 2) % 180
         features["angle"] = np.where(np.hypot(sine, cosine) < 1e-9, np.nan, angle)
@@ -284,9 +286,9 @@ def texture_orientation_features(channel: ObjectChannel) -> dict[str, Floats]:
 
 
 def _tensor_components(name: str, tensors: Floats) -> dict[str, Floats]:
-    """Return the components of symmetric tensors (n, ndim, ndim) over their trace.
+    """Return components of symmetric tensors (n, ndim, ndim), divided by the trace.
 
-    The last follows from the others and is left out.
+    The last diagonal component follows from the other components and is left out.
     """
     axes = AXES[-tensors.shape[1] :]
     trace = np.trace(tensors, axis1=1, axis2=2)

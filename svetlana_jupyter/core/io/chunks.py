@@ -1,7 +1,9 @@
 """Chunk-wise reading of images and masks.
 
-Objects are visited block by block, so that a chunk under many objects is read from disk once. Where pixels of several
-regions lie in one chunk, `ChunkCache` keeps the decoded chunk until the last of them has been read.
+A chunk (or block, in dask) is the unit in which an array is decoded. A processing block consists of whole chunks, and a
+part consists of a few processing blocks. Objects are visited block by block, so that a chunk under many objects is read
+from disk once. If several regions share a chunk, `ChunkCache` keeps the decoded chunk until the last of these regions
+has been read.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
 
-# Small chunks are read in groups at least this wide: fewer, larger reads cost far less than many small ones.
+# Minimum shape of a processing block: a few large reads cost far less than many small ones.
 MIN_BLOCK_SHAPE = {2: (1024, 1024), 3: (64, 256, 256)}
-MAX_PIXELS_PER_PART = 64 * 2**20  # under the objects of a part
-CACHE_BYTES = 512 * 2**20  # of decoded chunks that are needed again
+MAX_PIXELS_PER_PART = 64 * 2**20  # in the blocks of a part
+CACHE_BYTES = 512 * 2**20  # limit of the decoded chunks that a `ChunkCache` keeps
 
-BlockNumber: TypeAlias = tuple[int, ...]  # along each axis
+BlockNumber: TypeAlias = tuple[int, ...]  # position of a chunk among the chunks of its array, along each axis
 ArrayKind = Literal["image", "mask"]
 BlockKey: TypeAlias = tuple[ArrayKind, BlockNumber]
 BlockPixels: TypeAlias = NDArray[Any] | DamagedError  # the error stands for a block that cannot be read
@@ -42,9 +44,9 @@ Chunk = TypeVar("Chunk", NDArray[Any], BlockPixels)
 
 @dataclass(frozen=True)
 class ArrayRegion:
-    """A region of the last axes of an array.
+    """Region of the last axes of an array.
 
-    It holds every ``stride``-th pixel of ``[low, high)``, which lies inside the array.
+    The region consists of every ``stride``-th pixel of the range ``[low, high)``, which lies inside the array.
     """
 
     low: tuple[int, ...]
@@ -58,7 +60,7 @@ class ArrayRegion:
 
     @property
     def index(self) -> tuple[Any, ...]:
-        """Index of the region in its array."""
+        """Index that selects the region from its array."""
         return index_last_axes(slice(low, high, self.stride) for low, high in zip(self.low, self.high, strict=True))
 
 
@@ -68,9 +70,10 @@ def index_last_axes(slices: Iterable[slice]) -> tuple[Any, ...]:
 
 
 def processing_block_shape(image: DataArray, mask: DataArray) -> tuple[int, ...]:
-    """Return the shape ``([z,] y, x)`` of the blocks to work in.
+    """Return the shape ``([z,] y, x)`` of the blocks in which to process objects.
 
-    Blocks consist of whole chunks of the image and are not too small.
+    A block consists of whole chunks of the image. Along each axis, it is at least as long as a chunk of the mask and as
+    `MIN_BLOCK_SHAPE`.
     """
     shape = []
     for dim, shortest in zip(mask.dims, MIN_BLOCK_SHAPE[mask.ndim], strict=True):
@@ -84,7 +87,7 @@ def _longest_chunk(array: DataArray, dim: str) -> int:
 
 
 def group_by_block(points: NDArray[Any], block_shape: tuple[int, ...]) -> Iterator[NDArray[np.int64]]:
-    """Yield the positions in ``points`` (n, ndim) of each block, block by block."""
+    """Yield the row numbers of the points (n, ndim) in each block, block by block."""
     if not len(points):
         return
     order = block_order(points, block_shape)
@@ -93,18 +96,17 @@ def group_by_block(points: NDArray[Any], block_shape: tuple[int, ...]) -> Iterat
 
 
 def block_order(points: NDArray[Any], block_shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return the order that visits ``points`` (n, ndim) block after block."""
+    """Return the row numbers of ``points`` (n, ndim), sorted by block."""
     return np.lexsort(np.floor_divide(points, block_shape).T[::-1])
 
 
 def group_blocks_into_parts(
     points: NDArray[Any], block_shape: tuple[int, ...], min_points: int, max_pixels: int = MAX_PIXELS_PER_PART
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield the positions in ``points`` (n, ndim) of each part, part by part.
+    """Yield the row numbers of the points (n, ndim) in each part, part by part.
 
-    The points of a part lie in a few consecutive blocks.
-
-    A part ends with the block in which it reaches ``min_points`` points or ``max_pixels`` pixels.
+    A part consists of consecutive blocks with points. It ends with the block in which it reaches ``min_points`` points
+    or ``max_pixels`` pixels.
     """
     max_blocks = max(1, max_pixels // math.prod(block_shape))
     blocks: list[NDArray[np.int64]] = []
@@ -120,10 +122,7 @@ def group_blocks_into_parts(
 def readable_range(
     start: NDArray[np.int64], stop: NDArray[np.int64], shape: NDArray[np.int64], padding: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the pixels ``[low, high)`` that `read_padded` reads for a region.
-
-    The region is ``[start, stop)``.
-    """
+    """Return the range [low, high) that `read_padded` reads for [start, stop)."""
     before, after = np.maximum(-start, 0), np.maximum(stop - shape, 0)
     low, high = np.clip(start, 0, shape - 1), np.clip(stop, 1, shape)
     if padding == "reflect":
@@ -133,15 +132,15 @@ def readable_range(
 
 
 def read_padded(array: DataArray, start: NDArray[np.int64], stop: NDArray[np.int64], padding: str) -> NDArray[Any]:
-    """Read a region of the last axes, which may reach beyond the array.
+    """Read a region of the last axes that may extend beyond the array.
 
     Parameters
     ----------
     array : DataArray of shape (..., [Z,] Y, X)
     start, stop : integer arrays of length ndim
     padding : "reflect" or "zeros"
-        Pixels beyond the border. Reflecting a part of the array equals reflecting the whole array as long as the part
-        holds at least as many pixels next to the border as are padded beyond it.
+        Values of the pixels beyond the border. For "reflect", at least as many pixels next to the border are read as
+        are added beyond the border, so that the result equals that of reflecting the whole array.
     """
     shape = np.array(array.shape[-len(start) :])
     before, after = np.maximum(-start, 0), np.maximum(stop - shape, 0)
@@ -159,19 +158,19 @@ def read_padded(array: DataArray, start: NDArray[np.int64], stop: NDArray[np.int
 
 
 class ChunkCache(Generic[Key, Chunk]):
-    """Decoded chunks, each kept until the last step that needs it.
+    """Cache that keeps each decoded chunk until the last step that needs it.
 
-    Once they exceed `CACHE_BYTES`, the chunk whose next use is furthest away is dropped (Belady's rule), which is
-    possible because the order of the work is known. A least-recently-used cache, such as `zict.LRU`, drops just those
-    chunks along the previous row of blocks that the next row shares: in an image 40 blocks wide, with room for 100
-    blocks and each object reaching into the neighboring blocks, it decodes each chunk 2.7 times instead of once.
+    If the chunks exceed `CACHE_BYTES`, the chunk whose next use is furthest away is dropped (Belady's algorithm). This
+    is possible because the order of the steps is known. A least-recently-used cache, such as `zict.LRU`, would drop the
+    very chunks that one row of blocks shares with the next row: in an image 40 blocks wide, with room for 100 blocks
+    and with objects that extend into neighboring blocks, it would decode each chunk 2.7 times instead of once.
 
     Parameters
     ----------
     decode : callable
-        Returns the pixels of a chunk.
+        Function that returns the pixels of a chunk.
     needs : sequence of sequence of hashable
-        For each step, in the order of the work, the chunks that it may read.
+        The chunks that each step may read, in the order of the steps.
     """
 
     def __init__(self, decode: Callable[[Key], Chunk], needs: Sequence[Sequence[Key]]) -> None:
@@ -186,7 +185,7 @@ class ChunkCache(Generic[Key, Chunk]):
         self.nbytes = 0
 
     def fetch(self, key: Key) -> Chunk:
-        """Return a chunk, decoding it if it is not kept."""
+        """Return a chunk from the cache, or decode it."""
         if key in self._chunks:
             return self._chunks[key]
         chunk = self._decode(key)
@@ -198,7 +197,7 @@ class ChunkCache(Generic[Key, Chunk]):
         return chunk
 
     def release(self, step: int) -> None:
-        """Drop the chunks that no step after this one needs."""
+        """Drop the chunks that no step after ``step`` needs."""
         self._step = step + 1
         for key in self._needs[step]:
             if key in self._chunks and self._next_use(key) == len(self._needs):
@@ -237,7 +236,7 @@ def read_regions(array: DataArray, regions: Sequence[ArrayRegion]) -> Iterator[N
         yield from (np.asarray(data[region.index]) for region in regions)
         return
     numbers = [blocks_overlapping(data, region) for region in regions]
-    # Each chunk of each region is a step of its own, so that a large region does not keep all of its chunks.
+    # Each chunk of each region is a separate step, so that a large region does not keep all of its chunks in memory.
     cache = ChunkCache(_BlockReader(data), [(number,) for region in numbers for number in region])
     steps = itertools.count()
     edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in data.chunks]
@@ -253,7 +252,7 @@ def read_regions(array: DataArray, regions: Sequence[ArrayRegion]) -> Iterator[N
 def _overlap(
     edges: Sequence[NDArray[np.int64]], number: BlockNumber, region: ArrayRegion
 ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """Return the part of a region that a chunk fills, and that part of the chunk."""
+    """Return the overlap of a chunk with a region, as slices of region and chunk."""
     leading = len(number) - len(region.low)
     target = [slice(edge[i], edge[i + 1]) for i, edge in zip(number[:leading], edges)]
     source = [slice(None)] * leading
@@ -277,10 +276,7 @@ def blocks_overlapping(data: da.Array, region: ArrayRegion) -> list[BlockNumber]
 
 
 def list_needed_blocks(pair: ImagePair, regions: Sequence[ArrayRegion]) -> list[BlockKey]:
-    """Return the blocks of image and mask that overlap regions.
-
-    They are in the order in which they are first needed.
-    """
+    """Return the blocks of image and mask that overlap regions, in order of use."""
     needed: dict[BlockKey, None] = {}
     for region in regions:
         needed |= {("image", number): None for number in blocks_overlapping(pair.image.data, region)}
@@ -291,8 +287,8 @@ def list_needed_blocks(pair: ImagePair, regions: Sequence[ArrayRegion]) -> list[
 class _BlockReader:
     """Reader of single blocks of a dask array on the calling thread.
 
-    The graph is optimized once; `da.Array.compute` would do so again for each block, which takes longer than reading
-    many a block.
+    The task graph is optimized once. `da.Array.compute` would optimize it again for each block, which may take longer
+    than reading the block.
     """
 
     def __init__(self, data: da.Array) -> None:
@@ -325,7 +321,7 @@ class BlockDecoder:
 
 
 def with_fetched_blocks(pair: ImagePair, fetch: FetchBlock) -> ImagePair:
-    """Return a pair whose pixels come from ``fetch``; everything else stays the same.
+    """Return an image pair that reads its pixels with ``fetch``.
 
     Reading a block for which ``fetch`` returns an error raises that error.
     """
@@ -340,6 +336,6 @@ def _fetched(array: DataArray, kind: ArrayKind, fetch: FetchBlock) -> DataArray:
         return pixels
 
     data = array.data
-    # The same name, so that statistics that were cached under the name of the array stay valid.
+    # The array keeps its name, so that statistics that were cached under this name stay valid.
     meta = np.empty((0,) * data.ndim, data.dtype)
     return array.copy(data=da.map_blocks(read, name=data.name, chunks=data.chunks, dtype=data.dtype, meta=meta))

@@ -1,6 +1,6 @@
 """Pairs of image and mask files, found by patterns with placeholders.
 
-A pattern is, for example, ``wells/{plate}_{well}.tif``.
+An example of a pattern is ``wells/{plate}_{well}.tif``, with the placeholders ``plate`` and ``well``.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ if TYPE_CHECKING:
     from os import PathLike
 
 PATTERN_TOKENS = re.compile(r"(\{[^{}]*\}|\*\*/|\*)")
-WILDCARD_FIELD = "star"  # the text of a `*` is called "star 0", "star 1", …: no placeholder has a space in it
+WILDCARD_FIELD = "star"  # the fields of stars are "star 0", "star 1", …; placeholders cannot contain a space
 CHANNEL = "channel"
 PAIR_COLUMNS = ("name", "image", "mask", "channels", "problem")
 
-MatchedFiles = Mapping[Path, Mapping[str, str]]  # the text of each field, per file
+MatchedFiles = Mapping[Path, Mapping[str, str]]  # for each file, the text that each field matches
 
 
 class FilePattern:
     """Path pattern with placeholders ``{field}`` and wildcards ``*`` and ``**/``.
 
-    A placeholder stands for one or more characters within one name, a ``*`` also for none; ``**/`` for any folders. A
-    placeholder that occurs twice stands for the same text both times. Both kinds of slashes separate folders. The path
-    of an HDF5 file may be followed by the dataset in it.
+    A placeholder matches one or more characters of a file or folder name. A ``*`` matches any number of characters, or
+    none; ``**/`` matches any number of folders, or none. A placeholder that occurs twice matches the same text both
+    times. Slashes and backslashes separate folders. The path of an HDF5 file may be followed by the name of a dataset
+    in the file.
 
     Attributes
     ----------
     text : str
         The path with forward slashes.
     placeholders : tuple of str
-        Words in braces, each once, in order.
+        The different words in braces, in order.
     fields : tuple of str
-        The placeholders; in a pattern without placeholders, its stars.
+        The placeholders or, in a pattern without placeholders, the stars ``*``.
     literal_length : int
-        Number of fixed characters: of two patterns that match a file, the one with more is meant.
+        Number of fixed characters. A file that two patterns match belongs to the pattern with more fixed characters.
     """
 
     def __init__(self, pattern: str | PathLike[str]) -> None:
@@ -55,7 +56,9 @@ class FilePattern:
         tokens = PATTERN_TOKENS.findall(self.text)
         self.placeholders = tuple(dict.fromkeys(token[1:-1] for token in tokens if token.startswith("{")))
         if wrong := [f"{{{word}}}" for word in self.placeholders if not word.isidentifier()]:
-            raise InputError(f"{wrong[0]} in '{self.text}' is no placeholder. Use a word in braces, such as {{well}}.")
+            raise InputError(
+                f"{wrong[0]} in '{self.text}' is not a placeholder. Use a word in braces, such as {{well}}."
+            )
         self.fields = self.placeholders or tuple(f"{WILDCARD_FIELD} {i}" for i in range(tokens.count("*")))
         self.literal_length = len(PATTERN_TOKENS.sub("", self.text))
 
@@ -65,19 +68,19 @@ class FilePattern:
         return PATTERN_TOKENS.sub("", Path(self._file_and_dataset[0]).stem).strip(" _-.") or "image"
 
     def find(self) -> dict[Path, dict[str, str]]:
-        """Return the matching files, each with the text of every field."""
+        """Return the matching files, each with the text that every field matches."""
         file, dataset = self._file_and_dataset
         search = "".join(_as_glob(token) for token in PATTERN_TOKENS.split(file))
         paths = (Path(name, dataset) for name in glob.iglob(search, recursive=True))
         return {path: fields for path in paths if (fields := self.match(path)) is not None}
 
     def match(self, path: Path) -> dict[str, str] | None:
-        """Return the text of every field in one path; None if the path does not match."""
+        """Return the text that every field matches in a path, None without a match."""
         match = self._regex.fullmatch(path.as_posix())
         return dict(zip(self.fields, match.groups())) if match else None
 
     def fill_placeholders(self, values: Mapping[str, str]) -> str:
-        """Return the path with these values, and with all other fields left as they are."""
+        """Return the pattern with the fields in ``values`` replaced by their values."""
         stars = itertools.count()
 
         def fill(token: re.Match[str]) -> str:
@@ -118,9 +121,10 @@ def find_pairs(images: str | PathLike[str], masks: str | PathLike[str]) -> pd.Da
     """Pair images with masks by the placeholders in their paths.
 
     ``wells/{plate}_{well}.tif`` and ``masks/{plate}_{well}_cp_masks.tif`` belong together if plate and well are the
-    same. Folders may be placeholders too. Files that differ only in ``{channel}`` are the channels of one image.
-    Without placeholders, the texts of the stars ``*`` are compared; without stars, the two files are the pair. A file
-    that both patterns match belongs to the pattern with more fixed characters. No file is opened.
+    same. Placeholders may also stand for folders. Files that differ only in ``{channel}`` are the channels of one
+    image. In patterns without placeholders, the texts that the stars ``*`` match are compared; patterns without stars
+    are the paths of a single pair. A file that both patterns match belongs to the pattern with more fixed characters.
+    No file is opened.
 
     Parameters
     ----------
@@ -130,11 +134,11 @@ def find_pairs(images: str | PathLike[str], masks: str | PathLike[str]) -> pd.Da
     Returns
     -------
     DataFrame
-        One row per image, in natural order, then one per mask without an image, with these columns: ``name``, the
-        values of the placeholders joined by ``_``, or the stem; ``image``, a path, a tuple of paths if ``{channel}``
-        stacks them, or None; ``mask``, a path or None; one column per placeholder of the images; ``channels``, their
-        names in natural order if ``{channel}`` stacks them, or None; ``problem``, empty or a sentence that states why
-        this is no pair.
+        One row per image, in natural order, then one row per mask without an image. Columns are ``name`` (values of the
+        placeholders joined by ``_``, or the stem of the file), ``image`` (a path, a tuple of paths for an image with
+        one file per channel, or None), ``mask`` (a path or None), one column per placeholder of the images,
+        ``channels`` (channel names in natural order for an image with one file per channel, or None) and ``problem``
+        (the reason why the row is not a valid pair, or an empty text).
 
     Raises
     ------
@@ -191,9 +195,9 @@ def _shared_fields(fields: Sequence[str], images: FilePattern, masks: FilePatter
 
 
 def _find_files(images: FilePattern, masks: FilePattern) -> tuple[MatchedFiles, MatchedFiles]:
-    """Return the files of each pattern.
+    """Return the files that match each pattern.
 
-    Files that match both belong to the pattern with more fixed characters.
+    A file that both patterns match belongs to the pattern with more fixed characters.
     """
     image_files, mask_files = images.find(), masks.find()
     for pattern, files, role in ((images, image_files, "image"), (masks, mask_files, "mask")):
@@ -221,7 +225,7 @@ def _files_problem(files: MatchedFiles, channels: Sequence[str], all_channels: s
     if len(files) > expected:
         return f"{len(files)} files match, expected {expected}: {_join(files)}. Keep one."
     if channels and (missing := all_channels.difference(channels)):
-        return f"It has the channels {_join(channels)}; other images also have {_join(missing)}."
+        return f"The image has the channels {_join(channels)}; other images also have {_join(missing)}."
     return ""
 
 
@@ -235,7 +239,7 @@ def _sharing_problem(users: int, fields: Sequence[str]) -> str:
     if users == 1:
         return ""
     missing = " and ".join(f"{{{field}}}" for field in fields)
-    return f"{users} images share its mask: they differ in {missing}, which the pattern of the masks does not have."
+    return f"{users} images share this mask: they differ in {missing}, which the pattern of the masks does not contain."
 
 
 def _to_table(rows: list[dict[str, Any]], placeholders: Sequence[str]) -> pd.DataFrame:

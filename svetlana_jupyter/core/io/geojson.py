@@ -1,6 +1,6 @@
-"""Object outlines in GeoJSON, as QuPath writes it.
+"""Object outlines in GeoJSON files of QuPath.
 
-An outline has a class and a color, and is in pixels from the corner of the image.
+The vertices of an outline are in pixels from the top left corner of the image. An outline may have a class and a color.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from svetlana_jupyter.errors import InputError
 
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
-OBJECT_TYPES = ("cell", "detection")  # of QuPath; its annotations are regions, unless the file holds nothing else
+# Object types of QuPath. Its annotations are regions of the tissue, unless a file has no cells and detections.
+OBJECT_TYPES = ("cell", "detection")
 MAX_COORDINATE = 2**31  # pixels
 
 Ring = NDArray[np.float64]
@@ -28,20 +29,23 @@ Ring = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class PolygonObject:
-    """One feature of a GeoJSON file.
+    """Object in a GeoJSON file, given by an outline or by points.
 
     Attributes
     ----------
     label : int
-        Label of its object: the one in the file, otherwise its position, counted from 1.
+        Label in the file or, if the file has no labels, the position of the feature, counted from 1.
     polygons : tuple of tuple of float arrays of shape (n, 2)
-        Rings of vertices ``(y, x)`` in pixels, the outer one first; pixel (0, 0) extends from (0, 0) to (1, 1).
+        Polygons, each with its outer ring and then the rings of its holes. A ring consists of vertices ``(y, x)`` in
+        pixels; pixel (0, 0) extends from (0, 0) to (1, 1).
     points : float array of shape (n, 2)
-        Positions of a point feature.
+        Positions ``(y, x)`` of a point feature.
     plane : int
+        Index of the z plane.
     class_name, color : str
-        "" if it has none.
+        Name and hexadecimal color of the class; "" if the file does not state them.
     metadata : mapping of str to str, optional
+        Metadata that QuPath stores with the object.
     """
 
     label: int
@@ -62,36 +66,33 @@ class PolygonObject:
 
 @dataclass(frozen=True, eq=False)
 class GeoJsonObjects:
-    """Objects of a file, and a note on features that are not objects.
-
-    The note is "" if there are no such features.
-    """
+    """Objects of a GeoJSON file, and a note on its other features ("" if none)."""
 
     shapes: tuple[PolygonObject, ...]
     note: str = ""
 
 
 def is_geojson(source: object) -> bool:
-    """Return whether a source is a GeoJSON file, by its suffix."""
+    """Return whether the suffix of a path is that of a GeoJSON file."""
     return isinstance(source, str | Path) and str(source).casefold().endswith(SUFFIXES)
 
 
 def read_geojson(path: Path) -> GeoJsonObjects:
     """Read the objects of a GeoJSON file.
 
-    The cells and detections of QuPath are the objects; in a file without any, its annotations are. Labels are kept if
-    every feature has one (as its name, as "label" or "object" in its properties, or as its id): features with the same
-    label on several planes are one object.
+    Objects are the cells and detections of QuPath or, in a file without cells and detections, all features. Labels are
+    kept if every feature has a label (its name, its property "label" or "object", or its id). Features with the same
+    label on different planes belong to one object.
 
     Parameters
     ----------
     path : Path
-        A feature collection, a list of features or one feature, optionally compressed with gzip.
+        File with a feature collection, a list of features or one feature, optionally compressed with gzip.
 
     Raises
     ------
     InputError
-        If it is no GeoJSON, holds neither outlines nor points, or holds an invalid one.
+        If the file is not GeoJSON, contains neither outlines nor points, or contains an invalid outline.
     """
     features = _read_features(path)
     kinds = [str(_properties(feature).get("objectType", "other")) for feature in features]
@@ -130,10 +131,7 @@ def _properties(feature: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _labels(features: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the labels of the features.
-
-    They are read from one of the usual places; otherwise, they are the positions from 1.
-    """
+    """Return the labels that all features state, or else their positions from 1."""
     for place in ("object", "label", "name", "id"):
         labels = [_label(one.get("id") if place == "id" else _properties(one).get(place)) for one in features]
         planes = {(label, _plane(feature)) for label, feature in zip(labels, features)}
@@ -143,7 +141,7 @@ def _labels(features: Sequence[Mapping[str, Any]]) -> list[int]:
 
 
 def _label(value: Any) -> int:
-    """Return a positive integer, 0 for anything else."""
+    """Convert a positive integer or its text to a label, and anything else to 0."""
     text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
 
@@ -175,13 +173,13 @@ def _polygon_object(feature: Mapping[str, Any], label: int, path: Path) -> Polyg
 
 def _vertices(points: Any) -> Ring:
     vertices = np.asarray([point[:2] for point in points], np.float64).reshape(-1, 2)[:, ::-1]
-    if not len(vertices) or not (np.abs(vertices) < MAX_COORDINATE).all():  # NaN is not smaller either
-        raise ValueError("a vertex is no position in an image")
+    if not len(vertices) or not (np.abs(vertices) < MAX_COORDINATE).all():  # NaN is out of range, too
+        raise ValueError("a vertex is not a position in an image")
     return vertices
 
 
 def _classification(value: Any) -> tuple[str, str]:
-    """Return the name and color of a class, in the forms of all versions of QuPath."""
+    """Return the name and color of a class, as stored by any version of QuPath."""
     if isinstance(value, str):
         return value.strip(), ""
     if not isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""HDF5 files, as ilastik, ImageJ and others write them.
+"""HDF5 files of ilastik, ImageJ and other programs.
 
 The path is ``file.h5``, or ``file.h5/dataset`` if the file holds several datasets.
 """
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def read_hdf5(path: Path, dataset_name: str = "") -> OpenedFile:
-    """Describe a dataset of an HDF5 file, by default the only one in it."""
+    """Open a dataset of an HDF5 file lazily, by default the only image in the file."""
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read as HDF5 ({error}). Check that the file is complete and opens elsewhere."
+            f"{path} cannot be read as HDF5 ({error}). Check that the file is complete and opens in other programs."
         ) from error
     with file:
         dataset = _find_dataset(file, path, dataset_name)
@@ -59,7 +59,7 @@ def _find_dataset(file: h5py.File, path: Path, dataset_name: str) -> h5py.Datase
 
 
 def _axes(dataset: h5py.Dataset) -> str | None:
-    """Return the axes that the ``axistags`` of ilastik and vigra state."""
+    """Return the axes from the attribute ``axistags`` of ilastik and vigra."""
     try:
         axes = "".join(tag["key"] for tag in json.loads(dataset.attrs["axistags"])["axes"])
     except (KeyError, TypeError, ValueError):
@@ -68,9 +68,9 @@ def _axes(dataset: h5py.Dataset) -> str | None:
 
 
 def _spacing(dataset: h5py.Dataset, axes: str | None) -> Mapping[str, float]:
-    """Return the spacing that ``element_size_um`` states.
+    """Return the spacing from the attribute ``element_size_um``.
 
-    The HDF5 plugins of ImageJ write it for z, y and x.
+    The HDF5 plugins of ImageJ write the attribute, with the sizes along z, y and x.
     """
     sizes = np.ravel(dataset.attrs.get("element_size_um", ())).tolist()
     spacing = {axis: to_micrometers(size, "um") for axis, size in zip("zyx", sizes)} if len(sizes) == 3 else {}

@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 
 
 class FeatureCache(Protocol):
-    """Cache of the object features of one image, by group (`feature_cache_key`)."""
+    """Cache of the object features of one image, with a table per group of features."""
 
     def get_features(self, key: str) -> pd.DataFrame:
         """Return the cached features of a group, one row per object.
 
-        Columns are those of `measure`.
+        ``key`` is the `feature_cache_key` of the group; columns are those of `measure`.
         """
         ...
 
     def add_features(self, key: str, table: pd.DataFrame) -> None:
-        """Add objects whose features of this group were not cached."""
+        """Add the features of objects that the cached table of a group lacks."""
         ...
 
 
 @dataclass(frozen=True)
 class ImagePair:
-    """Image with its mask, which has the same shape.
+    """Image and mask of the same shape.
 
-    ``image`` is ``(c, [z,] y, x)`` and ``mask`` ``([z,] y, x)``, both lazy; ``groups`` names the plate, well or
-    patient of the image. ``levels`` and ``mask_levels`` are the resolutions that the viewer reads, the finest first;
-    empty if there are only arrays. ``feature_cache`` keeps the features of the objects.
+    ``image`` has the dims ``(c, [z,] y, x)`` and ``mask`` has ``([z,] y, x)``; both are lazy. ``groups`` contains the
+    plate, well or patient of the image. ``levels`` and ``mask_levels`` are the resolutions that the viewer reads, the
+    finest first; without them, the viewer reads the arrays. ``feature_cache`` stores the features of the objects.
     """
 
     name: str
@@ -65,7 +65,7 @@ class ImagePair:
 
     @property
     def ndim(self) -> int:
-        """2 for images, 3 for volumes."""
+        """Number of spatial dimensions: 2 for images, 3 for volumes."""
         return len(self.mask.dims)
 
     @property
@@ -91,20 +91,20 @@ def open_pair(
     *,
     check_mask: bool = True,
 ) -> ImagePair:
-    """Open an image and its mask, and check that they fit.
+    """Open an image and its mask, and check that they can be used together.
 
     Parameters
     ----------
     name : str
-        Name of the image, also in errors.
+        Name of the image, also used in error messages.
     image, mask, axes, spacing, channels, cache
-        See `open_image` and `open_mask`; ``axes`` are those of the image. If the file of the image does not state its
-        axes, the shape of the mask resolves them.
+        See `open_image` and `open_mask`; ``axes`` are those of the image. If the image file does not state its axes,
+        they are inferred from the shapes of image and mask.
     groups : mapping of str to str, optional
         Plate, well or patient of the image.
     check_mask : bool
-        Whether to refuse a mask that is not a label image (`check_is_label_image`). This reads as many blocks of the
-        mask as are needed to find two objects; otherwise, only headers are read.
+        Whether to raise an error for a mask that is not a label image (`check_is_label_image`). This check reads as
+        many blocks of the mask as are needed to find two objects; without the check, only headers are read.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def open_pair(
     Raises
     ------
     InputError
-        If either cannot be used, their shapes differ, or the mask has no objects or is binary.
+        If the image or the mask cannot be used, their shapes differ, or the mask is binary or has no objects.
     """
     try:
         opened_mask, mask_levels = open_mask_levels(mask, spacing=spacing, cache=cache)
@@ -168,8 +168,9 @@ def preview_pairs(
     Returns
     -------
     DataFrame
-        The table of `find_pairs` with ``shape`` (``"2 channels, 1,200 × 1,600"``), ``dtype`` and ``spacing`` (a tuple
-        in micrometers, or None) of the opened pairs; ``problem`` also states why the files cannot be used together.
+        The table of `find_pairs` with three more columns for the opened pairs: ``shape`` (such as ``"2 channels, 1,200
+        × 1,600"``), ``dtype`` and ``spacing`` (a tuple in micrometers, or None). ``problem`` also states why opened
+        files cannot be used together.
 
     Raises
     ------

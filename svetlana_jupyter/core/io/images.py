@@ -1,8 +1,8 @@
-"""Images and masks of any source as lazy DataArrays with dims ``(c)(z)yx``.
+"""Images and masks as lazy DataArrays with dims ``(c)(z)yx``.
 
-All checks happen when a source is opened, which reads only headers. Pixels are read block by block when they are
-needed, and inputs are never written to. Axes are inferred if the shape allows a single interpretation. Pixel sizes are
-coordinates in micrometers.
+A source is a file or an array. All checks happen when a source is opened, which reads only its headers. Pixels are
+read block by block when they are needed, and sources are never written to. Axes are inferred if the shape allows a
+single interpretation. Pixel sizes are stored as coordinates in micrometers.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ class OpenOptions:
 def resolve_image_axes(
     stored: OpenedFile, from_user: str | None, mask_shape: Sequence[int] | None, source_name: str
 ) -> str:
-    """Return one letter per dimension of an image.
+    """Return the axes of an image, one letter per dimension.
 
     Parameters
     ----------
     stored : OpenedFile
     from_user : str, optional
-        Axes that the user names; they take precedence.
+        Axes given by the user, which take precedence.
     mask_shape : tuple of int, optional
         Shape ``([z,] y, x)`` of the mask of the image, which resolves ambiguous axes.
     source_name : str
-        Name of the image in errors.
+        Name of the image in error messages.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def resolve_image_axes(
     if stored.pixels.dtype == np.uint8 and len(shape) in (3, 4) and shape[-1] in (3, 4) and min(shape[-3:-1]) > 4:
         return "zyxs"[-len(shape) :]
     possible = _possible_orders(shape, IMAGE_AXIS_ORDERS, source_name)
-    if shape[-1] >= min(shape[:-1]):  # there are never more channels than pixels
+    if shape[-1] >= min(shape[:-1]):  # an image has fewer channels than pixels along any axis
         possible = tuple(axes for axes in possible if axes[-1] == "x")
     if mask_shape is not None:
         lengths = {axes: dict(zip(axes, shape)) for axes in possible}
@@ -91,10 +91,10 @@ def resolve_image_axes(
 
 
 def resolve_mask_axes(stored: OpenedFile, from_user: str | None, source_name: str) -> str:
-    """Return one letter per dimension of a mask.
+    """Return the axes of a mask, one letter per dimension.
 
-    Three dimensions are ``zyx`` by default. If the file states a time series, it is read as a volume; the shape of the
-    image shows whether it is one.
+    Three dimensions are ``zyx`` by default. A time series is read as a volume; the later comparison with the shape of
+    the image detects a real time series.
     """
     shape, axes = stored.pixels.shape, from_user
     if axes is None and (axes := stored.axes) is not None:
@@ -148,7 +148,8 @@ def _checked_axes(axes: str, shape: Sequence[int], source_name: str) -> str:
 def to_standard_order(pixels: da.Array, axes: str) -> tuple[da.Array, str]:
     """Return pixels and axes in the order ``(c)(z)yx``.
 
-    Transparency and single time points or planes are dropped. The letter ``s`` of color samples becomes ``c``.
+    The alpha channel and the axis of a single time point or plane are dropped. The axis ``s`` of color samples becomes
+    ``c``.
     """
     single = "tz"
     if "s" in axes:
@@ -164,9 +165,9 @@ def to_standard_order(pixels: da.Array, axes: str) -> tuple[da.Array, str]:
 
 
 def axes_from_dims(array: DataArray) -> str | None:
-    """Return the axes of a DataArray, None if a dimension has another name.
+    """Return the axes of a DataArray, None if a dimension has an unknown name.
 
-    Names are the usual letters or ``channel``.
+    Known names are the letters t, c, z, y, x and s, and "channel" or "channels".
     """
     names = ["c" if str(dim).lower() in ("channel", "channels") else str(dim).lower() for dim in array.dims]
     axes = "".join(names)
@@ -174,14 +175,14 @@ def axes_from_dims(array: DataArray) -> str | None:
 
 
 def format_shape(shape: Sequence[int], axes: Sequence[object]) -> str:
-    """Return a shape with its axes for an error: ``(48, 240, 240) zyx``."""
+    """Return a shape with its axes for error messages: ``(48, 240, 240) zyx``."""
     return f"{tuple(shape)} {''.join(map(str, axes))}"
 
 
 def pixel_size_along(array: DataArray, axis: str) -> float | None:
     """Return the pixel size along an axis in micrometers, None if unknown.
 
-    It is known if the coordinates are evenly spaced and have a unit of length.
+    The size is known if the coordinates are evenly spaced and have a unit of length.
     """
     if axis not in array.coords:
         return None
@@ -192,13 +193,14 @@ def pixel_size_along(array: DataArray, axis: str) -> float | None:
     steps = np.diff(coordinate.values.astype(float))
     if not np.allclose(steps, steps[0], rtol=1e-3, atol=0):
         return None
-    return to_micrometers(f"{steps[0]:.10g}", unit)  # without the rounding of the coordinates
+    return to_micrometers(f"{steps[0]:.10g}", unit)  # ten digits, to remove rounding errors
 
 
 def spacing_coordinates(axes: str, shape: Sequence[int], spacing: Mapping[str, float]) -> dict[str, Any]:
     """Return coordinates in micrometers for the axes whose spacing is known.
 
-    ``spacing`` is also an attribute, because the coordinate of an axis of one pixel does not show it.
+    Each coordinate also has the attribute ``spacing``, because the spacing of a single pixel cannot be computed from
+    its coordinate.
     """
     return {
         axis: (axis, np.arange(length) * spacing[axis], {"units": "micrometer", "spacing": spacing[axis]})
@@ -230,19 +232,20 @@ def open_image(
 
     Parameters
     ----------
-    source : path, array or sequence of them
+    source : path, array, or sequence of paths or arrays
         A path (TIFF, OME-TIFF, PNG, JPEG, ``.npy``, HDF5 ``"file.h5"`` or ``"file.h5/dataset"``, Zarr, OME-Zarr at full
-        resolution), a NumPy or dask array, or a DataArray. Several in a tuple or list are stacked, one per channel.
+        resolution), a NumPy or dask array, or a DataArray. The sources in a tuple or list are stacked, one per channel.
     axes : str, optional
         One letter per dimension as stored (``c`` channels, ``z`` planes, ``y`` rows, ``x`` columns, ``s`` samples of a
-        color pixel, ``t`` a single time point): needed if the file does not state them and the shape allows several
+        color pixel, ``t`` a single time point); needed if the file does not state its axes and the shape allows several
         interpretations.
     spacing : float or sequence of float, optional
         Pixel size in micrometers, ``([z,] y, x)`` or one number for all axes; by default that of the file.
     channels : sequence of str, optional
         Channel names; by default those of the file.
     cache : Path, optional
-        Folder for the unpacked copy of a large file that cannot be read in parts; written when it is first read.
+        Folder for the unpacked copy of a large file that cannot be read in parts. The copy is written when the file is
+        first read.
     mask_shape : tuple of int, optional
         Shape ``([z,] y, x)`` of the mask of the image, which resolves ambiguous axes.
 
@@ -250,13 +253,13 @@ def open_image(
     -------
     DataArray
         Dims ``([c,] [z,] y, x)``, backed by dask. Coordinate ``c`` holds channel names (red, green, blue for color
-        images); ``z``, ``y`` and ``x`` are in micrometers and exist only if the spacing is known. A single plane is an
-        image of two dimensions; transparency is left out.
+        images); ``z``, ``y`` and ``x`` are in micrometers and exist only if the spacing is known. A volume of a single
+        plane becomes a two-dimensional image; the alpha channel is left out.
 
     Raises
     ------
     InputError
-        If the source cannot be read, is no image, or its axes, spacing or channels do not fit.
+        If the source cannot be read or is not an image, or if the axes, spacing or channels do not fit the image.
 
     Examples
     --------
@@ -268,7 +271,7 @@ def open_image(
 
 
 def open_image_levels(source: ImageSource, options: OpenOptions) -> tuple[DataArray, tuple[PyramidLevel, ...]]:
-    """Open an image and the resolutions of its file, the finest first."""
+    """Open an image and its resolution levels, the finest first."""
     if isinstance(source, (tuple, list)):
         stack = _open_stack(source, options)
         return stack, (PyramidLevel.from_array(stack),)
@@ -277,7 +280,7 @@ def open_image_levels(source: ImageSource, options: OpenOptions) -> tuple[DataAr
     if stored.pixels.dtype.kind not in "buif":
         raise InputError(
             f"{_capitalize(source_name)} must contain real numbers, got {stored.pixels.dtype}. Save its magnitude or "
-            "its parts."
+            "its real and imaginary parts."
         )
     letters = resolve_image_axes(stored, options.axes, options.mask_shape, source_name)
     pixels, dims = to_standard_order(stored.pixels, letters)
@@ -295,8 +298,9 @@ def open_mask(
 ) -> DataArray:
     """Open a mask lazily: integers, 0 for background, one label per object.
 
-    Parameters and errors are those of `open_image`; three dimensions are always ``zyx``. For an OME-Zarr image with
-    a ``labels`` group, its label image is opened; for a ``*_seg.npy`` file of Cellpose, its masks.
+    Parameters and errors are those of `open_image`; three dimensions are ``zyx`` by default. For an OME-Zarr image with
+    a ``labels`` group, the label image in this group is opened; for a ``*_seg.npy`` file of Cellpose, its masks are
+    opened.
 
     Returns
     -------
@@ -314,7 +318,7 @@ def open_mask(
 def open_mask_levels(
     source: Source, axes: str | None = None, spacing: Spacing | None = None, cache: Path | None = None
 ) -> tuple[DataArray, tuple[PyramidLevel, ...]]:
-    """Open a mask and the resolutions of its file, the finest first."""
+    """Open a mask and its resolution levels, the finest first."""
     source_name = describe_source(source, "mask")
     stored = _open_source(source, cache, labels=True)
     letters = resolve_mask_axes(stored, axes, source_name)
@@ -344,10 +348,10 @@ def is_rgb(image: DataArray) -> bool:
 
 
 def fingerprint(source: ImageSource) -> str:
-    """Return a short text that changes when an image or mask does.
+    """Return a short text that changes when the content of an image or mask changes.
 
-    Small files and NumPy arrays are identified by their content; files and folders of more than 16 MiB by size and
-    modification time; dask arrays by their name, which stands for their computation.
+    Small files and NumPy arrays are identified by their content, files and folders of more than 16 MiB by size and
+    modification time, and dask arrays by their name, which dask derives from the computation.
 
     Examples
     --------
@@ -371,7 +375,7 @@ def _capitalize(text: str) -> str:
 
 
 def describe_source(source: Source, role: str) -> str:
-    """Return the name of a source in errors: its path or its role."""
+    """Return the name of a source in error messages: its path or its role."""
     return str(source) if isinstance(source, (str, PathLike)) else f"the {role}"
 
 
@@ -411,7 +415,7 @@ def _from_dataarray(array: DataArray) -> OpenedFile:
 
 
 def _open_stack(sources: Sequence[Source], options: OpenOptions) -> DataArray:
-    """Open one file per channel as one image."""
+    """Open several sources as the channels of one image."""
     if not sources:
         raise InputError("Expected one source per channel, got none. Pass at least one.")
     names = options.channels or [f"channel {i}" for i in range(1, len(sources) + 1)]

@@ -1,4 +1,7 @@
-"""Checks that a mask is a label image, reading as few blocks as possible."""
+"""Checks that a mask is a label image.
+
+The checks read only as many blocks of the mask as they need.
+"""
 
 from __future__ import annotations
 
@@ -23,16 +26,17 @@ NO_OBJECTS_MESSAGE = (
 
 
 def check_is_label_image(mask: DataArray) -> None:
-    """Raise an error for a mask without objects, or a binary mask.
+    """Raise an error for a mask that is binary or has no objects.
 
-    Blocks are read from the middle outward until two different labels have been seen, which in a real segmentation is
-    the first block or the next. The only label of a mask is one object, unless it is 255 or in several pieces. If the
-    first few hundred blocks of a sparse mask are empty, the check is left to `core.objects.index_objects`.
+    Blocks are read from the center outward until two different labels are found; in a real segmentation, one or two
+    blocks are enough. A mask with a single label is accepted as a mask of one object, unless the label is 255 or has
+    several connected components. If the first `MAX_CHECKED_BLOCKS` blocks of a sparse mask are empty, the check is left
+    to `core.objects.index_objects`.
 
     Raises
     ------
     InputError
-        If the mask has no object, negative numbers, or a single number in several pieces.
+        If the mask has no object or negative values, or if it seems to be binary.
     """
     pixels = da.asarray(mask.data)
     seen: set[int] = set()
@@ -53,7 +57,8 @@ def check_is_label_image(mask: DataArray) -> None:
 def check_integer(pixels: da.Array, source_name: str) -> None:
     """Raise an `InputError` if the pixels of a mask are not integers.
 
-    For floats, one block is read to suggest a fix: conversion of labels, or thresholding of probabilities.
+    For floats, one block is read, so that the error can suggest the right fix: conversion of labels to integers, or a
+    threshold for probabilities.
     """
     kind = pixels.dtype.kind
     if kind in "ui":

@@ -1,9 +1,7 @@
-"""PNG, JPEG and NumPy's ``.npy`` files.
+"""PNG, JPEG and ``.npy`` files, including ``*_seg.npy`` files of Cellpose.
 
-These include the pickled ``*_seg.npy`` files of Cellpose.
-
-PNG and JPEG are decoded whole, ``.npy`` is read in place. Pickles are read by `load_plain_pickle`, which calls none of
-the functions that they name.
+PNG and JPEG files are decoded as a whole; ``.npy`` files are memory-mapped. The files of Cellpose are pickles, which
+`load_plain_pickle` reads without calling any function that they name.
 """
 
 from __future__ import annotations
@@ -30,8 +28,8 @@ if TYPE_CHECKING:
 
 CELLPOSE_HINT = "Save the masks as TIFF in Cellpose (File > Save masks as PNG/tif) and add that file instead."
 MAX_PICKLE_BYTES = 16 * 2**30
-MAX_GROWTH = 16  # bytes built per byte of a pickle: a pickled list of small integers needs 4
-MAX_NAMES = 10_000  # of functions and classes; each becomes a class of its own, which takes about 1 kB
+MAX_GROWTH = 16  # bytes of memory per byte of a pickle; a pickled list of small integers needs 4
+MAX_NAMES = 10_000  # functions and classes named by a pickle; the placeholder of each takes about 1 kB
 COLLECTIONS: Mapping[str, Callable[[Any], Any]] = {
     "builtins.set": set,
     "builtins.frozenset": frozenset,
@@ -45,7 +43,7 @@ PLAIN_DTYPE = re.compile(r"[bBhHiIlLqQefdgFD?]|[biufc]\d{1,2}|[SU]\d{1,6}")  # n
 
 
 def read_png_or_jpeg(path: Path, cache: Path | None = None) -> OpenedFile:
-    """Describe a PNG or JPEG from its header."""
+    """Open a PNG or JPEG file lazily, reading only its header."""
     try:
         header = iio.improps(path, plugin="pillow")
     except (OSError, ValueError, SyntaxError) as error:
@@ -53,7 +51,8 @@ def read_png_or_jpeg(path: Path, cache: Path | None = None) -> OpenedFile:
         if isinstance(reason, Image.DecompressionBombError):
             raise InputError(f"{path} is too large for PNG or JPEG. Save it as tiled TIFF or as Zarr.") from error
         raise InputError(
-            f"{path} cannot be read as PNG or JPEG ({reason}). Check that the file is complete and opens elsewhere."
+            f"{path} cannot be read as PNG or JPEG ({reason}). Check that the file is complete and opens in other "
+            "programs."
         ) from error
     pixels = undivided_to_dask(path, tuple(header.shape), np.dtype(header.dtype), _decode_picture, cache)
     return OpenedFile(pixels, "yxs" if pixels.ndim == 3 else "yx")
@@ -67,7 +66,7 @@ def _decode_picture(path: Path) -> npt.NDArray[Any]:
 
 
 def read_npy(path: Path, cache: Path | None = None) -> OpenedFile:
-    """Describe an ``.npy`` file, or the masks of a ``*_seg.npy`` file of Cellpose."""
+    """Open an ``.npy`` file, or the masks in a ``*_seg.npy`` file of Cellpose."""
     if _is_pickled(path):
         masks = _decode_masks(path)
         return OpenedFile(undivided_to_dask(path, masks.shape, masks.dtype, _decode_masks, cache), "zyx"[-masks.ndim :])
@@ -93,7 +92,7 @@ def _is_pickled(path: Path) -> bool:
 
 
 def _read_dtype(file: BinaryIO) -> np.dtype[Any]:
-    """Read the header of an ``.npy`` file, and return the dtype that it states."""
+    """Return the dtype that the header of an ``.npy`` file states."""
     version = np.lib.format.read_magic(file)
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return np.dtype(reader(file)[2])
@@ -103,7 +102,7 @@ def _decode_masks(path: Path) -> npt.NDArray[Any]:
     return _cached_masks(path, file_version(path))
 
 
-@lru_cache(maxsize=1)  # the masks of the file that is read at the moment: it is decoded whole for each block
+@lru_cache(maxsize=1)  # masks of the last file, which would otherwise be decoded again for each block
 def _cached_masks(path: Path, file_version: str) -> npt.NDArray[Any]:
     try:
         with path.open("rb") as file:
@@ -121,14 +120,17 @@ def _cached_masks(path: Path, file_version: str) -> npt.NDArray[Any]:
         )
     masks = content["masks"]
     if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "ui" or masks.ndim not in (2, 3):
-        raise InputError(f"The masks in {path} are no array of integers in two or three dimensions. {CELLPOSE_HINT}")
+        raise InputError(
+            f"The masks in {path} are not an array of integers in two or three dimensions. {CELLPOSE_HINT}"
+        )
     return np.asarray(masks)
 
 
 class UnsupportedValue:
-    """Placeholder for a value that only running code of a pickle would give.
+    """Placeholder for a value that could only be obtained by running code.
 
-    It takes the place of the class or function in the pickle: it can be called and filled, and ignores it.
+    The placeholder replaces a class or function that the pickle names. It accepts any calls, items and attributes, and
+    ignores them.
     """
 
     name = "persistent object"
@@ -138,7 +140,7 @@ class UnsupportedValue:
         return super().__new__(cls)
 
     def __call__(self, *args: Any, **kwargs: Any) -> UnsupportedValue:
-        """Return this value, whatever the arguments."""
+        """Return the placeholder itself, whatever the arguments."""
         return self
 
     def _ignore(self, *args: Any) -> None:
@@ -149,16 +151,17 @@ class UnsupportedValue:
 
 
 def load_plain_pickle(stream: BinaryIO) -> Any:
-    """Return the plain values of a pickle without running anything that it names.
+    """Return the plain values of a pickle without running any code that it names.
 
-    A pickle is a program that may call any function. Here `pickle.Unpickler` is given constructors for NumPy arrays
-    of numbers and for collections, and `UnsupportedValue` for every other name, which is not looked up. What a file
-    makes this take in memory is bounded by its size; how long hashing its keys takes is not.
+    A pickle is a program that may call any function. Here, `pickle.Unpickler` gets constructors for NumPy arrays of
+    numbers and for collections, and `UnsupportedValue` instead of every other function or class, which is never
+    imported. The memory that the values take is limited by the size of the file; the time for hashing dictionary keys
+    is not limited.
 
     Parameters
     ----------
     stream : seekable binary file
-        At the beginning of the pickle.
+        File positioned at the beginning of the pickle.
 
     Returns
     -------
@@ -190,13 +193,13 @@ def load_plain_pickle(stream: BinaryIO) -> Any:
 
 
 def _check_instructions(stream: BinaryIO, size: int) -> None:
-    """Raise an error for lengths and positions beyond the file.
+    """Raise an error for lengths and positions that exceed the size of a pickle.
 
-    `pickle.Unpickler` would reserve memory for these at once.
+    `pickle.Unpickler` would allocate the memory for them at once.
     """
     argument: Any
     for number, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        # The unpickler keeps values by position in a table that grows to twice the largest position.
+        # The unpickler stores values by position in a table, which grows to twice the largest position.
         largest = {"PUT": number, "BINPUT": number, "LONG_BINPUT": number, "FRAME": size}.get(opcode.name)
         if largest is not None and not 0 <= int(argument) <= largest:
             raise ValueError(f"{opcode.name} {argument} in a file of {size} bytes")
@@ -204,12 +207,12 @@ def _check_instructions(stream: BinaryIO, size: int) -> None:
 
 class _PlainUnpickler(pickle.Unpickler):
     def __init__(self, stream: BinaryIO, size: int) -> None:
-        super().__init__(stream, encoding="latin1")  # NumPy arrays of Python 2 are text
+        super().__init__(stream, encoding="latin1")  # Python 2 pickled the contents of arrays as text
         self._build = _Builder(MAX_GROWTH * size)
         self._named: dict[str, Any] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a constructor of plain values, or a class of its own for any other name."""
+        """Return a constructor of plain values, or a placeholder for any other name."""
         path = f"{module.replace('__builtin__', 'builtins').replace('numpy.core.', 'numpy._core.')}.{name}"
         if path not in self._named:
             if len(self._named) >= MAX_NAMES:
@@ -225,24 +228,26 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 class _Builder:
-    """Constructors of plain values with a common limit on memory.
+    """Constructors of plain values, with a common limit on memory.
 
-    Together, they take no more than ``bytes_left`` bytes.
-
-    They do not refer to the unpickler: it keeps all values of the file, and would outlive its use in a cycle.
+    All values together take at most ``bytes_left`` bytes. The constructors hold no reference to the unpickler: in a
+    reference cycle, the unpickler would stay in memory after use, with all values of the file.
     """
 
     def __init__(self, bytes_left: int) -> None:
         self._bytes_left = bytes_left
 
     def spend(self, nbytes: int) -> None:
-        """Raise an error for a file that repeats its contents until they fill the memory."""
+        """Subtract bytes from the limit, and raise an error if it is exceeded.
+
+        Without the limit, a small file could fill the memory by repeating its contents.
+        """
         self._bytes_left -= nbytes
         if self._bytes_left < 0:
             raise ValueError(f"its values take more than {MAX_GROWTH} times the size of the file")
 
     def constructor(self, path: str) -> Callable[..., Any] | None:
-        """Return the function that stands for a class or function of the pickle."""
+        """Return the function that replaces a class or function named by the pickle."""
         if path in COLLECTIONS:
             return partial(self._collect, COLLECTIONS[path])
         if path.startswith("pathlib.") and path.endswith("Path"):
@@ -256,7 +261,7 @@ class _Builder:
 
     def _collect(self, kind: Callable[[Any], Any], items: Any = (), *_: Any) -> Any:
         if isinstance(items, str) and kind is bytes:
-            items = items.encode("latin1")  # the form of bytes in protocol 2
+            items = items.encode("latin1")  # protocol 2 stores bytes as text
         if not isinstance(items, list | tuple | set | frozenset | dict | bytes | bytearray):
             # For example, `bytes(10**12)` would fill the memory.
             raise TypeError(f"collections of type {type(items).__name__} are not supported")
@@ -280,7 +285,7 @@ class _Builder:
 class _Constructor:
     """Wrapper of a function that a pickle may call but not modify.
 
-    A function itself would accept attributes.
+    Without the wrapper, a pickle could set attributes of the function.
     """
 
     __slots__ = ("_function",)
@@ -296,7 +301,7 @@ class _Constructor:
 
 
 class _PickledDtype(UnsupportedValue):
-    """Data type of numbers, text or objects, whose byte order follows in the pickle."""
+    """Data type of numbers, text or objects; the pickle states its byte order later."""
 
     name = "dtype"
     dtype: np.dtype[Any]
@@ -318,9 +323,9 @@ class _PickledDtype(UnsupportedValue):
 
 
 class _PickledArray(np.ndarray[Any, Any]):
-    """Array that waits for its contents and checks them.
+    """Array that checks the shape and contents that a pickle states.
 
-    NumPy itself trusts the shape that a pickle states.
+    The array is empty until the pickle sets its state. NumPy itself would not check the shape.
     """
 
     builder: _Builder
@@ -350,20 +355,17 @@ class _PickledArray(np.ndarray[Any, Any]):
         if len(values) != expected:
             raise ValueError(f"an array of shape {shape} has {len(values)} instead of {expected} bytes or objects")
         self.builder.spend(count * dtype.dtype.itemsize)
-        checked: Any = (1, shape, dtype.dtype, bool(fortran), values)  # NumPy's types ask for a bool of its own
+        checked: Any = (1, shape, dtype.dtype, bool(fortran), values)  # NumPy's type stubs require a NumPy bool
         super().__setstate__(checked)
         self.flags.writeable = False
         del self.builder
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise TypeError("arrays are read-only")  # NumPy would expand nested lists without bound
+        raise TypeError("arrays are read-only")  # NumPy would expand nested lists without limit
 
 
 class _UnsupportedArray(UnsupportedValue, _PickledArray):
-    """Placeholder for an array of anything but numbers and text.
-
-    An example is a structured array.
-    """
+    """Placeholder for an array with an unsupported dtype, such as a structured dtype."""
 
     name = "array"
 

@@ -1,8 +1,8 @@
 """Zarr arrays (versions 2 and 3) and OME-Zarr images.
 
-The models below read what this package needs from versions 0.1 to 0.5 of the metadata. The models of yaozarrs are not
-used for reading, because they refuse many files in use, such as images with a channel axis after ``z``, axes without a
-type, channels without a display window, and everything before version 0.4.
+The Pydantic models in this module parse the metadata that this package needs, in versions 0.1 to 0.5. The models of
+yaozarrs are not used for reading, because they reject many existing files: images with a channel axis after ``z``, axes
+without a type, channels without contrast limits, and all versions before 0.4.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Dataset(BaseModel):
 
 
 class _Multiscale(BaseModel):
-    # Version 0.3 has only the names of the axes.
+    # In version 0.3, an axis is only a name.
     axes: list[Annotated[_Axis, BeforeValidator(lambda axis: {"name": axis} if isinstance(axis, str) else axis)]] = []
     datasets: Annotated[list[_Dataset], Field(min_length=1)]
     coordinateTransformations: list[_Transformation] | None = None
@@ -54,20 +54,20 @@ class _Image(BaseModel):
 
 
 def read_zarr(path: Path, labels: bool = False) -> OpenedFile:
-    """Describe a Zarr array or an OME-Zarr image.
+    """Open a Zarr array or an OME-Zarr image lazily.
 
     Parameters
     ----------
     path : Path
-        Folder of an array, an OME-Zarr image, or a group that holds nothing but one array.
+        Folder of an array, of an OME-Zarr image, or of a group with a single array.
     labels : bool
-        Whether to open the mask of an image: the one label image in its ``labels`` group, if it has such a group.
+        Whether to open a mask: the only label image in the ``labels`` group of an image that has such a group.
     """
     try:
         node = zarr.open(path, mode="r")
     except (BaseZarrError, OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{path} cannot be read as Zarr ({error}). Give the folder of an array or an image."
+            f"{path} cannot be read as Zarr ({error}). Pass the folder of an array or an image."
         ) from error
     if labels and isinstance(node, zarr.Group) and isinstance(group := node.get("labels"), zarr.Group):
         name = _only_label(group, path)
@@ -86,7 +86,7 @@ def _only_label(group: zarr.Group, path: Path) -> str:
 
 
 def _metadata(group: zarr.Group, path: Path) -> _Image:
-    """Return the OME metadata: under ``ome`` since version 0.5, at the top before."""
+    """Return the OME metadata of a group, which are under ``ome`` since version 0.5."""
     attributes = dict(group.attrs)
     ome = attributes.get("ome")
     try:
@@ -96,14 +96,14 @@ def _metadata(group: zarr.Group, path: Path) -> _Image:
         place = ".".join(map(str, first["loc"]))
         raise InputError(
             f"The OME-Zarr metadata of {path} are invalid at {place}: {first['msg']}. "
-            "Write the image again, or give the path of one array in it."
+            "Write the image again, or pass the path of one of its arrays."
         ) from error
 
 
 def _member(group: zarr.Group, name: str, path: Path) -> zarr.Array | zarr.Group:
     node = group.get(name)
     if node is None:
-        raise InputError(f"The metadata of {path} name '{name}', which is not in it. Copy the whole image again.")
+        raise InputError(f"The metadata of {path} name '{name}', which is missing. Copy the whole image again.")
     return node
 
 
@@ -114,7 +114,9 @@ def _from_group(group: zarr.Group, path: Path) -> OpenedFile:
         if len(names) == 1:
             return _from_array(group[names[0]], path)
         content = ", ".join(sorted(group.keys())) or "nothing"
-        raise InputError(f"{path} is a Zarr group but no image; it holds {content}. Give the path of one of them.")
+        raise InputError(
+            f"{path} is a Zarr group but not an image; it holds {content}. Pass the path of an image or array in it."
+        )
     image = metadata.multiscales[0]
     array = _member(group, image.datasets[0].path, path)
     if not isinstance(array, zarr.Array):
@@ -139,14 +141,14 @@ def _spacing(image: _Multiscale) -> Mapping[str, float]:
         for transformation in transformations or ():
             if transformation.type == "scale" and transformation.scale:
                 if len(transformation.scale) != len(scale):
-                    return {}  # it is unclear which axes it is for
+                    return {}  # it is unclear which axes the factors belong to
                 scale = [size * factor for size, factor in zip(scale, transformation.scale)]
     sizes = {axis.name: to_micrometers(size, axis.unit) for axis, size in zip(image.axes, scale)}
     return {axis: size for axis, size in sizes.items() if size and axis in "zyx"}
 
 
 def _from_array(array: zarr.Array, path: Path) -> OpenedFile:
-    """Describe an array; Zarr 3 or xarray may have named its dimensions."""
+    """Open an array lazily, with axes from the dimension names of Zarr 3 or xarray."""
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
     axes = "".join(str(name).lower() for name in names)
     known = len(axes) == array.ndim == len(names) and set(axes) <= set("tczyxs")

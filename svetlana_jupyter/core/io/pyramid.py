@@ -1,7 +1,7 @@
 """Resolution levels of an image, for reading a region of one plane directly.
 
-Work on objects goes through dask, in blocks. The viewer needs a small region at once, at the resolution of the screen,
-and reads it from the file without dask: four times faster for a region of a few chunks.
+Objects are processed with dask, in blocks. The viewer needs a small region at once, at the resolution of the screen,
+and reads it from the file without dask, which is four times faster for a region of a few chunks.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ class PyramidLevel:
     source : ArraySource
         Pixels as stored.
     axes : str
-        One letter per dimension as stored; ``c`` also for the samples of a color pixel.
+        One letter per dimension as stored; the samples of a color pixel have the letter ``c``, too.
     dims : str
-        Dimensions of the opened image, ``(c)(z)yx``, that are stored; the first entry is read along any other axis.
+        Dimensions of the opened image, ``(c)(z)yx``, that the stored array has. Along all other stored axes, only the
+        first entry is read.
     channels : int
-        Number of entries to read along ``c``, without transparency.
+        Number of channels to read, without the alpha channel.
     """
 
     source: ArraySource
@@ -44,7 +45,7 @@ class PyramidLevel:
 
     @classmethod
     def from_array(cls, array: DataArray) -> Self:
-        """Return the only level of a NumPy or dask array."""
+        """Create the only level of an image that is a NumPy or dask array."""
         dims = "".join(map(str, array.dims))
         return cls(array.data, dims, dims, array.sizes.get("c", 1))
 
@@ -55,10 +56,10 @@ class PyramidLevel:
         return {dim: sizes[dim] for dim in self.dims}
 
     def read(self, rows: slice, columns: slice, plane: int = 0) -> NDArray[Any]:
-        """Read a region of one plane, shape (C, h, w), or (h, w) without channels."""
+        """Read a region of one plane, of shape (C, h, w), or (h, w) without channels."""
         wanted: dict[str, Any] = {"y": rows, "x": columns, "c": slice(self.channels), "z": plane}
         part = self.source[tuple(wanted[axis] if axis in self.dims else 0 for axis in self.axes)]
-        # Threads, even if a cluster is the default scheduler: the viewer needs the region here, at once.
+        # Even if a cluster is the default scheduler, threads are used: the viewer needs the region here, at once.
         values = np.asarray(part.compute(scheduler="threads") if hasattr(part, "compute") else part)
         kept = [axis for axis in self.axes if axis in self.dims and axis != "z"]
         return values.transpose([kept.index(axis) for axis in self.dims if axis != "z"]).astype(
@@ -67,9 +68,9 @@ class PyramidLevel:
 
 
 def pyramid_levels(stored: OpenedFile, letters: str, opened: DataArray) -> tuple[PyramidLevel, ...]:
-    """Return the levels of an opened image, the finest first.
+    """Return the resolution levels of an opened image, the finest first.
 
-    If its file has none, the array itself is the only level.
+    If the file has no levels, the image itself is the only level.
 
     Parameters
     ----------
@@ -88,12 +89,10 @@ def pyramid_levels(stored: OpenedFile, letters: str, opened: DataArray) -> tuple
 
 
 def downsampling_factor(fine: PyramidLevel, coarse: PyramidLevel) -> int:
-    """Return the downsampling factor between two levels along y and x.
+    """Return the integer downsampling factor between two levels, 0 if there is none.
 
-    It is 0 if the levels do not differ by an integer.
-
-    Writers round the size of a level up, down, or at each halving, hence a tolerance of one pixel. If several
-    factors are within the tolerance, a power of two is preferred.
+    Some programs round the size of a level up, others down or at each halving; so a difference of one pixel along y or
+    x is accepted. If several factors fit, a power of two is preferred.
     """
     ratio = max(1.0, fine.sizes["x"] / coarse.sizes["x"])
     for factor in (1 << round(math.log2(ratio)), round(ratio)):
@@ -103,9 +102,9 @@ def downsampling_factor(fine: PyramidLevel, coarse: PyramidLevel) -> int:
 
 
 def pyramid(levels: Sequence[PyramidLevel]) -> list[tuple[int, PyramidLevel]]:
-    """Return the levels that are downsampled by an integer, with their factors.
+    """Return downsampling factors in ascending order, each with its level.
 
-    The factors ascend.
+    Levels whose factor is not an integer are left out.
     """
     by_factor = {downsampling_factor(levels[0], level): level for level in reversed(levels)}
     return sorted((factor, level) for factor, level in by_factor.items() if factor)

@@ -1,6 +1,6 @@
 """Registry of file formats: the reader for each suffix.
 
-A new format is one file and one entry.
+To add a format, write its reader in a new module and add the suffix to `READERS`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ READERS = {
 
 
 def open_array_source(path: Path, cache: Path | None = None, labels: bool = False) -> OpenedFile:
-    """Describe the image at ``path`` from its headers.
+    """Open an image or mask lazily with the reader of its format.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def open_array_source(path: Path, cache: Path | None = None, labels: bool = Fals
     cache : Path, optional
         Folder for the unpacked copy of a file that cannot be read in parts.
     labels : bool
-        Whether to open a mask: in an OME-Zarr image, the one among its labels.
+        Whether to open a mask. From an OME-Zarr image, its label image is opened instead of the image itself.
 
     Raises
     ------
@@ -62,19 +62,19 @@ def open_array_source(path: Path, cache: Path | None = None, labels: bool = Fals
 
 
 def hdf5_file(path: Path) -> Path | None:
-    """Return the HDF5 file that ``path`` names or reaches into, by its suffix.
+    """Return the HDF5 file in a path that may continue with the name of a dataset.
 
-    None for other formats.
+    Return None for paths of other formats.
     """
     files = (file for file in (path, *path.parents) if file.suffix.lower() in HDF5_SUFFIXES and not file.is_dir())
     return next(files, None)
 
 
 def file_digest(path: Path) -> bytes:
-    """Return a digest that changes when a file, or one in a folder, changes.
+    """Return a digest that changes when a file, or any file in a folder, changes.
 
-    Small files are identified by their content, so that a copied project recognizes its images; large ones by size and
-    modification time, because reading gigabytes would keep the user waiting.
+    Small files are identified by their content, so that a copied project recognizes its images. Large files are
+    identified by size and modification time, because reading gigabytes would keep the user waiting.
     """
     path = hdf5_file(path) or path
     _refuse_missing(path)

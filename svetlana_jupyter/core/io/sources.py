@@ -1,9 +1,9 @@
 """Lazy pixels of an opened file, with its axes, spacing and channels.
 
-A reader wraps its file in an object with ``shape``, ``dtype`` and ``__getitem__`` that opens the file, reads the part
-that is indexed and closes the file again. So no file stays open, however many images a project has, blocks can be read
-on any thread or worker, and slicing a block reads no more than the slice. `FileSource` turns failures of reading into
-helpful errors. Files that are decoded as a whole are unpacked once into a Zarr where there is a cache folder.
+A reader wraps its file in an object with ``shape``, ``dtype`` and ``__getitem__``. Indexing this object opens the file,
+reads the indexed part and closes the file again. So no file stays open, however many images a project has; blocks can
+be read on any thread or worker; and slicing a block reads only the slice. `FileSource` raises helpful errors if reading
+fails. If there is a cache folder, a file that can only be decoded as a whole is unpacked to a Zarr array once.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 Decode = Callable[[Path], npt.NDArray[Any]]
 
-BLOCK_PIXELS = 1 << 21  # blocks have between half as many pixels and as many
-Z_BLOCK_WEIGHT = 4  # blocks of a volume are four times longer along rows and columns than along planes
+BLOCK_PIXELS = 1 << 21  # maximum number of pixels per block; blocks of large images have at least half as many
+Z_BLOCK_WEIGHT = 4  # blocks of a volume are at least this many times longer along y and x than along z
 UM_PER_UNIT = {
     **dict.fromkeys(
         ["um", "µm", "μm", "micron", "microns", "micrometer", "micrometre", "micrometers", "micrometres"], 1.0
@@ -45,7 +45,7 @@ UM_PER_UNIT = {
 
 
 class ArraySource(Protocol):
-    """Pixels that are read when indexed."""
+    """Array whose pixels are read when it is indexed."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -60,7 +60,7 @@ class ArraySource(Protocol):
 
 @dataclass(frozen=True)
 class OpenedFile:
-    """Pixels as they are stored in their file.
+    """Lazy pixels as stored in a file, with the metadata of the file.
 
     Attributes
     ----------
@@ -71,10 +71,10 @@ class OpenedFile:
     spacing : mapping of str to float
         Micrometers per pixel by axis letter; empty if unknown.
     channels : sequence of str
-        Names; empty if unknown.
+        Channel names; empty if unknown.
     levels : sequence of ArraySource
-        The same pixels for direct reading at each resolution of the file, the finest first; empty if this is no faster
-        than reading ``pixels``.
+        The resolutions of the file, the finest first, for reading without dask; empty if this is no faster than reading
+        ``pixels``.
     """
 
     pixels: da.Array
@@ -85,9 +85,9 @@ class OpenedFile:
 
 
 def to_dask(source: ArraySource, storage_chunk: Sequence[int] | None = None) -> da.Array:
-    """Return a dask array over ``source``.
+    """Return a lazy dask array of the pixels of a source.
 
-    Its blocks are multiples of ``storage_chunk``, the unit of decoding.
+    Its blocks consist of whole chunks of shape ``storage_chunk``, the unit in which the file is decoded.
     """
     chunks = block_shape(source.shape, storage_chunk)
     # Arrays in memory get random names: hashing gigabytes for a name would cost more than reading them.
@@ -98,7 +98,7 @@ def to_dask(source: ArraySource, storage_chunk: Sequence[int] | None = None) -> 
 def block_shape(shape: Sequence[int], storage_chunk: Sequence[int] | None = None) -> tuple[int, ...]:
     """Return the shape of blocks of about `BLOCK_PIXELS` pixels.
 
-    The blocks consist of whole storage chunks.
+    A block consists of whole chunks of shape ``storage_chunk``, the unit in which the file is decoded.
 
     Examples
     --------
@@ -127,10 +127,7 @@ def block_shape(shape: Sequence[int], storage_chunk: Sequence[int] | None = None
 
 
 def file_version(file: Path) -> str:
-    """Return the size and modification time of a file as text.
-
-    The text changes when the file is written again.
-    """
+    """Return a text that changes when a file is written: size and modification time."""
     status = file.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"
 
@@ -139,18 +136,18 @@ def file_version(file: Path) -> str:
 class FileSource:
     """Pixels of a file or folder, with helpful errors if reading fails.
 
-    The existence of the path is checked before each reading: Zarr takes a missing chunk for an empty one, so a deleted
-    folder would be read as background.
+    Before each reading, the existence of the path is checked: for Zarr, missing chunks are empty, so a deleted folder
+    would be read as background.
 
     Attributes
     ----------
     path : Path
     version : str
-        Changes when the file does (`file_version`); empty for a Zarr folder.
+        Text that changes when the file is written (`file_version`); empty for a Zarr folder.
     shape, dtype
-        As stored.
+        Shape and data type of the stored pixels.
     read : callable
-        ``read(part)`` opens the file and returns the pixels of an index.
+        ``read(part)`` opens the file and returns the pixels at the index ``part``.
     """
 
     path: Path
@@ -166,20 +163,21 @@ class FileSource:
             return np.asarray(self.read(part))
         except (InputError, MemoryError):
             raise
-        except Exception as error:  # each codec and storage has errors of its own
+        except Exception as error:  # each codec and kind of storage raises its own errors
             raise DamagedError(
-                f"A part of {self.path} cannot be read ({error}). The file may be damaged or was changed: copy it "
-                "again, then repeat the last step."
+                f"A part of {self.path} cannot be read ({error}). The file may be damaged or have been changed: copy "
+                "it again, then repeat the last step."
             ) from error
 
 
 def undivided_to_dask(
     path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], decode: Decode, cache: Path | None
 ) -> da.Array:
-    """Return a dask array for a file that ``decode(path)`` can only read as a whole.
+    """Return a lazy dask array of a file that ``decode`` can only read as a whole.
 
-    It has one block, or several if a ``cache`` folder is given. An image no larger than a block gains nothing from the
-    cache and does without it.
+    Without a ``cache`` folder, the array has a single block. With a ``cache`` folder, the first reading unpacks the
+    file to a Zarr array in the folder, and the dask array has several blocks. Images that fit into one block are not
+    cached.
     """
     version = file_version(path)
     if cache is None or math.prod(shape) <= BLOCK_PIXELS:
@@ -193,11 +191,11 @@ def _read_whole(path: Path, decode: Decode, part: Any) -> npt.NDArray[Any]:
     return pixels
 
 
-_unpacking = threading.Lock()  # two blocks that miss the cache at the same time must not decode the file twice
+_unpacking = threading.Lock()  # threads that read different blocks must not decode the same file twice
 
 
 def _read_unpacked(path: Path, decode: Decode, folder: Path, part: Any) -> npt.NDArray[Any]:
-    """Read a part through a Zarr in ``folder``, which the first reading writes."""
+    """Read a part of the Zarr array in ``folder``, which the first reading writes."""
     with _unpacking:
         if not folder.exists():
             unpack_to_zarr(path, decode, folder)
@@ -205,9 +203,9 @@ def _read_unpacked(path: Path, decode: Decode, folder: Path, part: Any) -> npt.N
 
 
 def unpack_to_zarr(path: Path, decode: Decode, folder: Path) -> None:
-    """Write the decoded pixels to a Zarr.
+    """Decode a file and write its pixels to a Zarr array.
 
-    It is written under a temporary name next to ``folder``, and renamed when it is complete.
+    The array is written under a temporary name next to ``folder`` and renamed when it is complete.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     unfinished = folder.with_name(f"{folder.name}.{uuid4().hex}.part")
@@ -224,7 +222,7 @@ def unpack_to_zarr(path: Path, decode: Decode, folder: Path) -> None:
 def to_micrometers(length: object, unit: object) -> float | None:
     """Return a length in micrometers.
 
-    None if it is not a positive length or its unit is unknown.
+    Return None if the length is not a positive number or the unit is unknown.
     """
     factor = UM_PER_UNIT.get(str(unit).strip().lower())
     try:

@@ -1,9 +1,7 @@
-"""Tables of the user, and their join with the images of a project.
+"""User tables (CSV, Excel, DataFrame) and their join with the images.
 
-They are CSV files with any delimiter, Excel files or DataFrames.
-
-Tables hold what is known of images or wells apart from the pixels, such as dose, treatment or manual counts. Headers
-and names match in their usual spellings.
+A table contains additional data of images or wells, such as dose, treatment or manual counts. Headers and image names
+match regardless of case, and headers also regardless of blanks and punctuation.
 """
 
 from __future__ import annotations
@@ -40,15 +38,15 @@ def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
     Parameters
     ----------
     source : path or DataFrame
-        A CSV with columns separated by commas, semicolons, tabs or bars (numbers may have decimal commas unless commas
-        separate the columns), or an Excel file, of which the first sheet is read.
+        A CSV file with columns separated by commas, semicolons, tabs or vertical bars (numbers may have decimal commas
+        unless commas separate the columns), or an Excel file, of which the first sheet is read.
     table_name : str
-        Name of the table in errors: "a table of conditions".
+        Name of the table in error messages, such as "a table of conditions".
 
     Raises
     ------
     InputError
-        If it cannot be read, has no rows, or has two columns of the same name.
+        If the table cannot be read, has no rows, or has two columns of the same name.
     """
     if isinstance(source, pd.DataFrame):
         table = source.reset_index(level=[level for level in source.index.names if level is not None])
@@ -88,7 +86,7 @@ def _read_file(path: Path, table_name: str) -> pd.DataFrame:
 
 
 def normalize_header(name: object) -> str:
-    """Return a header without case, blanks and punctuation.
+    """Return a header in lower case, without blanks and punctuation.
 
     >>> normalize_header("Label Image_OID"), normalize_header("Class (name)")
     ('labelimageoid', 'classname')
@@ -97,9 +95,9 @@ def normalize_header(name: object) -> str:
 
 
 def find_column(table: pd.DataFrame, names: Iterable[str]) -> str | None:
-    """Return the column with one of ``names`` in any spelling.
+    """Return the column of a table that has one of the given names, or None.
 
-    Earlier names are preferred; None if there is none.
+    Case, blanks and punctuation are ignored. Earlier names are preferred.
 
     >>> find_column(pd.DataFrame({"Cell_ID": [1], "Class": ["a"]}), ["object", "cell id"])
     'Cell_ID'
@@ -109,9 +107,9 @@ def find_column(table: pd.DataFrame, names: Iterable[str]) -> str | None:
 
 
 def normalize_value(value: object) -> str:
-    """Return a value in the form that is compared.
+    """Return a value as text that is equal for spellings such as A1 and a01.
 
-    This form has lower case, no outer blanks, and no zeros before a number.
+    The text is in lower case, without outer blanks and without leading zeros of numbers.
 
     >>> normalize_value("A01"), normalize_value(" a1 "), normalize_value(1.0), normalize_value("1")
     ('a1', 'a1', '1', '1')
@@ -138,11 +136,10 @@ def comparison_keys(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series[st
 
 
 def find_key_columns(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, str]:
-    """Return the column of a table for each grouping column that it has.
+    """Return the column of a table that corresponds to each grouping column.
 
-    For example ``{"well": "Well ID"}``.
-
-    ``groups`` are the grouping columns of the project, "image" among them.
+    The result is, for example, ``{"well": "Well ID"}``. ``groups`` are the grouping columns of the project and "image";
+    grouping columns that the table lacks are left out.
     """
     keys: dict[str, str] = {}
     for group in groups:
@@ -156,25 +153,24 @@ def find_key_columns(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, st
 def choose_key_columns(
     table: pd.DataFrame, image_table: pd.DataFrame, table_name: str
 ) -> tuple[dict[str, str], pd.DataFrame]:
-    """Return the columns that identify the image of a row.
+    """Return the columns that identify the images of a row, and a reduced table.
 
-    The second value is the table without redundant columns.
-
-    A column with names of images is sufficient. If none of its values is the name of an image, plate and well
-    identify the row, even if the table has a column "name".
+    A column of image names is sufficient, and the other grouping columns are removed from the table. If no value in a
+    column such as "name" is the name of an image, the other grouping columns, such as plate and well, identify the
+    images.
 
     Parameters
     ----------
     table : DataFrame
     image_table : DataFrame
-        The images with their grouping columns, and "image".
+        One row per image: the name in the column "image", and the grouping columns.
     table_name : str
-        Name of the table in errors: "the table of conditions".
+        Name of the table in error messages, such as "the table of conditions".
 
     Raises
     ------
     InputError
-        If there is no such column.
+        If no column identifies the images.
     """
     keys = find_key_columns(table, list(image_table.columns))
     if "image" in keys and len(keys) > 1:
@@ -190,22 +186,22 @@ def choose_key_columns(
 
 
 def join_conditions(images: pd.DataFrame, conditions: TableSource) -> tuple[pd.DataFrame, str]:
-    """Join the conditions of a table to their images.
+    """Return the experimental conditions of each image from a table.
 
     Parameters
     ----------
     images : DataFrame
-        One row per image, indexed by its name: its grouping columns.
+        The grouping columns of the images, indexed by image name.
     conditions : path or DataFrame
-        One row per well, patient or image. Columns with the name of a grouping column (or "image"), in any case,
-        identify the images of a row; all other columns are conditions. Wells match whether they are named A1 or A01.
+        One row per well, patient or image. Columns with the name of a grouping column (or "image"), in any spelling,
+        identify the images of a row; all other columns are conditions. Wells named A1 and A01 match.
 
     Returns
     -------
     table : DataFrame
-        Index of ``images``, the condition columns; missing for images without a row.
+        The condition columns with the index of ``images``; values are missing for images without a row.
     mismatch_note : str
-        A sentence about rows without an image and images without a row; "" if all match.
+        A sentence about rows without an image and images without a row; "" if there are none.
 
     Raises
     ------
@@ -234,29 +230,29 @@ def join_conditions(images: pd.DataFrame, conditions: TableSource) -> tuple[pd.D
 def match_rows(
     image_table: pd.DataFrame, table: pd.DataFrame, keys: Mapping[str, str], table_name: str
 ) -> tuple[NDArray[np.int64], str]:
-    """Find the row of a table for each row of the images.
+    """Find the row of a table that belongs to each image.
 
     Parameters
     ----------
     image_table : DataFrame
-        With the columns that ``keys`` maps from.
+        One row per image.
     table : DataFrame
-        With the columns that ``keys`` maps to.
     keys : mapping of str to str
+        For each column of ``image_table`` to compare, the corresponding column of ``table``.
     table_name : str
-        Name of the table in errors.
+        Name of the table in error messages.
 
     Returns
     -------
     rows : int64 array of shape (len(image_table),)
-        Positions in ``table``, -1 if there is none.
+        For each image, the position of its row in ``table``; -1 without a row.
     mismatch_note : str
         See `join_conditions`.
 
     Raises
     ------
     InputError
-        If no row matches, or several rows are for the same images.
+        If no row belongs to an image, or several rows belong to the same images.
     """
     ours, theirs = image_table[list(keys)], table[list(keys.values())].set_axis(list(keys), axis=1)
     if "image" in keys:
@@ -281,7 +277,7 @@ def match_rows(
 
 
 def _without_suffix(values: pd.Series[str], names: pd.Series[str]) -> pd.Series[str]:
-    """Return image names without file suffixes, if these are names of images."""
+    """Return values without file suffixes where that makes them names of images."""
     texts, known = values.astype(str), set(names)
     stems = texts.str.replace(r"(\.ome)?\.\w+$", "", regex=True)
     return texts.where(texts.isin(known) | ~stems.isin(known), stems)

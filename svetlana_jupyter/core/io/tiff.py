@@ -1,6 +1,6 @@
-"""TIFF, OME-TIFF and ImageJ TIFF.
+"""TIFF, OME-TIFF and ImageJ TIFF files.
 
-Uncompressed pixels are read in place, compressed ones by strip or tile.
+Uncompressed pixels are memory-mapped; compressed pixels are decoded by strip or tile.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 Pixels: TypeAlias = npt.NDArray[Any]
 
-MAX_PARSED_HEADERS = 32  # files whose parsed headers are kept; parsing those of a thousand planes takes long
+MAX_PARSED_HEADERS = 32  # files whose parsed headers are cached; parsing the headers of a thousand planes takes long
 
 
 def read_tiff(path: Path, cache: Path | None = None) -> OpenedFile:
-    """Describe the first image of a TIFF from its headers."""
+    """Open the first image of a TIFF file lazily, reading only its headers."""
     try:
         with TiffFile(path) as tiff:
             series = _only_series(tiff, path)
             _refuse_truncated(series, path)
-            axes = series.axes.lower()  # letters other than these are placeholders of tifffile
+            axes = series.axes.lower()  # letters other than tczyxs are placeholders of tifffile
             spacing, channels = _spacing_and_channels(tiff)
             pixels, levels = _pixels_and_levels(series, path, cache)
             return OpenedFile(pixels, axes if set(axes) <= set("tczyxs") else None, spacing, channels, levels)
@@ -51,7 +51,7 @@ def read_tiff(path: Path, cache: Path | None = None) -> OpenedFile:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path} cannot be read as TIFF ({error}). Check that the file is complete and opens elsewhere."
+            f"{path} cannot be read as TIFF ({error}). Check that the file is complete and opens in other programs."
         ) from error
 
 
@@ -67,22 +67,22 @@ def _only_series(tiff: TiffFile, path: Path) -> TiffPageSeries:
 def _refuse_truncated(series: TiffPageSeries, path: Path) -> None:
     contiguous_end = 0 if series.dataoffset is None else series.dataoffset + series.nbytes
     for page in filter(None, (series.pages[0], series.pages[-1])):
-        size = page.parent.filehandle.size  # of an OME-TIFF in several files, the one with this page
+        size = page.parent.filehandle.size  # for an OME-TIFF in several files, size of the file with this page
         ends = [*map(int.__add__, page.dataoffsets, page.databytecounts)]
         needed = max([contiguous_end, *ends]) if ends else size + 1
         if needed > size:
-            raise InputError(f"{path} is cut short: it should have at least {needed} bytes, got {size}. Copy it again.")
+            raise InputError(f"{path} is truncated: it should have at least {needed} bytes, got {size}. Copy it again.")
 
 
 def _pixels_and_levels(series: TiffPageSeries, path: Path, cache: Path | None) -> tuple[da.Array, list[FileSource]]:
-    """Return the pixels, and the resolutions of a file in strips or tiles."""
+    """Return the lazy pixels, and the resolution levels of files in strips or tiles."""
     version, dtype = file_version(path), np.dtype(series.dtype)
     if series.dataoffset is not None:
         stored = np.dtype(series.keyframe.parent.byteorder + dtype.char)
         read = partial(_read_uncompressed, path, stored, series.dataoffset, series.shape)
         return to_dask(FileSource(path, version, series.shape, stored, read)), []
     chunk = zarr.open_array(_parsed(path, version, 0), mode="r").chunks
-    if math.prod(chunk) > 4 * BLOCK_PIXELS:  # too much to decode for each block
+    if math.prod(chunk) > 4 * BLOCK_PIXELS:  # too large to be decoded for each block
         return undivided_to_dask(path, series.shape, dtype, _decode_level, cache), []
     levels = [
         FileSource(path, version, level.shape, np.dtype(level.dtype), partial(_read_tiles, path, version, number))
@@ -92,10 +92,10 @@ def _pixels_and_levels(series: TiffPageSeries, path: Path, cache: Path | None) -
 
 
 def _read_uncompressed(path: Path, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...], part: Any) -> Pixels:
-    """Read a part of uncompressed pixels in one piece, starting at ``offset``.
+    """Read a part of uncompressed, contiguous pixels that start at ``offset``.
 
-    A memory map, because `tifffile` would read such a file in one chunk as large as a plane: 94 instead of 1 ms for a
-    block of 1024 x 2048 pixels out of 8000 x 8000.
+    The file is memory-mapped, because `tifffile` would read a whole plane for each part, which takes 94 ms instead of
+    1 ms for a block of 1024 x 2048 pixels in a plane of 8000 x 8000.
     """
     return np.array(np.memmap(path, dtype, "r", offset, shape)[part])
 
@@ -120,7 +120,7 @@ def _decode_level(path: Path) -> Pixels:
 
 
 def _spacing_and_channels(tiff: TiffFile) -> tuple[Mapping[str, float], list[str]]:
-    """Return the spacing and the channel names that OME or ImageJ metadata state."""
+    """Return the spacing and the channel names from the OME or ImageJ metadata."""
     if tiff.is_ome and tiff.ome_metadata:
         return _from_ome(tiff.ome_metadata)
     return (_from_imagej(tiff) if tiff.is_imagej and tiff.imagej_metadata else {}), []

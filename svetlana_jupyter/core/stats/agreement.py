@@ -1,4 +1,4 @@
-"""Agreement of two ways of counting: regression line and Bland–Altman limits."""
+"""Agreement of two counting methods: regression line and Bland–Altman limits."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class Agreement(NamedTuple):
     slope, intercept : float
         Least-squares line ``y = slope * x + intercept``; NaN where all ``x`` are equal.
     r2 : float
-        Coefficient of determination of that line: how well one follows the other, not whether they are equal.
+        Coefficient of determination of the line: how well ``y`` follows ``x``, not whether they are equal.
     bias : float
         Mean of ``y - x``.
     deviation : float
-        Standard deviation of ``y - x`` (n - 1).
+        Standard deviation of ``y - x`` (with divisor n - 1).
     limits : tuple of float
-        95 % limits of agreement, ``bias`` ∓ 1.96 ``deviation``, between which a further ``y - x`` is expected.
+        95 % limits of agreement, ``bias`` ∓ 1.96 ``deviation``: the range in which a new difference ``y - x`` is
+        expected.
     """
 
     n: int
@@ -56,7 +57,7 @@ def agreement(x: ArrayLike, y: ArrayLike) -> Agreement:
     Parameters
     ----------
     x, y : array of float, shape (n,)
-        The reference and the measurement compared with it.
+        Reference values, and the values to compare with them.
 
     Raises
     ------

@@ -1,11 +1,11 @@
 """Calibration of predicted probabilities.
 
-Of the objects that are predicted with a probability of 80 %, 80 % should be correct.
+Of the objects that are predicted with a probability of 80 %, 80 % should be predicted correctly.
 
-A temperature divides the logits and a bias is added to them (vector scaling with a single temperature: Guo et al., ICML
-2017). Both are fitted to objects that the classifier was not trained on, and evaluated on other objects. The
-temperature never changes a predicted class. The bias may change it, since it reverts what class weights added during
-training. Each is used only if it reduces the loss by more than noise.
+The logits are divided by a temperature, and a bias per class is added (vector scaling with a single temperature: Guo et
+al., ICML 2017). Temperature and bias are fitted to objects that the classifier was not trained on, and evaluated on
+other objects. The temperature never changes a predicted class. The bias may change it, because it corrects for the
+class weights of the training. Temperature and bias are used only if they reduce the loss by more than its random error.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 MIN_OBJECTS = 50  # to fit a temperature
 MIN_OBJECTS_PER_CLASS = 10  # to fit a bias
 MIN_PROBABILITY = 1e-4  # forests predict 0, which has no logarithm
-# Prior standard deviation of the logarithms of temperature and bias, which decides where there are few objects.
+# Prior standard deviation of the log temperature and of the biases; it matters if there are few objects.
 LOG_TEMPERATURE_PRIOR = 1.0
-# Standard errors, over groups, by which a temperature, and a bias in addition, must reduce the loss.
+# Number of standard errors (over groups) by which the loss must decrease to use a temperature (False), or a bias in
+# addition (True).
 MIN_STANDARD_ERRORS = {False: 1.0, True: 2.0}
 N_SIMULATIONS = 200
 
@@ -41,9 +42,9 @@ class Calibration:
     Attributes
     ----------
     temperature : float
-        Above 1 where the classifier was overconfident.
+        Divisor of the logits, above 1 if the classifier is overconfident.
     bias : mapping of class id to float
-        Added to the logits; empty where none is needed.
+        Added to the logits; empty if no bias is used.
     """
 
     temperature: float = 1.0
@@ -51,13 +52,13 @@ class Calibration:
 
     @property
     def is_identity(self) -> bool:
-        """Whether it changes nothing."""
+        """Whether the calibration leaves all probabilities unchanged."""
         return self.temperature == 1.0 and not any(self.bias.values())
 
     def apply(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return predictions with corrected probabilities and classes.
 
-        The columns are ``p_<class id>``, ``predicted`` and ``probability``.
+        The corrected columns are ``p_<class id>``, ``predicted`` and ``probability``.
 
         Examples
         --------
@@ -83,12 +84,12 @@ NO_CALIBRATION = Calibration()
 
 
 def class_ids(table: pd.DataFrame, prefix: str = "p_") -> list[int]:
-    """Return the class ids of the probability columns."""
+    """Return the class ids in the names of the probability columns."""
     return [int(column.removeprefix(prefix)) for column in map(str, table) if column.startswith(prefix)]
 
 
 def calibrate(held_out_predictions: pd.DataFrame) -> tuple[Calibration, pd.DataFrame]:
-    """Fit a calibration to held-out objects, and correct them by cross-fitting.
+    """Fit a calibration to held-out predictions, and correct these by cross-fitting.
 
     Parameters
     ----------
@@ -98,9 +99,9 @@ def calibrate(held_out_predictions: pd.DataFrame) -> tuple[Calibration, pd.DataF
     Returns
     -------
     Calibration
-        `NO_CALIBRATION` for fewer than 50 objects.
+        Calibration fitted to all folds; `NO_CALIBRATION` for fewer than 50 objects.
     DataFrame
-        The same rows, each fold corrected by a calibration fitted to the other folds.
+        The same rows; each fold is corrected by a calibration that is fitted to the other folds.
     """
     table = held_out_predictions
     if len(table) < MIN_OBJECTS or "fold" not in table:
@@ -129,12 +130,9 @@ def _fit_calibration(table: pd.DataFrame) -> Calibration:
 
 
 def _fit_parameters(logits: Floats, truth: NDArray[np.int64], with_bias: bool) -> Floats:
-    """Fit the log temperature and the bias of each class.
-
-    The method is maximum penalized likelihood.
-    """
+    """Fit log temperature and biases by maximum penalized likelihood."""
     n, k = logits.shape
-    doubt = 1 / (n + 2)  # n objects, all correct, are not a certainty (Platt 1999)
+    doubt = 1 / (n + 2)  # n correct predictions do not prove certainty (Platt 1999)
     target = (1 - doubt) * np.eye(k)[truth] + doubt / k
 
     def objective(free: Floats) -> tuple[float, Floats]:
@@ -153,7 +151,7 @@ def _fit_parameters(logits: Floats, truth: NDArray[np.int64], with_bias: bool) -
 
 
 def to_logits(probabilities: Floats) -> Floats:
-    """Return the logarithms of probabilities, with a lower bound."""
+    """Return the logarithms of probabilities, clipped at `MIN_PROBABILITY`."""
     return np.log(np.maximum(probabilities, MIN_PROBABILITY))
 
 
@@ -176,9 +174,9 @@ class Reliability:
         Expected calibration error: mean difference, over bins of equally many objects, between the mean probability of
         the predicted classes and the fraction of correct predictions.
     expected_by_chance : float
-        Mean error of perfectly calibrated probabilities with as few objects.
+        Mean error that perfectly calibrated probabilities would have with the same number of objects.
     bins : DataFrame
-        ``n``, ``probability`` (mean), ``right`` (fraction of correct predictions).
+        One row per bin: ``n`` (number of objects), ``probability`` (mean), ``right`` (fraction of correct predictions).
     """
 
     error: float
@@ -187,10 +185,7 @@ class Reliability:
 
 
 def reliability(probability: Floats, correct: NDArray[np.bool_], seed: int = 0) -> Reliability:
-    """Compare the probabilities of predicted classes with their correctness.
-
-    Both have shape (n,).
-    """
+    """Compare probabilities (n,) of predicted classes with their correctness (n,)."""
     order = np.argsort(probability, kind="stable")
     probability, correct = np.asarray(probability, float)[order], np.asarray(correct)[order]
     n_bins = int(np.clip(len(order) // 15, 1, 10))

@@ -1,15 +1,15 @@
 """Class counts corrected for the errors of a classifier (Rogan–Gladen).
 
-A classifier that takes a tenth of a frequent class for a rare one overestimates the rare one. A randomly drawn test set
-shows how often each class is predicted as each other; so the true counts can be solved for (Rogan and Gladen, American
-Journal of Epidemiology 107, 1978, for two classes; Forman, Data Mining and Knowledge Discovery 17, 2008). This holds
-for groups with other proportions too, as long as each class is recognized as well in them as in the test set. If the
-hardest objects were annotated after the test set was drawn, the remaining ones are recognized better, and the
-correction is too large.
+A classifier that mistakes a tenth of the objects of a frequent class for a rare class overestimates the rare class. A
+random test set shows how often objects of each class are predicted as each class, so that the true counts can be
+computed (Rogan and Gladen, American Journal of Epidemiology 107, 1978, for two classes; Forman, Data Mining and
+Knowledge Discovery 17, 2008). The correction also holds for groups of objects with other class proportions, as long as
+each class is recognized as well as in the test set. If the hardest objects were annotated after the test set was drawn,
+the remaining objects are recognized better than the test set, and the correction is too large.
 
-Intervals include the uncertainty of the test set, by bootstrap over its groups or objects, and chance in the counted
-group. A confusion that never occurred may still be possible: each bootstrap draw adds the probability that so few
-objects cannot rule out (Jeffreys prior).
+The confidence intervals include the uncertainty of the test set, by bootstrap over its groups or objects, and the
+random error of the counted group. A confusion that never occurred in the test set may still be possible: each bootstrap
+draw adds a random count, one object per true class on average (Dirichlet prior; for two classes, the Jeffreys prior).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from svetlana_jupyter.core.stats.metrics import PredictedObjects
 
 Floats = NDArray[np.float64]
 
-MIN_SINGULAR_VALUE = 0.1  # of the rates; below, classes cannot be distinguished
+MIN_SINGULAR_VALUE = 0.1  # of the matrix of rates; below this value, the classes cannot be distinguished
 
 
 class ConfusionRates(NamedTuple):
@@ -46,7 +46,7 @@ class ConfusionRates(NamedTuple):
 
     @property
     def is_invertible(self) -> bool:
-        """Whether counts can be corrected: not if two classes are predicted alike."""
+        """Whether counts can be corrected; impossible if two classes have equal rates."""
         return bool(np.linalg.svd(self.rates, compute_uv=False).min() >= MIN_SINGULAR_VALUE)
 
 
@@ -58,7 +58,7 @@ def estimate_confusion_rates(
     weights: ArrayLike | None = None,
     seed: int = 0,
 ) -> ConfusionRates:
-    """Estimate from randomly drawn objects how often each class is predicted as each.
+    """Estimate how often random objects of each class are predicted as each class.
 
     Parameters
     ----------
@@ -67,15 +67,15 @@ def estimate_confusion_rates(
     ids : list of int
         The k classes.
     groups : array of str, shape (n,), optional
-        Groups of similar objects, which the bootstrap draws; with a single group it draws objects.
+        Groups of similar objects, such as wells. The bootstrap draws groups or, from a single group, objects.
     weights : array of float, shape (n,), optional
-        Number of objects that each object represents.
+        Number of objects that each drawn object represents.
     seed : int
     """
     objects = PredictedObjects((truth, predicted), ids, groups, weights)
     counts, bootstrap = objects.confusion(objects.weight), objects.bootstrap_confusions()
     rates = _row_shares(counts, np.eye(len(ids)))
-    scale = np.size(truth) / counts.sum() if counts.any() else 1.0  # weights to numbers of annotated objects
+    scale = np.size(truth) / counts.sum() if counts.any() else 1.0  # converts weights to numbers of objects
     unseen = np.random.default_rng(seed).gamma(1 / len(ids), size=bootstrap.shape)
     bootstrap = np.where(bootstrap.sum(axis=-1, keepdims=True) > 0, bootstrap * scale + unseen, 0)
     return ConfusionRates(rates, _row_shares(bootstrap, rates), counts.sum(axis=1) > 0)
@@ -88,13 +88,14 @@ def solve_counts(confusion_rates: ConfusionRates, predicted: ArrayLike, seed: in
     ----------
     confusion_rates : ConfusionRates
     predicted : array of int, shape (k,)
-        Objects predicted as each class.
+        Number of objects predicted as each class.
     seed : int
 
     Returns
     -------
     value, low, high : float64 of shape (k,)
-        Numbers of objects, from 0 to the sum of the predicted ones, to which ``value`` adds up.
+        Corrected numbers of objects and their confidence bounds, from 0 to the sum of ``predicted``; ``value`` adds up
+        to this sum.
 
     >>> rates = np.array([[0.9, 0.1], [0.2, 0.8]])
     >>> solve_counts(ConfusionRates(rates, rates[None], np.array([True, True])), [34, 66])[0].round(6)
@@ -123,7 +124,7 @@ def _row_shares(counts: Floats, default: Floats) -> Floats:
 def _solve(rates: Floats, shares: Floats) -> Floats:
     """Return the true class shares that would lead to the predicted class shares.
 
-    If some would be negative, return the nearest shares that are not.
+    If some of these shares would be negative, return the nearest shares without negative values.
     """
     inverse = np.linalg.pinv(np.swapaxes(rates, -1, -2), rcond=MIN_SINGULAR_VALUE / 2)
     return _project_on_simplex((inverse @ shares[..., None])[..., 0])

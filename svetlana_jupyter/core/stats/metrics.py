@@ -1,11 +1,12 @@
 """Classification scores and class counts, with 95 % confidence intervals.
 
-Objects of one well are alike, so a score varies between wells by more than its number of objects suggests. A cluster
-bootstrap, which draws whole groups, estimates that variance. Percentiles of the bootstrap would be too narrow for few
-groups, and of zero width where there is no error; so the variance is turned into the number of independent objects that
-would have it, and Wilson's interval is computed for that number, with Student's t for the number of groups (as Dean and
-Pagano, Journal of Survey Statistics and Methodology 3, 2015, do for cluster surveys). The fewer objects a group has,
-the less it can add to the variance of independent objects, which is known: with one object per group, t has no weight.
+Objects of one well are alike, so a score varies more between wells than the number of objects suggests. A cluster
+bootstrap, which draws whole groups, estimates this variance. Intervals between bootstrap percentiles would be too
+narrow for few groups, and of zero width if there are no errors. Instead, the variance is converted to an effective
+sample size, the number of independent objects with the same variance, and Wilson's interval is computed for this size,
+with Student's t for the number of groups (Dean and Pagano, Journal of Survey Statistics and Methodology 3, 2015, for
+cluster surveys). The variance of independent objects is known, so the normal distribution replaces Student's t as the
+number of objects per group decreases to 1.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SizeLimits = tuple[float | None, float | None]
 class Proportion:
     """Proportion ``k`` of ``n`` with its 95 % confidence interval (Wilson).
 
-    Both are NaN where ``n`` is 0.
+    If ``n`` is 0, value and interval are NaN.
     """
 
     k: int
@@ -63,7 +64,7 @@ class Proportion:
 class Estimate:
     """Score with its 95 % confidence interval and its number of objects.
 
-    It is NaN where there are no objects.
+    If there are no objects, score and interval are NaN.
     """
 
     value: float
@@ -87,7 +88,7 @@ class Scores:
     macro_f1 : Estimate
         Mean F1 of the classes that occur or are predicted.
     groups : int
-        Number of groups that the bootstrap draws; 1 where it draws single objects.
+        Number of groups that the bootstrap draws; 1 if it draws single objects.
     per_class : DataFrame
         Indexed by class: ``n`` and ``groups`` (objects of the class, and groups that contain it), ``recall`` and
         ``precision`` with their intervals (``recall_low``, ``recall_high``, ...), ``f1``.
@@ -113,7 +114,7 @@ def score(
     groups: ArrayLike | None = None,
     weights: ArrayLike | None = None,
 ) -> Scores:
-    """Compare predicted class ids with the true ones.
+    """Compare predicted class ids with the true class ids.
 
     Parameters
     ----------
@@ -121,10 +122,10 @@ def score(
     names : mapping of class id to name
         The classes, in the order of the tables.
     groups : array of str, shape (n,), optional
-        Wells, patients or images whose objects are alike: the bootstrap draws whole groups, or single objects where
-        there is one group, or where a class occurs in one.
+        Wells, patients or images, whose objects are alike. The bootstrap draws whole groups or, from a single group,
+        objects. The interval of a class that occurs in a single group is that of independent objects.
     weights : array of float, shape (n,), optional
-        Number of objects that each object represents.
+        Number of objects that each scored object represents.
 
     >>> result = score([1, 1, 2, 2], [1, 2, 2, 2], {1: "resting", 2: "active"})
     >>> result.accuracy.value, result.balanced_accuracy.value
@@ -132,7 +133,7 @@ def score(
     """
     objects = PredictedObjects((truth, predicted), list(names), groups, weights)
     point, bootstrap = map(scores_of_confusion, (objects.confusion(objects.weight), objects.bootstrap_confusions()))
-    # Recalls are proportions of the objects of a class, precisions of those predicted as it.
+    # A recall is a proportion of the objects of a class, a precision of the objects that are predicted as this class.
     sides = {"recall": objects.truth, "precision": objects.predicted}
     sizes = {name: objects.effective_sizes(side) for name, side in sides.items()}
 
@@ -170,7 +171,8 @@ def scores_of_confusion(confusions: Floats) -> dict[str, Floats]:
     -------
     dict
         "accuracy", "balanced_accuracy" and "macro_f1" of shape (...,), "recall", "precision" and "f1" of shape
-        (..., k); NaN where a class does not occur, is never predicted, or neither.
+        (..., k). Recall is NaN for a class that does not occur, precision for a class that is never predicted, and F1
+        for a class that neither occurs nor is predicted.
     """
     correct = np.diagonal(confusions, axis1=-2, axis2=-1)
     true, guessed = confusions.sum(axis=-1), confusions.sum(axis=-2)
@@ -187,15 +189,15 @@ def share_interval(value: float, standard_error: float, n: float, groups: int) -
     ----------
     value : float
     standard_error : float
-        Of the bootstrap.
+        Standard deviation of the bootstrap draws.
     n : float
         Number of objects; upper bound of the effective sample size.
     groups : int
-        Number of groups that were drawn; 1 where single objects were drawn.
+        Number of groups that the bootstrap drew; 1 if it drew single objects.
 
     Examples
     --------
-    Without groups it is Wilson's interval:
+    Without groups, the result is Wilson's interval:
 
     >>> [round(bound, 3) for bound in share_interval(0.9, (0.9 * 0.1 / 50) ** 0.5, 50, 1)]
     [0.786, 0.957]
@@ -220,7 +222,7 @@ def _divide(part: Floats, whole: Floats) -> Floats:
 
 
 def _class_mean(values: Floats) -> Floats:
-    """Return the mean over classes without NaN; NaN where all are."""
+    """Return the mean over classes, ignoring NaN; NaN if all values are NaN."""
     known = ~np.isnan(values)
     return _divide(np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1).astype(float))
 
@@ -236,15 +238,16 @@ def _effective_sample_size(weight: Floats) -> float:
 
 
 def _size_of_class_mean(sizes: Iterable[float]) -> float:
-    """Return the effective sample size of a mean over classes of these sizes."""
+    """Return the effective sample size of the mean over classes of the given sizes."""
     known = [size for size in sizes if size > 0]
     return len(known) ** 2 / sum(1 / size for size in known) if known else 0.0
 
 
 class PredictedObjects:
-    """Objects with true and predicted class, group and weight, each of shape (n,).
+    """True class, predicted class, group and weight of n objects.
 
-    Parameters as in `score`; classes become positions in ``ids``, from 0 to k - 1.
+    ``sides`` contains the true and the predicted class ids; the other parameters are those of `score`. Class ids are
+    converted to their positions in ``ids``, from 0 to k - 1.
     """
 
     def __init__(
@@ -257,14 +260,14 @@ class PredictedObjects:
         self.n_groups = len(np.unique(self.group))
 
     def confusion(self, weight: Floats) -> Floats:
-        """Return the confusion matrix (k, k) with these weights; rows are the truth."""
+        """Return the weighted confusion matrix (k, k), whose rows are the true classes."""
         counts = np.bincount(self.truth * self.k + self.predicted, weight, self.k**2)
         return np.asarray(counts.reshape(self.k, self.k), float)
 
     def bootstrap_confusions(self) -> Floats:
         """Return confusion matrices, (draws, k, k), of groups drawn with replacement.
 
-        Where there is a single group, objects are drawn.
+        If there is a single group, objects are drawn instead.
         """
         cell, size = self.truth * self.k + self.predicted, self.k**2
         if not len(cell):
@@ -280,15 +283,15 @@ class PredictedObjects:
         return np.asarray(drawn @ rows, np.float64).reshape(-1, self.k, self.k)
 
     def effective_sizes(self, side: Integers) -> list[float]:
-        """Return the effective sample size of each true or predicted class."""
+        """Return the effective sample size of each class in ``truth`` or ``predicted``."""
         return [_effective_sample_size(self.weight[side == position]) for position in range(self.k)]
 
     def groups_per_class(self, side: Integers) -> list[int]:
-        """Return the number of groups that contain each class on one side."""
+        """Return the number of groups with each class in ``truth`` or ``predicted``."""
         return [len(np.unique(self.group[side == position])) for position in range(self.k)]
 
     def by_group(self) -> pd.DataFrame:
-        """Return ``Scores.by_group``."""
+        """Return the scores of each group, as in `Scores.by_group`."""
         rows = []
         for group in np.unique(self.group):
             here = self.group == group
@@ -311,24 +314,25 @@ def count_classes(
     Parameters
     ----------
     table : DataFrame
-        One row per object, with a column ``class`` (missing where there is none) and the columns ``by``; with
-        ``annotation``, ``on_border`` and ``size`` of `core.predictions.object_table` where they matter.
+        One row per object, with a column ``class`` (missing for objects without a class) and the columns ``by``. The
+        columns ``annotation``, ``on_border`` and ``size`` of `core.predictions.object_table` are used to exclude
+        objects.
     names : sequence of str
-        The classes; each has a row in every group, even where it does not occur.
+        The classes; each class has a row in every group, even if it does not occur in the group.
     by : sequence of str
-        Columns whose values form the groups; missing values form a group too.
+        Columns whose values form the groups; objects with missing values form a group, too.
     exclude_border : bool
         Exclude objects that touch the border of the image.
     size : tuple of float or None
-        Minimum and maximum pixels (voxels) of an object to be counted.
+        Minimum and maximum number of pixels (voxels) of a counted object.
 
     Returns
     -------
     DataFrame
         The ``by`` columns, ``class``, ``count``, ``total`` (counted objects of the group), ``fraction`` with Wilson's
-        95 % confidence interval ``low`` and ``high``, and ``left_out`` (excluded objects of the group), the sum of
-        ``ambiguous``, ``bad_segmentation``, ``border``, ``size`` and ``not_predicted``: each object under the first
-        reason that applies.
+        95 % confidence interval ``low`` and ``high``, ``left_out`` (excluded objects of the group), and the excluded
+        objects per reason: ``ambiguous``, ``bad_segmentation``, ``border``, ``size`` and ``not_predicted``. Each
+        excluded object is counted under the first reason that applies.
     """
     reason = exclusion_reasons(table, exclude_border, size)
     rows = []
@@ -346,9 +350,9 @@ def count_classes(
 
 
 def exclusion_reasons(table: pd.DataFrame, exclude_border: bool, size: SizeLimits) -> pd.Series[str]:
-    """Return why each object is not counted, "" for counted objects.
+    """Return why each object is excluded from counts, "" for counted objects.
 
-    The other values are `EXCLUSION_REASONS`.
+    The reasons are those in `EXCLUSION_REASONS`.
     """
     low, high = (-np.inf if size[0] is None else size[0]), (np.inf if size[1] is None else size[1])
     nothing = pd.Series(False, table.index)

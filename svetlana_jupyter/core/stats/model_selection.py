@@ -1,8 +1,8 @@
 """Model selection from held-out predictions, and the augmentation warning.
 
 The cross-validation score of the selected classifier is optimistic, because the selection favors classifiers that
-score well by chance. So the selection is repeated for every fold on the objects of the other folds, and the classifier
-selected there is scored on the fold (nested cross-validation). This needs no further training (Varma and Simon 2006
+score well by chance. So the selection is repeated for every fold: a classifier is selected by its predictions in the
+other folds, and scored on this fold (nested cross-validation). This needs no further training (Varma and Simon 2006
 repeat the whole search in every fold; Tsamardinos et al. 2018 select on bootstrap samples of the same predictions).
 """
 
@@ -28,23 +28,24 @@ Integers = NDArray[np.int64]
 
 TEMPERATURES = np.exp(np.linspace(-2.0, 2.0, 33))
 
-# A difference is reported if it is significant at this level and at least so large.
+# A loss of accuracy by augmentation is reported if it is significant at this level and at least this large.
 MAX_P_VALUE, MIN_ACCURACY_LOSS = 0.01, 0.1
 CHANCE_P_VALUE = 0.05
 N_PERMUTATIONS = 1999
 
 
 def brier_skill(truth: Integers, probabilities: Floats) -> float:
-    """Return the quality of predictions, from 0 to 1.
+    """Return the quality of predicted probabilities, from 0 to 1, by the Brier score.
 
-    One minus half the squared distance between probabilities and truth (Brier score), averaged half over objects and
-    half over classes, after temperature scaling has made all classifiers equally confident. With few objects, this is
-    much more informative than the accuracy.
+    The result is one minus half the squared distance between probabilities and truth; the mean distance over objects
+    and the mean distance over classes have equal weight. The probabilities are first calibrated by temperature scaling,
+    so that overconfident classifiers are not at a disadvantage. With few objects, this score is much more informative
+    than the accuracy.
 
     Parameters
     ----------
     truth : int64 of shape (n,)
-        Columns of ``probabilities``.
+        True classes, as columns of ``probabilities``.
     probabilities : float64 of shape (n, k)
 
     >>> brier_skill(np.array([0, 1]), np.array([[1.0, 0.0], [0.0, 1.0]])) > 0.99
@@ -62,18 +63,21 @@ def brier_skill(truth: Integers, probabilities: Floats) -> float:
 
 
 def rank_candidates(truth: Integers, candidates: Mapping[str, Floats]) -> list[str]:
-    """Return the names of candidates, the best first; ties keep their given order."""
+    """Return the names of candidate classifiers, sorted by `brier_skill`, best first.
+
+    Candidates of equal skill keep their order.
+    """
     return sorted(candidates, key=lambda name: -round(brier_skill(truth, candidates[name]), 6))
 
 
 def nested_selection(truth: Integers, folds: Integers, candidates: Mapping[str, Floats]) -> Floats:
-    """Return predictions per fold by the candidate that all other folds select.
+    """Return predictions of each fold by the best candidate of the other folds.
 
     Parameters
     ----------
     truth, folds : int64 of shape (n,)
     candidates : mapping of name to float64 of shape (n, k)
-        Probabilities for each object, by a classifier that was not trained on its fold.
+        Class probabilities of each object, predicted by a classifier that was not trained on the fold of the object.
 
     Returns
     -------
@@ -88,16 +92,16 @@ def nested_selection(truth: Integers, folds: Integers, candidates: Mapping[str, 
 
 
 class PairedComparison(NamedTuple):
-    """Two classifiers compared on the same objects.
+    """Comparison of two classifiers on the same objects.
 
     Parameters
     ----------
     n : int
         Number of objects.
     first, second : int
-        Objects that each predicts correctly.
+        Number of objects that each classifier predicts correctly.
     p : float
-        Two-sided p-value of the exact test of McNemar (1947), which takes objects as independent.
+        Two-sided p-value of the exact test of McNemar (1947), which assumes independent objects.
     """
 
     n: int
@@ -131,7 +135,7 @@ def permutation_p_value(truth: ArrayLike, predicted: ArrayLike) -> float:
     """
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     _, classes, counts = np.unique(truth, return_inverse=True, return_counts=True)
-    shares = (1 / counts / len(counts))[classes]  # contribution of each correct object to the mean recall
+    shares = (1 / counts / len(counts))[classes]  # contribution of an object, if correct, to the mean recall
     observed = (truth == predicted) @ shares
     rng = np.random.default_rng(0)
     shuffled = np.array([(truth == rng.permutation(predicted)) @ shares for _ in range(N_PERMUTATIONS)])
@@ -141,22 +145,23 @@ def permutation_p_value(truth: ArrayLike, predicted: ArrayLike) -> float:
 def augmentation_warning(
     augmentation: AugmentSettings, with_augmentation: pd.DataFrame, without_augmentation: pd.DataFrame | None = None
 ) -> str:
-    """Return a warning if augmentation seems to destroy the classes, "" otherwise.
+    """Return a warning if augmentation seems to remove class differences, else "".
 
     Parameters
     ----------
     augmentation : AugmentSettings
         Augmentation of the training.
     with_augmentation : DataFrame
-        Its predictions for held-out objects, one row per object: image, object, truth and predicted class id.
+        Predictions of the training for held-out objects, one row per object: image, object, truth and predicted class
+        id.
     without_augmentation : DataFrame, optional
-        The same of a training without augmentation.
+        Predictions of a training without augmentation, with the same columns.
 
     Returns
     -------
     str
-        A warning if the training without augmentation is better by at least a tenth of the objects (p < 0.01), or if
-        the training with augmentation is no better than chance (p > 0.05).
+        A warning if the accuracy without augmentation is higher by at least 0.1 (p < 0.01), or if the training with
+        augmentation is no better than chance (p > 0.05).
     """
     if not augmentation.varies or with_augmentation.empty:
         return ""
@@ -168,7 +173,8 @@ def augmentation_warning(
             p = "p < 0.001" if pair.p < 0.001 else f"p = {pair.p:.3f}"
             return (
                 f"Augmentation destroys the classes: without it {pair.first} of {pair.n} held-out objects are correct, "
-                f"with it {pair.second} ({p}). It varies {varied}; turn off those that distinguish the classes."
+                f"with it {pair.second} ({p}). It varies {varied}; turn off the properties that distinguish the "
+                "classes."
             )
     if permutation_p_value(with_augmentation["truth"], with_augmentation["predicted"]) <= CHANCE_P_VALUE:
         return ""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-# An image is flagged if this fraction of its objects are outliers, five times the expected one, at this p-value.
+# An image is flagged if at least this fraction of its objects are outliers (five times the expected fraction), and the
+# p-value is below this level.
 MIN_OUTLIER_SHARE, LEVEL = 0.25, 0.05
 
 
@@ -40,17 +41,19 @@ class HeldOutGroups:
     counts: tuple[int, ...]
 
     def p_value(self, share: float, n: int, baseline_share: float = 0.0) -> float:
-        """Return the p-value of the fraction of outliers in a further group.
+        """Return the p-value of the fraction of outliers in a new group.
 
-        It is the probability that a group of ``n`` objects has at least this fraction by chance.
+        The p-value is the probability that a group of ``n`` objects has at least this fraction by chance.
 
         Parameters
         ----------
         share : float
+            Fraction of outliers in the new group.
         n : int
+            Number of objects in the new group.
         baseline_share : float
-            Fraction in the annotated images themselves. It matters where it is larger than in the groups, because the
-            annotator may have chosen clear objects.
+            Fraction of outliers among all objects of the annotated images. It replaces the mean fraction in the
+            held-out groups if it is larger, which happens if the annotator chose unambiguous objects.
 
         Examples
         --------
@@ -68,12 +71,12 @@ class HeldOutGroups:
 
 
 def flag_unfamiliar_images(shares: pd.DataFrame, annotated: Mapping[str, int], groups: HeldOutGroups) -> pd.DataFrame:
-    """Flag images whose objects differ from the annotated ones.
+    """Flag images whose objects differ from the annotated objects.
 
     Parameters
     ----------
     shares : DataFrame
-        Indexed by image: ``asked`` (number of its objects) and ``unlike`` (fraction of outliers among them).
+        Indexed by image: ``asked`` (number of tested objects) and ``unlike`` (fraction of outliers among these).
     annotated : mapping of image name to int
         Number of training objects per image.
     groups : HeldOutGroups
@@ -81,8 +84,8 @@ def flag_unfamiliar_images(shares: pd.DataFrame, annotated: Mapping[str, int], g
     Returns
     -------
     DataFrame
-        The same with ``annotated``, ``p`` (`HeldOutGroups.p_value`) and ``warn``, which is never set for images with
-        annotations.
+        ``shares`` with the additional columns ``annotated``, ``p`` (`HeldOutGroups.p_value`) and ``warn`` (whether the
+        image is flagged; always False for images with annotations).
 
     Examples
     --------

@@ -94,7 +94,7 @@ def test_a_missing_channel_is_a_problem(folder):
     table = find_pairs("{well}_{channel}.tif", "m/{well}.tif")
 
     assert row(table, "B2")["problem"] == ""
-    assert row(table, "B3")["problem"] == "It has the channels dapi; other images also have gfp."
+    assert row(table, "B3")["problem"] == "The image has the channels dapi; other images also have gfp."
 
 
 def test_two_files_for_one_image_are_a_problem(folder):
@@ -117,7 +117,7 @@ def test_images_that_share_a_mask_are_a_problem_that_names_the_missing_placehold
     table = find_pairs("w/{well}_{time}.tif", "m/{well}.tif")
 
     assert row(table, "A2_t1")["problem"] == ""
-    assert "2 images share its mask: they differ in {time}" in row(table, "A1_t1")["problem"]
+    assert "2 images share this mask: they differ in {time}" in row(table, "A1_t1")["problem"]
 
 
 def test_folders_can_be_placeholders(folder):
@@ -194,7 +194,7 @@ def test_two_stars_search_subfolders(folder):
         ("w/{well}.tif", "m/{plate}.tif", "no placeholder in common"),
         ("w/{well}.tif", "m/A1.tif", "no placeholder in common"),
         ("w/{name}.tif", "m/{name}.tif", "{name} is the name of a column"),
-        ("w/{my well}.tif", "m/{well}.tif", r"{my well} in 'w/{my well}.tif' is no placeholder"),
+        ("w/{my well}.tif", "m/{well}.tif", r"{my well} in 'w/{my well}.tif' is not a placeholder"),
     ],
 )
 def test_invalid_patterns_are_refused(folder, images, masks, message):

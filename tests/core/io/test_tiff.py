@@ -174,7 +174,7 @@ def test_a_truncated_file_is_refused_when_opened(tmp_path, layout, fraction):
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * fraction)])
 
-    with pytest.raises(InputError, match=r"image\.tif (is cut short|cannot be read|is a TIFF without)"):
+    with pytest.raises(InputError, match=r"image\.tif (is truncated|cannot be read|is a TIFF without)"):
         open_image(path)
 
 
