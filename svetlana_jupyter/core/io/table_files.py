@@ -184,7 +184,7 @@ def match_names(
 
 
 def describe_matches(matches: Mapping[str, str]) -> str:
-    """Return a sentence that lists the names that matched others, "" if there are none."""
+    """Return a sentence that lists names in another spelling, "" without any."""
     form = _part_by_part(_same_number)
     others = [f"“{name}” as “{known}”" for name, known in matches.items() if form(name) != form(known)]
     return f"Names in another spelling: {format_list(others)}." if others else ""
