@@ -247,7 +247,7 @@ def check_several_classes(targets: NDArray[np.int64]) -> None:
     """Raise an `InputError` if all annotations are of one class."""
     if len(np.unique(targets)) < 2:
         raise InputError(
-            "Training needs objects of at least 2 classes, but all annotated objects have the same class. "
+            "Training needs objects of at least 2 classes, but only one class is annotated. "
             "Annotate objects of another class."
         )
 
@@ -340,7 +340,7 @@ def _check_annotated(parts: Iterable[AnnotatedImage]) -> list[AnnotatedImage]:
     for pair, objects, classes in parts:
         if pair.ndim != first.ndim or len(pair.channels) != len(first.channels):
             raise InputError(
-                "All training images must have the same number of dimensions and channels, but "
+                "All training images must have the same dimensions and channels, but "
                 f"{first.name!r} is {first.ndim}D with {len(first.channels)} channels, and {pair.name!r} is "
                 f"{pair.ndim}D with {len(pair.channels)}. Exclude one of these images from the training."
             )

@@ -49,22 +49,23 @@ class Plots:
         exclude_border: bool = False,
         size: SizeLimits = (None, None),
     ) -> Figure:
-        """Plot the class counts: one point per replicate.
+        """Plot the class counts with one point per replicate.
 
-        Their mean is shown with its 95 % confidence interval.
+        The mean of the replicates is shown with its 95 % confidence interval.
 
         Parameters
         ----------
         by : str or sequence of str
-            Groups along the axis, as for `Project.counts`: "dose", "image", ...
+            Groups along the horizontal axis, as for `Project.counts`: "dose", "image", ...
         conditions : path or DataFrame, optional
             As for `Project.counts`.
         replicates : str or sequence of str, optional
-            Unit of a point: "well", "patient", ... By default all grouping columns, or the image if there are none. If
-            each group is a single image, the interval is over its objects.
+            Columns that define the replicates: "well", "patient", ... By default all grouping columns, or the image if
+            there are no grouping columns. If each group is a single image, the interval is computed over its objects.
         classes : str or sequence of str, optional
             Classes to show; all by default.
         value : {"fraction", "count"}
+            Whether to plot the fraction or the number of objects.
         exclude_border, size
             As for `Project.counts`.
 
@@ -120,7 +121,7 @@ class Plots:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BackgroundJobs:
-    """Jobs on a thread of their own, so that the notebook stays responsive.
+    """Jobs in a background thread, so that the notebook stays responsive.
 
     Each method returns at once; ``project.job`` shows the progress and ``project.stop()`` stops the job.
     """
@@ -141,7 +142,7 @@ class BackgroundJobs:
     ) -> None:
         """Train a classifier in the background, as `Project.train` does.
 
-        ``project.training_curve`` shows the curve, and ``project.current_run`` changes once the run is finished.
+        ``project.training_curve`` is the learning curve; ``project.current_run`` changes when the run is finished.
         """
         self._jobs.start("training", self._training(settings, changes, predict, network, thread_count("panel"), search))
 

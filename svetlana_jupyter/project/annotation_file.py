@@ -1,11 +1,10 @@
 """Append-only annotation files, one per annotator.
 
-Every edit is synced to disk before it is acknowledged.
+Every edit is synced to disk before it is acknowledged. Only one kernel at a time can write the file of an annotator. If
+one kernel opens a project twice, both `Project` objects share the open file.
 
-One kernel at a time writes the file of an annotator. Projects that are opened twice in one kernel share it.
-
-A row with the action "mask" means that in the following rows the objects of the image are numbered as in the mask of
-that number (0 is the first mask, 1 the one that replaced it). A new mask therefore changes no existing row.
+A row with the action "mask" contains the number of a mask of the image: 0 for the first mask, 1 for its replacement. In
+the following rows, object labels refer to that mask. A new mask therefore changes no existing row.
 """
 
 from __future__ import annotations
@@ -29,24 +28,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-MASK = "mask"  # action of a row that gives the mask number of an image for the rows below it
+MASK = "mask"  # action of a row with the mask number of an image for the following rows
 CSV_COLUMNS = ["time", "action", "edit", "image", "object", "class_id", "z", "y", "x", "box", "source", "seconds"]
 
 _READ_ONLY = "The project is read-only. Copy it to a folder that you can write to, and open the copy."
-_RENAMED = {"gesture": "edit", "bad": "bad_segmentation"}  # a column and an action, as version 0.1.0 wrote them
+_RENAMED = {"gesture": "edit", "bad": "bad_segmentation"}  # a column and an action of version 0.1.0
 
 _open_files: weakref.WeakValueDictionary[Path, AnnotationFile] = weakref.WeakValueDictionary()
 _opening = threading.Lock()
 
 
 class AnnotationFile:
-    """File of one annotator, with the log that it contains.
+    """Annotation file of one annotator, with the log that it contains.
 
     Attributes
     ----------
     log : AnnotationLog
     trouble : str
-        A sentence about a problem with the file, such as an incomplete line or a lock of another kernel; else "".
+        A sentence about a problem with the file, such as an incomplete line or a lock of another kernel; "" without a
+        problem.
     """
 
     def __init__(self, file: Path, writable: bool) -> None:
@@ -61,20 +61,18 @@ class AnnotationFile:
         self.log = AnnotationLog(read_entries(file))
 
     def add_listener(self, changed: Callable[[], None]) -> None:
-        """Call a bound method after every append, as long as its object exists."""
+        """Call a bound method after every append, until its object is deleted."""
         self._listeners.append(weakref.WeakMethod(changed, self._listeners.remove))
 
     def ensure_writable(self) -> None:
-        """Open the file for writing again if it was deleted or locked.
+        """Reopen the file for writing if it was deleted, or locked by another kernel.
 
-        A lock of another kernel must have been released.
-
-        Rows that another kernel has added are read, and rows missing from the file are written again.
+        Rows that another kernel has added are read, and rows that are missing from the file are written again.
 
         Raises
         ------
         ProjectError
-            If the file cannot be written; the log is unchanged.
+            If the file cannot be written, for example because it is still locked; the log is unchanged then.
         """
         if self.has_open_file():
             return
@@ -100,7 +98,7 @@ class AnnotationFile:
             raise
 
     def append(self, entries: Iterable[AnnotationEvent]) -> None:
-        """Write the rows of one edit with a single sync, then add them to the log.
+        """Write the events of one edit with a single disk sync, and add them to the log.
 
         Raises
         ------
@@ -139,7 +137,7 @@ class AnnotationFile:
     def has_open_file(self) -> bool:
         """Return whether the open file still exists under its name.
 
-        It may have been deleted or replaced.
+        The file may have been deleted or replaced by another program.
         """
         try:
             return self._handle is not None and os.path.samestat(os.fstat(self._handle.fileno()), self.file.stat())
@@ -180,9 +178,9 @@ class AnnotationFile:
 
 
 def open_annotation_file(folder: Path, annotator: str, writable: bool = True) -> AnnotationFile:
-    """Open the file of an annotator.
+    """Open the annotation file of an annotator.
 
-    If this kernel has it open already, that `AnnotationFile` is returned.
+    If this kernel has opened the file already, the same `AnnotationFile` is returned.
     """
     if not re.fullmatch(r"[\w][\w .@-]*", annotator):
         raise ProjectError(f"Annotator name {annotator!r} is not valid. Use letters, digits, spaces and . @ - _ only.")
@@ -204,9 +202,9 @@ def read_other_logs(folder: Path, excluding_file: Path) -> dict[str, AnnotationL
 
 
 def read_entries(file: Path) -> list[AnnotationEvent]:
-    """Read an annotation file; a missing file is empty.
+    """Read the events in an annotation file.
 
-    An incomplete last line is left out.
+    A missing file has no events. An incomplete last line is ignored.
     """
     if not file.exists():
         return []
@@ -249,7 +247,7 @@ def _to_entry(row: dict[str, str], mask: int) -> AnnotationEvent:
 def _to_csv(entries: Iterable[AnnotationEvent], masks: Mapping[str, int] | None = None) -> bytes:
     """Return events as CSV rows.
 
-    ``masks`` are the mask numbers of the images in the rows before them.
+    ``masks`` contains the mask number of each image at the end of the rows written before.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,7 +1,7 @@
 """Edits of the annotator, and the current label of every object.
 
-The annotator's file is the only one that is written; those of other annotators are read when the project opens, and a
-majority vote over all of them gives the current labels (`core.consensus.CurrentLabels`).
+Only the annotator's own file is written. The files of other annotators are read when the project is opened. The current
+label of an object is the majority vote of all annotators (`core.consensus.CurrentLabels`).
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ if TYPE_CHECKING:
 
 FLAGS: tuple[LabelAction, ...] = ("ambiguous", "bad_segmentation", "skip")
 ObjectLabels = int | Iterable[int]
-PAUSE_SECONDS = 60  # longer gaps between annotations are pauses, not work
+PAUSE_SECONDS = 60  # longer gaps between annotations do not count as annotation time
 _FLAGGED = {"ambiguous": "flagged as ambiguous", "bad_segmentation": "flagged as badly segmented", "skip": "skipped"}
 
 
 class Annotations:
-    """Writer of one annotator's edits and reader of everyone's labels.
+    """Edits of one annotator, and the current labels of all annotators.
 
-    Edits are made on the thread that owns the project; any thread may read.
+    Edits are only allowed on the thread that created the project; labels may be read on any thread.
 
     Parameters
     ----------
     folder : ProjectFolder
     annotator : str or None
-        The user name of the computer by default.
+        Name of the annotator; by default the user name on this computer.
     images : ImageCollection
     classes : ProjectClasses
     notify : Notify
@@ -68,13 +68,14 @@ class Annotations:
     ----------
     annotator : str
     file : AnnotationFile
-        The annotator's file, shared by all projects that this kernel opened on the folder.
+        The annotator's file, shared by all `Project` objects of this kernel for the same folder.
     mappings : dict of str to list of LabelMapping
-        Steps between the successive masks of each image; another dict after every change of a mask.
+        Links between the objects of successive masks, for each image whose mask was replaced. Every mask replacement
+        creates a new dict.
     version : int
         Number of changes since the project was opened.
     last_edited : list of ObjectId
-        The objects of this annotator's last edit, undo or redo.
+        The objects that this annotator's last edit, undo or redo changed.
     """
 
     def __init__(
@@ -100,15 +101,12 @@ class Annotations:
 
     @property
     def logs(self) -> dict[str, AnnotationLog]:
-        """The log of each annotator, by name."""
+        """The annotation log of each annotator, by annotator name."""
         return {self.annotator: self.file.log, **self._others}
 
     @property
     def labels(self) -> Mapping[ObjectId, Label]:
-        """The current label of every labeled object.
-
-        It is the majority vote of all annotators.
-        """
+        """The current label of every labeled object, by majority vote of all annotators."""
         return self._current.labels
 
     @property
@@ -126,15 +124,15 @@ class Annotations:
     ) -> None:
         """Label objects of one or several images in a single edit.
 
-        One undo reverts all of it.
+        One undo reverts the whole edit.
 
         Parameters
         ----------
         classes : mapping of (image, label) to class name
         source : str
-            Origin of the labels, for the log.
+            Origin of the annotations, which is recorded in the annotation log.
         seconds : float, optional
-            Time that the object was displayed before it was labeled.
+            Time for which the object was displayed before it was annotated.
         """
         ids = {name: self._classes.by_name(name).id for name in set(classes.values())}
         self._record({object_id: Label("label", ids[name]) for object_id, name in classes.items()}, source, seconds)
@@ -160,11 +158,9 @@ class Annotations:
         self._notify.status(f"{_describe(labels)} no longer annotated.")
 
     def apply(self, labels: Mapping[tuple[str, int], str], source: str = "script") -> None:
-        """Give each object a class or a flag, in a single edit.
+        """Label or flag objects of one or several images in a single edit.
 
-        The flag is "ambiguous" or "bad_segmentation".
-
-        A class of the same name takes precedence over a flag.
+        Each object is mapped to a class name or a flag. A class with the name of a flag takes precedence.
         """
         classes = self._classes
         names = {info.name for info in classes.infos}
@@ -181,15 +177,14 @@ class Annotations:
         return self._step("redo")
 
     def label_of(self, image: str, label: int) -> Label:
-        """Return the current label of an object: a class, a flag, or no ``action`` ("")."""
+        """Return the current label of an object; its ``action`` is "" if it has none."""
         return self.labels.get(ObjectId(image, label), UNLABELED)
 
     def labels_of(self, image: str, objects: Sequence[int] | NDArray[np.integer]) -> dict[int, Label]:
-        """Return the labels of objects of an image.
+        """Return the current labels of objects of an image, by object.
 
-        Labels of other objects of the image may be included.
-
-        The time is proportional to the number of objects or the number of labels, whichever is smaller.
+        The result may include labels of other objects of the image. The running time is proportional to the number of
+        given objects or the number of all labels, whichever is smaller.
         """
         labels = self.labels
         if len(labels) < len(objects):
@@ -204,7 +199,7 @@ class Annotations:
         -------
         DataFrame
             Indexed by ``(image, object)``: ``action`` ("label", "ambiguous", "bad_segmentation" or "skip"),
-            ``class_id`` (0 except for "label") and ``class`` (its name).
+            ``class_id`` (0 for flags) and ``class`` (the name of the class).
         """
         labels, current, names = self.labels, self._current, dict(zip(self._classes.ids, self._classes.names))
         if self._table is None or self._table[:3] != (current, current.version, names):
@@ -222,26 +217,26 @@ class Annotations:
             return self.label_table().query("action == 'label'")["class_id"]
 
     def table(self) -> pd.DataFrame:
-        """Return all events of all annotators, ordered by time.
+        """Return a table of the events of all annotators, ordered by time.
 
         The columns are those of `core.annotations.events_table`.
         """
         return events_table(self.logs)
 
     def class_counts(self) -> pd.Series:
-        """Return the number of annotated objects per class, by name."""
+        """Return the number of annotated objects per class, by class name."""
         counts = [self._current.counts[Label("label", info.id)] for info in self._classes]
         index = pd.Index(self._classes.names, name="class", dtype="object")
         return pd.Series(counts, index, "int64", "annotations")
 
     def flag_counts(self) -> dict[str, int]:
-        """Return the number of flagged or skipped objects, by flag."""
+        """Return the number of objects with each flag."""
         return {flag: self._current.counts[Label(flag)] for flag in FLAGS}
 
     def rate(self) -> float:
-        """Return the edits per minute; NaN if unknown.
+        """Return the number of edits per minute; NaN if it is unknown.
 
-        It is computed from the median gap between the last fifty.
+        The number is computed from the median gap between edits among the last 50 events, ignoring pauses.
         """
         by_hand = [entry for entry in self.file.log.events[-50:] if entry.seconds is not None]
         times = [datetime.fromisoformat(entry.time) for entry in by_hand]
@@ -250,13 +245,12 @@ class Annotations:
         return 60 / statistics.median(gaps) if gaps else float("nan")
 
     def edit_groups(self) -> pd.Series[str]:
-        """Return the edit that labeled each object together with others.
+        """Return the edit of each object that was labeled together with other objects.
 
-        It is "" for an object that was labeled alone.
-
-        The index is ``(image, object)``. Objects of one edit are not independent: a lasso selects neighbors, a gallery
-        selection similar objects. Cross-validation keeps them in one fold. Imported objects were labeled one by one
-        elsewhere, so they count as alone.
+        The edit is "" for an object that was labeled alone. The index is ``(image, object)``. Objects of one edit are
+        not independent: a lasso selects neighbors, and a selection in the gallery contains similar objects.
+        Cross-validation therefore keeps them in one fold. Imported objects count as labeled alone, since they were
+        labeled one by one in another program.
         """
         groups: dict[ObjectId, str] = {}
         for annotator, log in self.logs.items():
@@ -269,13 +263,13 @@ class Annotations:
         return self.label_table().index.to_series().map(groups).fillna("").astype("object")
 
     def current_objects(self, object_id: VersionedObjectId) -> list[ObjectId]:
-        """Return the current objects that an object of an earlier mask became."""
+        """Return the current objects that replaced an object of an earlier mask."""
         return self._current.current_objects(object_id)
 
     def overwritten_message(self, images: Iterable[str]) -> str:
         """Return a warning if the mask file of an annotated image was overwritten.
 
-        It is "" otherwise.
+        The warning is "" if no mask file was overwritten.
         """
         annotated = {object_id.image for log in self.logs.values() for object_id in log.labels}
         for name in self._images.overwritten.intersection(images) & annotated:
@@ -286,16 +280,16 @@ class Annotations:
         return ""
 
     def refresh(self) -> None:
-        """Compute the current labels anew if masks were replaced or classes merged."""
+        """Recompute the current labels if masks were replaced or classes merged."""
         merged = self._classes.merged
         if (self.mappings, merged) != self._carried_over:
             self._current = CurrentLabels(self.logs.values(), self.mappings, merged)
             self._carried_over = self.mappings, merged
 
     def reload_masks(self) -> None:
-        """Read the masks of the project again after one was replaced.
+        """Read the images and mask replacements of the project again.
 
-        Another project object may have replaced it.
+        Call this method after a mask was replaced, possibly by another `Project` object.
         """
         self._images.reload()
         self.mappings = self._read_mappings()
@@ -308,7 +302,7 @@ class Annotations:
         self._notify.changed("annotations")
 
     def _read_mappings(self) -> dict[str, list[LabelMapping]]:
-        """Read how the objects of the successive masks of each image correspond."""
+        """Read the links between the objects of the successive masks of each image."""
         return {
             name: [LabelMapping(_read_links(self._folder.links_file(name, n))) for n in range(1, entry.mask_number + 1)]
             for name, entry in self._images.items()
@@ -316,17 +310,17 @@ class Annotations:
         }
 
     def _record(self, labels: Mapping[tuple[str, int], Label], source: str, seconds: float | None = None) -> None:
-        """Write one edit, image by image."""
+        """Write one edit to the annotation file, image by image."""
         by_image: dict[str, dict[int, Label]] = {}
         for (image, number), label in labels.items():
             by_image.setdefault(image, {})[int(number)] = label
         with self._folder.lock:
             for image in by_image:
-                # Another project object on this folder has replaced the mask, so the labels mean other objects.
+                # Another `Project` object has replaced the mask, so the labels refer to other objects.
                 if self.file.log.masks.get(image, 0) > self._images.entry(image).mask_number:
                     self.reload_masks()
                     raise ProjectError(
-                        f"The mask of {image!r} was replaced in another window, so nothing was saved. "
+                        f"The mask of {image!r} was replaced in the meantime, so nothing was saved. "
                         "Look at the new objects, then annotate again."
                     )
             located = [row for image, of_image in by_image.items() for row in self._located(image, of_image)]
@@ -339,14 +333,11 @@ class Annotations:
                 AnnotationEvent(time, action, edit, image, number, class_id, center, box, source, seconds, mask)
                 for image, number, (action, class_id), center, box, mask in located
             )
-        # Clears the message if the cause is gone: the disk has space again, or the other kernel released the file.
+        # Clears the message if its cause no longer exists: the disk has space, or the other kernel closed the file.
         self._notify.trouble(self.file.trouble, trouble_before)
 
     def _located(self, image: str, labels: Mapping[int, Label]) -> Iterator[tuple[Any, ...]]:
-        """Yield the label and location of each object.
-
-        These are image, number, label, center, bounding box and mask number.
-        """
+        """Yield image, number, label, center, bounding box and mask number per object."""
         objects, numbers, mask = self._images.objects(image), list(labels), self._images.entry(image).mask_number
         if unknown := [number for number in numbers if number not in objects.index]:
             raise InputError(
@@ -382,16 +373,16 @@ def object_ids(image: str, label: ObjectLabels) -> list[ObjectId]:
 
 
 def object_index(ids: Collection[tuple[str, int]]) -> pd.MultiIndex:
-    """Return the index ``(image, object)`` of some objects."""
+    """Return a pandas index ``(image, object)`` of object ids."""
     images, objects = zip(*ids) if ids else ((), ())
     levels = [pd.Series(images, dtype="object"), pd.Series(objects, dtype="int64")]
     return pd.MultiIndex.from_arrays(levels, names=["image", "object"])
 
 
 def default_annotator() -> str:
-    """Return the user name of the computer as a file name.
+    """Return the user name on this computer as a valid annotator name.
 
-    "me" if there is none, as in a container.
+    The name is "me" if there is no user name, as in some containers.
     """
     try:
         name = getpass.getuser()

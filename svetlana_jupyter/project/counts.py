@@ -1,8 +1,8 @@
 """Class counts per group, corrected counts, and comparison with manual counts.
 
-Conditions, such as a dose per well, are joined from a table of the user. Corrected counts use the annotated
-test set, the only objects whose prediction and label are both unbiased. The comparison with manual counts is Fig. 4 h
-of the paper, with a Bland–Altman plot of the differences.
+Conditions, such as the dose of each well, are read from a table of the user. Corrected counts use the annotated test
+set, because only its objects have both an unbiased prediction and an unbiased label. The comparison with manual counts
+shows Fig. 4 h of the paper and a Bland–Altman plot of the differences.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def count_objects(
         The grouping columns of each image.
     classes : ClassScheme
     by : str or sequence of str
-        "image", grouping columns or condition columns; all objects together by default.
+        "image", grouping columns or condition columns; by default all objects are counted together.
     conditions : path or DataFrame, optional
         Conditions per image or well (`core.io.table_files.join_conditions`).
     exclude_border, size
@@ -78,12 +78,12 @@ def count_objects(
     counts : DataFrame
         One row per group and class, see `Project.counts`.
     remark : str
-        Rows and images without a match, and classes without test objects; "" if there are none.
+        A sentence about rows and images without a match, and about classes without test objects; "" if there are none.
 
     Raises
     ------
     InputError, ProjectError
-        If a column does not exist, ``size`` is not a range, or counts cannot be corrected.
+        If a column does not exist, ``size`` is not a valid range, or counts cannot be corrected.
     """
     by = [by] if isinstance(by, str) else list(by)
     size = _check_size(size)
@@ -112,7 +112,7 @@ def images_with_conditions(groups: Groups, conditions: TableSource | None) -> tu
     images : DataFrame
         One row per image.
     remark : str
-        Rows and images without a match; "" if there are none.
+        A sentence about rows and images without a match; "" if there are none.
     """
     index = pd.Index(list(groups), name="image", dtype="object")
     images = pd.DataFrame(list(groups.values()), index)
@@ -120,7 +120,7 @@ def images_with_conditions(groups: Groups, conditions: TableSource | None) -> tu
         return images, ""
     joined, remark = join_conditions(images, conditions)
     if reserved := [column for column in joined if column in COUNT_COLUMNS]:
-        raise InputError(f"The condition {reserved[0]!r} has the name of a column of the counts. Rename it.")
+        raise InputError(f"The condition {reserved[0]!r} has the name of a result column. Rename the condition.")
     return images.join(joined), remark
 
 
@@ -129,7 +129,7 @@ def _correct_counts(
 ) -> pd.DataFrame:
     """Correct the number of predicted objects by the confusion rates.
 
-    Annotated objects count as annotated; the correction applies to the others.
+    Annotated objects count with their annotated class; the correction applies to all other objects.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def _correct_counts(
     Returns
     -------
     DataFrame
-        The columns ``by``, ``class`` and `CORRECTED`; one row per group and class.
+        One row per group and class, with the columns ``by``, ``class`` and `CORRECTED`.
     """
     rows = []
     for key, group in counted.groupby(list(by), observed=True, dropna=False) if by else [((), counted)]:
@@ -159,28 +159,28 @@ def _correct_counts(
 def _estimate_rates(
     table: pd.DataFrame | None, reason: str, counted: pd.DataFrame, classes: ClassScheme
 ) -> tuple[ConfusionRates, str]:
-    """Estimate how often each class is predicted as each other class.
+    """Estimate the confusion rates of the classes on the test set.
 
     Parameters
     ----------
     table : DataFrame or None
-        Predictions of the test set; only objects that are among those counted are used.
+        Predictions of the test set; only its objects that are also in ``counted`` are used.
     reason : str
-        Why there are no predictions; "" without a test set.
+        The reason why there are no predictions; "" without a test set.
     counted : DataFrame
-        With ``image`` and ``object``.
+        The counted objects, with ``image`` and ``object``.
     classes : ClassScheme
 
     Returns
     -------
     rates : ConfusionRates
     remark : str
-        Classes without a test object; "" if there are none.
+        A sentence about classes without a test object; "" if there are none.
 
     Raises
     ------
     ProjectError
-        If there is no test set, or it does not determine the rates.
+        If there is no test set, or if the rates cannot be estimated from it.
     """
     if table is None:
         raise ProjectError(
@@ -193,8 +193,8 @@ def _estimate_rates(
     table = table[pd.MultiIndex.from_frame(table[["image", "object"]]).isin(ids)]
     if len(table) < MIN_ANNOTATED:
         raise ProjectError(
-            f"Counts cannot be corrected: only {len(table)} objects of the test set are among those counted. Count at "
-            f"least {MIN_ANNOTATED} of them."
+            f"Counts cannot be corrected: only {len(table)} objects of the test set are counted. Count at least "
+            f"{MIN_ANNOTATED} objects of the test set."
         )
     group, weights = table["group"], table["stands_for"]
     rates = estimate_confusion_rates(table["truth"], table["predicted"], list(classes.ids), group, weights)
@@ -204,7 +204,8 @@ def _estimate_rates(
             "objects, train again and predict."
         )
     missing = [name for name, present in zip(classes.names, rates.is_observed) if not present]
-    remark = f"The test set has no object of {', '.join(missing)}: assumed to be always recognized." if missing else ""
+    names = ", ".join(missing)
+    remark = f"The test set has no object of {names}, so a recall of 100 % is assumed." if missing else ""
     return rates, remark
 
 
@@ -239,8 +240,9 @@ class CountComparison:
     ----------
     class_name : str
     table : DataFrame
-        One row per well (or image, ...): its name, other columns of the manual table, ``manual``, ``counted``,
-        ``left_out`` (objects without a class, missing from the count), ``difference`` and ``mean``.
+        One row per well (or image, ...): its name, the other columns of the manual table, ``manual`` (manual count),
+        ``counted`` (count of the project), ``left_out`` (objects without a class, which are not counted),
+        ``difference`` (``counted`` minus ``manual``) and ``mean`` of both counts.
     agreement : Agreement
     unmatched : str
         A sentence about rows without a match; "" if all match.
@@ -253,22 +255,22 @@ class CountComparison:
 
     @property
     def n(self) -> int:
-        """The number of compared rows."""
+        """The number of compared wells or images."""
         return self.agreement.n
 
     @property
     def slope(self) -> float:
-        """Slope of counted over manual."""
+        """Slope of the regression line of the project's counts on the manual counts."""
         return self.agreement.slope
 
     @property
     def intercept(self) -> float:
-        """Intercept of counted over manual."""
+        """Intercept of the regression line of the project's counts on the manual counts."""
         return self.agreement.intercept
 
     @property
     def r2(self) -> float:
-        """Coefficient of determination."""
+        """Coefficient of determination of the regression line."""
         return self.agreement.r2
 
     @property
@@ -285,7 +287,7 @@ class CountComparison:
         return f"{self.class_name}: {self.agreement}." + (f" {self.unmatched}" if self.unmatched else "")
 
     def figure(self, by: str | None = None) -> Figure:
-        """Plot counts with their regression line, and differences with limits.
+        """Plot the counts with a regression line, and their differences (Bland–Altman).
 
         Parameters
         ----------
@@ -346,7 +348,7 @@ def compare_counts(
 def _manual_counts(
     classes: ClassScheme, table: pd.DataFrame, keys: list[str], class_name: str | None
 ) -> tuple[str, pd.DataFrame]:
-    """Return the counted class, and the table with its counts in a column ``manual``."""
+    """Return the class to compare, and a table of its manual counts."""
     values, spelled = table.drop(columns=keys), {normalize_header(name): name for name in classes.names}
     class_column = find_column(values, ("class", "class name", "label"))
     wide: dict[str, str] = {}

@@ -1,8 +1,9 @@
 """Prediction on a dask cluster.
 
-One task reads each block, and one task classifies each part of the objects. The scheduler keeps a block until the last
-part that needs it is finished, and repeats the tasks of a worker that died. So a block is read once, however many parts
-share it, and the classifier travels once to each worker. A worker holds the blocks of as many parts as it has threads.
+The objects of an image are divided into parts. One task reads each block of pixels, and one task classifies each part.
+The scheduler keeps a block until the last part that needs it is finished, and repeats the tasks of a worker that died.
+Each block is therefore read only once, even if several parts need it, and the classifier is sent only once to each
+worker. A worker holds the blocks of as many parts as it has threads.
 """
 
 from __future__ import annotations
@@ -36,19 +37,20 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 PACKAGE = __name__.partition(".")[0]
-POLL_SECONDS = 0.05  # between checks whether to stop
+POLL_SECONDS = 0.05  # between two checks for a stop request
 LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
 
 
 def resolve_client(given: Client | str | None) -> Client | None:
-    """Return the client to use: the given one, otherwise the active one if any.
+    """Return the dask client to use: the given client, otherwise the active client.
 
-    With "local", None is returned.
+    The result is None if no client is active or if "local" is given.
 
     Raises
     ------
     InputError
-        If it is not a client, or workers of its cluster lack this package or have another version.
+        If the argument is not a synchronous client, or if a worker of its cluster does not have this version of the
+        package.
     """
     if given == LOCAL or (given is None and "distributed" not in sys.modules):
         return None
@@ -70,7 +72,7 @@ def resolve_client(given: Client | str | None) -> Client | None:
 def _check_workers(client: Client) -> None:
     """Check that scheduler and workers have this version of the package."""
 
-    def version(package: str) -> str:  # nested, so that it is pickled by value and travels without this package
+    def version(package: str) -> str:  # nested, so that it is pickled by value and runs without this package
         import importlib
 
         try:
@@ -83,7 +85,7 @@ def _check_workers(client: Client) -> None:
     versions |= {f"The worker {worker}": found for worker, found in client.run(version, PACKAGE).items()}
     for machine, found in versions.items():
         if found != own:
-            problem = f"has svetlana-jupyter {found}, but this is {own}" if found else "has no svetlana-jupyter"
+            problem = f"has svetlana-jupyter {found}, but this kernel has {own}" if found else "has no svetlana-jupyter"
             raise InputError(
                 f"{machine} of the cluster {problem}. Install the same version in the environment of scheduler and "
                 f'workers (pip install svetlana-jupyter=={own}), or predict with client="local".'
@@ -92,7 +94,7 @@ def _check_workers(client: Client) -> None:
 
 @dataclass(frozen=True)
 class _Job:
-    """Data that all tasks of an image need, except pixels."""
+    """Data that all tasks of an image share, except pixels."""
 
     pair: ImagePair
     statistics: ImageStatistics | None
@@ -132,25 +134,25 @@ def predict_on_cluster(
     to_compare: Collection[int],
     stop: Callable[[], bool],
 ) -> Generator[tuple[int, PartPredictions]]:
-    """Predict the objects of some parts, and yield each part when it is finished.
+    """Predict parts of the objects of an image, and yield each finished part.
 
     Parameters
     ----------
     client : Client
     pair : ImagePair
     parts : mapping of int to DataFrame
-        Parts of `learn.inference.split_into_parts`, by number and in their order.
+        Parts of the object table (`learn.inference.split_into_parts`), by number and in this order.
     classifier : Classifier
     reference : ReferenceDistribution or None
     to_compare : collection of int
         Objects to compare with ``reference``.
     stop : callable
-        Once it returns True, nothing more is yielded, and the tasks on the cluster are canceled.
+        When it returns True, no further part is yielded, and the tasks on the cluster are canceled.
 
     Raises
     ------
     InputError
-        If the workers cannot read the image, die repeatedly, or cannot be reached any more.
+        If the workers cannot read the image, die repeatedly or can no longer be reached.
     """
     from distributed import as_completed
 
@@ -167,7 +169,7 @@ def predict_on_cluster(
                 if finished.has_ready():
                     future = next(finished)
                     number, part = running.pop(future), future.result()
-                    del future  # a future that is still wanted would be computed again if its worker died
+                    del future  # a future that is still referenced is computed again if its worker dies
                     yield number, part
                 else:
                     time.sleep(POLL_SECONDS)
@@ -182,13 +184,13 @@ def _compute(client: Client, job: _Job, parts: Mapping[int, pd.DataFrame]) -> li
     needed = blocks_per_part(job.pair, list(parts.values()), job.classifier)
     name = f"svetlana-{uuid4().hex[:12]}"
     read, predict = dask.delayed(_Job.read, pure=False), dask.delayed(_Job.predict, pure=False)
-    with dask.config.set({LARGE_GRAPH: "10GB"}):  # the weights of a large network are no mistake
+    with dask.config.set({LARGE_GRAPH: "10GB"}):  # the weights of a large network are expected
         shared = client.submit(lambda job: job, job, key=f"{name}-job", pure=False)
         pixels = {
             block: read(shared, block, dask_key_name=(f"{name}-read", block[0], *block[1]))
             for block in dict.fromkeys(chain.from_iterable(needed))
         }
-        # In one graph, dask orders the reads of a part right before it, so that few blocks are in memory.
+        # In a single graph, dask reads the blocks of a part right before its prediction, so few blocks are in memory.
         tasks = [
             predict(shared, part, blocks, [pixels[block] for block in blocks], dask_key_name=(name, number))
             for (number, part), blocks in zip(parts.items(), needed, strict=True)

@@ -1,6 +1,6 @@
 """Accuracy report of a run, as text, HTML and JSON.
 
-Accuracy is measured on the test set once it is annotated, and by cross-validation before.
+Accuracy is measured on the test set if it is annotated, otherwise by cross-validation.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Evaluation:
         The units that are resampled for the intervals: "12 groups (plate, well)", "16 regions of one image",
         "60 single objects".
     reliability, uncalibrated : Reliability or None
-        Calibration error of the predicted probabilities, and of those before calibration on other objects.
+        Calibration error of the predicted probabilities after and before calibration. The calibration was fitted to
+        other objects.
     calibration : Calibration
     left_out : mapping of str to int
         Number of flagged objects, which are not scored, per flag.
@@ -57,7 +58,8 @@ class Evaluation:
     images : DataFrame
         Out-of-distribution test per image, see `Project.compare_images`; empty if it was not requested.
     warning : str
-        That augmentation destroys the classes, or that they cannot be distinguished; "" otherwise.
+        Warning that augmentation destroys the differences between classes, or that the classes cannot be
+        distinguished; "" otherwise.
     """
 
     run: str
@@ -101,11 +103,11 @@ class EvaluationData:
     flags : mapping of str to int
         Number of flagged objects, per flag.
     test_set : DataFrame
-        Indexed by ``(image, object)``, with ``stands_for``, ``action`` and ``class``.
+        Objects and labels of the test set (`TestSet.table`).
     objects : callable
         Returns the object table of an image.
     probabilities : callable
-        Returns the predictions of a run for an image, including those of test objects.
+        Returns the predictions of a run for an image, including hidden predictions.
     """
 
     classes: ClassScheme
@@ -117,7 +119,7 @@ class EvaluationData:
 
 
 def score_run(run: Run, data: EvaluationData) -> Evaluation:
-    """Score a run on the annotated test set, or by cross-validation without one."""
+    """Score a run on the test set if it is annotated, otherwise by cross-validation."""
     table, remark = test_set_predictions(run, data)
     flags: Mapping[str, int] | pd.Series[int] = data.flags
     if table is not None:
@@ -132,7 +134,7 @@ def score_run(run: Run, data: EvaluationData) -> Evaluation:
         text = f"{note} {remark}".rstrip() + warning
         return Evaluation(run.name, NO_SOURCE, text, left_out=left_out, warning=run.warning)
     tables = {"network": table} | ({} if forest is None else {"forest": forest})
-    # A class that was added since the training is never predicted, but may be a label.
+    # A class that was added after the training is never predicted, but test objects may be labeled with it.
     ids = [*run.classes, *(code for one in tables.values() for code in one["truth"].unique())]
     names = {info.id: info.name for info in map(data.classes.by_id, map(int, dict.fromkeys(ids)))}
     scores = {
@@ -159,33 +161,33 @@ def score_run(run: Run, data: EvaluationData) -> Evaluation:
 
 
 def test_set_predictions(run: Run, data: EvaluationData) -> tuple[pd.DataFrame | None, str]:
-    """Return labels and predictions of the test set, and a description of it.
+    """Return a table of the labels and predictions of the test set, and a sentence.
 
     Returns
     -------
     table : DataFrame or None
-        Like `Run.held_out`, with ``stands_for`` (the number of objects that each represents); None until enough
-        objects are annotated and predicted.
+        Table with the columns of `Run.held_out` and ``stands_for`` (the number of objects that each test object
+        represents); None until enough objects are annotated and predicted.
     sentence : str
-        A description of the objects, or the reason why there is no table; "" without a test set.
+        A description of the test objects, or the reason why there is no table; "" without a test set.
     """
     known = data.test_set
     if known.empty:
         return None, ""
     answered = known["action"].isin(["label", *EXCLUDED]).sum()
     labeled = known[known["action"] == "label"]
-    # Scoring before most are annotated would select the easy objects.
+    # Scoring before most objects are annotated would favor objects that are easy to annotate.
     if answered < MIN_ANNOTATED_FRACTION * len(known) or len(labeled) < MIN_ANNOTATED:
         needed = max(MIN_ANNOTATED, math.ceil(MIN_ANNOTATED_FRACTION * len(known)))
         return None, (
-            f"The test set is used once {needed} of its {len(known)} objects are annotated; {answered} are so far. "
-            'Annotate the others with project.queue("test").'
+            f"The test set is used once {needed} of its {len(known)} objects are annotated; {answered} are annotated "
+            'so far. Annotate the others with project.queue("test").'
         )
     tables, images = [], labeled.index.unique("image")
     for image in images:
         rows, predicted = labeled.xs(image, level="image"), data.probabilities(run, image)
         if not rows.index.isin(predicted.index).all():
-            return None, "The test set is annotated: predict all images to score this run on it."
+            return None, "The test set is annotated: predict all images to score this run on the test set."
         raw = run.read_predictions(image)
         assert raw is not None
         raw = merge_predictions(raw, data.classes.merged).loc[rows.index].filter(regex="^p_")
@@ -203,11 +205,11 @@ def test_set_predictions(run: Run, data: EvaluationData) -> tuple[pd.DataFrame |
 
 
 def _held_out(run: Run, architecture: str, classes: ClassScheme) -> pd.DataFrame | None:
-    """Return the cross-validated predictions of a run, with merged classes."""
+    """Return the cross-validated predictions of a run, after merging classes."""
     table = run.held_out(architecture)
     if table is None or not classes.merged or not class_ids(table):
         return table
-    # Uncalibrated probabilities are of the classes before merging, so they are dropped.
+    # Uncalibrated probabilities refer to the classes before merging, so they are dropped.
     others = table.drop(columns=["predicted", *table.filter(regex="^(p|raw)_")])
     others["truth"] = others["truth"].replace(dict(classes.merged))
     return others.join(merge_predictions(table, classes.merged).drop(columns="probability", errors="ignore"))
@@ -238,7 +240,7 @@ def report_notes(report: Evaluation) -> list[str]:
     """Return the sentences that are needed to interpret the scores."""
     notes = []
     if report.network is not None:
-        single = " All objects are from one group, so they do not generalize to others." * (report.network.groups == 1)
+        single = " All objects are from one group; other groups may differ." * (report.network.groups == 1)
         notes.append(f"Intervals are over {report.interval_unit}.{single}")
     if report.reliability is not None and report.uncalibrated is not None:
         notes.append(_calibration_note(report.reliability, report.uncalibrated, report.calibration))
@@ -263,7 +265,7 @@ def _calibration_note(after: Reliability, before: Reliability, calibration: Cali
 
 
 def outlying_images(images: pd.DataFrame) -> str:
-    """Return a sentence about the images that look unlike those annotated.
+    """Return a sentence about the images that look unlike the annotated images.
 
     Parameters
     ----------
@@ -274,8 +276,8 @@ def outlying_images(images: pd.DataFrame) -> str:
     names = [f"{image} ({share:.0%} of its objects)" for image, share in unlike.items()]
     verb = "1 image looks" if len(unlike) == 1 else f"{len(unlike)} images look"
     return (
-        f"{verb} unlike those annotated: {format_list(names, MAX_IMAGES_NAMED)}. Annotate some objects there before "
-        "you trust the predictions."
+        f"{verb} unlike the annotated images: {format_list(names, MAX_IMAGES_NAMED)}. Annotate some objects there "
+        "before you trust the predictions."
     )
 
 

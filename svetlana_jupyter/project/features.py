@@ -1,8 +1,8 @@
 """On-disk cache of object features, and the measurement job.
 
-No object is measured twice. ``measurements/<image>/<group>.parquet`` has one row per object and one column per feature
-key. Each file records the image, mask and spacing that it belongs to and the version of the feature code; files of
-others are ignored. The cache may be deleted at any time.
+The file ``measurements/<image>/<group>.parquet`` has one row per object and one column per feature key, so that no
+object is measured twice. Each file records its image, mask and spacing and the version of the feature code; files for
+another image, mask, spacing or version are ignored. The cache may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ class DiskFeatureCache:
     writable : bool
         If False, features are cached in memory only.
     identity : callable
-        Returns a text that identifies image, mask and spacing; called once, when it is first needed. If it raises an
-        `InputError` because a file is missing, the cache stays empty, and reading the pixels raises the error.
+        Returns a text that identifies image, mask and spacing; called once, when the text is first needed. If the
+        function raises an `InputError` because a file is missing, the cache stays empty, and reading the pixels raises
+        the same error.
     """
 
     def __init__(self, folder: Path, writable: bool, identity: Callable[[], str]) -> None:
@@ -52,7 +53,7 @@ class DiskFeatureCache:
         self._lock = threading.RLock()
 
     def get_features(self, key: str) -> pd.DataFrame:
-        """Return the cached features of a group, indexed by object."""
+        """Return the cached features of a feature group, indexed by object."""
         with self._lock:
             if not self._version:
                 try:
@@ -64,13 +65,13 @@ class DiskFeatureCache:
             return self._tables[key]
 
     def add_features(self, key: str, table: pd.DataFrame) -> None:
-        """Add features of a group; objects that are cached already keep theirs."""
+        """Add features of a feature group; objects in the cache keep their features."""
         with self._lock:
             self._tables[key] = _append_new(self.get_features(key), table)
             if self._writable and self._version:
                 with suppress(OSError):  # a full disk must not interrupt the user
                     self._folder.mkdir(parents=True, exist_ok=True)
-                    # Another kernel may have written rows since this one read the file.
+                    # Another kernel may have written rows after this kernel read the file.
                     with FileLock(self._folder / ".measurements.lock"):
                         self._tables[key] = _append_new(self._read(key), self._tables[key])
                         self._tables[key].attrs["of"] = self._version
@@ -112,7 +113,7 @@ def _empty_table() -> pd.DataFrame:
 def _append_new(cached: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Add the rows of objects that are not cached.
 
-    A cached table that lacks a measurement is replaced.
+    The cached table is replaced if it lacks a column of the new table.
     """
     lacks_columns = not set(table.columns) <= set(cached.columns)
     new = table if cached.empty or lacks_columns else pd.concat([cached, table[~table.index.isin(cached.index)]])
@@ -131,9 +132,9 @@ def _is_cached(pair: ImagePair, objects: pd.DataFrame, group: str, settings: Mea
 def measure_images(
     pairs: Mapping[str, ImagePair], objects: Callable[[str], pd.DataFrame], settings: MeasureSettings, stop: Stop
 ) -> Iterator[Progress]:
-    """Measure all objects of some images into their caches.
+    """Measure all objects of the images, and store the features in their caches.
 
-    A stop keeps what is finished.
+    After a stop, finished measurements are kept.
     """
     yield Progress(0, 1, "opening")
     tables = {name: objects(name) for name in pairs}
@@ -161,14 +162,12 @@ def feature_table(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSetti
 
 
 def cached_measurements(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> pd.DataFrame:
-    """Return the features that are cached for all objects of an image.
-
-    Nothing is measured.
+    """Return the features that are cached for all objects, without measuring any.
 
     Returns
     -------
     DataFrame
-        Indexed by object, with the columns and units of `Project.measure`; without columns if nothing is cached.
+        Indexed by object, with the columns and units of `Project.measure`; without columns if no feature is cached.
     """
     wanted = DEFAULT_FEATURE_GROUPS if pair.feature_cache is not None else ()
     groups = tuple(group for group in wanted if _is_cached(pair, objects, group, settings))

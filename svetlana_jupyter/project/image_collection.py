@@ -28,7 +28,7 @@ from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
 
-CHUNK = 512  # a multiple of the tiles that outlines are rasterized in
+CHUNK = 512  # pixels per side; a multiple of the side of the tiles in which outlines are rasterized
 LOCK_WAIT_SECONDS = 5.0  # to wait for an object table that another thread is computing
 
 Item = TypeVar("Item")
@@ -66,11 +66,11 @@ class ImageEntry:
         Shape of the mask, ``([z,] y, x)``.
     dtype : str
     fingerprint : str
-        Fingerprint of image and mask; a mask that has changed is indexed again.
+        Hash that identifies the files or arrays of image and mask.
     replaced : tuple of dict
-        Path ("mask") and "fingerprint" (of image and mask) of earlier masks, the first one first. The correspondence
-        of their objects with those of the next mask is stored in ``masks/<image>.<n>.csv``: pairs of old and new
-        object with the number of shared pixels.
+        Earlier masks, oldest first: path ("mask") and fingerprint of image and mask ("fingerprint"). The links between
+        the objects of two successive masks are stored in ``masks/<image>.<n>.csv``: pairs of old and new object with
+        the number of shared pixels.
     """
 
     name: str
@@ -87,7 +87,7 @@ class ImageEntry:
 
     @property
     def mask_number(self) -> int:
-        """The number of the current mask; 0 is the first."""
+        """The number of the current mask; the first mask has the number 0."""
         return len(self.replaced)
 
 
@@ -97,15 +97,14 @@ Prepared = tuple[ImageEntry, str]  # an entry, and a note if its mask was raster
 class ImageCollection(Mapping[str, ImageEntry]):
     """Images of a project by name, with their masks and object tables.
 
-    They are in the order in which they were added.
-
-    The entries are replaced as a whole and never changed in place; iterating captures those of that moment. A caller on
-    another thread, or one that needs the same images for a while, takes a `snapshot`.
+    Images keep the order in which they were added. Every change replaces the dict of entries instead of modifying it,
+    so a running iteration is not affected by changes. Code on another thread, and code that needs the same images for
+    several calls, should use a `snapshot`.
 
     Attributes
     ----------
     overwritten : set of str
-        Images whose mask file contains other objects than when it was first indexed.
+        Images whose mask file was overwritten with different objects after it was first indexed.
     """
 
     def __init__(self, folder: ProjectFolder, notify: Notify) -> None:
@@ -127,13 +126,13 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return len(self._entries)
 
     def snapshot(self) -> dict[str, ImageEntry]:
-        """Return the entries of this moment, by name."""
+        """Return a copy of the current entries, by image name."""
         return dict(self._entries)
 
     def entry(self, name: str) -> ImageEntry:
         """Return the entry of an image.
 
-        An `InputError` lists the images if there is none of that name.
+        If there is no image of that name, raise an `InputError` that lists the images.
         """
         if name not in self._entries:
             names = ", ".join(map(repr, list(self._entries)[:8])) or "none yet"
@@ -141,7 +140,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return self._entries[name]
 
     def chosen(self, images: Iterable[str] | str | None) -> list[str]:
-        """Return the names of the chosen images, all by default.
+        """Return the names of the given images as a list, by default all names.
 
         An unknown name raises an `InputError`.
         """
@@ -163,7 +162,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._save([self._prepare(name, image, mask, **options)])
 
     def add_all(self, pairs: Mapping[str, tuple[Source, Source]]) -> None:
-        """Add images with their masks by name; if one image is refused, add none."""
+        """Add images with their masks, by name; if one of them is invalid, add none."""
         self._save([self._prepare(name, image, mask) for name, (image, mask) in pairs.items()])
 
     def add_matching(
@@ -188,9 +187,9 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return table
 
     def leave_out(self, names: Collection[str]) -> None:
-        """Ignore some images until the project is opened again.
+        """Ignore the given images until the project is opened again.
 
-        Nothing is written.
+        The files of the project stay unchanged.
         """
         with self._folder.lock:
             self._entries = {name: entry for name, entry in self._entries.items() if name not in names}
@@ -207,7 +206,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 self.overwritten.discard(name)
 
     def replace_entry(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
-        """Save an image with another mask, and the object table of that mask."""
+        """Save the entry of an image with a new mask, and the object table of that mask."""
         self._write_table(entry.name, objects, fingerprint(self._folder.absolute(entry.mask)))
         with self._folder.edit_document(min_version=2) as document:
             document["images"][entry.name] = _to_json(entry)
@@ -227,17 +226,17 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return self._pairs[name]
 
     def open(self, entry: ImageEntry, mask: Source, check_mask: bool = True) -> ImagePair:
-        """Open an image with any mask, as `core.io.image_pair.open_pair` does."""
+        """Open an image with the given mask (`core.io.image_pair.open_pair`)."""
         image, channels, cache = self._paths(entry.image), entry.channels or None, self._folder.cache_folder
         options = ImageOptions(axes=entry.axes, spacing=entry.spacing, channels=channels, groups=entry.groups)
         return open_pair(entry.name, image, mask, **options, cache=cache, check_mask=check_mask)
 
     def objects(self, name: str, progress: Progress | None = None, wait: bool = False) -> pd.DataFrame:
-        """Return the object table of an image (`core.objects.index_objects`).
+        """Return a table of the objects in the mask of an image.
 
-        It is stored in the project, and computed again if the mask has changed when the project is opened next. Any
-        thread may call this. If another thread is computing the same table, wait for it: a few seconds, or with
-        ``wait`` as long as it takes.
+        The table (`core.objects.index_objects`) is stored in the project. It is computed again if the mask file has
+        changed when the project is next opened. This method may be called from any thread. If another thread is
+        computing the same table, this thread waits for it: a few seconds, or without a limit if ``wait`` is True.
         """
         entry = self.entry(name)
         if name not in self._tables:
@@ -253,13 +252,13 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return self._tables[name]
 
     def is_indexed(self, name: str) -> bool:
-        """Return whether `objects` would return at once."""
+        """Return whether the object table of an image has been computed already."""
         return name in self._tables or self._folder.objects_file(name).exists()
 
     def image_fingerprint(self, name: str) -> str:
         """Return a fingerprint of the pixels of an image.
 
-        If a file of it is missing, raise an `InputError`.
+        If a file of the image is missing, raise an `InputError`.
         """
         if gone := [path for path in self.image_files(name) if not (hdf5_file(path) or path).exists()]:
             raise InputError(f"{gone[0]} is missing. Restore the file and try again; finished work is kept.")
@@ -279,11 +278,11 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return self._folder.absolute(self.entry(name).mask)
 
     def image_files(self, name: str) -> list[Path]:
-        """Return the paths of an image: one, or one per channel."""
+        """Return the paths of an image: a single path, or one path per channel."""
         return [self._folder.absolute(path) for path in _as_tuple(self.entry(name).image)]
 
     def _prepare(self, name: str, image: Source, mask: Source, **options: Unpack[ImageOptions]) -> Prepared:
-        """Check an image and its mask; return their entry and a note on its outlines.
+        """Check an image and its mask, and return their entry and a note about outlines.
 
         Arrays are copied into the project.
 
@@ -359,14 +358,14 @@ class ImageCollection(Mapping[str, ImageEntry]):
         table = index_objects(opened, progress)
         if known is None or known.equals(table):
             self._write_table(name, table, mask)
-        else:  # the table of the annotated mask stays, as the evidence that the file was overwritten
+        else:  # the stored table of the annotated mask is kept, to detect the overwritten file again
             self.overwritten.add(name)
         return table
 
     def _write_table(self, name: str, table: pd.DataFrame, mask: str) -> None:
         table.attrs["mask"] = mask
         if self._folder.writable:
-            with suppress(OSError):  # it is a cache: viewing must work on a full disk
+            with suppress(OSError):  # the table is only a cache: viewing must work on a full disk
                 write_parquet(self._folder.objects_file(name), table)
 
     def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
@@ -379,7 +378,7 @@ def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path
     Parameters
     ----------
     folder : Path
-        Replaced if it exists.
+        Folder for the mask; replaced if it exists.
     file : Path
         GeoJSON (`core.io.geojson.read_geojson`).
     image : DataArray
@@ -389,7 +388,7 @@ def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path
     -------
     mask : Path
     summary : str
-        The number of outlines, which overlap, and which are not visible.
+        A sentence about the number of outlines, overlapping outlines, and outlines that are not visible.
     """
     outlines = read_geojson(file.expanduser())
     shape = tuple(image.sizes[dim] for dim in image.dims if dim != "c")
@@ -445,7 +444,7 @@ def _is_file(source: Source) -> bool:
 
 
 def _to_json(entry: ImageEntry) -> dict[str, Any]:
-    """Return an entry as written to ``project.json``; only replaced masks are listed."""
+    """Return an entry as written to ``project.json``; ``replaced`` only if not empty."""
     return {key: value for key, value in vars(entry).items() if key != "name" and (key != "replaced" or value)}
 
 

@@ -1,9 +1,8 @@
-"""Long-running work: a generator of events.
+"""Long-running jobs, such as training and prediction, as generators of events.
 
-A script runs it inline, a notebook on a daemon thread.
-
-The thread only computes. Every event is posted to the event loop on which the project was made, or handled at once if
-there is no running loop. To stop, the generator is told to finish with what it has.
+A call from a script runs the job on the calling thread; a background job runs on a daemon thread. That thread only
+computes: every event is posted to the event loop on which the project was created, or handled at once if that loop is
+not running. To stop a job, the generator is asked to finish with its results so far.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from svetlana_jupyter.errors import ProjectError
 
 JobKind = Literal["training", "prediction", "sweep", "measurement", "export"]
 Stop = Callable[[], bool]
-MIN_RATE_SECONDS = 0.5  # before a rate is shown
-Work = Callable[[Stop], Iterator[object]]  # from a function that tells whether to stop to a generator of events
+MIN_RATE_SECONDS = 0.5  # time before a rate is shown
+Work = Callable[[Stop], Iterator[object]]  # its argument is a function that returns whether to stop; yields events
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a job: ``done`` of ``total`` steps, and what it is doing.
+    """Progress of a job: ``done`` of ``total`` steps, with a description ``text``.
 
-    With a ``unit`` of the steps, for example "objects", the rate is shown too.
+    If a ``unit`` of the steps is given, for example "objects", the rate is shown too.
     """
 
     done: float
@@ -62,9 +61,8 @@ class JobState:
 def thread_count(kind: Literal["script", "panel"]) -> int:
     """Return the number of threads of a job.
 
-    A script uses all cores; a panel leaves one to the notebook.
-
-    ``OMP_NUM_THREADS`` limits them, as it does for torch.
+    A job in a script uses all cores; a job started from a panel leaves one core to the notebook. The environment
+    variable ``OMP_NUM_THREADS`` limits the number, as it does for torch.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
@@ -75,8 +73,9 @@ def thread_count(kind: Literal["script", "panel"]) -> int:
 class TimeEstimator:
     """Estimator of the time left and the rate of a job, from its progress.
 
-    The first progress of each stage only starts the clock, so that earlier work (opening files, the first import of
-    torch, finished parts) does not bias the estimate. A stage begins if progress falls back or the unit changes.
+    The first progress event of each stage only starts the clock, so that earlier work (opening files, the first import
+    of torch, parts finished earlier) does not bias the estimate. A new stage begins if ``done`` decreases or the unit
+    changes.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -85,7 +84,7 @@ class TimeEstimator:
         self._last = 0.0, ""
 
     def with_progress(self, state: JobState, progress: Progress) -> JobState:
-        """Return the state after some progress, with the seconds left if known."""
+        """Return the state after a progress event, with the seconds left if known."""
         now = self._clock()
         if self._first is None or progress.done < self._last[0] or progress.unit != self._last[1]:
             self._first = now, progress.done
@@ -104,9 +103,9 @@ class JobRunner:
     Parameters
     ----------
     handle : callable
-        Called with every event of a job but its progress, on the thread that made the runner.
+        Called with every event of a job except `Progress`, on the thread that created the runner.
     show : callable
-        Called with the state of the job whenever it changes; None when it has ended.
+        Called with the state of the job whenever it changes, and with None when the job has ended.
     report : callable
         Called with the problem that ended a job, and with "" when a job starts.
 
@@ -130,7 +129,7 @@ class JobRunner:
         self._claiming = threading.Lock()
 
     def start(self, kind: JobKind, work: Work) -> None:
-        """Start the work on a thread, without waiting for it."""
+        """Start a job on a background thread, without waiting for it."""
         self._claim(kind)
         self._stopping = threading.Event()
         arguments = work, self._stopping.is_set
@@ -138,7 +137,7 @@ class JobRunner:
         self._thread.start()
 
     def run(self, kind: JobKind, work: Work) -> None:
-        """Do the work on this thread with a progress bar; raise its exceptions."""
+        """Run a job on this thread with a progress bar; raise its exceptions."""
         self._claim(kind)
         events = work(lambda: False)
         try:
@@ -151,18 +150,18 @@ class JobRunner:
                 bar.set_description_str(f"{kind} done", refresh=False)
                 bar.update(100 - bar.n)
         finally:
-            if isinstance(events, Generator):  # ends its threads now, not when the exception is garbage-collected
+            if isinstance(events, Generator):  # ends its threads now, not at garbage collection of the exception
                 events.close()
             self._finish(None)
 
     def stop(self) -> None:
-        """Ask the background job to finish with what it has, without waiting for it."""
+        """Ask the background job to stop and keep its results, without waiting for it."""
         if self._thread is not None and self.state is not None:
             self._stopping.set()
             self._set(replace(self.state, stopping=True))
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait until the thread has ended, at most ``timeout`` seconds.
+        """Wait until the background thread has ended, at most ``timeout`` seconds.
 
         Events posted to a running event loop are handled later.
         """
@@ -170,7 +169,7 @@ class JobRunner:
             self._thread.join(timeout)
 
     def check_idle(self, activity: str = "reading these objects") -> None:
-        """Raise a `ProjectError` if a job is running; ``activity`` says what it is doing."""
+        """Raise a `ProjectError` that describes the ``activity`` if a job is running."""
         if self.state is not None:
             job = self.state.with_article.capitalize()
             raise ProjectError(f"{job} is {activity}. Wait for it, or call project.stop().")
@@ -187,12 +186,12 @@ class JobRunner:
         try:
             for event in work(stop):
                 self._post(self._handle, event)
-        except Exception as error:  # reported on the owner thread
+        except Exception as error:  # reported on the thread that created the project
             trouble = error
         self._post(self._finish, trouble)
 
     def _post(self, call: Callable[[Any], None], argument: object) -> None:
-        """Call on the event loop of the project, or at once if it is not running."""
+        """Call a function on the project's event loop, or at once if it is not running."""
         if self._loop is None or not self._loop.is_running():
             call(argument)
         else:

@@ -1,10 +1,10 @@
 """Replacement of the mask of an image.
 
-The objects are matched with those of the old mask, and the links between them are stored.
+The objects of the new mask are matched with the objects of the old mask, and links between matching objects are stored.
 
-Annotation files stay as they are. Each of their rows refers to a numbered mask, and the links between successive masks
-(``masks/<image>.<n>.csv``: old object, new object, shared pixels) carry labels over to the current objects: those of
-all annotators, and those that an undo restores.
+Annotation files stay unchanged. Each row of these files refers to a numbered mask, and the links between successive
+masks (``masks/<image>.<n>.csv``: old object, new object, shared pixels) carry labels over to the current objects. This
+includes the labels of all annotators, and labels that an undo restores.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project_classes import ProjectClasses
 
 STATUSES = ("kept", "relabeled", "split", "merged", "lost")
-Match = tuple[LabelMapping, Mapping[int, int], str]  # links, pixels of each old object, and what was compared
+Match = tuple[LabelMapping, Mapping[int, int], str]  # links, pixels of each old object, and "pixels" or "boxes"
 
 
 @dataclass(frozen=True)
 class MaskMatch:
-    """Match of the objects of a new mask with those of the current mask of an image.
+    """Match between the objects of the current mask and of a new mask of an image.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class MaskMatch:
 class MaskReplacement:
     """Replacement of masks in a project, with a preview.
 
-    The last match is remembered from preview to replacement.
+    The match that was computed for a preview is reused for the replacement.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class MaskReplacement:
         self._match: tuple[Hashable, MaskMatch] | None = None
 
     def preview(self, name: str, mask: Source) -> pd.DataFrame:
-        """Return what `replace` would do, as `Project.check_mask` describes.
+        """Preview the result of `replace`, as `Project.check_mask` describes.
 
-        Any thread may call this.
+        This method may be called from any thread.
         """
         return status_table(self._matched(name, mask), self._labels_as_text(name))
 
@@ -130,9 +130,9 @@ class MaskReplacement:
         return self._match[1]
 
     def _match_objects(self, entry: ImageEntry, mask: Source, labeled: list[int]) -> MaskMatch:
-        """Match the objects of a new mask with those of the current mask.
+        """Match the objects of a new mask with the objects of the current mask.
 
-        Nothing is written.
+        No file is written.
         """
         new_fingerprint = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
         if new_fingerprint == entry.fingerprint:
@@ -146,7 +146,7 @@ class MaskReplacement:
         return MaskMatch(entry, *match, mask, new_fingerprint, opened, objects)
 
     def _match_by_pixels(self, entry: ImageEntry, opened: ImagePair) -> Match | None:
-        """Match by overlap; return None if the old mask has changed or cannot be read."""
+        """Match objects by overlap; None if the old mask has changed or is unreadable."""
         file = self._folder.absolute(entry.mask)
         try:
             if not file.is_relative_to(self._folder.path) and fingerprint(file) != entry.fingerprint.split()[1]:
@@ -158,7 +158,7 @@ class MaskReplacement:
         return LabelMapping(match_overlaps(pairs)), dict(zip(sizes.index.tolist(), sizes.tolist())), "pixels"
 
     def _match_by_boxes(self, entry: ImageEntry, objects: pd.DataFrame, labeled: list[int]) -> Match:
-        """Match by the bounding boxes that were stored with the annotations."""
+        """Match objects by the bounding boxes that were stored with the annotations."""
         known = {
             event.label: event.box
             for log in self._annotations.logs.values()
@@ -174,7 +174,7 @@ class MaskReplacement:
     def _save(self, match: MaskMatch, opened: ImagePair) -> None:
         """Replace the mask of the image, and store the links between old and new objects.
 
-        The replacement takes effect when ``project.json`` is written, which is last.
+        ``project.json`` is written last; only then does the replacement take effect.
         """
         folder, entry, mask = self._folder, match.entry, match.mask
         number = entry.mask_number + 1
@@ -193,7 +193,7 @@ class MaskReplacement:
     def _labels_as_text(self, image: str) -> dict[int, str]:
         """Return the class or flag of each annotated object of an image.
 
-        Skipped objects do not count.
+        Skipped objects are left out.
         """
         names = dict(zip(self._classes.ids, self._classes.names))
         return {
@@ -208,6 +208,7 @@ def status_table(match: MaskMatch, before: Mapping[int, str]) -> pd.DataFrame:
 
     Parameters
     ----------
+    match : MaskMatch
     before : mapping of int to str
         Class or flag of each annotated object of the old mask.
 

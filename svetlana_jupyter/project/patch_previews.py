@@ -25,22 +25,22 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.runs import Run
 
-MAX_SAMPLED_OBJECTS = 256  # objects that the channel deviations of a preview are estimated from
+MAX_SAMPLED_OBJECTS = 256  # objects from which a preview estimates the standard deviation of each channel
 
 
 def patch_settings(
     images: ImageCollection | ResultsSnapshot, labels: pd.Series[int], image: str, settings: TrainingSettings
 ) -> PatchSettings:
-    """Return the patch settings that a training started now would use.
+    """Return the patch settings that a training with the current labels would use.
 
-    May be called on any thread.
+    This function may be called from any thread.
 
     Parameters
     ----------
     images : ImageCollection or ResultsSnapshot
     labels : Series of int
-        Class ids of the labeled objects, indexed by ``(image, object)``. Without labels, an automatic size follows all
-        objects of ``image``.
+        Class ids of the labeled objects, indexed by ``(image, object)``. Without labels, an automatic patch size is
+        computed from all objects of ``image``.
     image : str
     settings : TrainingSettings
     """
@@ -62,12 +62,12 @@ def classifier_patch(images: ImageCollection, image: str, label: int, settings: 
     image : str
     label : int
     settings : PatchSettings
-        Frozen (`patch_settings`).
+        Frozen settings, as returned by `patch_settings`.
 
     Returns
     -------
     DataArray of shape (C', [Z,] Y, X), float32
-        ``c`` names the channels; the other coordinates are in pixels of the image.
+        The coordinate ``c`` contains the channel names; the other coordinates are in pixels of the image.
 
     Raises
     ------
@@ -91,11 +91,11 @@ def augmented_patches(
     settings: TrainingSettings,
     n: int = 8,
 ) -> DataArray:
-    """Return patches of an object, augmented as a training with these settings would.
+    """Return patches of an object, augmented as in a training with these settings.
 
-    With the preset "auto", the preset that was chosen last is used, otherwise the default one. Intensity augmentation
-    is in units of each channel's standard deviation, estimated from at most `MAX_SAMPLED_OBJECTS` labeled objects, or
-    from as many objects of the image if none is labeled.
+    With the preset "auto", the preset that was selected in the latest of ``runs`` is used, or the default preset if
+    none was selected. Intensity augmentation is in units of each channel's standard deviation, which is estimated from
+    at most `MAX_SAMPLED_OBJECTS` labeled objects, or from objects of the image if no object is labeled.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def augmented_patches(
     labels : Series of int
         Class ids of the labeled objects, indexed by ``(image, object)``.
     runs : iterable of Run
-        Earlier runs, in which a preset may have been chosen.
+        Earlier runs, in which a preset may have been selected.
     image : str
     label : int
     settings : TrainingSettings
@@ -112,8 +112,8 @@ def augmented_patches(
     Returns
     -------
     DataArray of shape (n, C', [Z,] Y, X), float32
-        ``c`` names the channels, as for `classifier_patch`. ``attrs["settings"]`` holds the settings in use, with
-        concrete patches, as JSON.
+        The coordinate ``c`` contains the channel names, as for `classifier_patch`. ``attrs["settings"]`` contains the
+        settings in use as JSON, with frozen patch settings.
 
     Raises
     ------
@@ -145,12 +145,12 @@ def augmented_patches(
 def check_pipeline(images: ImageCollection, labels: pd.Series[int], settings: TrainingSettings) -> None:
     """Check that an augmentation pipeline works on patches of the images.
 
-    No patch is cut.
+    The check does not read pixels of the images.
 
     Raises
     ------
     SettingsError
-        If Albumentations does not know a transform, or the pipeline fails on patches or changes their shape.
+        If Albumentations has no such transform, or if the pipeline fails on patches or changes their shape.
     """
     if settings.augmentation.pipeline is None:
         return
@@ -160,7 +160,7 @@ def check_pipeline(images: ImageCollection, labels: pd.Series[int], settings: Tr
     kinds = {(len(entry.shape), len(entry.channels)): name for name, entry in images.items()} or {(2, 3): ""}
     annotated = list(labels.index.unique("image"))
     for (ndim, channels), image in kinds.items():
-        # The size of patches follows the objects, which may not be indexed yet.
+        # The patch size depends on the objects, which may not be indexed yet.
         if image and all(images.is_indexed(name) for name in annotated or [image]):
             settings = settings.changed(patches=patch_settings(images, labels, image, settings))
         build_pipeline(settings, ndim, channels)

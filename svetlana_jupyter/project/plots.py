@@ -1,6 +1,6 @@
 """Figures of counts, confusion matrix, agreement with manual counts, and objects.
 
-Every function returns a matplotlib `Figure` of its own; pyplot is never used, so that no global state changes.
+Every plot function returns a new matplotlib `Figure` and does not use pyplot, so no global state changes.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 INK, QUIET = "#333333", "#8a8a8a"
 DASHED = (0, (4, 3))
 MARKERS = "oD^svP*X"
-# The colors of Okabe and Ito; in this order the first three differ in a grayscale print too.
+# The colors of Okabe and Ito; in this order, the first three can also be distinguished in grayscale.
 COLORS = ("#d55e00", "#009e73", "#882255", "#0072b2", "#e69f00", "#56b4e9", "#cc79a7", "#000000")
 BLUES = LinearSegmentedColormap.from_list("blues", ["#ffffff", "#9ecae1", "#08519c"])
-MAX_UPRIGHT = 6  # letters of tick labels that stay horizontal when there are many
-THUMBNAIL_SAMPLES = 96  # along a side, at most
-THUMBNAIL_MARGIN = 1.4  # sides of a typical object that a thumbnail shows
+MAX_UPRIGHT = 6  # tick labels with at most this many letters stay horizontal, even if there are many
+THUMBNAIL_SAMPLES = 96  # maximum number of pixels per side
+THUMBNAIL_MARGIN = 1.4  # side of a thumbnail, relative to the side of a large object
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure of a size in inches, with automatic layout."""
+    """Return an empty figure of the given size in inches, with automatic layout."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def remove_frame(axes: Axes) -> None:
-    """Remove the top and right spines, and mute the others."""
+    """Remove the top and right spines, and draw the other spines in gray."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["bottom", "left"]].set_color(QUIET)
     axes.tick_params(color=QUIET, labelcolor=INK)
@@ -56,13 +56,13 @@ def remove_frame(axes: Axes) -> None:
 
 
 def jitter(count: int, width: float) -> NDArray[np.float64]:
-    """Return evenly spaced offsets for overlapping points, in a fixed shuffled order."""
+    """Return evenly spaced offsets for overlapping points, in random but fixed order."""
     offsets = np.linspace(-width / 2, width / 2, count) if count > 1 else np.zeros(count)
     return np.random.default_rng(count).permutation(offsets)
 
 
 def darken(color: str) -> str:
-    """Return a color dark enough for a line on white.
+    """Return a color, darkened if it is too bright for a line on white.
 
     >>> darken("#f0e442"), darken("#0072b2")
     ('#928b28', '#0072b2')
@@ -74,13 +74,13 @@ def darken(color: str) -> str:
 
 
 def shorten(names: Sequence[object], max_length: int = 24) -> list[str]:
-    """Return names, with the middle of long names left out."""
+    """Return names as text, with the middle of long names replaced by an ellipsis."""
     texts, half = [str(name) for name in names], (max_length - 1) // 2
     return [text if len(text) <= max_length else f"{text[:half]}…{text[-half:]}" for text in texts]
 
 
 def _split(table: pd.DataFrame, by: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
-    """Return the name and the rows of each group; missing values form a group too."""
+    """Return the name and the rows of each group; missing values also form a group."""
     if not by:
         return [("all", table)]
     return [(" ".join(map(str, key)), rows) for key, rows in table.groupby(list(by), dropna=False)]
@@ -97,7 +97,7 @@ def plot_agreement(table: pd.DataFrame, agreement: Agreement, class_name: str, b
     Parameters
     ----------
     table : DataFrame
-        With ``manual``, ``counted``, ``mean`` and ``difference`` (`project.counts.CountComparison`).
+        Table with ``manual``, ``counted``, ``mean`` and ``difference`` (`project.counts.CountComparison`).
     agreement : Agreement
     class_name : str
     by : str, optional
@@ -115,7 +115,7 @@ def plot_agreement(table: pd.DataFrame, agreement: Agreement, class_name: str, b
         ends = np.array([table["manual"].min(), table["manual"].max()])
         line = f"{agreement.slope:.3g} × manual {agreement.intercept:+.3g}"
         left.plot(ends, agreement.slope * ends + agreement.intercept, color=INK, lw=1.5, zorder=2, label=line)
-    left.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="counted by hand", ylabel="counted by the classifier")
+    left.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="manual count", ylabel="count of the classifier")
     left.set_title(f"{class_name}: R² = {agreement.r2:.3f}, n = {agreement.n}", fontsize=11)
     left.legend(frameon=False, fontsize=9, loc="upper left")
     low, high = agreement.limits
@@ -127,7 +127,7 @@ def plot_agreement(table: pd.DataFrame, agreement: Agreement, class_name: str, b
         )  # fmt: skip
     right.axhline(0, color=QUIET, lw=0.8, zorder=0)
     reach = 1.25 * max(abs(low), abs(high), table["difference"].abs().max(), 1e-9)
-    right.set(ylim=(-reach, reach), xlabel="mean of both counts", ylabel="classifier − by hand")
+    right.set(ylim=(-reach, reach), xlabel="mean of both counts", ylabel="classifier − manual count")
     right.set_title("Differences with 95 % limits of agreement", fontsize=11)
     right.margins(x=0.16)
     for axes in (left, right):
@@ -145,14 +145,14 @@ def _scatter_groups(axes: Axes, table: pd.DataFrame, x: str, y: str, by: str | N
 
 
 def plot_confusion(confusion: pd.DataFrame, classes: ClassScheme, title: str) -> Figure:
-    """Plot a confusion matrix: counts, shaded by the share of each row.
+    """Plot a confusion matrix of counts, shaded by the fraction of each row.
 
     Parameters
     ----------
     confusion : DataFrame
-        Counts; rows are true classes, columns predicted ones (`core.stats.metrics.Scores.confusion`).
+        Counts; rows are true classes, columns are predicted classes (`core.stats.metrics.Scores.confusion`).
     classes : ClassScheme
-        For the colors of the names.
+        The classes, in whose colors the class names are written.
     title : str
     """
     counts = confusion.to_numpy(float)
@@ -187,7 +187,7 @@ def plot_confusion(confusion: pd.DataFrame, classes: ClassScheme, title: str) ->
 def plot_counts(
     table: pd.DataFrame, by: Sequence[str], replicates: Sequence[str], classes: ClassScheme, value: str
 ) -> Figure:
-    """Plot counts per group.
+    """Plot the counts of each class per group.
 
     Parameters
     ----------
@@ -196,7 +196,8 @@ def plot_counts(
     by : sequence of str
         Columns that define the groups along the axis; a single group if empty.
     replicates : sequence of str
-        Columns that define the points. If empty, there is one point per group, with the interval over its objects.
+        Columns that define the replicates; each replicate is one point. If empty, there is one point per group and
+        class, with a confidence interval over its objects.
     classes : ClassScheme
         The classes to plot.
     value : {"fraction", "count"}
@@ -242,7 +243,7 @@ def plot_counts(
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
     """Return the mean of replicates with its 95 % confidence interval (Student's t).
 
-    The bounds of a single replicate are NaN.
+    The bounds of the interval are NaN if there is only one replicate.
 
     >>> [round(value, 3) for value in mean_interval(np.array([1.0, 2.0, 3.0]))]
     [2.0, -0.484, 4.484]
@@ -291,7 +292,7 @@ def plot_gallery(
     Parameters
     ----------
     pair, objects : callables
-        Return an image pair and its object table by image name.
+        Functions that return an image pair and its object table, by image name.
     classes : ClassScheme
     table : DataFrame
         Rows of `Project.predictions` with a prediction.

@@ -1,4 +1,4 @@
-"""Prediction job, which classifies objects in parts and resumes when interrupted."""
+"""Prediction job, which classifies objects in parts and can be resumed."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImagePredicted:
-    """Event when the predictions of an image are on disk.
+    """Event for an image whose predictions have been written to disk.
 
-    They are complete except for unreadable objects.
+    Only unreadable objects have no prediction.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class ImagePredicted:
     count : int
         Number of predicted objects.
     failed : mapping of int to str
-        Unreadable objects, and the reason.
+        Unreadable objects, each with the reason.
     changed : bool
         Whether the image has changed since an earlier prediction.
     """
@@ -56,9 +56,9 @@ class AllPredicted:
     images: tuple[ImagePredicted, ...]
 
     def messages(self, compared: pd.DataFrame) -> tuple[str, str]:
-        """Return a sentence about the images, and one about unreadable objects.
+        """Return a summary of the predictions, and a message about unreadable objects.
 
-        The second is "" if there are none.
+        The message is "" if there are no unreadable objects.
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class AllPredicted:
 
 @dataclass(frozen=True)
 class PredictionTask:
-    """Data of a prediction.
+    """Inputs of a prediction job.
 
     Parameters
     ----------
@@ -90,18 +90,18 @@ class PredictionTask:
     run : Run
     threads : int
     pair, objects, fingerprint : callables
-        Return an image pair, its object table and a hash of its pixels by image name; each may raise a
+        Functions that return an image pair, its object table and a hash of its pixels, by image name; each may raise a
         `SvetlanaError`.
     masks : mapping of str to int
-        The present mask number of each image: predictions are of the objects of that mask.
+        Number of the current mask of each image, whose objects are predicted.
     network : Module, optional
-        The network of the user, if the run was trained with an object.
+        The network that the user passed as an object, if the run was trained with it.
     client : Client, optional
         Client of the dask cluster that computes the predictions.
     resume : bool
-        Skip finished parts.
+        Whether to skip finished parts.
     average : bool
-        Average over all views that training declared equivalent.
+        Whether to average over the mirrored and rotated views that the run was trained with.
     """
 
     images: Sequence[str]
@@ -118,13 +118,14 @@ class PredictionTask:
 
 
 class ImagesFailedError(InputError):
-    """Error raised at the end if some images could not be predicted.
+    """Error raised at the end of a job if some images could not be predicted.
 
     Parameters
     ----------
     errors : mapping of image name to SvetlanaError
+        The error of each failed image.
     count : int
-        Number of images that should have been predicted.
+        Number of all images of the job.
 
     Attributes
     ----------
@@ -143,15 +144,15 @@ class ImagesFailedError(InputError):
 def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | ImagePredicted | AllPredicted]:
     """Predict images one after the other; a stop keeps finished parts.
 
-    Every image is checked against the classifier before the first is predicted. A missing image does not prevent the
-    others from being predicted; the error is raised at the end.
+    Every image is checked against the classifier before the first image is predicted. A missing image does not prevent
+    the prediction of other images; its error is raised at the end.
 
     Raises
     ------
     ClassifierError
-        Before any prediction, if the classifier does not fit an image.
+        If the classifier does not fit an image; raised before any prediction.
     ImagesFailedError
-        At the end, if some images could not be predicted.
+        If some images could not be predicted; raised at the end.
     """
     import torch
 
@@ -199,7 +200,7 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
 
 @dataclass(frozen=True)
 class _Plan:
-    """Parts of an image, and the parts that are not predicted yet."""
+    """Parts of the objects of an image, and the parts that are not predicted yet."""
 
     pair: ImagePair
     objects: pd.DataFrame
@@ -213,7 +214,7 @@ class _Plan:
 
 @contextmanager
 def _collect(errors: dict[str, SvetlanaError], name: str) -> Iterator[None]:
-    """Add the error of an image to ``errors``; raise that of a full disk."""
+    """Add the error of an image to ``errors``, but raise a `PredictionWriteError`."""
     try:
         yield
     except PredictionWriteError:
@@ -243,7 +244,7 @@ def _predict_missing(
 ) -> Iterator[int]:
     """Predict and store the missing parts of an image.
 
-    Yields the number of objects of each step.
+    Yield the number of objects that each step has processed.
     """
     from svetlana_jupyter.learn.inference import PartFinished, PredictionBatch, predict_parts, sample_for_novelty
 

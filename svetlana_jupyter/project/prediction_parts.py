@@ -1,8 +1,9 @@
-"""Storage of predictions in parts, so that an interrupted prediction resumes.
+"""Storage of predictions in parts, so that an interrupted prediction can resume.
 
-``predictions/<image>.<key>.parts/000017.parquet`` is one part. The key is a hash of everything that determines its
-probabilities: image, mask, objects and averaging; parts with another key are removed. When all parts are finished,
-``predictions/<image>.parquet`` is written, with the key, and the folder is removed.
+The objects of an image are divided into parts. Each part is stored in a file such as
+``predictions/<image>.<key>.parts/000017.parquet``. The key is a hash of everything that determines the predicted
+probabilities: image, mask, objects and averaging. Parts with another key are removed. When all parts are finished, they
+are combined in ``predictions/<image>.parquet``, which contains the key, and the folder of the parts is removed.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.inference import PartFinished, PredictionBatch
     from svetlana_jupyter.project.runs import Run
 
-VERSION = 1  # of the split into parts and batches
+VERSION = 1  # version of the division into parts and batches
 
 
 class PredictionWriteError(ProjectError):
@@ -40,16 +41,16 @@ class PredictionWriteError(ProjectError):
 
 @dataclass(frozen=True)
 class PartPredictions:
-    """Predictions of one part.
+    """Predictions of one part of the objects of an image.
 
     Parameters
     ----------
     objects : int64 of shape (n,)
     probabilities : float32 of shape (n, k)
     compared, outliers : int
-        Number of objects that were compared with the reference distribution, and of those outside it.
+        Number of objects that were compared with the reference distribution, and number of objects outside it.
     failed : mapping of int to str
-        Unreadable objects, and the reason.
+        Unreadable objects, each with the reason.
     """
 
     objects: NDArray[np.int64]
@@ -60,7 +61,7 @@ class PartPredictions:
 
 
 def merge_batches(batches: Sequence[PredictionBatch], end: PartFinished, classes: Sequence[int]) -> PartPredictions:
-    """Return the predictions of the batches of a part as one."""
+    """Combine the predictions of all batches of a part."""
     novelty = np.concatenate([np.empty(0, np.float32), *(batch.novelty for batch in batches)])
     empty = np.empty((0, len(classes)), np.float32)
     return PartPredictions(
@@ -93,7 +94,7 @@ def prediction_key(image: str, mask: int, objects: pd.DataFrame, average: bool) 
 
 
 class ImageParts:
-    """The predicted parts of one image and run.
+    """Stored parts of the predictions of one run for one image.
 
     Parameters
     ----------
@@ -116,7 +117,7 @@ class ImageParts:
         return stored.get("key") == self._key and not stored.get("failed")
 
     def image_changed(self, fingerprint: str) -> bool:
-        """Return whether the stored predictions are of other pixels."""
+        """Return whether the image has changed since its predictions were stored."""
         return bool(self._run.predictions_attributes(self._image).get("image", fingerprint) != fingerprint)
 
     def finished_parts(self) -> dict[int, int]:
@@ -136,7 +137,7 @@ class ImageParts:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def write_part(self, number: int, part: PartPredictions) -> None:
-        """Write one part atomically."""
+        """Write the predictions of one part atomically."""
         table = pd.DataFrame(part.probabilities, pd.Index(part.objects, name="object"), self._columns)
         failed = [[label, why] for label, why in sorted(part.failed.items())]
         table.attrs = {"count": len(table), "asked": part.compared, "beyond": part.outliers, "failed": failed}
@@ -146,9 +147,9 @@ class ImageParts:
                 table.to_parquet(draft)
 
     def merge(self, numbers: Iterable[int], attributes: Mapping[Hashable, Any]) -> pd.DataFrame:
-        """Write the predictions of the image from its parts.
+        """Combine the parts with the given numbers into the predictions of the image.
 
-        The parts are kept if some objects failed.
+        The predictions are written to disk. The parts are kept if some objects could not be predicted.
 
         Returns
         -------

@@ -1,7 +1,7 @@
 """Images, annotations and classifiers of one analysis in a project folder.
 
-Every action of a panel is one method call of `Project`. State changes only on the thread and event loop that made the
-project; jobs post their events to it.
+Every action in a panel calls one method of `Project`. The state of a project changes only on the thread and event loop
+that created it; background jobs post their events to that thread.
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class Project(HasTraits):
     Parameters
     ----------
     path : str or Path
-        The project folder; created if it is new, else opened as it was left.
+        The project folder. An existing project is opened; otherwise the folder is created.
     classes : iterable of str, optional
-        Class names. New ones are added to those of the project; none is removed.
+        Class names. New names are added to the classes of the project; no class is removed.
     annotator : str, optional
-        Name under which annotations are saved; the user name of the computer by default.
+        Name under which annotations are saved; by default the user name on this computer.
 
     Attributes
     ----------
@@ -88,25 +88,25 @@ class Project(HasTraits):
     annotations : Annotations
         The annotations of all annotators and the current label of every object.
     test_set : TestSet
-        The held-out test set: `TestSet.draw` draws it.
+        The held-out test set, which `TestSet.draw` creates.
     runs : RunStore
-        The finished runs, the oldest first; ``runs.current`` is the one that is shown.
+        The finished trainings, oldest first; ``runs.current`` is the run whose results are shown.
     plot : Plots
-        Figures of counts, confusion and example objects.
+        Figures of class counts, confusion matrices and example objects.
     background : BackgroundJobs
-        Training, prediction and export on a thread of their own.
+        Training, prediction and export in a background thread.
     classes_version, images_version, annotations_version, predictions_version, runs_version : int
-        Counters that increase with every change, for panels to observe.
+        Counters that increase with every change, so that panels can observe changes.
     current_run : str
         Name of the run that tables, maps, counts and exports show; "" before the first training.
     job : JobState or None
         The running job.
     training_curve : LearningCurve or None
-        Curve of the running or last training.
+        Learning curve of the running or the last training.
     last_export : ExportFinished or None
         The last export that ran in the background.
     status, trouble : str
-        What was done last, and the last problem that no call could raise.
+        The last completed action, and the last problem that could not be raised as an exception.
 
     Raises
     ------
@@ -127,7 +127,7 @@ class Project(HasTraits):
     trouble = Unicode()
 
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
-        names = ClassScheme().with_added(classes or ()).names  # refuses duplicates before a folder is created
+        names = ClassScheme().with_added(classes or ()).names  # raises for duplicates before a folder is created
         super().__init__()
         notify = Notify(self._bump, partial(self.set_trait, "status"), self._report)
         self.path = Path(path).absolute()
@@ -151,19 +151,21 @@ class Project(HasTraits):
 
     @classmethod
     def from_zip(cls, file: str | Path, folder: str | Path | None = None, annotator: str | None = None) -> Self:
-        """Open a project that `save_zip` wrote.
+        """Extract and open a project from a zip file written by `save_zip`.
 
         Parameters
         ----------
         file : str or Path
         folder : str or Path, optional
-            New or empty folder to extract it to; by default next to the file, under the project's own name.
+            New or empty folder to extract the project to; by default a folder next to the zip file, with the name of
+            the project.
         annotator : str, optional
+            As for `Project`.
 
         Raises
         ------
         ProjectError
-            If the file is not such a zip, contains paths outside its folder, or the folder is not empty.
+            If the file is not a zipped project or contains paths outside its folder, or if ``folder`` is not empty.
         """
         project = cls(unpack(Path(file), folder), annotator=annotator)
         if missing := project.images.missing():
@@ -173,13 +175,13 @@ class Project(HasTraits):
     def save_zip(self, path: str | Path | None = None, *, arrays: bool = True) -> Path:
         """Write the project to one zip file, which `from_zip` opens again.
 
-        It contains the whole project folder: classes, annotations, settings, runs and their predictions. Images and
-        masks outside the folder are referenced, not copied: keep them, preferably next to the project.
+        The zip file contains the whole project folder: classes, annotations, settings, runs and their predictions.
+        Images and masks outside the folder are referenced, not copied: keep them, preferably next to the project.
 
         Parameters
         ----------
         path : str or Path, optional
-            The file, or a folder for it; by default it is written next to the project.
+            The zip file, or a folder to write it to; by default it is written next to the project folder.
         arrays : bool
             Whether to include images that were added as arrays and are stored in the project. Without them the project
             opens, but these images cannot be shown.
@@ -187,7 +189,7 @@ class Project(HasTraits):
         Returns
         -------
         Path
-            The file; it is written atomically.
+            The zip file, which is written atomically.
         """
         with self._folder.lock:
             file = pack(self._folder, path, arrays)
@@ -210,16 +212,16 @@ class Project(HasTraits):
         ----------
         name : str
         image, mask : path or array
-            Files are read lazily and never modified; arrays are copied into the project. Several paths for the image
-            are its channels. Outlines exported by QuPath (GeoJSON) are rasterized to a mask in the project; where they
-            overlap, the smaller one is on top, and `status` reports the overlap.
+            Files are read lazily and never modified; arrays are copied into the project. If the image is given as
+            several paths, each file is one channel. Outlines exported by QuPath (GeoJSON) are rasterized to a mask in
+            the project; where two outlines overlap, the smaller one is on top, and `status` reports the overlap.
         axes : str, optional
             Axes of an image file that does not define them, for example ``"zyx"`` or ``"cyx"``.
         spacing : tuple of float, optional
             Micrometers per pixel, ``([z,] y, x)``.
         channels : sequence of str, optional
         groups : mapping of str to str, optional
-            Values to group images by: plate, well, patient, ...
+            Values of the columns by which images are grouped: plate, well, patient, ...
         """
         self.images.add(name, image, mask, axes=axes, spacing=spacing, channels=channels, groups=groups)
 
@@ -228,19 +230,21 @@ class Project(HasTraits):
     ) -> pd.DataFrame:
         """Add all images that match a pattern, with the masks of the same names.
 
-        Only headers are read.
+        Only the headers of the files are read.
 
         Parameters
         ----------
         images, masks : str
             Patterns such as ``"wells/{plate}_{well}.tif"``. Placeholders pair images with masks, name the images and
             become grouping columns; ``{channel}`` combines files that contain one channel each.
+        axes, spacing
+            As for `add`.
 
         Returns
         -------
         DataFrame
-            One row per pair (`core.io.file_pairs.find_pairs`), with ``problem`` (a sentence, or empty). Pairs with a
-            problem were not added.
+            One row per pair of image and mask (`core.io.file_pairs.find_pairs`). ``problem`` is a sentence if the pair
+            could not be added, otherwise "".
 
         Raises
         ------
@@ -256,27 +260,27 @@ class Project(HasTraits):
     def objects(
         self, name: str, progress: Callable[[int, int], None] | None = None, wait: bool = False
     ) -> pd.DataFrame:
-        """Return the object table of an image (`core.objects.index_objects`).
+        """Return a table of the objects in the mask of an image.
 
-        It is computed on first use and stored.
+        The table is computed on first use and stored (`core.objects.index_objects`).
 
         Parameters
         ----------
         name : str
         progress : callable, optional
-            Called with the number of finished steps and of all steps.
+            Called with the number of finished steps and the total number of steps.
         wait : bool
-            If another thread is computing the table, wait for it as long as it takes; otherwise raise an error after
-            a few seconds.
+            Whether to wait without a time limit while another thread computes the table. If False, an error is raised
+            after a few seconds.
         """
         return self.images.objects(name, progress, wait)
 
     def annotate(
         self, image: str, label: ObjectLabels, class_name: str, source: str = "script", seconds: float | None = None
     ) -> None:
-        """Assign a class to one object, or to several in a single edit.
+        """Assign a class to one or several objects in a single edit.
 
-        The edit is on disk when this returns.
+        An edit is one undo step. It is written to disk before this method returns.
 
         Parameters
         ----------
@@ -285,18 +289,19 @@ class Project(HasTraits):
             Labels of the objects in the mask.
         class_name : str
         source : str
-            Origin of the label, for the log.
+            Origin of the annotation, which is recorded in the annotation log.
         seconds : float, optional
-            Time that the object was displayed before it was labeled.
+            Time for which the object was displayed before it was annotated.
         """
         self.annotations.annotate_each(dict.fromkeys(object_ids(image, label), class_name), source, seconds)
 
     def flag(
         self, image: str, label: ObjectLabels, flag: str, source: str = "script", seconds: float | None = None
     ) -> None:
-        """Flag objects as "ambiguous", "bad_segmentation" or "skip" (pass over them).
+        """Flag objects as "ambiguous", "bad_segmentation" or "skip" in a single edit.
 
-        Flagged objects are excluded from training and counts, and reported separately.
+        Ambiguous and badly segmented objects are excluded from training and counts, and are reported separately.
+        Objects flagged as "skip" are not presented for review again.
         """
         self.annotations.flag_each(object_ids(image, label), flag, source, seconds)
 
@@ -319,7 +324,7 @@ class Project(HasTraits):
         -------
         DataFrame
             Indexed by ``(image, object)``: ``action`` ("label", "ambiguous", "bad_segmentation" or "skip"),
-            ``class_id`` (0 except for "label") and ``class`` (its name).
+            ``class_id`` (0 for flags) and ``class`` (the name of the class).
         """
         return self.annotations.label_table()
 
@@ -332,37 +337,42 @@ class Project(HasTraits):
         names: Mapping[int, str] | Sequence[str] | None = None,
         overwrite: bool = False,
     ) -> pd.DataFrame:
-        """Annotate objects from a file or table in a single edit.
+        """Import annotations from a file or table as a single edit.
 
-        One undo reverts all of it.
+        One undo reverts the whole import. Classes that are new to the project are added, with the colors of the file.
 
         Parameters
         ----------
         source : path or DataFrame
-            A table (CSV, Excel or DataFrame) with one row per object and columns for its image, its label in the mask
-            or its position (x, y and z in pixels, or in µm if the header contains the unit), and its class; common
-            column names are recognized, those of ilastik's object tables included. Outlines or points from QuPath
-            (GeoJSON), for the objects that they overlap by more than half, or lie on. A class image (TIFF, HDF5, ...),
-            in which each pixel has the class of its object. The folder of a napari-svetlana project, whose images are
-            added if they are not in the project.
+            One of the following.
+
+            - A table (CSV, Excel or DataFrame) with one row per object. Its columns contain the image, the class, and
+              either the label in the mask or the position (x, y and z in pixels, or in µm if the header contains the
+              unit). Common column names are recognized, including the names in ilastik's object tables.
+            - Outlines or points from QuPath (GeoJSON). An outline labels the object with which it overlaps by more
+              than half (IoU), and a point labels the object at its position.
+            - A class image (TIFF, HDF5, ...), in which each pixel has the class of its object.
+            - The folder of a napari-svetlana project. Its images are added if they are not in this project.
         image : str, optional
-            The image of a source that does not name it; by default the one that the file is named after, or the only
-            one.
+            The image of the objects, if the source does not name it; by default the image with the name of the file,
+            or the only image of the project.
         column : str, optional
-            The column of a table that contains the classes. By default manual annotations take precedence over
-            predictions: "annotation", ilastik's "User Label", "class", ..., "Predicted Class".
+            The column of a table that contains the classes. By default it is the first of "annotation", ilastik's
+            "User Label", "class", ..., "Predicted Class", so that annotations take precedence over predictions.
         names : mapping of int to str or sequence of str, optional
-            Class names of the numbers in a class image (a sequence starts at 1) or in a napari-svetlana project (it
-            starts at 0).
+            Names of the class numbers in a class image or a napari-svetlana project. The first name in a sequence
+            belongs to number 1 of a class image, but to number 0 of a napari-svetlana project.
         overwrite : bool
-            Whether imported labels replace different existing ones; otherwise these stay and are reported.
+            Whether an imported label replaces a different existing label. If False, the existing label is kept and the
+            difference is reported.
 
         Returns
         -------
         DataFrame
-            One row per imported label: ``image``, ``object``, ``class``, ``outcome`` ("taken", "known", "differs",
-            "contradicts", "earlier", "no class", "not found") and ``why``. ``attrs["summary"]`` and `status` summarize
-            it in a sentence. New classes are added, with the colors of the file.
+            One row per label of the source: ``image``, ``object``, ``class``, ``outcome`` and ``why`` (the reason).
+            Outcomes are "taken" (imported), "known" (the object has this label already), "differs" (the object has
+            another label), "contradicts" (the source has two classes for the object), "earlier" (a later row replaces
+            this one), "no class" and "not found". ``attrs["summary"]`` and `status` summarize the import in a sentence.
 
         Raises
         ------
@@ -377,9 +387,9 @@ class Project(HasTraits):
         return report
 
     def check_mask(self, name: str, mask: Source) -> pd.DataFrame:
-        """Return what `replace_mask` would do, without changing anything.
+        """Preview the result of `replace_mask`, without changing anything.
 
-        Any thread may call this. A following `replace_mask` with the same mask reuses the result.
+        This method may be called from any thread. A later call of `replace_mask` with the same mask reuses the result.
 
         Parameters
         ----------
@@ -399,27 +409,28 @@ class Project(HasTraits):
         return self._masks.preview(name, mask)
 
     def replace_mask(self, name: str, mask: Source) -> pd.DataFrame:
-        """Replace the mask of an image, and carry its annotations over.
+        """Replace the mask of an image, and carry annotations over to the new objects.
 
-        Nothing is deleted: the annotation log with undo and redo, the old mask and the predictions for it are kept, but
-        these predictions are no longer shown. A new object takes over an annotation that covers more than half of it,
-        by the pixels shared with old objects; an object merged from objects with different annotations takes none. If
-        the file of the old mask was overwritten, the bounding boxes stored with each annotation are compared instead.
+        Nothing is deleted. The annotation log with its undo history, the old mask and the predictions for the old mask
+        are kept, but these predictions are no longer shown. A new object takes over an annotation if more than half of
+        the pixels that it shares with old objects belong to objects with that annotation; otherwise it is not
+        annotated. If the file of the old mask was overwritten, objects are matched by the bounding boxes that were
+        stored with the annotations.
 
         Parameters
         ----------
         name : str
         mask : path or array
-            Of the same shape. A file is read in place, an array is copied into the project, outlines (GeoJSON) are
-            rasterized there.
+            The new mask, of the same shape. A file is read in place, an array is copied into the project, and outlines
+            (GeoJSON) are rasterized to a mask in the project.
 
         Returns
         -------
         DataFrame
             One row per annotated object, indexed by its old label: ``class``; ``status`` ("kept", "relabeled", "split"
-            into several, "merged" with others, "lost"); ``new`` (labels of the objects in its place); ``share``
-            (fraction of the old object that they cover); ``carried`` (the new objects that have its annotation now).
-            ``attrs["matched_by"]`` is "pixels" or "boxes".
+            into several objects, "merged" with other objects, or "lost"); ``new`` (labels of the new objects in its
+            place); ``share`` (fraction of the old object that the new objects cover); ``carried`` (the new objects that
+            have taken over its annotation). ``attrs["matched_by"]`` is "pixels" or "boxes".
 
         Raises
         ------
@@ -434,9 +445,9 @@ class Project(HasTraits):
 
     @property
     def settings(self) -> TrainingSettings:
-        """Settings of the next training.
+        """Settings of the next training, stored in ``training.json`` of the project.
 
-        They are stored in ``training.json`` of the project, which may be edited by hand.
+        The file may also be edited by hand.
         """
         return self._folder.read_settings()
 
@@ -448,26 +459,23 @@ class Project(HasTraits):
     def preview_augmentation(
         self, image: str, label: int, settings: TrainingSettings | None = None, n: int = 8
     ) -> xr.DataArray:
-        """Return ``n`` augmented patches of an object, as training would see them.
+        """Return ``n`` augmented patches of an object, as used in training.
 
-        Their dimensions are (n, channel, [z,] y, x).
+        The dimensions of the array are (n, c, [z,] y, x), where c is the channel.
 
         Parameters
         ----------
         settings : TrainingSettings, optional
-            Those of the project by default; their seed determines the random augmentation.
+            By default the settings of the project; their seed determines the random augmentation.
         """
         settings = settings or self.settings
         return augmented_patches(self.images, self.annotations.class_ids(), self.runs, image, label, settings, n)
 
     def readiness(self) -> str:
-        """Return a sentence about what is missing before a training can start.
-
-        It is "" if nothing is missing.
-        """
+        """Return a sentence about what is missing for training; "" if training can start."""
         try:
             settings = self.settings
-        except SettingsError:  # the settings panel reports it
+        except SettingsError:  # the settings panel reports invalid settings
             settings = TrainingSettings()
         return self._missing(*self._training_objects(settings.exclude_border, settings.size))
 
@@ -480,26 +488,27 @@ class Project(HasTraits):
         network: Module | None = None,
         **changes: Any,
     ) -> Run:
-        """Train a classifier on all annotations and wait for it.
+        """Train a classifier on all annotations, and return the finished run.
 
-        With the default preset "auto", several presets are compared within the allowed cues (`learn.preset_search`) and
-        the best one is trained. Later trainings with the same settings and classes reuse it until there are twice as
-        many annotations.
+        With the default preset "auto", several presets (sets of training settings) that use only the allowed cues are
+        compared, and the best one is selected (`learn.preset_search`). Later trainings with the same settings and
+        classes reuse the selected preset until the number of annotations has doubled.
 
         Parameters
         ----------
         settings : TrainingSettings, optional
-            For this run only; those of the project by default. ``run.settings`` repeats an earlier training.
+            Settings for this run only; by default the settings of the project. Pass ``run.settings`` to repeat an
+            earlier training.
         predict : bool
-            Classify every object of every image afterwards.
+            Whether to classify every object of every image after training.
         search : bool
-            Compare the presets again.
+            Whether to compare the presets again.
         network : torch.nn.Module, optional
-            Network to train instead of the architecture of the settings, with logits (n, classes) for patches
-            (n, channels, [z,] y, x), the mask channel included. A copy is trained.
+            Network to train instead of the architecture in the settings. It must return logits of shape (n, classes)
+            for patches of shape (n, channels, [z,] y, x), including the mask channel. A copy of it is trained.
         **changes
-            Single settings to replace, for example ``epochs=50`` or ``patches={"size": 64}``. A network named here,
-            ``architecture="package.module:Name"``, is imported.
+            Individual settings to change, for example ``epochs=50`` or ``patches={"size": 64}``. A network class passed
+            as ``architecture="package.module:Name"`` is imported.
 
         Returns
         -------
@@ -520,32 +529,35 @@ class Project(HasTraits):
         average: bool = False,
         network: Module | None = None,
     ) -> None:
-        """Classify every object of the images (all by default) and wait.
+        """Classify every object of the given images, by default of all images.
 
-        Finished parts are stored: after a stop, Ctrl-C or a power failure the same call continues with the rest. An
-        image is skipped if it is predicted already and neither the image, its mask nor its objects have changed.
+        Predictions are stored while they are computed: after Ctrl-C or a power failure, the same call continues with
+        the remaining objects. An image is skipped if it has predictions and the image, its mask and its objects have
+        not changed since.
 
         Parameters
         ----------
         images : iterable of str, optional
+            Names of the images.
         run : str, optional
-            The current one by default.
+            Name of the run whose classifier is used; the current run by default.
         client : dask.distributed.Client or "local", optional
-            Client of the cluster that computes the predictions; by default the active client, else this machine. The
-            workers must see the images under the same paths.
+            Client of the dask cluster that computes the predictions, or "local" for this machine. By default, the
+            active client is used if there is one. The workers must have access to the images under the same paths.
         resume : bool
-            Whether to skip what is predicted already.
+            Whether to skip objects that are predicted already.
         average : bool
-            Average over the mirrored and rotated views that the run was trained with; each costs one prediction.
+            Whether to average the predictions over the mirrored and rotated views that the run was trained with. Every
+            view takes as long as one prediction.
         network : torch.nn.Module, optional
             The network of a run that was trained in an earlier session with a network passed as an object.
 
         Raises
         ------
         ClassifierError
-            Before anything is predicted, if the run does not fit an image.
+            If the classifier does not fit an image; raised before any prediction.
         InputError
-            At the end, if some images could not be predicted; the others are.
+            If some images could not be predicted; raised after all other images are predicted.
         """
         if network is not None:
             self.runs.networks[self.runs.get(run).name] = network
@@ -558,26 +570,27 @@ class Project(HasTraits):
         groups: Iterable[str] = DEFAULT_FEATURE_GROUPS,
         ring: float | None = None,
     ) -> pd.DataFrame:
-        """Measure every object of the images (all by default) once, and wait.
+        """Measure every object of the given images, by default of all images.
 
-        Ctrl-C keeps what is finished.
+        Each object is measured only once, since features are cached. Ctrl-C keeps finished measurements.
 
         Parameters
         ----------
         images : iterable of str, optional
+            Names of the images.
         groups : iterable of str
-            Any of "shape", "intensity", "texture", "ring" (intensity around the object), "ring_texture", "orientation"
-            and "position"; all except "ring_texture" by default. `sv.describe_measurements()` lists the features of
-            each group with their units.
+            Feature groups, any of "shape", "intensity", "texture", "ring" (intensity around the object),
+            "ring_texture", "orientation" and "position"; all except "ring_texture" by default.
+            `sv.describe_measurements()` lists the features of each group with their units.
         ring : float, optional
-            Width of the annulus around an object in pixels; by default that of the settings.
+            Width of the annulus around an object in pixels; by default the width in the settings.
 
         Returns
         -------
         DataFrame
-            `predictions` with one additional column per feature: ``area_um2``, ``dna_mean``, ... Lengths, areas and
-            volumes are in micrometers if the spacing of an image is known, else in pixels and without ``_um`` in the
-            name. NaN if a feature is undefined for an object.
+            The table of `predictions` with one additional column per feature: ``area_um2``, ``dna_mean``, ... Lengths,
+            areas and volumes are in micrometers if the spacing of an image is known, otherwise in pixels and without
+            ``_um`` in the name. A feature is NaN if it is undefined for an object.
         """
         names = self.images.chosen(images)
         chosen = self.settings.measurements
@@ -592,20 +605,21 @@ class Project(HasTraits):
     def sweep(
         self, settings: TrainingSettings | None = None, *, sampling: int | None = None, **values: Any
     ) -> pd.DataFrame:
-        """Cross-validate every combination of some settings, as in the paper's Table 2.
+        """Cross-validate every combination of settings, as in Table 2 of the paper.
 
-        Each result is stored as soon as it is computed: after Ctrl-C the same call continues with the rest. The test
-        set is not used. The best row of many is slightly too good, since it was selected for its score.
+        Each result is stored as soon as it is computed: after Ctrl-C, the same call continues with the remaining
+        combinations. The test set is not used. The score of the best combination is slightly too high, since it is the
+        best of many.
 
         Parameters
         ----------
         settings : TrainingSettings, optional
-            Settings that the values replace; by default those of the project.
+            Settings to start from; by default the settings of the project.
         sampling : int, optional
-            Pixels per side that patches are resampled to; fewer are faster.
+            Pixels per side to which patches are resampled; smaller patches are faster.
         **values
-            Settings; those given as lists are varied, the others apply to all. Without any list, as in the paper:
-            ``depth=[2, 3], width=[2, 4, 8, 16, 32, 64]``.
+            Settings to change. A setting given as a list is varied; any other value applies to all combinations. By
+            default, the settings of the paper are varied: ``depth=[2, 3], width=[2, 4, 8, 16, 32, 64]``.
 
         Returns
         -------
@@ -626,16 +640,16 @@ class Project(HasTraits):
         return sweep_table(points, self._folder.sweep_file)
 
     def stop(self) -> None:
-        """Ask the running job to stop and keep what is finished.
+        """Ask the running background job to stop, and keep its finished results.
 
-        A training keeps its best network so far.
+        A stopped training keeps the best network so far.
         """
         self._jobs.stop()
 
     def predictions(self, images: Iterable[str] | None = None) -> pd.DataFrame:
-        """Return the label and prediction of every object.
+        """Return a table with the label and prediction of every object.
 
-        One row per object, as in `core.predictions.object_table`.
+        The columns are described in `core.predictions.object_table`.
         """
         tables = [self._object_table(name) for name in self.images.chosen(images)]
         if not tables:
@@ -643,14 +657,14 @@ class Project(HasTraits):
         return pd.concat(tables)
 
     def probabilities(self, image: str, run: str | None = None) -> pd.DataFrame:
-        """Return what a run predicted for the objects of one image.
+        """Return the predicted class and class probabilities of each object of an image.
 
         Returns
         -------
         DataFrame
-            Indexed by object: ``predicted`` (class id), ``probability`` and ``p_<class id>`` per class, calibrated if
-            the run has a calibration; empty before the image is predicted. Objects of the test set are left out until
-            they are annotated.
+            Indexed by object: ``predicted`` (class id), ``probability`` and ``p_<class id>`` per class. Probabilities
+            are calibrated if the run has a calibration. The table is empty before the image is predicted; objects of
+            the test set are left out until they are annotated.
         """
         self.images.entry(image)
         if not (run or self.current_run):
@@ -659,26 +673,24 @@ class Project(HasTraits):
         return self.test_set.hide(self._all_probabilities(chosen, image), image, chosen.name)
 
     def failed(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
-        """Return the objects that a run could not predict.
-
-        Their pixels cannot be decoded.
+        """Return the objects that a run could not predict because of unreadable pixels.
 
         Returns
         -------
         DataFrame
-            Indexed by ``(image, object)``: ``why``, a sentence. `predictions` lists them without a prediction;
-            `predict` tries them again.
+            Indexed by ``(image, object)``, with the reason in ``why``. `predictions` lists these objects without a
+            prediction; the next call of `predict` tries to predict them again.
         """
         return self.runs.failed(self.runs.get(run), self.images.chosen(images))
 
     def class_map(self, image: str) -> xr.DataArray:
-        """Return the class of each pixel lazily (`core.predictions.class_map`)."""
+        """Return a lazy map of the class of each pixel (`core.predictions.class_map`)."""
         return class_map(self.pair(image).mask, self._object_table(image).droplevel("image"), self.classes.scheme)
 
     def probability_map(self, image: str) -> xr.DataArray:
-        """Return the probability of the predicted class of each pixel, lazily.
+        """Return a lazy map of the probability of the predicted class.
 
-        NaN where nothing is predicted.
+        Pixels without a prediction are NaN.
         """
         return probability_map(self.pair(image).mask, self._object_table(image).droplevel("image"))
 
@@ -696,28 +708,30 @@ class Project(HasTraits):
         Parameters
         ----------
         by : str or sequence of str
-            "image", grouping columns or condition columns, for example ``["plate", "well"]`` or "dose"; all objects
-            together by default.
+            "image", grouping columns or condition columns, for example ``["plate", "well"]`` or "dose"; by default all
+            objects are counted together.
         conditions : path or DataFrame, optional
-            A CSV or table with one row per well (a plate and well, a patient, an image) and its treatment
-            (`core.io.table_files.join_conditions`). Conditions that are constant within a group are added as columns.
-            Rows and images without a match are named in `status`; their conditions are missing.
+            A CSV file or table with one row per well (or per patient, image, ...) and columns for its treatment
+            (`core.io.table_files.join_conditions`). Conditions that are constant within a group are added to the result
+            as columns. `status` names rows without a matching image, and images without a matching row, whose
+            conditions are missing.
         exclude_border : bool
             Whether to leave out objects that touch the border of their image.
         size : tuple of float or None
             Minimum and maximum size of an object in pixels (voxels): ``(50, None)`` leaves out small ones.
         corrected : bool
             Whether to add counts corrected for misclassification, as measured on the test set
-            (`core.stats.count_correction`). Annotated objects count as they are, the others by the number of objects of
-            each class that would give these predictions. The recall of each class is assumed to be the same in every
-            group.
+            (`core.stats.count_correction`). Annotated objects count with their annotated class. For the other objects,
+            the correction estimates the true number per class that leads to the observed predictions. The recall of
+            each class is assumed to be the same in every group.
 
         Returns
         -------
         DataFrame
-            Tidy, one row per group and class: ``count``, ``total``, ``fraction`` with its 95 % interval over objects
-            (``low``, ``high``), ``corrected`` with its own interval (``corrected_low``, ``corrected_high``) on request,
-            and ``left_out`` by reason (`core.stats.metrics.count_classes`).
+            One row per group and class (tidy format): ``count``, ``total``, ``fraction`` with its 95 % confidence
+            interval over objects (``low``, ``high``), ``left_out`` (objects that are not counted) with one column per
+            reason (`core.stats.metrics.count_classes`), and on request ``corrected`` with its 95 % confidence interval
+            (``corrected_low``, ``corrected_high``).
 
         Raises
         ------
@@ -743,9 +757,10 @@ class Project(HasTraits):
         Parameters
         ----------
         manual : path, DataFrame or mapping
-            A CSV or table with a column named like a grouping column ("well") or "image", and either "class" and
-            "count" or a column named like the class; other columns, for example a treatment, are kept. Or a mapping of
-            image name to count.
+            A CSV file or table with one row per well or image, which is named in a column "image" or in a grouping
+            column such as "well". The counts are in a column with the name of the class, or in a column "count" next to
+            a column "class". Other columns, for example a treatment, are kept. A mapping contains the count of each
+            image by image name.
         class_name : str, optional
             The class to compare, if the table contains several.
         exclude_border, size
@@ -760,7 +775,7 @@ class Project(HasTraits):
         Raises
         ------
         InputError
-            If no row of the table matches, or fewer than three do.
+            If fewer than three rows of the table match the project.
         """
         comparison = compare_counts(
             self.predictions(), self.images.groups(), self.classes.scheme, manual, class_name, exclude_border, size
@@ -771,7 +786,7 @@ class Project(HasTraits):
     def evaluate(self, run: str | None = None) -> Evaluation:
         """Return the accuracy report of a run.
 
-        It is measured on the test set if that is annotated, else by cross-validation.
+        Accuracy is measured on the test set if it is annotated, otherwise by cross-validation.
         """
         chosen = self.runs.get(run)
         exclude_border, size = chosen.settings.get("exclude_border", False), chosen.settings.get("size")
@@ -783,22 +798,22 @@ class Project(HasTraits):
     def compare_images(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
         """Test each predicted image for out-of-distribution objects.
 
-        Objects that are unlike all annotated ones are counted per image (`core.stats.outliers`).
+        The test counts the objects per image that are unlike all annotated objects (`core.stats.outliers`).
 
         Parameters
         ----------
         images : iterable of str, optional
-            All by default.
+            Names of the images; all by default.
         run : str, optional
-            The current one by default.
+            Name of the run; the current run by default.
 
         Returns
         -------
         DataFrame
-            Indexed by image: ``asked`` (objects compared, drawn at random), ``unlike`` (fraction of them that is
-            outlying; 5 % are expected), ``annotated``, ``p`` and ``warn`` (whether the image as a whole is
-            out-of-distribution: annotate some of its objects before relying on its predictions). Without rows if too
-            few objects are annotated to tell.
+            Indexed by image: ``asked`` (number of randomly drawn objects that were compared), ``unlike`` (fraction of
+            these that are outlying; 5 % are expected), ``annotated`` (number of annotated objects), ``p`` (p-value) and
+            ``warn`` (whether the image as a whole is out-of-distribution: annotate some of its objects before relying
+            on its predictions). The table is empty if too few objects are annotated for the test.
         """
         chosen, names = self.runs.get(run), self.images.chosen(images)
         counts = self.test_set.training_labels().groupby(level="image").size()
@@ -811,9 +826,9 @@ class Project(HasTraits):
         return table[table.index.isin(names)]
 
     def explain(self, image: str, label: int, class_name: str | None = None) -> xr.Dataset:
-        """Return the patch of an object as the classifier sees it.
+        """Return the patch of an object and its saliency map (Grad-CAM).
 
-        It comes with its saliency map (Grad-CAM).
+        The patch contains the pixels that the classifier receives.
 
         Parameters
         ----------
@@ -841,31 +856,32 @@ class Project(HasTraits):
         images: Iterable[str] | None = None,
         near: tuple[str, int] | None = None,
     ) -> Queue:
-        """Return a queue of unlabeled objects to review, each with the reason.
+        """Return a queue of unlabeled objects to review, with the reason for each.
 
         Parameters
         ----------
         kind : {"random", "uncertain", "near", "image", "test"}
-            Uniformly at random; the least certain first; the nearest to the object ``near`` first, in its image; image
-            by image; or those of the test set, which no other queue contains.
+            Order of the objects: "random", uniformly at random; "uncertain", the least certain prediction first;
+            "near", by distance from the object ``near`` in the same image; "image", image by image; "test", the
+            objects of the test set, which no other queue contains.
         seed : int
             Seed of the random order.
         images : iterable of str, optional
-            All by default.
+            Names of the images to review; all by default.
         near : (image, label), optional
-            For "near".
+            The object from which the queue "near" starts.
         """
         names = self.images.chosen(images)
         return Queue(self.images, self.annotations, self.test_set, self.predictions, kind, seed, names, near)
 
     def export(self, folder: str | Path, formats: Sequence[str] = ("csv",)) -> list[Path]:
-        """Write the current results to a folder of their own, and return the files.
+        """Write the current results to an output folder, and return the files.
 
         Parameters
         ----------
         folder : str or Path
-            Created if it is new. It must not contain images or masks, nor be part of the project. Files of an earlier
-            export are replaced, others are kept.
+            The output folder, created if it does not exist. It must not contain images or masks, and it must not be
+            inside the project folder. Files of an earlier export are replaced; other files are kept.
         formats : sequence of str
             "csv", "parquet", "excel" (tables), "anndata" (for scanpy), "tiff" (class maps for ImageJ), "ome-tiff",
             "masks" (one per class), "ome-zarr", "geojson" (outlines for QuPath), "patches" (of annotated objects).
@@ -875,17 +891,16 @@ class Project(HasTraits):
         InputError
             If a format is unknown.
         ProjectError
-            If the folder cannot be used, a format cannot hold the results (before anything is written), or a file
-            cannot be written; every file is written atomically.
+            If the folder cannot be used, a format cannot represent the results, or a file cannot be written. Folder and
+            formats are checked before any file is written, and every file is written atomically.
         """
         return list(self._export(folder, formats).files())
 
     def to_xarray(self, images: Iterable[str] | None = None) -> xr.Dataset:
         """Return the object table as a Dataset (`core.predictions.object_dataset`).
 
-        Its dimensions are ``object`` and ``class``.
-
-        It includes the measurements that were computed. ``to_netcdf("objects.nc")`` and ``to_zarr`` write it.
+        The Dataset has the dimensions ``object`` and ``class`` and includes cached measurements. Save it with
+        ``to_netcdf("objects.nc")`` or ``to_zarr``.
         """
         return to_xarray(self._snapshot(self.images.chosen(images)))
 
@@ -901,7 +916,7 @@ class Project(HasTraits):
             self.trouble = text
 
     def _handle(self, event: Any) -> None:
-        """Apply an event of a job; only called on the thread that made the project."""
+        """Apply an event of a job; only called on the thread that created the project."""
         match event:
             case LearningCurve():
                 self.training_curve = event
@@ -929,7 +944,7 @@ class Project(HasTraits):
         self.trouble = trouble or self.trouble
 
     def _all_probabilities(self, run: Run, image: str) -> pd.DataFrame:
-        """Return the predictions of a run for an image, hidden ones included."""
+        """Return the predictions of a run for an image, including hidden predictions."""
         return self.runs.probabilities(run, image, self.images.entry(image).mask_number, self.classes.merged)
 
     def _object_table(self, name: str) -> pd.DataFrame:
@@ -944,7 +959,7 @@ class Project(HasTraits):
         return EvaluationData(classes, images.snapshot(), flags, test_set, images.objects, self._all_probabilities)
 
     def _snapshot(self, names: Sequence[str]) -> ResultsSnapshot:
-        """Return the present results; any thread may call this while annotating goes on."""
+        """Return the current results; may be called from any thread during annotation."""
         for name in names:
             self.images.objects(name, wait=True)
         with self._folder.lock:
@@ -964,7 +979,7 @@ class Project(HasTraits):
             )
 
     def _training_objects(self, exclude_border: bool, size: SizeLimits | None) -> tuple[pd.DataFrame, str]:
-        """Return the labels that a training learns from, and a sentence about the others."""
+        """Return the labels used for training, and a sentence about excluded labels."""
         return select_training_objects(self.test_set.training_labels(), self.images.objects, exclude_border, size)
 
     def _missing(self, labels: pd.DataFrame, explanation: str) -> str:

@@ -1,4 +1,4 @@
-"""Classes of a project, and the edits saved in ``project.json``."""
+"""Classes of a project, which are saved in ``project.json``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 class ProjectClasses:
     """Classes with stable ids, names, colors and keys; every edit is saved at once.
 
-    It reads like a `ClassScheme`. Whatever keeps the classes, compares them by identity or sends them to another
-    thread takes the frozen `scheme`.
+    The object can be read like a `ClassScheme`. Use the frozen `scheme` to store the classes, to compare them by
+    identity or to pass them to another thread.
 
     Attributes
     ----------
     scheme : ClassScheme
-        The classes as a frozen value.
+        The current classes as an immutable object.
     on_edit : callable
         Called after every edit, inside the lock of the folder and before observers are notified.
     """
@@ -36,34 +36,34 @@ class ProjectClasses:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """The ids of the classes that are not merged into others."""
+        """The ids of the classes that are not merged into another class."""
         return self.scheme.ids
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the classes that are not merged into others."""
+        """The names of the classes that are not merged into another class."""
         return self.scheme.names
 
     @property
     def infos(self) -> tuple[ClassInfo, ...]:
-        """All classes, those merged into others included."""
+        """All classes, including classes merged into another class."""
         return self.scheme.infos
 
     @property
     def merged(self) -> Mapping[int, int]:
-        """Mapping from the id of each merged class to that of its target."""
+        """Mapping from the id of each merged class to the id of its target class."""
         return self.scheme.merged
 
     def by_id(self, class_id: int) -> ClassInfo:
-        """Return the class with an id."""
+        """Return the class with the given id."""
         return self.scheme.by_id(class_id)
 
     def by_name(self, name: str) -> ClassInfo:
-        """Return the class with a name."""
+        """Return the class with the given name."""
         return self.scheme.by_name(name)
 
     def by_shortcut(self, key: str) -> ClassInfo | None:
-        """Return the class that a keyboard key stands for, if any."""
+        """Return the class that is assigned to a keyboard key, or None."""
         return self.scheme.by_shortcut(key)
 
     def __iter__(self) -> Iterator[ClassInfo]:
@@ -82,7 +82,7 @@ class ProjectClasses:
         return repr(self.scheme)
 
     def add(self, name: str, color: str | None = None) -> None:
-        """Add a class; an existing class of that name stays as it is."""
+        """Add a class; an existing class of that name stays unchanged."""
         if name in {info.name for info in self.infos if info.into}:
             raise InputError(
                 f"Class {name!r} was merged into {self.by_name(name).name!r}. Separate it again with "
@@ -91,32 +91,31 @@ class ProjectClasses:
         self._edit(lambda scheme: scheme.with_added([name], color))
 
     def extend(self, names: Iterable[str]) -> None:
-        """Add classes that are new; nothing is written if none is."""
+        """Add the classes that the project does not have yet."""
         names = list(names)
         if self.scheme.with_added(names) != self.scheme:
             self._edit(lambda scheme: scheme.with_added(names))
 
     def rename(self, old: str, new: str) -> None:
-        """Rename a class; its annotations and predictions follow."""
+        """Rename a class, which keeps its annotations and predictions."""
         self._edit(lambda scheme: scheme.with_renamed(old, new))
 
     def recolor(self, name: str, color: str) -> None:
-        """Give a class another color, ``"#rrggbb"``."""
+        """Change the color of a class, which is given as ``"#rrggbb"``."""
         self._edit(lambda scheme: scheme.with_recolored(name, color))
 
     def merge(self, name: str, into: str) -> None:
-        """Count a class as another one, in annotations and predictions.
+        """Merge a class into another class, in all annotations and predictions.
 
-        This applies to past and future ones.
-
-        No annotation is rewritten: the merged class stays in ``project.json`` and `split` separates it again. Undo and
-        redo concern annotations of objects only, so they do not revert a merge.
+        The merge applies to existing and future annotations and predictions. No annotation is rewritten: the merged
+        class stays in ``project.json``, and `split` separates it again. Undo and redo apply to annotations only, so
+        they do not revert a merge.
         """
         self._edit(lambda scheme: scheme.with_merged(name, into), min_version=2)
-        self._notify.status(f"{name} counts as {self.by_name(into).name}.")
+        self._notify.status(f"{name} now counts as {self.by_name(into).name}.")
 
     def split(self, name: str) -> None:
-        """Undo a merge: the annotations made with the class are its own again."""
+        """Separate a merged class again, with the annotations that were made with it."""
         self._edit(lambda scheme: scheme.with_unmerged(name))
         self._notify.status(f"{name} is a separate class again.")
 

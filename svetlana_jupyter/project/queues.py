@@ -23,17 +23,17 @@ QUEUE_KINDS = ("random", "uncertain", "near", "image", "test")
 
 
 class Queue:
-    """Objects to review, one after the other.
+    """Queue of objects to review, one after the other.
 
-    Labeled objects are skipped, so a queue resumes where it was after a project is reopened. No object is handed out
-    twice except after a step back. The queue starts again when the mask of an image is replaced.
+    Labeled objects are skipped, so after a project is reopened, a queue continues with the next unlabeled object. No
+    object is returned twice, except after a step back. The queue restarts when the mask of an image is replaced.
 
     Parameters
     ----------
     images : ImageCollection
     annotations : Annotations
     test_set : TestSet
-        Objects that only the queue "test" hands out.
+        Objects that only the queue "test" contains.
     predictions : callable
         Returns the predictions of some images, one row per object.
     kind : {"random", "uncertain", "near", "image", "test"}
@@ -42,7 +42,7 @@ class Queue:
     names : sequence of str
         Images whose objects are reviewed.
     near : (image, object), optional
-        Object at which the queue "near" starts.
+        Object from which the queue "near" starts.
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class Queue:
         self._follow_masks()
 
     def next(self) -> QueuedObject | None:
-        """Return the next object after a step back, else a new unlabeled one.
+        """Go to the next unlabeled object and return it; None at the end of the queue.
 
-        None at the end.
+        After a step back, the next object is the object that was returned before the step.
         """
         self._follow_masks()
         while self._position == len(self._seen):
@@ -89,16 +89,16 @@ class Queue:
         return self._seen[self._position - 1]
 
     def peek(self, n: int) -> list[QueuedObject]:
-        """Return up to ``n`` objects that `next` will return.
+        """Return up to ``n`` objects that the following calls of `next` will return.
 
-        Those that are labeled meanwhile will be skipped.
+        Objects that are labeled in the meantime will be skipped.
         """
         missing = max(0, n - len(self._drawn))
         self._drawn.extend(islice(filter(self._is_open, self._rest), missing))
         return [*self._seen[self._position :], *self._drawn][:n]
 
     def previous(self) -> QueuedObject | None:
-        """Return the object before the last one, None at the beginning."""
+        """Go back to the previous object and return it; None at the start of the queue."""
         self._follow_masks()
         if self._position < 2:
             return None
@@ -111,7 +111,7 @@ class Queue:
         return in_queue and not self._annotations.label_of(*candidate.id).action
 
     def _follow_masks(self) -> None:
-        """Begin again if a mask was replaced."""
+        """Restart the queue if a mask was replaced."""
         masks = [self._images[name].mask_number for name in self._names]
         if masks != self._masks:
             self._masks, self._position = masks, 0

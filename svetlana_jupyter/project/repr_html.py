@@ -1,4 +1,4 @@
-"""HTML summary of a project at the end of a notebook cell."""
+"""HTML summary of a project, displayed as the output of a notebook cell."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Finished runs of a project, their predictions and model selections.
 
-Each run has a folder, which is written atomically; only its score and its predictions are added later.
+A run is one training. Each run has a folder, which is written atomically; only the score and the predictions of the run
+are added later.
 """
 
 from __future__ import annotations
@@ -37,18 +38,15 @@ _ALL = ["preset", *RESULT_COLUMNS]
 
 
 def search_key(settings: TrainingSettings) -> dict[str, Any]:
-    """Return the settings that determine the result of a model selection.
-
-    The same settings lead to the same preset.
-    """
-    # These settings do not influence which preset is best, so changing them requires no new search.
+    """Return the settings that determine which preset a model selection selects."""
+    # The excluded settings do not influence which preset is best, so changing them requires no new search.
     return dict(json.loads(settings.model_dump_json(exclude={"seed", "device", "precision", "threads"})))
 
 
 def search_record(settings: TrainingSettings, result: SearchResult, seconds: float) -> dict[str, Any]:
-    """Return the record of a model selection for `read_search_record`.
+    """Return the record of a model selection, which is stored with the run.
 
-    It contains the settings, the chosen preset, and one row per candidate preset.
+    The record contains the settings, the selected preset, and one row per candidate preset.
     """
     chosen = result.candidates[0]
     return {
@@ -65,12 +63,12 @@ def search_record(settings: TrainingSettings, result: SearchResult, seconds: flo
 def read_search_record(folder: Path) -> dict[str, Any] | None:
     """Read the record of the model selection of a run.
 
-    Return None if the settings of the run named the preset.
+    The result is None if there was no model selection, because the settings named a preset.
 
     Raises
     ------
     ProjectError
-        If it cannot be read.
+        If the record cannot be read.
     """
     file = folder / RECORD_FILE
     if not file.exists():
@@ -91,12 +89,12 @@ def last_search(
 ) -> tuple[Run, Mapping[str, Any]] | None:
     """Return the latest model selection for these settings and classes.
 
-    The result is the run with its record, or None.
+    The result is the run and the record of its model selection, or None if there is no such run.
     """
     key, classes = search_key(settings), set(classes)
     for run in sorted(runs, key=lambda run: run.name, reverse=True):
         document = read_search_record(run.path) if set(run.classes) == classes else None
-        # Read as settings: an earlier version may have written the same values in another form.
+        # Parsed as settings, because an earlier version may have written the same values in another form.
         if document is not None and search_key(TrainingSettings(**document["asked"])) == key:
             return run, document
     return None
@@ -132,15 +130,15 @@ class Run:
     name : str
         ``"0001"``, ``"0002"``, ... in the order of training.
     finished : str
-        UTC, ISO 8601.
+        Time at the end of the training (UTC, ISO 8601).
     settings : dict
         The complete `TrainingSettings`, as JSON.
     classes : dict of int to str
-        Class ids with the names at that time.
+        Class ids, and the class names at the time of the training.
     labels : dict of str to int
         Number of annotations per class.
     annotations : str
-        Digest of those annotations; equal for the same labels.
+        Hash of the annotations; the same annotations have the same hash.
     history : list of dict
         One entry per epoch: ``epoch``, ``loss``, ``score`` (None without a validation split).
     seconds : float
@@ -148,17 +146,21 @@ class Run:
     stopped : bool
         Whether the training was stopped before its last epoch.
     note : str
-        Source of the score, or why there is none.
+        Source of the score, or the reason why there is no score.
     calibration : Calibration
         Correction of the probabilities, fitted to held-out objects.
     remarks : list of str
         Training notes: initial weights, out-of-memory retries, divergence.
     left_out : HeldOutGroups or None
-        Fractions of out-of-distribution objects in groups left out of the reference; None if there are too few groups.
+        Fractions of out-of-distribution objects in groups of objects that were left out of the reference distribution;
+        None if there are too few groups.
     choice : str
-        How the preset was chosen; "" if the settings named it.
+        A sentence about how the preset was selected; "" if the settings named it.
     warning : str
-        Warning that augmentation destroys the classes, or that they cannot be distinguished; "" without a reason.
+        Warning that augmentation destroys the differences between classes, or that the classes cannot be
+        distinguished; "" otherwise.
+    path : Path
+        The folder of the run.
     """
 
     name: str
@@ -180,7 +182,7 @@ class Run:
 
     @property
     def summary(self) -> str:
-        """The number of annotations, the choice of the preset and the training notes."""
+        """Summary of the run: number of annotations, selected preset and training notes."""
         sentences = [f"Trained run {self.name} on {sum(self.labels.values())} annotations", self.choice, *self.remarks]
         return ". ".join(text.removesuffix(".") for text in sentences if text)
 
@@ -188,22 +190,23 @@ class Run:
     def versions(self) -> dict[str, str]:
         """Versions of Python and of the packages used for training.
 
-        Seed and number of threads are in ``settings``.
+        The seed and the number of threads are in ``settings``.
         """
         document = json.loads((self.path / "classifier.json").read_text("utf-8"))
         return dict(document["versions"])
 
     def search_results(self) -> pd.DataFrame:
-        """Return the candidates of the model selection.
+        """Return a table of the candidate presets of the model selection.
 
         Returns
         -------
         DataFrame
-            Indexed by preset, the chosen one first, then by rank: ``accuracy`` on held-out objects with its 95 %
-            interval ``low`` and ``high``, ``balanced`` accuracy and ``merit`` (the ranking score,
-            `core.stats.model_selection.brier_skill`), all of which are optimistic for the best of several;
-            ``finalist`` (whether it was trained to the end), ``epochs`` (missing for a forest), ``seconds`` of one
-            core, and whether it was ``chosen``. Empty if the settings named the preset.
+            Indexed by preset, the selected preset first, then by rank: ``accuracy`` on held-out objects with its 95 %
+            confidence interval ``low`` and ``high``, ``balanced`` accuracy, ``merit`` (the ranking score,
+            `core.stats.model_selection.brier_skill`), ``finalist`` (whether the candidate was trained to the end),
+            ``epochs`` (missing for a forest), ``seconds`` (time on one core) and ``chosen`` (whether the preset was
+            selected). The scores of the best candidate are slightly too high, since it was selected for them. The table
+            is empty if the settings named the preset.
         """
         document = read_search_record(self.path)
         table = pd.DataFrame(document["tried"] if document else [], columns=_ALL).set_index("preset")
@@ -216,24 +219,31 @@ class Run:
         Parameters
         ----------
         architecture : {"network", "forest"}
-            The run's own classifier, or the random forest that is trained for comparison.
+            The classifier of the run, or the random forest that is trained for comparison.
 
         Returns
         -------
         DataFrame or None
             Columns ``image``, ``object``, ``group``, ``fold``, ``truth``, ``predicted`` (class ids) and
             ``p_<class id>``, as in `learn.cross_validation.held_out_table`; None without cross-validation. The
-            probabilities of the run's own classifier are calibrated on the other folds; ``raw_<class id>`` are those
-            before calibration. After model selection, each fold is predicted with the preset chosen on the other folds
-            (nested cross-validation).
+            probabilities of the run's classifier are calibrated on the other folds; ``raw_<class id>`` are the
+            probabilities before calibration. After model selection, each fold is predicted with the preset selected on
+            the other folds (nested cross-validation).
         """
         file = self.path / f"held_out_{architecture}.parquet"
         return pd.read_parquet(file) if file.exists() else None
 
     def with_score(self, note: str, held_out: Mapping[str, pd.DataFrame], warning: str = "") -> Run:
-        """Save the cross-validated predictions, by architecture.
+        """Save the cross-validated predictions of the run, and return the scored run.
 
-        A note on their source, and a warning if there is one, are saved with them.
+        Parameters
+        ----------
+        note : str
+            Source of the score, or the reason why there is no score.
+        held_out : mapping of str to DataFrame
+            Cross-validated predictions by architecture ("network", "forest").
+        warning : str
+            Warning about the classes or the augmentation; "" if there is none.
 
         Returns
         -------
@@ -256,15 +266,12 @@ class Run:
         return self.path / "predictions" / f"{file_name(image)}.parquet"
 
     def read_predictions(self, image: str) -> pd.DataFrame | None:
-        """Read the predictions for an image; return None if it is not predicted."""
+        """Read the predictions for an image; return None if there are none."""
         file = self.predictions_file(image)
         return pd.read_parquet(file) if file.exists() else None
 
     def predictions_attributes(self, image: str) -> dict[str, Any]:
-        """Return the attributes of the predictions for an image.
-
-        The predictions themselves are not read.
-        """
+        """Read the attributes of the predictions for an image, but not the predictions."""
         file = self.predictions_file(image)
         if not file.exists():
             return {}
@@ -273,7 +280,7 @@ class Run:
     def outlier_fractions(self, masks: Mapping[str, int]) -> pd.DataFrame:
         """Return the fraction of out-of-distribution objects per image.
 
-        The predictions themselves are not read.
+        Only the attributes of the predictions are read.
 
         Parameters
         ----------
@@ -283,8 +290,8 @@ class Run:
         Returns
         -------
         DataFrame
-            Indexed by image: ``asked`` (objects compared) and ``unlike`` (fraction of them that is outlying); predicted
-            images only.
+            Indexed by image: ``asked`` (number of compared objects) and ``unlike`` (fraction of these that are
+            outlying). Images without predictions have no row.
         """
         rows = []
         for image, mask in masks.items():
@@ -307,7 +314,7 @@ class RunScore(Protocol):
 
     @property
     def network(self) -> Scores | None:
-        """Score of the run's own classifier."""
+        """Score of the run's classifier."""
 
     @property
     def forest(self) -> Scores | None:
@@ -317,21 +324,21 @@ class RunScore(Protocol):
 class RunStore(Sequence[Run]):
     """Finished runs of a project, the oldest first, and their predictions.
 
-    ``runs[0]`` and ``runs["0001"]`` return a `Run`, and `current` the one whose results are shown.
+    ``runs[0]`` and ``runs["0001"]`` return a `Run`; `current` is the run whose results are shown.
 
     Parameters
     ----------
     folder : ProjectFolder
     notify : Notify
     show : callable
-        Called with the name of the current run after it was chosen.
+        Called with the name of a run after it has become the current run.
     score : callable
         Computes the score of a run from the test set or from cross-validation.
 
     Attributes
     ----------
     current_name : str
-        "" before the first training.
+        Name of the current run; "" before the first training.
     networks : dict of str to torch.nn.Module
         Networks that the user passed as objects in this session, by the name of their run.
     """
@@ -375,7 +382,7 @@ class RunStore(Sequence[Run]):
         return self.get(None)
 
     def get(self, name: str | None) -> Run:
-        """Return a run by name, the current one by default."""
+        """Return the run with the given name, or the current run if it is None."""
         name = name or self.current_name
         if not name:
             raise ProjectError("There is no trained classifier yet. Annotate some objects of each class, then train.")
@@ -385,9 +392,9 @@ class RunStore(Sequence[Run]):
         return self._runs[name]
 
     def choose(self, name: str, *, keep: bool = True) -> None:
-        """Make a run the current one.
+        """Make a run the current run, whose results are shown.
 
-        With ``keep``, it is also the current one when the project is opened again.
+        If ``keep`` is True, the run is also the current run when the project is opened again.
         """
         run = self.get(name)
         if keep and self._folder.writable:
@@ -398,16 +405,16 @@ class RunStore(Sequence[Run]):
         self._notify.changed("predictions")
 
     def add(self, run: Run, network: Module | None = None) -> None:
-        """Add a finished run, with its network if the user passed one as an object."""
+        """Add a finished run, with its network if the user passed it as an object."""
         self._runs[run.name] = run
         if network is not None:
             self.networks[run.name] = network
         self._notify.changed("runs")
 
     def update(self, run: Run) -> None:
-        """Replace a run by the same run with its score.
+        """Replace a run by the same run with its score and calibration.
 
-        Its predictions may be calibrated from now on.
+        Cached predictions are discarded if the run has a calibration, since it changes their probabilities.
         """
         self._runs[run.name] = run
         self._notify.changed("runs")
@@ -416,24 +423,24 @@ class RunStore(Sequence[Run]):
             self._notify.changed("predictions")
 
     def probabilities(self, run: Run, image: str, mask: int, merged: Mapping[int, int]) -> pd.DataFrame:
-        """Return the calibrated predictions of a run for an image; cached.
+        """Return the calibrated predictions of a run for an image, which are cached.
 
-        Predictions of hidden objects are included.
+        Predictions that are hidden because their objects belong to the test set are included.
 
         Parameters
         ----------
         run : Run
         image : str
         mask : int
-            Number of the current mask: predictions for another mask do not apply.
+            Number of the current mask; predictions for another mask are ignored.
         merged : mapping of int to int
-            Class ids that count as other ones.
+            Id of the target class of each merged class.
 
         Returns
         -------
         DataFrame
-            Indexed by object: ``predicted`` (class id), ``probability`` and ``p_<class id>`` per class. Empty before
-            the image is predicted.
+            Indexed by object: ``predicted`` (class id), ``probability`` and ``p_<class id>`` per class. The table is
+            empty before the image is predicted.
         """
         known = self._predicted.get((run.name, image))
         if known is None or known[:2] != (merged, mask):
@@ -445,12 +452,12 @@ class RunStore(Sequence[Run]):
         return known[2]
 
     def forget_predictions(self, run_name: str, image: str) -> None:
-        """Read the predictions of an image again, since they were written anew."""
+        """Discard the cached predictions of an image after new ones were written."""
         self._predicted.pop((run_name, image), None)
         self._notify.changed("predictions")
 
     def clear_cache(self) -> None:
-        """Read all predictions again when they are needed next."""
+        """Discard all cached predictions, which are read again when needed."""
         self._predicted.clear()
 
     def failed(self, run: Run, images: Sequence[str]) -> pd.DataFrame:
@@ -462,7 +469,7 @@ class RunStore(Sequence[Run]):
     def score(self, run: Run) -> RunScore:
         """Return the accuracy report of a run.
 
-        It is measured on the test set if that is annotated, else by cross-validation.
+        Accuracy is measured on the test set if it is annotated, otherwise by cross-validation.
         """
         assert self._score is not None
         return self._score(run)
@@ -473,11 +480,12 @@ class RunStore(Sequence[Run]):
         Returns
         -------
         DataFrame
-            Indexed by run: ``finished`` (UTC), ``preset``, ``architecture``, ``may_use``, ``labels`` (number of
-            annotations trained on), ``source`` of the score, ``accuracy`` with its 95 % interval ``low`` and ``high``,
-            ``balanced`` accuracy, accuracy of the random ``forest`` on the same objects, ``epochs``, ``stopped``,
-            ``seconds`` of training, a digest of the ``annotations`` (equal for the same annotations), and whether it is
-            ``current``. Scores of runs with different annotations were measured on different objects.
+            Indexed by run: ``finished`` (UTC), ``preset``, ``architecture``, ``may_use`` (the allowed cues), ``labels``
+            (number of annotations used for training), ``source`` of the score, ``accuracy`` with its 95 % confidence
+            interval ``low`` and ``high``, ``balanced`` accuracy, accuracy of the random ``forest`` on the same objects,
+            ``epochs``, ``stopped``, ``seconds`` of training, ``annotations`` (a hash, which is the same for the same
+            annotations) and ``current`` (whether the run is the current run). Scores of runs with different annotations
+            were measured on different objects.
         """
         runs = list(reversed(self))
         scores = [self.score(run) for run in runs]
@@ -515,7 +523,7 @@ NOTHING_PREDICTED = pd.DataFrame(
 
 
 def uncalibrated_column(column: str) -> str:
-    """Return the column of the values of ``p_<class id>`` before calibration."""
+    """Return the name of the column with ``p_<class id>`` before calibration."""
     return column.replace("p_", "raw_", 1)
 
 
@@ -529,9 +537,9 @@ def read_runs(folder: Path) -> dict[str, Run]:
 
 @contextmanager
 def new_run(folder: Path) -> Iterator[tuple[Path, Callable[[Run], Run]]]:
-    """Yield an empty folder for the files of a run, and a function to finish.
+    """Yield a draft folder for the files of a run, and a function that completes it.
 
-    The folder gets its number and becomes visible only when that function is called.
+    The folder is given its run number and becomes visible only when that function is called.
     """
     with draft_folder(folder / "run") as draft:
 

@@ -1,7 +1,7 @@
 """Project folder: paths, atomic writes, and the project as a zip file.
 
-Every file is either replaced as a whole (written to a draft, synced, renamed) or appended to, so that a power failure
-loses nothing that was saved. All files are readable without this package.
+Every file is either replaced as a whole (written to a draft, synced, renamed) or appended to, so that saved data
+survive a power failure. All files are readable without this package.
 """
 
 from __future__ import annotations
@@ -34,26 +34,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DOCUMENT = "project.json"
-FORMAT_VERSION = 2  # the latest that is read; written only once a class was merged or a mask replaced, else 1
+FORMAT_VERSION = 2  # latest readable version; only written after a class was merged or a mask replaced, otherwise 1
 
 Aspect = Literal["classes", "images", "annotations", "predictions", "runs"]
 
 
 @dataclass(frozen=True)
 class Notify:
-    """Callbacks through which a part of a project reports to the project.
+    """Callbacks through which the components of a project report to the project.
 
-    By default, nothing happens.
+    Components are its images, classes, annotations, test set and runs. The default callbacks do nothing.
 
     Attributes
     ----------
     changed : callable
-        Called after one aspect of the project has changed.
+        Called with the aspect of the project that has changed.
     status : callable
         Called with a sentence about what was done.
     trouble : callable
-        Called with a problem that no call could raise and, optionally, the previous problem: the new one then replaces
-        only that one.
+        Called with a problem that could not be raised as an exception, and None or an earlier problem. With an earlier
+        problem, the new problem is shown only in place of that earlier problem.
     """
 
     changed: Callable[[Aspect], None] = lambda aspect: None
@@ -89,11 +89,11 @@ class ProjectFolder:
     runs_folder : Path
         The finished runs.
     cache_folder : Path
-        Caches, which are rebuilt when deleted.
+        Caches, which are rebuilt if they were deleted.
     writable : bool
     lock : threading.RLock
-        Guards everything that changes images, classes, annotations or the test set together, and every read that needs
-        several of them to be consistent. Acquire it before the indexing locks of `ImageCollection`.
+        Lock for changes of images, classes, annotations or test set, and for reading several of these in a consistent
+        state. Acquire it before the indexing locks of `ImageCollection`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -132,18 +132,18 @@ class ProjectFolder:
     def links_file(self, image: str, mask: int) -> Path:
         """Return the file of the links between two successive masks.
 
-        It links the objects of mask number ``mask`` to those of the mask before.
+        The links connect the objects of mask number ``mask`` with the objects of the previous mask.
         """
         return self.path / "masks" / f"{file_name(image)}.{mask}.csv"
 
     def arrays_folder(self, image: str) -> Path:
-        """Return the folder of an image that was added as arrays."""
+        """Return the folder of the arrays of an image."""
         return self.path / "arrays" / file_name(image)
 
     def read_document(self) -> dict[str, Any]:
         """Read ``project.json``.
 
-        Raise a `ProjectError` if it is damaged or newer than this package.
+        Raise a `ProjectError` if the file is missing or damaged, or if a newer version of this package wrote it.
         """
         try:
             document = json.loads(self.document_file.read_text("utf-8"))
@@ -166,7 +166,7 @@ class ProjectFolder:
     def edit_document(self, min_version: int = 1) -> Iterator[dict[str, Any]]:
         """Read ``project.json``, let the caller change it, and write it back.
 
-        Only one kernel at a time may do this.
+        A file lock ensures that only one kernel at a time edits the file.
 
         Parameters
         ----------
@@ -181,9 +181,9 @@ class ProjectFolder:
             write_json(self.document_file, document)
 
     def read_settings(self) -> TrainingSettings:
-        """Read ``training.json``, which may be edited by hand.
+        """Read the training settings from ``training.json``.
 
-        The default settings are returned if it does not exist.
+        Users may edit this file. The default settings are returned if it does not exist.
         """
         if not self.settings_file.exists():
             return TrainingSettings()
@@ -201,7 +201,7 @@ class ProjectFolder:
     @contextmanager
     def _writing(self, file: Path) -> Iterator[None]:
         try:
-            if not self.path.is_dir():  # FileLock would create it again, in the way of restoring it
+            if not self.path.is_dir():  # FileLock would create the folder, and then the user could not restore it
                 raise OSError(errno.ENOENT, "the project folder is missing")
             yield
         except OSError as error:
@@ -221,7 +221,7 @@ class ProjectFolder:
     def relative(self, path: str | Path) -> str:
         """Return a path as written in ``project.json``.
 
-        It is relative if the file is in the parent folder of the project.
+        The path is relative to the project if the file is in the parent folder of the project or below it.
         """
         path = Path(path).absolute()
         if path.is_relative_to(self.path.parent):
@@ -235,7 +235,7 @@ class ProjectFolder:
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """Yield a path to write to; it replaces ``file`` if the block succeeds."""
+    """Yield a draft path to write to, which replaces ``file`` if no error occurs."""
     draft = draft_path(file)
     try:
         yield draft
@@ -249,7 +249,7 @@ def atomic_write(file: Path) -> Iterator[Path]:
 def draft_folder(path: Path) -> Iterator[Path]:
     """Yield a new hidden folder next to ``path``.
 
-    It is removed afterwards unless it was renamed.
+    The new folder is removed afterwards unless it was renamed.
     """
     draft = draft_path(path)
     draft.mkdir(parents=True)
@@ -261,7 +261,7 @@ def draft_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder to write to; it replaces ``folder`` if the block succeeds."""
+    """Yield a draft folder to write to, which replaces ``folder`` if no error occurs."""
     with draft_folder(folder) as draft:
         yield draft
         shutil.rmtree(folder, ignore_errors=True)
@@ -274,7 +274,7 @@ def write_json(file: Path, document: Mapping[str, Any]) -> None:
 
 
 def write_parquet(file: Path, table: pd.DataFrame) -> None:
-    """Write a table atomically, in a folder that is created if it does not exist."""
+    """Write a table to a Parquet file atomically; create its folder if needed."""
     file.parent.mkdir(exist_ok=True)
     with atomic_write(file) as draft:
         table.to_parquet(draft)
@@ -288,7 +288,7 @@ def _write_text(file: Path, text: str) -> None:
 def file_name(name: str) -> str:
     """Return ``name`` as a file name that is valid on every system.
 
-    Different names stay different.
+    Different names have different file names.
     """
     quoted = quote(name, safe=" ()+,-=@_")
     return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted
@@ -331,7 +331,7 @@ def pack(project: ProjectFolder, path: str | Path | None, arrays: bool) -> Path:
             for file in _members(project, arrays):
                 if file not in (target, draft):
                     inside = file.relative_to(project.path)
-                    packed = inside.parts[0] == "arrays"  # their chunks are compressed already
+                    packed = inside.parts[0] == "arrays"  # the chunks of arrays are already compressed
                     method = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
                     archive.write(file, (project.path.name / inside).as_posix(), method)
     except OSError as error:
@@ -392,9 +392,9 @@ def _members(project: ProjectFolder, arrays: bool) -> Iterator[Path]:
 
 
 def _checked(archive: zipfile.ZipFile, file: Path) -> tuple[list[zipfile.ZipInfo], str]:
-    """Return the project's members of a zip, and their top folder.
+    """Return the files of the project in a zip file, and their top folder.
 
-    Unsafe paths are refused.
+    Raise a `ProjectError` if the zip file contains an unsafe path.
     """
     members = [member for member in archive.infolist() if not member.is_dir()]
     for member in members:

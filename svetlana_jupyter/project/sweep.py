@@ -1,7 +1,8 @@
 """Sweeps over settings: cross-validated accuracy of every combination.
 
 The paper's Table 2 (section 4.2) varies depth and width of the small network and shows that accuracy depends little on
-them. Scores come from cross-validation, never from the test set; the best row of many is slightly too good.
+these settings. Scores come from cross-validation, never from the test set. The best score of many combinations is
+slightly too high.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.dataset import TrainingData
 
 PAPER_GRID: Mapping[str, Any] = MappingProxyType({"depth": [2, 3], "width": [2, 4, 8, 16, 32, 64]})
-# Settings that do not change the patches or measurements.
+# Settings that do not change patches or measurements, so patches and measurements can be reused.
 TRAINING_SETTINGS = {
     *("depth", "width", "optimizer", "learning_rate", "betas", "weight_decay", "schedule", "epochs", "steps"),
     *("batch_size", "loss", "class_weights", "views", "trees", "seed", "folds", "device", "threads"),
@@ -65,13 +66,13 @@ def sweep_points(task: TrainingTask, settings: Mapping[str, Any]) -> list[SweepP
     Raises
     ------
     SettingsError
-        If a setting is unknown or a value out of range.
+        If a setting is unknown or a value is out of range.
     """
     grid = {name: value for name, value in settings.items() if isinstance(value, list | range)}
     base = task.settings.changed(**{name: value for name, value in settings.items() if name not in grid})
     labels = label_digest(task.labels)
     points = []
-    # Not sklearn's ParameterGrid, which sorts the names: patches are cut once per value of a slow setting.
+    # Not sklearn's ParameterGrid, which sorts the names: their order determines how often patches are cut.
     for values in itertools.product(*grid.values()):
         varying = dict(zip(grid, values, strict=True))
         point = base.changed(**varying)
@@ -85,7 +86,7 @@ def sweep_points(task: TrainingTask, settings: Mapping[str, Any]) -> list[SweepP
 def sweep(task: TrainingTask, points: list[SweepPoint], file: Path, stop: Stop) -> Iterator[Progress]:
     """Cross-validate every point that ``file`` does not contain.
 
-    Each one is appended to the file as soon as it is finished.
+    The result of each point is appended to the file as soon as it is computed.
     """
     finished = read_rows(file)
     samples: TrainingData | None = None
@@ -106,7 +107,7 @@ def sweep(task: TrainingTask, points: list[SweepPoint], file: Path, stop: Stop) 
 
 
 def sweep_table(points: list[SweepPoint], file: Path) -> pd.DataFrame:
-    """Return the finished points, the most accurate first.
+    """Return a table of the finished points, the most accurate point first.
 
     Returns
     -------
@@ -128,7 +129,7 @@ def sweep_table(points: list[SweepPoint], file: Path) -> pd.DataFrame:
 
 
 def read_rows(file: Path) -> dict[str, dict[str, Any]]:
-    """Read the points that `sweep` appended; an incomplete last line is skipped."""
+    """Read the results that `sweep` wrote, by key; incomplete lines are skipped."""
     rows: dict[str, dict[str, Any]] = {}
     for line in file.read_text("utf-8").splitlines() if file.exists() else ():
         with suppress(ValueError, KeyError, AttributeError):
@@ -140,7 +141,7 @@ def read_rows(file: Path) -> dict[str, dict[str, Any]]:
 def _score_point(
     samples: TrainingData, text: str, position: tuple[int, int], stop: Stop
 ) -> Generator[Progress, None, dict[str, Any] | None]:
-    """Cross-validate one point and return its row; None if stopped."""
+    """Cross-validate one point, and return its result; None if stopped."""
     from svetlana_jupyter.learn.cross_validation import CrossValidationResult, cross_validate
     from svetlana_jupyter.learn.dataset import WorkProgress
 
@@ -171,7 +172,7 @@ def _score_point(
 
 def _append(file: Path, row: Mapping[str, Any]) -> None:
     file.parent.mkdir(exist_ok=True)
-    # A line that was cut off by a crash must not swallow this one.
+    # If a crash has cut off the last line, the new line must not be appended to it.
     is_torn = file.exists() and file.read_bytes()[-1:] not in (b"", b"\n")
     with file.open("a", encoding="utf-8") as handle:
         handle.write(("\n" if is_torn else "") + json.dumps(row, ensure_ascii=False) + "\n")

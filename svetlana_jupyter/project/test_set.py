@@ -1,7 +1,7 @@
-"""Held-out test set: random objects that only measure the accuracy.
+"""Held-out test set: random objects that are used only to measure accuracy.
 
-The sample is written to a file of the project when it is drawn. Its objects are never trained on, and their predictions
-are hidden until they are annotated, so that no annotator is biased by them.
+The test set is written to a file of the project when it is drawn. Its objects are never used for training. The
+prediction of each object is hidden until the object is annotated, so that it does not bias the annotator.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.storage import Notify, ProjectFolder
 
 CSV_COLUMNS = ["drawn", "n", "per", "seed", "image", "object", "mask", "stands_for"]
-# An accuracy is reported from this number of labeled objects on, and once this fraction of the sample is annotated:
-# otherwise the objects that are easy to annotate would be overrepresented.
+# Accuracy is reported only if at least this number of objects is labeled and this fraction of the sample is annotated:
+# otherwise, objects that are easy to annotate would be overrepresented.
 MIN_ANNOTATED, MIN_ANNOTATED_FRACTION = 20, 0.8
 
 SamplingFrame = tuple[str, int, "NDArray[np.int64]"]  # an image, the number of its mask, and objects to draw from
@@ -43,16 +43,16 @@ class TestSetSample:
     Attributes
     ----------
     time : str
-        UTC, ISO 8601.
+        Time of drawing (UTC, ISO 8601).
     n : int
         Number of objects requested per group.
     per : tuple of str
         Grouping columns; empty if all objects were drawn together.
     seed : int
     object_ids : tuple of VersionedObjectId
-        The objects in random order, numbered as in the mask of that time.
+        The objects in random order, numbered as in the masks at the time of drawing.
     stands_for : tuple of float
-        Number of objects that each one represents: objects in its group per object drawn.
+        Number of objects that each drawn object represents: objects in its group divided by objects drawn from it.
     """
 
     time: str
@@ -66,7 +66,7 @@ class TestSetSample:
 class TestSet:
     """Test set of a project; empty until it is drawn.
 
-    Masks may be replaced after the draw: the objects are then the new objects in place of the drawn objects.
+    If a mask is replaced after the draw, the new objects in place of the drawn objects belong to the test set.
     """
 
     def __init__(
@@ -78,20 +78,20 @@ class TestSet:
         self._without_hidden: dict[tuple[str, str], tuple[pd.DataFrame, frozenset[int], pd.DataFrame]] = {}
 
     def draw(self, n: int, per: Sequence[str] | str | None = None, seed: int = 0) -> pd.DataFrame:
-        """Draw objects at random to measure the accuracy on, and nothing else.
+        """Draw a test set: random objects that are used only to measure accuracy.
 
-        They are not used for training, model selection or calibration, whatever their labels. Their predictions are
-        hidden until they are annotated. ``project.queue("test")`` presents them; once most are annotated,
-        `Project.evaluate` scores a run on them. Only unlabeled objects are drawn, since these are what a classifier is
-        used for. Drawing again with the same arguments changes nothing.
+        Objects of the test set are never used for training, model selection or calibration. The prediction of each
+        object is hidden until the object is annotated. Annotate the objects with ``project.queue("test")``; once most
+        of them are annotated, `Project.evaluate` scores runs on the test set. Only unlabeled objects are drawn, since
+        a classifier is used to predict unlabeled objects. Drawing again with the same arguments changes nothing.
 
         Parameters
         ----------
         n : int
             Number of objects, per group if ``per`` is given.
         per : str or sequence of str, optional
-            "image" or grouping columns, for example "well": draw the same number from each. The objects are then
-            weighted by the number that each represents.
+            "image" or grouping columns, for example "well": the same number of objects is drawn from each image or
+            group. Each object is then weighted by the number of objects that it represents.
         seed : int
 
         Returns
@@ -102,11 +102,11 @@ class TestSet:
         Raises
         ------
         ProjectError
-            If another test set exists: drawing until the result pleases would bias the accuracy.
+            If another test set exists, since choosing among several test sets would bias the accuracy.
         """
         columns = (per,) if isinstance(per, str) else tuple(per or ())
         if n < 1:
-            raise InputError(f"A test set cannot have n={n} objects. Draw at least {MIN_ANNOTATED}, better 100.")
+            raise InputError(f"A test set cannot have n={n} objects. Draw at least {MIN_ANNOTATED}, preferably 100.")
         with self._folder.lock:
             existing = self._existing()
             if existing is None:
@@ -114,7 +114,7 @@ class TestSet:
                 if len(sample.object_ids) < MIN_ANNOTATED:
                     raise InputError(
                         f"A test set of {len(sample.object_ids)} objects is too small. Draw at least {MIN_ANNOTATED}; "
-                        "100 objects give the accuracy to within about 6 %."
+                        "With 100 objects, the accuracy is known to within about 6 %."
                     )
                 write_test_set(self._folder, sample)
                 self._sample = sample
@@ -129,15 +129,13 @@ class TestSet:
         return self.table()
 
     def table(self) -> pd.DataFrame:
-        """Return the objects of the test set with their labels.
-
-        They are in the order in which they were drawn.
+        """Return the objects of the test set with their labels, in the order of drawing.
 
         Returns
         -------
         DataFrame
             Indexed by ``(image, object)``: ``stands_for`` (number of objects represented), ``action`` ("" if not
-            annotated) and ``class``. Without rows before a test set is drawn.
+            annotated) and ``class``. The table is empty before a test set is drawn.
         """
         weights = self._object_weights()
         index = object_index(weights)
@@ -148,10 +146,7 @@ class TestSet:
 
     @property
     def objects(self) -> list[ObjectId]:
-        """The objects in the order in which they were drawn.
-
-        They are numbered as in the current masks.
-        """
+        """The objects in the order of drawing, numbered as in the current masks."""
         return list(self._object_weights())
 
     def __len__(self) -> int:
@@ -163,7 +158,7 @@ class TestSet:
     def hidden(self, image: str) -> frozenset[int]:
         """Return the objects of an image whose predictions are hidden.
 
-        These are in the test set and not annotated.
+        They are the objects of the test set that are not annotated yet.
         """
         return frozenset(
             object_id.label
@@ -172,9 +167,10 @@ class TestSet:
         )
 
     def hide(self, table: pd.DataFrame, image: str, run: str) -> pd.DataFrame:
-        """Return the predictions of a run for an image without those of `hidden` objects.
+        """Return the predictions of a run for an image, without `hidden` objects.
 
-        The same table gives the same result object until the hidden objects change: the viewer compares by identity.
+        Calls with the same table return the same object until the hidden objects change, because the viewer compares
+        tables by identity.
         """
         hidden, key = self.hidden(image), (run, image)
         if not hidden:
@@ -187,9 +183,8 @@ class TestSet:
     def training_labels(self) -> pd.DataFrame:
         """Return the labels that a classifier may be trained on.
 
-        These are all objects with a class except those of the test set.
-
-        The columns are those of `Annotations.label_table`.
+        These are the labels of all objects with a class, except objects of the test set. The columns are described in
+        `Annotations.label_table`.
         """
         labels = self._annotations.label_table().query("action == 'label'")
         return labels[~labels.index.isin(self.objects)] if len(self) else labels
@@ -211,7 +206,7 @@ class TestSet:
         return self._weights[2]
 
     def _frames(self, per: tuple[str, ...]) -> list[list[SamplingFrame]]:
-        """Return the unlabeled objects, by the group of images that they are drawn from."""
+        """Return the unlabeled objects to draw from, by group of images."""
         labeled: dict[str, list[int]] = {}
         for object_id, label in self._annotations.labels.items():
             if label.action != "skip":
@@ -232,20 +227,20 @@ class TestSet:
 
 
 def draw_sample(groups: Iterable[Sequence[SamplingFrame]], n: int, per: tuple[str, ...], seed: int) -> TestSetSample:
-    """Draw ``n`` objects per group uniformly at random, at most all of it.
+    """Draw ``n`` objects per group uniformly at random, or all if there are fewer.
 
-    The same groups and seed give the same objects.
+    The same groups and the same seed lead to the same objects.
     """
     rng = np.random.default_rng(seed)
     drawn: list[tuple[VersionedObjectId, float]] = []
     for group in groups:
-        # Positions count through the objects of all images of the group; `ends` finds the image of a position.
+        # A position is an index over the objects of all images of the group; `ends` determines its image.
         ends = np.cumsum([len(objects) for _, _, objects in group])
         chosen = rng.permutation(int(ends[-1]))[:n].tolist()
         for position in chosen:
             number = int(np.searchsorted(ends, position, side="right"))
             image, mask, objects = group[number]
-            label = int(objects[position - int(ends[number])])  # counted from the end
+            label = int(objects[position - int(ends[number])])  # the index is negative: it counts from the end
             drawn.append((VersionedObjectId(image, label, mask), int(ends[-1]) / len(chosen)))
     object_ids, weights = zip(*(drawn[position] for position in rng.permutation(len(drawn))))
     return TestSetSample(datetime.now(UTC).isoformat(timespec="seconds"), n, per, seed, object_ids, weights)
@@ -269,7 +264,8 @@ def read_test_set(folder: ProjectFolder) -> TestSetSample | None:
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
         raise ProjectError(
-            f"{file} is not a valid test set ({error}). Restore it from a backup, or remove it to do without one."
+            f"{file} is not a valid test set ({error}). Restore it from a backup, or remove it to continue without a "
+            "test set."
         ) from error
 
 

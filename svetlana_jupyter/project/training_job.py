@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SEARCH_AGAIN_FACTOR = 2  # growth of the number of annotations after which presets are compared again
 MAX_SAMPLE_BYTES = 2**30  # memory for the patches of all candidate presets together
-DEFAULT_USED = "The default preset was used: others are compared"
+DEFAULT_USED = "The default preset was used, since presets are compared only"
 _Scoring = Generator[Progress, None, "tuple[str, dict[str, pd.DataFrame], str]"]  # note, held-out tables, warning
 
 
@@ -63,10 +63,10 @@ class RunScored:
 def train_run(
     task: TrainingTask, stop: Stop
 ) -> Iterator[Progress | LearningCurve | Run | RunScored | TrainingAbandoned]:
-    """Select the preset, train and store the run, then score it.
+    """Select a preset, train a classifier, store it as a run, and score the run.
 
-    The run can be used before its score is known. A stop before training leaves nothing; a stop during training keeps
-    the best network so far and skips scoring.
+    The run can be used before its score is known. After a stop before training, no run is stored; after a stop during
+    training, the best network so far is stored without a score.
     """
     yield Progress(0, 1, "starting")  # the first import of torch takes a second or two
     from svetlana_jupyter.learn.novelty import fit_reference
@@ -82,7 +82,7 @@ def train_run(
         return
     fitted = yield from _fit(task, samples, stop)
     seconds = time.monotonic() - start
-    reference = None if stop() else fit_reference(samples)  # without it, no image is reported as unlike the others
+    reference = None if stop() else fit_reference(samples)  # without it, no image is reported as out-of-distribution
     with new_run(task.folder) as (folder, finish):
         fitted.classifier.save(folder)
         if reference is not None:
@@ -99,7 +99,7 @@ def train_run(
 
 
 def _forward(events: Iterable[Any], text: str, stop: Stop = lambda: False) -> Generator[Progress, None, Any]:
-    """Yield the progress of some work, and return its result; None if stopped."""
+    """Yield the progress of a computation, and return its result; None if stopped."""
     from svetlana_jupyter.learn.dataset import WorkProgress
 
     result = None
@@ -162,7 +162,7 @@ class PresetChoice:
     ----------
     settings : TrainingSettings
     explanation : str
-        How the preset was selected; "" if the settings name it.
+        A sentence about how the preset was selected; "" if the settings name it.
     search_result : SearchResult or None
         Result of the comparison of presets, if there was one.
     search_record : mapping or None
@@ -179,10 +179,10 @@ class PresetChoice:
 
 
 def choose_preset(task: TrainingTask, stop: Stop) -> Generator[Progress, None, PresetChoice | None]:
-    """Select the preset of a training; None if stopped.
+    """Select the preset of a training, and return the choice; None if stopped.
 
-    Presets are compared unless an earlier run did so with enough annotations. Then the preset and the number of epochs
-    of that run are used again; patch settings are derived from the current annotations.
+    Presets are compared unless an earlier run has compared them with enough annotations. In that case, the preset and
+    the number of epochs of the earlier run are used again; patch settings are derived from the current annotations.
     """
     settings = task.settings
     if settings.preset != AUTO_PRESET:
@@ -193,7 +193,7 @@ def choose_preset(task: TrainingTask, stop: Stop) -> Generator[Progress, None, P
     default = presets[DEFAULT_PRESET]
     if len(presets) == 1:
         is_forest = settings.architecture == "forest"
-        return PresetChoice(default, "" if is_forest else f"{DEFAULT_USED} with the architecture {SMALL_CNN} only.")
+        return PresetChoice(default, "" if is_forest else f"{DEFAULT_USED} with the architecture {SMALL_CNN}.")
     parts = task.parts()
     targets = _targets(parts)
     previous = None if task.search else previous_choice(task.runs, settings, np.unique(targets).tolist())
@@ -205,7 +205,7 @@ def choose_preset(task: TrainingTask, stop: Stop) -> Generator[Progress, None, P
     if len(np.unique(targets)) < 2:
         return PresetChoice(default)  # training will raise an error
     if scarce := describe_scarce_classes(targets, task.class_names):
-        reason = f"{DEFAULT_USED} from {MIN_PER_CLASS} annotated objects per class on, but {scarce}."
+        reason = f"{DEFAULT_USED} with at least {MIN_PER_CLASS} annotated objects per class, but {scarce}."
         return PresetChoice(default, reason)
     return (yield from _compare_presets(task, presets, parts, stop))
 
@@ -215,7 +215,7 @@ def previous_choice(
 ) -> tuple[Run, TrainingSettings] | None:
     """Return the latest run that compared presets for the same settings and classes.
 
-    The settings that it selected are returned, too.
+    The result is the run and the settings that were selected, or None if there is no such run.
 
     >>> previous_choice([], TrainingSettings(), [1, 2]) is None
     True
@@ -235,14 +235,15 @@ def _with_epochs(settings: TrainingSettings, epochs: int | None) -> TrainingSett
 def _preset_of_initial_run(task: TrainingTask, presets: Mapping[str, TrainingSettings]) -> PresetChoice:
     """Return the preset of the run that provides the initial weights.
 
-    They fit no other preset. A comparison of presets would be biased, since these weights have seen the labels.
+    The weights fit no other preset. A comparison of presets would be biased, since the weights were trained with the
+    labels.
     """
     name = task.setup.run
     preset = next((run.settings["preset"] for run in task.runs if run.name == name), DEFAULT_PRESET)
     settings = presets.get(preset, presets[DEFAULT_PRESET])
     if not name or settings.architecture == "forest" or settings.preset != preset:
         return PresetChoice(presets[DEFAULT_PRESET], f"{DEFAULT_USED} if training starts from scratch.")
-    return PresetChoice(settings, f"Preset {preset} is that of run {name}, from which training started.")
+    return PresetChoice(settings, f"Preset {preset} was used as in run {name}, from which training started.")
 
 
 def _compare_presets(
@@ -282,7 +283,7 @@ def _targets(parts: Sequence[AnnotatedImage]) -> NDArray[np.int64]:
 
 
 def _subsample(parts: Sequence[AnnotatedImage], limit: int, seed: int) -> list[AnnotatedImage]:
-    """Return the annotated objects on which presets are compared."""
+    """Return the subset of annotated objects on which presets are compared."""
     from svetlana_jupyter.learn.preset_search import subsample_objects
 
     chosen = subsample_objects(_targets(parts), seed, limit)
@@ -307,7 +308,7 @@ def _score_search(samples: TrainingData, result: SearchResult, stop: Stop) -> _S
 
 
 def _score(task: TrainingTask, samples: TrainingData, choice: PresetChoice, stop: Stop) -> _Scoring:
-    """Cross-validate the run's own settings, and a forest on the same annotations."""
+    """Cross-validate the settings of the run, and a forest on the same annotations."""
     from svetlana_jupyter.learn.cross_validation import STOPPED_MESSAGE
 
     if stop():
@@ -325,17 +326,17 @@ def _score(task: TrainingTask, samples: TrainingData, choice: PresetChoice, stop
     if has_score and (name := task.setup.run):
         note += f" Training started from run {name}, which may have seen these objects: the score may be too good."
     elif has_score and choice.run:
-        note += f" The preset was selected in run {choice.run} on some of them: the score may be slightly too good."
+        note += f" Run {choice.run} selected the preset on some of these objects: the score may be slightly too good."
     return note, tables, warning
 
 
 def _check_augmentation(
     samples: TrainingData, own: pd.DataFrame, stop: Stop, plain: pd.DataFrame | None = None
 ) -> Generator[Progress, None, str]:
-    """Return a warning if augmentation destroys the classes; "" otherwise.
+    """Return a warning if augmentation destroys the differences between classes.
 
-    Training is repeated with the least augmentation if the score leaves room for improvement. ``plain`` are the
-    held-out predictions with least augmentation, if they are known.
+    The warning is "" otherwise. Cross-validation is repeated with the least augmentation if the score leaves room for
+    improvement. ``plain`` contains the held-out predictions with the least augmentation, if they exist already.
     """
     settings, least = samples.settings, _least_augmentation(samples.settings)
     if (own["predicted"] == own["truth"]).mean() > 1 - MIN_ACCURACY_LOSS or settings.architecture == "forest":

@@ -1,8 +1,8 @@
 """Inputs of a training: settings, initial weights, and the selected labels.
 
-A project may come from a stranger, so opening it and pressing Train must not import code or read files outside it.
-Names in ``training.json`` are therefore resolved only to runs of the project and to modules already imported; a call
-of `Project.train` by the user may name any module and file.
+A project may come from an untrusted source, so opening it and pressing Train must not import code or read files outside
+the project. Names in ``training.json`` are therefore resolved only to runs of the project and to modules that are
+already imported; a call of `Project.train` by the user may name any module and file.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ Size = tuple[float | None, float | None]
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """Settings of a training, with the objects that they name.
+    """Settings of a training, with their network and initial weights.
 
     Attributes
     ----------
     settings : TrainingSettings
     network : Module or None
-        A network of the user, passed as an object.
+        A network that the user passed as an object.
     weights : Path or None
-        File or folder that ``start_from`` names.
+        The file or folder that the setting ``start_from`` names.
     run : str
-        The run of this project that ``start_from`` names, "" if it is none.
+        The run of this project that ``start_from`` names; "" if it does not name a run.
     """
 
     settings: TrainingSettings
@@ -59,16 +59,16 @@ def resolve_setup(
     network: Module | None,
     runs: Mapping[str, Run],
 ) -> TrainingSetup:
-    """Combine the settings of a call with those in the project's file.
+    """Combine the settings passed to a call with the settings in the project's file.
 
     Parameters
     ----------
     stored : TrainingSettings
-        From the project's file.
+        Settings in the project's file.
     given : TrainingSettings, optional
-        Settings of the call, instead of the stored ones.
+        Settings passed to the call, which are used instead of the stored settings.
     changes : mapping
-        Single settings of the call; a module that ``architecture`` names here is imported.
+        Individual settings passed to the call. A module that ``architecture`` names here is imported.
     network : Module, optional
     runs : mapping of str to Run
 
@@ -92,14 +92,14 @@ def resolve_setup(
     if "start_from" not in changes and name == stored.start_from:
         raise ProjectError(
             f"training.json contains start_from={name!r}, but the file may only name runs of its project "
-            f"({', '.join(runs) or 'none yet'}). If you trust it, call project.train(start_from={name!r})."
+            f"({', '.join(runs) or 'none yet'}). If you trust these weights, call project.train(start_from={name!r})."
         )
     return TrainingSetup(settings, network, Path(name))
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Data of a training, taken when it starts, so that annotating may go on.
+    """Inputs of a training, copied at its start, so that annotation can continue.
 
     Attributes
     ----------
@@ -109,25 +109,25 @@ class TrainingTask:
     labels : Series of int
         Class ids, indexed by ``(image, object)``.
     explanation : str
-        Which annotations are left out; "" if none is.
+        A sentence about annotations that are left out; "" if none is left out.
     edit_groups : Series of str
-        The edit that labeled each object together with others, "" if it was labeled alone.
+        The edit that labeled each object together with other objects; "" if it was labeled alone.
     classes : ClassScheme
     setup : TrainingSetup
-        The settings as given, initial network and weights.
+        The settings as given, the initial network and the initial weights.
     settings : TrainingSettings
-        With the number of threads and, later, a concrete preset.
+        The settings with the number of threads and, after model selection, a concrete preset.
     runs : tuple of Run
         Earlier runs, in which the preset may have been selected.
     folder : Path
         Folder of the runs.
     search : bool
-        Compare presets again, even if an earlier run did.
+        Whether to compare presets again, even if an earlier run has compared them.
 
     Raises
     ------
     ProjectError
-        If presets are to be compared, but the settings select one.
+        If ``search`` is True, but the settings name a preset.
     """
 
     pairs: Mapping[str, ImagePair]
@@ -153,7 +153,7 @@ class TrainingTask:
         return dict(zip(self.classes.ids, self.classes.names))
 
     def parts(self) -> list[AnnotatedImage]:
-        """Return each annotated image, all its objects, and their known classes."""
+        """Return each annotated image, its object table, and the annotated classes."""
         parts, annotated = [], set(self.labels.index.unique("image"))
         for name, pair in self.pairs.items():
             if name in annotated:
@@ -164,7 +164,7 @@ class TrainingTask:
     def collect_for_each(
         self, several: Sequence[TrainingSettings], parts: Sequence[AnnotatedImage]
     ) -> Iterator[WorkProgress | list[TrainingData]]:
-        """Cut or measure objects for several trainings at once."""
+        """Cut patches or measure objects for several settings in one pass."""
         from svetlana_jupyter.learn.dataset import collect_for_each
 
         initial: dict[str, Any] = {"network": self.setup.network, "weights": self.setup.weights}
@@ -176,17 +176,17 @@ class TrainingTask:
             yield [one if one.settings.architecture == "forest" else replace(one, **initial) for one in samples]
 
     def collect_with_progress(self, settings: TrainingSettings) -> Iterator[WorkProgress | TrainingData]:
-        """Cut or measure the annotated objects."""
+        """Cut patches of the annotated objects, or measure these objects."""
         for event in self.collect_for_each([settings], self.parts()):
             yield event[0] if isinstance(event, list) else event
 
     def samples(self, settings: TrainingSettings) -> TrainingData:
-        """Return the final event of `collect_with_progress`."""
+        """Return the training data, which are the last event of `collect_with_progress`."""
         *_, samples = self.collect_with_progress(settings)
         return samples  # type: ignore[return-value]
 
     def forest_data(self) -> Iterator[WorkProgress | TrainingData]:
-        """Measure the annotated objects for a forest."""
+        """Measure the annotated objects for a random forest."""
         return self.collect_with_progress(self.settings.changed(architecture="forest"))
 
 
@@ -198,7 +198,7 @@ def label_digest(labels: pd.Series[int]) -> str:
 
 
 def readiness(has_images: bool, counts: pd.Series[int], explanation: str = "") -> str:
-    """Return a sentence about what a training still needs; "" if nothing.
+    """Return a sentence about what is missing for training; "" if training can start.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def readiness(has_images: bool, counts: pd.Series[int], explanation: str = "") -
     counts : Series of int
         Number of annotations, by class name.
     explanation : str
-        Which annotations are left out.
+        A sentence about annotations that are left out.
     """
     if not has_images:
         return "There are no images yet: add some, then annotate."
@@ -223,7 +223,7 @@ def readiness(has_images: bool, counts: pd.Series[int], explanation: str = "") -
 def select_training_objects(
     labels: pd.DataFrame, objects: Callable[[str], pd.DataFrame], exclude_border: bool, size: Size | None
 ) -> tuple[pd.DataFrame, str]:
-    """Select the labels that a training uses, by border and size of the objects.
+    """Select the labels for training by the position and size of their objects.
 
     Parameters
     ----------
@@ -232,7 +232,7 @@ def select_training_objects(
     objects : callable
         Returns the object table of an image.
     exclude_border : bool
-        Leave out objects that touch the border of their image.
+        Whether to leave out objects that touch the border of their image.
     size : tuple of float or None, optional
         Smallest and largest size in pixels (voxels).
 
@@ -240,7 +240,7 @@ def select_training_objects(
     -------
     labels : DataFrame
     explanation : str
-        A sentence about the objects that are left out; "" if none is.
+        A sentence about the objects that are left out; "" if none is left out.
     """
     if labels.empty or not (exclude_border or any(bound is not None for bound in size or ())):
         return labels, ""
@@ -248,7 +248,7 @@ def select_training_objects(
         objects(str(image)).reindex(rows.index.get_level_values("object")).set_axis(rows.index)
         for image, rows in labels.groupby(level="image", sort=False)
     ]
-    # All objects have a label, so the reasons are border and size only.
+    # All objects have a label, so border and size are the only possible reasons.
     table = pd.concat(tables).loc[labels.index, ["on_border", "size"]].assign(**{"class": "any"})
     reason = exclusion_reasons(table, exclude_border, size or (None, None))
     texts = {"border": "at the border of their image", "size": "by their size"}

@@ -110,7 +110,7 @@ class AnnotationPanel(LabelingPanel):
         self.status.say(_SOURCE_NOTES[kind])
 
     def _show_test_set(self) -> None:
-        """Show how many objects of the test set are annotated, once it is drawn."""
+        """Show how many objects of the test set are annotated, if a test set exists."""
         # The table of the test set is not used, because it would take milliseconds per key.
         actions = [self.project.annotations.label_of(*each).action for each in self.project.test_set.objects]
         annotated = sum(action in ("label", "ambiguous", "bad_segmentation") for action in actions)
@@ -136,7 +136,7 @@ class AnnotationPanel(LabelingPanel):
 
 
 class ClassEditor(VBox):
-    """Form to rename a class, merge it into another, or split off merged classes.
+    """Form to rename a class, merge two classes, or split off a merged class.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ class ClassEditor(VBox):
         self.add_class("sv-editor")
 
     def edit(self, name: str) -> None:
-        """Open the editor for a class, or close it if it shows that class already."""
+        """Open the editor for a class, or close it if it is already open for this class."""
         info = self._project.classes.by_name(name)
         if info.id == self._class_id:
             self.hide()

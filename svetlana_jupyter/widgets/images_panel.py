@@ -336,7 +336,7 @@ class ImportForm(VBox):
 
 
 def import_report_html(not_imported: pd.DataFrame) -> str:
-    """Return the first rows of an import report as HTML; "" if it has no rows."""
+    """Return the first rows of an import report as HTML; "" if there are none."""
     if not_imported.empty:
         return ""
     shown = not_imported.head(_LISTED_ROWS)[["image", "object", "class", "why"]].astype({"object": int})

@@ -183,9 +183,9 @@ class LabelingPanel(Panel):
     def _edit(self, object_id: ObjectId | None, write: Callable[..., object], *value: str) -> None:
         """Annotate the selection once it is indexed; without a value, erase its label.
 
-        After an annotation of the object that the queue showed, the next object is shown. A key that the user pressed
-        before that carries the previous object, which is labeled already. The user may have meant either object, so the
-        key is ignored.
+        After an annotation of the object that the queue showed, the next object is shown. If the user presses a
+        key before that, the key event carries the previous object, which is labeled already. The user may have meant
+        either object, so the key is ignored.
         """
         if object_id is None or object_id != self.shown:
             self.status.say(KEY_IGNORED if object_id else NO_OBJECT_SELECTED)

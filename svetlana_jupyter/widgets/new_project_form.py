@@ -238,7 +238,7 @@ def skipped_pairs_text(added: pd.DataFrame) -> str:
 
 
 def parse_numbers(text: str) -> tuple[float, ...] | float | None:
-    """Return one number, or one per axis; None for an empty text.
+    """Parse one number, or one number per axis; return None for an empty text.
 
     >>> parse_numbers("0.65"), parse_numbers("2 × 0.65, 0.65"), parse_numbers("")
     (0.65, (2.0, 0.65, 0.65), None)

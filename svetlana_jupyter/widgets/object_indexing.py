@@ -52,7 +52,7 @@ class PendingAction:
 
 
 class ObjectIndexer:
-    """Indexer that works in the background, one image after the other.
+    """Indexer of objects, which works in the background on one image after the other.
 
     Parameters
     ----------

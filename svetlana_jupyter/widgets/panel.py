@@ -218,7 +218,7 @@ def labeling_commands(panel: LabelingActions, *names: str) -> list[Command]:
 
 
 class CommandBar:
-    """Commands of a panel: a button, keys and a line in the help for each.
+    """Commands of a panel: a button, keys and a help line for each command.
 
     Parameters
     ----------
@@ -301,7 +301,7 @@ class CommandBar:
 
 
 def class_keys(classes: Iterable[ClassInfo], text: str) -> list[Line]:
-    """Return the help lines on class keys, as HTML.
+    """Return the lines of the help that list the keys of classes, as HTML.
 
     If a class has no key, an additional line explains how to find a class by name.
     """

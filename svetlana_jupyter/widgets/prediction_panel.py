@@ -107,7 +107,7 @@ class PredictionPanel(LabelingPanel):
             self.status.say("This object is not predicted yet.")
 
     def show(self) -> None:
-        """Show the prediction of the selected object, and start to explain it."""
+        """Show the prediction of the selected object, and start its explanation."""
         project, object_id = self.project, self.single_object
         label = project.annotations.label_of(*object_id) if object_id else UNLABELED
         self.inspector.show(object_id, self._predicted(object_id), label, project.classes.scheme)

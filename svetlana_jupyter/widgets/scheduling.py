@@ -155,7 +155,7 @@ class LatestQuestion(Generic[QuestionT]):
         self._busy = False
 
     def ask(self, question: QuestionT | None) -> None:
-        """Answer a question and drop earlier questions; with None, only drop them."""
+        """Answer a question and drop earlier questions; None only drops questions."""
         self._latest = question
         self._debounce.restart()
 

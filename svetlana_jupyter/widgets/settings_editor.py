@@ -271,7 +271,7 @@ def setting_name(path: str) -> str:
 
 
 def explanation(path: str) -> str:
-    """Return the documentation of a setting in one line."""
+    """Return the documentation of a setting as a single line."""
     return " ".join((setting_fields()[path].description or "").split())
 
 

@@ -78,9 +78,7 @@ def test_correction_with_a_partly_annotated_test_set_raises_an_error(project_wit
 def test_too_few_counted_test_objects_raise_an_error(project_with_test_set: Project) -> None:
     add_predicted_run(project_with_test_set, wrong=2)
     annotate_test_set(project_with_test_set)
-    with pytest.raises(
-        ProjectError, match=r"only 0 objects of the test set are among those counted\. Count at least 20"
-    ):
+    with pytest.raises(ProjectError, match=r"only 0 objects of the test set are counted\. Count at least 20"):
         project_with_test_set.counts(corrected=True, size=(1000, None))
 
 
@@ -96,7 +94,7 @@ def test_a_class_missing_from_the_test_set_is_named(project_with_test_set: Proje
     add_predicted_run(project_with_test_set)
     annotate_test_set(project_with_test_set)
     counts = project_with_test_set.counts(corrected=True).set_index("class")
-    assert project_with_test_set.status == "The test set has no object of torn: assumed to be always recognized."
+    assert project_with_test_set.status == "The test set has no object of torn, so a recall of 100 % is assumed."
     assert counts.loc["torn", "corrected"] == 0
 
 

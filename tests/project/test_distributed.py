@@ -264,5 +264,5 @@ def test_a_missing_or_different_package_on_the_workers_raises_an_error(client, m
     with pytest.raises(InputError, match=r"of the cluster has no svetlana-jupyter\. Install the same"):
         resolve_client(client)
     client.run(set_version, "0.0.1")
-    with pytest.raises(InputError, match=r"of the cluster has svetlana-jupyter 0\.0\.1, but this is"):
+    with pytest.raises(InputError, match=r"of the cluster has svetlana-jupyter 0\.0\.1, but this kernel has"):
         resolve_client(client)

@@ -197,7 +197,7 @@ def test_an_out_of_distribution_image_is_reported(project: Project) -> None:
     project.predict([*KNOWN, "new"])
     assert "unlike" not in project.status
     project.predict(["odd"])
-    assert "1 image looks unlike those annotated: odd (" in project.status
+    assert "1 image looks unlike the annotated images: odd (" in project.status
     table = project.compare_images()
     assert table["warn"].to_dict() == {**dict.fromkeys([*KNOWN, "new"], False), "odd": True}
     assert project.compare_images(["odd"]).equals(table.loc[["odd"]])
@@ -205,7 +205,7 @@ def test_an_out_of_distribution_image_is_reported(project: Project) -> None:
     assert table.loc["odd", "unlike"] > 0.5
     report = project.evaluate()
     assert report.images.equals(table)
-    assert "unlike those annotated: odd" in str(report) + report._repr_html_()
+    assert "unlike the annotated images: odd" in str(report) + report._repr_html_()
     assert json.loads(report.to_json())["images"][-1]["warn"] is True
     project.annotate("odd", 1, "dim")
     assert not project.compare_images()["warn"].any()

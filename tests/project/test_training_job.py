@@ -251,7 +251,7 @@ def test_a_selected_preset_is_reused(project_copy: Project, monkeypatch: pytest.
     assert weights(project_copy, "0001") == weights(project_copy, "0002")
     assert run.choice == f"Preset {run.settings['preset']} was selected in run 0001."
     assert run.search_results().empty
-    assert "The preset was selected in run 0001 on some of them: the score may be slightly too good." in run.note
+    assert "Run 0001 selected the preset on some of these objects: the score may be slightly too good." in run.note
     other = project_copy.train(seed=3, device="cpu")
     assert other.settings["preset"] == run.settings["preset"]
     assert other.settings["seed"] == 3
@@ -300,7 +300,7 @@ def test_too_few_labels_train_the_default_preset_with_a_note(tmp_path: Path) -> 
     run = project.train(epochs=1)
     assert run.settings["preset"] == "default"
     assert run.search_results().empty
-    message = "The default preset was used: others are compared from 5 annotated objects per class on"
+    message = "The default preset was used, since presets are compared only with at least 5 annotated objects per class"
     assert run.choice == f"{message}, but vertical has 4."
     assert read_runs(project.path / "runs")["0001"].choice == run.choice
 
@@ -365,7 +365,7 @@ def test_a_network_initialized_from_a_run_keeps_its_preset(
     monkeypatch.setattr(searching, "_compare_presets", no_search)
     run = project_copy.train(start_from="0001", epochs=1)
     assert run.settings["preset"] == project_copy.runs["0001"].settings["preset"]
-    assert run.choice == f"Preset {run.settings['preset']} is that of run 0001, from which training started."
+    assert run.choice == f"Preset {run.settings['preset']} was used as in run 0001, from which training started."
 
 
 @pytest.mark.parametrize("stage", ["cutting patches", "comparing presets"])

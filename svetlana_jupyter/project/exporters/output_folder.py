@@ -37,7 +37,7 @@ class ExportStopped(Exception):
 
 
 class OutputFolder:
-    """Output folder of one export.
+    """Output folder of one export, with its list of exported files.
 
     Parameters
     ----------

@@ -258,7 +258,7 @@ def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
 
 
 def file_stem(name: str) -> str:
-    r"""Return a file name without folders and suffixes; accepts paths of any system.
+    r"""Return a file name without folders and suffixes; accepts paths of any platform.
 
     >>> file_stem("C:\\\\plates\\\\P1_A1.ome.tif"), file_stem("P1_A1.geojson.gz")
     ('P1_A1', 'P1_A1')

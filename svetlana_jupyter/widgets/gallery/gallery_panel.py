@@ -286,7 +286,7 @@ class GalleryPanel(Panel):
             self.status.say(f"{verb.capitalize()}: {text}.")
 
     def _select(self, objects: list[ObjectId]) -> None:
-        """Show the page of the first object, and select the objects that are on it."""
+        """Show the page of the first object, and select the objects on that page."""
         wanted = set(objects)
         places = [place for place, object_id in enumerate(self._listed) if object_id in wanted]
         if places:
@@ -434,7 +434,7 @@ class PageBar(HBox):
     ----------
     page : PatchGrid
     show_page : callable
-        Called with the number of the page to show, from 0.
+        Called with the number of the page to show, counted from 0.
     display_bar : DisplayBar
         Displayed at the end of the row.
     """
@@ -468,7 +468,7 @@ class PageBar(HBox):
         self.number.observe(typed, "value")
 
     def refresh(self, pages: Pagination, shown: int, selected: int) -> None:
-        """Display the number of the page, and enable the buttons that apply to it."""
+        """Display the number of the page, and enable the buttons that apply."""
         self._shown = shown
         self.number.max, self.number.value = pages.count, shown + 1
         self.of.value = f"of {pages.count:,}"

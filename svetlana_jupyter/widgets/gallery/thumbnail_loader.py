@@ -36,7 +36,7 @@ def default_crop_side(table: pd.DataFrame) -> float:
 
 @dataclass(frozen=True)
 class GalleryPage:
-    """Thumbnails of one page, to be read if they are not cached.
+    """Thumbnails of one gallery page; `load` reads those that are not cached.
 
     Attributes
     ----------

@@ -135,7 +135,7 @@ class LayeredCanvas:
 
     @property
     def is_final(self) -> bool:
-        """Whether painting the same scene again with ``lossless`` would not improve it."""
+        """Whether the last scene is already painted in full quality."""
         return not self._resized
 
     def add_listener(self, listener: InputListener) -> None:
@@ -225,7 +225,7 @@ class ImageCanvas(LayeredCanvas):
 
     @property
     def is_final(self) -> bool:
-        """Whether painting the same scene again with ``lossless`` would not improve it."""
+        """Whether the last scene is already painted in full quality."""
         return not self._lossy and super().is_final
 
     def _extent(self, scene: Scene) -> tuple[tuple[int, int], float]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _MIN_SEGMENT = 2.0  # CSS pixels between two corners of a lasso
 _CLICK_TOLERANCE = 4.0  # CSS pixels that the pointer may move during a click
-_WHEEL_TO_DOUBLE = 300.0
+_WHEEL_TO_DOUBLE = 300.0  # turn of the wheel that doubles the magnification
 _PAN_STEP = 0.125  # fraction of the screen per arrow key
 _ARROWS = {"ArrowUp": (1, 0), "ArrowDown": (-1, 0), "ArrowLeft": (0, 1), "ArrowRight": (0, -1)}
 _PLANES = {"[": -1, "]": 1, "PageUp": -1, "PageDown": 1}

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
 
-# Fraction of the screen filled by an object of median size and, at most, by a large object; the largest magnification.
+# Fraction of the screen that an object of median size fills, largest fraction of any object, largest magnification.
 _MEDIAN_FRACTION, _MAX_FRACTION, _MAX_SCALE = 0.2, 0.6, 24.0
-_MAX_OPEN = 4  # a queue goes back and forth between images
+_MAX_OPEN = 4  # images; a queue goes back and forth between several images
 
 
 class OpenImage:

@@ -16,7 +16,7 @@ from svetlana_jupyter.widgets.viewer.canvas import InputListener, key_name
 
 
 class Pointer(anywidget.AnyWidget):
-    """Invisible helper of a canvas, in the same box (of CSS class ``sv-viewer``).
+    """Invisible helper of a canvas, a child of the same ``sv-viewer`` box.
 
     Parameters
     ----------

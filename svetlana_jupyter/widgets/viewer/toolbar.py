@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 _OVERLAYS = (("Annotations", "annotations"), ("Predictions", "predictions"), ("No overlay", "off"))
 _PLANE_SCOPES = (("on this plane", "plane"), ("on the planes", "range"), ("on all planes", "all"))
-_MENU_WIDTH, _MENU_ROW, _MENU_TITLE, _MENU_MARGIN = 216, 26, 36, 6  # CSS pixels; the title with border and padding
+_MENU_WIDTH, _MENU_ROW, _MENU_TITLE, _MENU_MARGIN = 216, 26, 36, 6  # CSS pixels; the title includes border and padding
 
 
 class Toolbar(VBox):
-    """Controls of image, zoom, overlay and tools in one row, and of contrast below.
+    """Toolbar in one row, with contrast and opacity controls that unfold below.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ class Toolbar(VBox):
             link((model, name), (getattr(self, name), "value"))
 
     def list_images(self, names: list[str], shown: str) -> None:
-        """Set the images listed in the dropdown, and hide it if there is only one."""
+        """Set the images in the dropdown; hide the dropdown if there is only one image."""
         with self.images.hold_trait_notifications():
             self.images.options = names
             self.images.value = shown if shown in names else None
