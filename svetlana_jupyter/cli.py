@@ -193,7 +193,7 @@ def run_demo(folder: Path) -> int:
         project.runs.choose(run.name)
         project.predict()
         print()
-        print(f"{title}, trained in {run.seconds:.1f} s, on the objects without annotation:")
+        print(f"{title}, trained in {run.seconds:.1f} s, scored on the objects without annotation:")
         table = project.predictions()
         others = table[table["annotation"].isna()]
         true = [ids[truth[key]] for key in others.index]
@@ -211,7 +211,7 @@ def run_demo(folder: Path) -> int:
     tables = ", ".join(file.name for file in files[:3])
     print()
     print(f"Written to {folder / 'results'}: {tables} and {len(files) - 3} class maps.")
-    print("To do the same by hand in the browser:  svetlana-jupyter lab   (or: make lab)")
+    print("To annotate, train and predict in the browser:  svetlana-jupyter lab   (or: make lab)")
     return EXIT_OK
 
 

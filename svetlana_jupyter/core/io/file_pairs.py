@@ -227,7 +227,7 @@ def _group_files(files: MatchedFiles, fields: Sequence[str]) -> dict[tuple[str, 
 def _files_problem(files: MatchedFiles, channels: Sequence[str], all_channels: set[str]) -> str:
     expected = max(1, len(channels))
     if len(files) > expected:
-        return f"{len(files)} files match, expected {expected}: {_join(files)}. Keep one."
+        return f"{len(files)} files match, expected {expected}: {_join(files)}. Remove or rename the other files."
     if channels and (missing := all_channels.difference(channels)):
         return f"The image has the channels {_join(channels)}; other images also have {_join(missing)}."
     return ""
