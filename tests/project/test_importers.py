@@ -86,7 +86,12 @@ def test_images_that_differ_are_never_confused(tmp_path: Path) -> None:
     for name in names:
         project.add(name, image, mask)
     table = pd.DataFrame({"image": [f"{name}.tif" for name in names], "object": range(1, 7), "class": "dim"})
-    assert project.import_annotations(table)["image"].tolist() == names
+    report = project.import_annotations(table)
+    assert report["image"].tolist() == names
+    assert "spelling" not in report.attrs["summary"]
+    other = project.import_annotations(table.assign(image="DRUG_0.5um.tif").iloc[:1])
+    assert other["image"].tolist() == ["drug_0.5uM"]
+    assert "Names in another spelling: “DRUG_0.5um” as “drug_0.5uM”." in other.attrs["summary"]
     for name in names:
         tifffile.imwrite(tmp_path / f"{name}_classes.tif", (mask == 12).astype(np.uint8))
         assert set(project.import_annotations(tmp_path / f"{name}_classes.tif", names=["dim"])["image"]) == {name}

@@ -53,7 +53,7 @@ class ImportRequest:
                 raise InputError(f"The project has no image {self.image!r}. Choose among {format_list(self.images)}.")
             return self.image
         if file is not None and (
-            name := self.find_images([file.name]).get(file.name) or self._find_prefix(file_stem(file.name))
+            name := self.find_images([file.name])[0].get(file.name) or self._find_prefix(file_stem(file.name))
         ):
             return name
         if len(self.images) == 1:
@@ -63,16 +63,21 @@ class ImportRequest:
             f"{format_list(self.images) or 'none yet'}."
         )
 
-    def find_images(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the image of each name or file that belongs to one."""
+    def find_images(self, names: Iterable[str]) -> tuple[dict[str, str], str]:
+        """Return the image of each name or file that belongs to one.
+
+        The second value lists names in another spelling (`core.io.table_files.describe_matches`).
+        """
         found: dict[str, str] = {}
+        aliases: dict[str, str] = {}
         names = list(names)
         for form in (same_name, same_case):
             for shorten in (str, _file_name, file_stem):
                 matches = match_names(map(shorten, names), self._aliases, [form])
-                new = {name: matches[shorten(name)] for name in names if shorten(name) in matches}
-                found = {name: self._aliases[alias] for name, alias in new.items()} | found
-        return found
+                for name in names:
+                    if name not in found and (alias := matches.get(shorten(name))):
+                        found[name], aliases[shorten(name)] = self._aliases[alias], alias
+        return found, describe_matches(aliases)
 
     def objects_at_points(self, image: str, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the label of the object at each pixel position (n, ndim) of an image.

@@ -31,7 +31,7 @@ def read_qupath(request: ImportRequest, file: Path) -> ImportedLabels:
     """
     content = read_geojson(file)
     named = [str(shape.metadata["image"]) for shape in content.shapes if shape.metadata and "image" in shape.metadata]
-    found = {} if request.image is not None else request.find_images(named[:1])
+    found = {} if request.image is not None else request.find_images(named[:1])[0]
     name = next(iter(found.values()), "") or request.resolve_image(file)
     outlines: dict[int, list[PolygonObject]] = defaultdict(list)
     rows = []

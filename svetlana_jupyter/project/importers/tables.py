@@ -65,7 +65,7 @@ def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> Imp
             f"The table contains {table[time].nunique()} time points, but images of a project have only one. Import "
             "one time point at a time."
         )
-    names, written = _resolve_images(request, table, file)
+    names, written, note = _resolve_images(request, table, file)
     if object_column is not None:
         objects = pd.to_numeric(table[object_column]).fillna(0).astype("int64").to_numpy()
     else:
@@ -77,7 +77,7 @@ def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> Imp
             problem = "no object at this position"
         rows.append(ImportedLabel(name, label, _class_name(value, is_ilastik), problem))
     origin = f"{'ilastik table' if is_ilastik else 'table'} {file.name}" if file is not None else "DataFrame"
-    return ImportedLabels(rows, f"{origin}, column {class_column}")
+    return ImportedLabels(rows, f"{origin}, column {class_column}", note=note)
 
 
 def _find_columns(table: pd.DataFrame, column: str | None) -> tuple[str, str | None]:
@@ -115,19 +115,19 @@ def _class_name(value: object, is_ilastik: bool = False) -> str:
     return "" if text.casefold() in NO_CLASS or (is_ilastik and text == "0") else text
 
 
-def _resolve_images(request: ImportRequest, table: pd.DataFrame, file: Path | None) -> tuple[list[str], list[str]]:
-    """Return the image of each row ("" if there is none), and its name in the table."""
+def _resolve_images(request: ImportRequest, table: pd.DataFrame, file: Path | None) -> tuple[list[str], list[str], str]:
+    """Return the image of each row ("" without one), its name in the table, a note."""
     column = find_column(table, IMAGE_NAMES) if request.image is None else None
     if column is None:
-        return [request.resolve_image(file)] * len(table), [""] * len(table)
+        return [request.resolve_image(file)] * len(table), [""] * len(table), ""
     written = table[column].astype(str).tolist()
-    names = request.find_images(dict.fromkeys(written))
+    names, note = request.find_images(dict.fromkeys(written))
     if not names:
         raise InputError(
             f"No image of the table ({format_list(dict.fromkeys(written), 3)}) is in the project, which has "
             f"{format_list(request.images, 3) or 'no images yet'}. Add the images first, or pass image=."
         )
-    return [names.get(text, "") for text in written], written
+    return [names.get(text, "") for text in written], written, note
 
 
 def _objects_by_position(request: ImportRequest, table: pd.DataFrame, names: list[str]) -> NDArray[np.int64]:
