@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.model_selection import BaseCrossValidator, KFold, StratifiedGroupKFold, StratifiedKFold
 
 if TYPE_CHECKING:
     from svetlana_jupyter.learn.dataset import TrainingData
@@ -73,8 +73,10 @@ def split_folds(samples: TrainingData, count: int, min_parts: int = 2) -> Folds:
         parts = max((_split_units(samples, numbers, count, min_parts) for numbers in units), key=len)
         if parts:
             return Folds(parts, kept_whole)
-    count = min(count, int(np.unique(samples.targets, return_counts=True)[1].max()))
-    splitter = StratifiedKFold(n_splits=count, shuffle=True, random_state=samples.settings.seed)
+    largest_class = int(np.unique(samples.targets, return_counts=True)[1].max())
+    splitter_type = StratifiedKFold if largest_class > 1 else KFold  # single objects cannot be stratified
+    count = max(2, min(count, largest_class))
+    splitter = splitter_type(n_splits=count, shuffle=True, random_state=samples.settings.seed)
     return Folds(_split(splitter, samples, None), "single objects")
 
 
@@ -129,9 +131,7 @@ def _split_units(
     return best
 
 
-def _split(
-    splitter: StratifiedKFold | StratifiedGroupKFold, samples: TrainingData, units: ArrayLike | None
-) -> list[NDArray[np.int64]]:
+def _split(splitter: BaseCrossValidator, samples: TrainingData, units: ArrayLike | None) -> list[NDArray[np.int64]]:
     with warnings.catch_warnings():
         # A class with fewer members than folds is absent from some folds, which scoring takes into account.
         warnings.simplefilter("ignore", UserWarning)

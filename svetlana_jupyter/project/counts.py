@@ -20,9 +20,10 @@ from svetlana_jupyter.core.io.table_files import (
     find_column,
     format_list,
     join_conditions,
+    match_names,
     match_rows,
-    normalize_header,
     read_table,
+    same_case,
 )
 from svetlana_jupyter.core.stats.agreement import Agreement, agreement
 from svetlana_jupyter.core.stats.count_correction import ConfusionRates, estimate_confusion_rates, solve_counts
@@ -349,14 +350,21 @@ def _manual_counts(
     classes: ClassScheme, table: pd.DataFrame, keys: list[str], class_name: str | None
 ) -> tuple[str, pd.DataFrame]:
     """Return the class to compare, and a table of its manual counts."""
-    values, spelled = table.drop(columns=keys), {normalize_header(name): name for name in classes.names}
+    values = table.drop(columns=keys)
     class_column = find_column(values, ("class", "class name", "label"))
     wide: dict[str, str] = {}
     if class_column is None:  # one column per class, or a single column of counts
-        wide = {spelled[key]: str(column) for column in values if (key := normalize_header(column)) in spelled}
+        wide = {name: column for column, name in match_names(map(str, values), classes.names).items()}
         present = list(wide or classes.names)
     else:  # one column of classes and one of counts
-        names = table[class_column].map(lambda text: spelled.get(normalize_header(text)))
+        texts = table[class_column].dropna().astype(str)
+        spelled, alike = match_names(texts, classes.names), set(map(same_case, classes.names))
+        if unclear := [text for text in texts.unique() if text not in spelled and same_case(text) in alike]:
+            raise InputError(
+                f"The table of counts has several names that differ in case from a class, such as {unclear[0]!r}. "
+                "Write each class as the project does."
+            )
+        names = texts.map(spelled).reindex(table.index)
         present = names.dropna().unique().tolist()
     if class_name is not None:
         class_name = classes.by_name(class_name).name

@@ -328,6 +328,10 @@ class Project(HasTraits):
         """
         return self.annotations.label_table()
 
+    def class_counts(self) -> pd.Series:
+        """Return the number of annotated objects per class, by name."""
+        return self.annotations.class_counts()
+
     def import_annotations(
         self,
         source: TableSource,

@@ -113,6 +113,12 @@ def test_single_objects_are_split_if_groups_would_miss_a_class():
     assert len(folds) == 4
 
 
+def test_classes_of_one_object_each_are_split_too():
+    folds = split_folds(samples(range(5), ["A1"] * 5), 3).parts
+    assert sorted(np.concatenate(folds)) == list(range(5))
+    assert len(folds) == 2
+
+
 @pytest.mark.parametrize("only", [slice(0, 4), slice(0, 8)])
 def test_a_class_of_few_wells_is_never_missing_from_training(only):
     targets = np.tile([1, 2], 20)

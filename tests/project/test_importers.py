@@ -15,7 +15,7 @@ from skimage.measure import regionprops
 
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.project import Project
-from tests.project.conftest import squares
+from tests.project.conftest import CLASSES, squares
 
 NAMES = ("P1_A1", "P1_A2", "P2_A1")
 
@@ -44,7 +44,7 @@ def test_a_table_with_common_headers_is_imported(
 ) -> None:
     table = label_table.set_axis(list(headers), axis=1)
     table[headers[0]] = [f"C:\\data\\{name}.tif" for name in NAMES]
-    table[headers[2]] = ["Dim", " bright", "dim"]
+    table[headers[2]] = ["Dim", " bright", "Dim"]
     file = tmp_path / "known.csv"
     table.to_csv(file, sep="\t", index=False)
     report = project.import_annotations(file)
@@ -52,8 +52,44 @@ def test_a_table_with_common_headers_is_imported(
     assert report["outcome"].tolist() == ["taken"] * 3
     assert project.status == report.attrs["summary"]
     assert project.status.startswith("Imported 3 annotations from ")
+    assert project.status.endswith("Names in another spelling: “Dim” as “dim”.")
     assert project.undo()
     assert not classes_of(project), "it was one edit"
+
+
+@pytest.mark.parametrize(
+    ("names", "known"),
+    [
+        (["CD8+", "CD8-", "NA"], []),
+        (["Ki67+", "Ki67-"], ["Ki67-"]),
+        (["grade 1.5", "grade 15", "-1", "1"], []),
+        (["WT", "wt"], ["Wt"]),
+    ],
+)
+def test_classes_that_differ_are_never_merged(tmp_path: Path, names, known) -> None:
+    image, mask = squares()
+    first, second = (Project(tmp_path / f"{name}.svetlana", classes=known, annotator="ann") for name in "ab")
+    for project in (first, second):
+        project.add("i", image, mask)
+    first.import_annotations(pd.DataFrame({"object": range(1, len(names) + 1), "class": names}))
+    first.labels().reset_index().to_csv(tmp_path / "labels.csv", columns=["image", "object", "class"], index=False)
+    second.import_annotations(tmp_path / "labels.csv")
+    for project in (first, second):
+        assert project.labels()["class"].tolist() == names
+        assert project.class_counts()[names].tolist() == [1] * len(names)
+
+
+def test_images_that_differ_are_never_confused(tmp_path: Path) -> None:
+    names = ["drug_0.05uM", "drug_0.5uM", "cell1", "cell01", "WT", "wt"]
+    project = Project(tmp_path / "p.svetlana", classes=CLASSES, annotator="ann")
+    image, mask = squares()
+    for name in names:
+        project.add(name, image, mask)
+    table = pd.DataFrame({"image": [f"{name}.tif" for name in names], "object": range(1, 7), "class": "dim"})
+    assert project.import_annotations(table)["image"].tolist() == names
+    for name in names:
+        tifffile.imwrite(tmp_path / f"{name}_classes.tif", (mask == 12).astype(np.uint8))
+        assert set(project.import_annotations(tmp_path / f"{name}_classes.tif", names=["dim"])["image"]) == {name}
 
 
 def test_an_import_is_one_edit_with_its_source_and_one_sync(project: Project, label_table, monkeypatch) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import normalize
 
 import pandas as pd
 from natsort import natsorted
@@ -75,9 +76,12 @@ class FilePattern:
         return {path: fields for path in paths if (fields := self.match(path)) is not None}
 
     def match(self, path: Path) -> dict[str, str] | None:
-        """Return the text that every field matches in a path, None without a match."""
+        """Return the text that every field matches in a path, None without a match.
+
+        Texts are in Unicode NFC, since macOS decomposes the characters of file names.
+        """
         match = self._regex.fullmatch(path.as_posix())
-        return dict(zip(self.fields, match.groups())) if match else None
+        return dict(zip(self.fields, (normalize("NFC", text) for text in match.groups()))) if match else None
 
     def fill_placeholders(self, values: Mapping[str, str]) -> str:
         """Return the pattern with the fields in ``values`` replaced by their values."""

@@ -7,6 +7,9 @@ match regardless of case, and headers also regardless of blanks and punctuation.
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import defaultdict
+from decimal import Decimal
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -18,7 +21,7 @@ import pandas as pd
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,7 +30,9 @@ DELIMITERS = ",;\t|"
 EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 IMAGE_COLUMN_NAMES = ("image", "file", "filename", "imagename", "name")
 _GROUP_SUFFIXES = ("", "id", "name", "no", "number", "s")
-_DECIMAL_COMMA = r"-?\d*,?\d+"
+MISSING_NUMBERS = ("NA", "N/A", "#N/A", "n/a", "NaN", "nan", "null", "NULL", "None")
+_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)"
+_SEPARATOR = "\x1f"  # between the values of a row
 
 
 def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
@@ -68,21 +73,34 @@ def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
 def _read_file(path: Path, table_name: str) -> pd.DataFrame:
     try:
         if path.suffix.casefold() in EXCEL_SUFFIXES:
-            return pd.read_excel(path, engine="openpyxl")
+            return _parse_numbers(pd.read_excel(path, engine="openpyxl", keep_default_na=False, na_values=""))
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
         delimiter = max(DELIMITERS, key=header.count)
-        table = pd.read_csv(path, sep=delimiter, encoding="utf-8-sig", skipinitialspace=True)
-        for column in table.select_dtypes(exclude=["number", "bool"]) if delimiter != "," else ():
-            if (values := table[column].dropna().astype(str)).str.fullmatch(_DECIMAL_COMMA).all() and len(values):
-                table[column] = table[column].astype(str).str.replace(",", ".").astype(float)
-        return table
+        table = pd.read_csv(
+            path, sep=delimiter, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False, na_values=""
+        )
+        return _parse_numbers(table, delimiter != ",")
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist. Pass the path of {table_name} as a CSV file.") from error
     except (OSError, ValueError, KeyError, BadZipFile) as error:  # the errors of pandas are ValueErrors
         raise InputError(
             f"{path} cannot be read as {table_name} ({error}). Save it as CSV in UTF-8, with one header line."
         ) from error
+
+
+def _parse_numbers(table: pd.DataFrame, decimal_comma: bool = False) -> pd.DataFrame:
+    """Convert columns of numbers in which “NA” is a missing value.
+
+    In a column of texts, “NA” remains a text.
+    """
+    for column in table.select_dtypes(exclude=["number", "bool"]):
+        texts = table[column].dropna().astype(str)
+        texts = texts[~texts.isin(MISSING_NUMBERS)]
+        numbers = pd.to_numeric(texts.str.replace(",", ".") if decimal_comma else texts, errors="coerce")
+        if len(numbers) and numbers.notna().all():
+            table[column] = numbers.reindex(table.index)
+    return table
 
 
 def normalize_header(name: object) -> str:
@@ -106,16 +124,70 @@ def find_column(table: pd.DataFrame, names: Iterable[str]) -> str | None:
     return next((columns[key] for key in map(normalize_header, names) if key in columns), None)
 
 
-def normalize_value(value: object) -> str:
-    """Return a value as text that is equal for spellings such as A1 and a01.
+def same_name(name: str) -> str:
+    """Return a name in Unicode NFC without outer blanks: still the same name."""
+    return unicodedata.normalize("NFC", name).strip()
 
-    The text is in lower case, without outer blanks and without leading zeros of numbers.
 
-    >>> normalize_value("A01"), normalize_value(" a1 "), normalize_value(1.0), normalize_value("1")
-    ('a1', 'a1', '1', '1')
+def same_case(name: str) -> str:
+    """Return a name in lower case, to find names that differ in case alone."""
+    return same_name(name).casefold()
+
+
+def _same_number(name: str) -> str:
+    """Return a number in one notation.
+
+    >>> [_same_number(text) for text in ("0.10", "1.0", "-1", "0.5uM")]
+    ['0.1', '1', '-1', '0.5uM']
     """
-    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-    return re.sub(r"\d+", lambda digits: digits[0].lstrip("0") or "0", text.strip().casefold())
+    text = same_name(name)
+    return f"{Decimal(text).normalize():f}" if re.fullmatch(_NUMBER, text) else text
+
+
+def _same_well(name: str) -> str:
+    """Return the name of a well without zeros before its column.
+
+    >>> [_same_well(text) for text in ("A01", "b10", "cell01")]
+    ['a1', 'b10', 'cell01']
+    """
+    return re.sub(r"^([a-z]{1,2})0+([1-9]\d*)$", r"\1\2", same_case(_same_number(name)))
+
+
+def match_names(
+    names: Iterable[str], known: Iterable[str], forms: Sequence[Callable[[str], str]] = (same_name, same_case)
+) -> dict[str, str]:
+    """Return the known name of each name that has one.
+
+    A name first matches the same name, then the one that only differs in case. Two names are never matched to one:
+    where several names, or several known names, are alike in a form, this form matches none of them.
+
+    Parameters
+    ----------
+    names, known : iterable of str
+    forms : sequence of callable
+        Forms in which names are compared, the strictest first.
+
+    >>> match_names(["CD8+", "cd8-", "wt", "WT"], ["CD8+", "CD8-", "Wt"])
+    {'CD8+': 'CD8+', 'cd8-': 'CD8-'}
+    """
+    ours, theirs = {text: same_name(text) for text in names}, {same_name(text): text for text in known}
+    matches: dict[str, str] = {}
+    for form in forms:
+        alike: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+        for side, texts in enumerate((ours.values(), theirs)):
+            for text in texts:
+                alike[form(text)][side].add(text)
+        for mine, others in alike.values():
+            if len(mine) == len(others) == 1:
+                matches.setdefault(*mine, *others)
+    return {text: theirs[matches[name]] for text, name in ours.items() if name in matches}
+
+
+def describe_matches(matches: Mapping[str, str]) -> str:
+    """Return a sentence that lists names in another spelling, "" without any."""
+    form = _part_by_part(_same_number)
+    others = [f"“{name}” as “{known}”" for name, known in matches.items() if form(name) != form(known)]
+    return f"Names in another spelling: {format_list(others)}." if others else ""
 
 
 def format_list(values: Iterable[object], limit: int = 5) -> str:
@@ -129,10 +201,13 @@ def format_list(values: Iterable[object], limit: int = 5) -> str:
     return ", ".join(texts[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
-def comparison_keys(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:
-    """Return one text per row, equal for rows with the same values in ``columns``."""
-    parts = [table[column].map(normalize_value) for column in columns]
-    return pd.Series(["\x1f".join(row) for row in zip(*parts)], table.index, "object")
+def _row_names(table: pd.DataFrame) -> pd.Series[str]:
+    """Return one text per row, of all its values."""
+    return pd.Series([_SEPARATOR.join(map(str, row)) for row in table.itertuples(index=False)], table.index, "object")
+
+
+def _part_by_part(form: Callable[[str], str]) -> Callable[[str], str]:
+    return lambda text: _SEPARATOR.join(map(form, text.split(_SEPARATOR)))
 
 
 def find_key_columns(table: pd.DataFrame, groups: Sequence[str]) -> dict[str, str]:
@@ -257,23 +332,26 @@ def match_rows(
     ours, theirs = image_table[list(keys)], table[list(keys.values())].set_axis(list(keys), axis=1)
     if "image" in keys:
         theirs["image"] = _without_suffix(theirs["image"], image_table["image"])
-    wanted, given = comparison_keys(ours, list(keys)), comparison_keys(theirs, list(keys))
+    wanted, given = _row_names(ours), _row_names(theirs)
     if given.duplicated().any():
         raise InputError(
             f"{_capitalize(table_name)} has two rows for {_describe_rows(theirs[given.duplicated()], 1)}. "
             "Keep one row for each."
         )
-    absent, unused = ~wanted.isin(given), ~given.isin(wanted)
+    forms = [_part_by_part(form) for form in (same_name, _same_number, same_case, _same_well)]
+    matches = match_names(given, wanted, forms)
+    absent, unused = ~wanted.isin(matches.values()), ~given.isin(matches)
     if absent.all():
         raise InputError(
             f"No row of {table_name} matches an image: its rows are for {_describe_rows(theirs, 2)}, and the images "
             f"are of {_describe_rows(ours, 2)}. Use the same names in both."
         )
-    positions = pd.Series(np.arange(len(given)), pd.Index(given))
-    rows = positions.reindex(wanted, fill_value=-1).to_numpy(np.int64)
+    positions = {matches[name]: position for position, name in enumerate(given) if name in matches}
+    rows = wanted.map(lambda name: positions.get(name, -1)).to_numpy(np.int64)
     notes = [f"no row for {_describe_rows(ours[absent])}"] if absent.any() else []
     notes += [f"no image for {_describe_rows(theirs[unused])}"] if unused.any() else []
-    return rows, f"{_capitalize('; '.join(notes))}." if notes else ""
+    sentences = [f"{_capitalize('; '.join(notes))}." if notes else "", describe_matches(matches)]
+    return rows, " ".join(filter(None, sentences)).replace(_SEPARATOR, " ")
 
 
 def _without_suffix(values: pd.Series[str], names: pd.Series[str]) -> pd.Series[str]:

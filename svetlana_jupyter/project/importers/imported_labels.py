@@ -14,11 +14,11 @@ import pandas as pd
 from svetlana_jupyter.core.annotations import IMPORT_SOURCE_PREFIX, ObjectId
 from svetlana_jupyter.core.classes import check_class_name, check_color
 from svetlana_jupyter.core.io.chunks import ArrayRegion, block_order, processing_block_shape, read_regions
-from svetlana_jupyter.core.io.table_files import format_list, normalize_header, normalize_value
+from svetlana_jupyter.core.io.table_files import describe_matches, format_list, match_names, same_case, same_name
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -52,7 +52,9 @@ class ImportRequest:
             if self.image not in self.images:
                 raise InputError(f"The project has no image {self.image!r}. Choose among {format_list(self.images)}.")
             return self.image
-        if file is not None and (name := self.find_image(file.name) or self._find_prefix(file_stem(file.name))):
+        if file is not None and (
+            name := self.find_images([file.name]).get(file.name) or self._find_prefix(file_stem(file.name))
+        ):
             return name
         if len(self.images) == 1:
             return next(iter(self.images))
@@ -61,11 +63,16 @@ class ImportRequest:
             f"{format_list(self.images) or 'none yet'}."
         )
 
-    def find_image(self, name: object) -> str:
-        """Return the image with this name or file name; "" if there is none."""
-        text = str(name)
-        candidates = (text, *map(normalize_value, (text, PureWindowsPath(text).name, file_stem(text))))
-        return next((self._aliases[candidate] for candidate in candidates if candidate in self._aliases), "")
+    def find_images(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the image of each name or file that belongs to one."""
+        found: dict[str, str] = {}
+        names = list(names)
+        for form in (same_name, same_case):
+            for shorten in (str, _file_name, file_stem):
+                matches = match_names(map(shorten, names), self._aliases, [form])
+                new = {name: matches[shorten(name)] for name in names if shorten(name) in matches}
+                found = {name: self._aliases[alias] for name, alias in new.items()} | found
+        return found
 
     def objects_at_points(self, image: str, positions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the label of the object at each pixel position (n, ndim) of an image.
@@ -88,23 +95,27 @@ class ImportRequest:
             paths = entry.image if isinstance(entry.image, tuple) else (entry.image,)
             files = [Path(path).name for path in (*paths, entry.mask) if "arrays" not in Path(path).parts]
             for text in (*files, *map(file_stem, files)):
-                by_alias[normalize_value(text)].add(name)
+                by_alias[text].add(name)
         by_file = {alias: names.pop() for alias, names in by_alias.items() if len(names) == 1}
-        return by_file | {normalize_value(name): name for name in self.images} | {name: name for name in self.images}
+        return by_file | {name: name for name in self.images}
 
     def _find_prefix(self, stem: str) -> str:
         """Return the image whose name begins the name of a file; "" if there is none.
 
         For example, the file "P1_A1_table.csv" belongs to the image "P1_A1".
         """
-        stem = normalize_value(stem)
-        # "P1_A1" must not match "P1_A10": no letter or digit may follow.
-        prefixes = [
-            alias
-            for alias in map(normalize_value, self._aliases)
-            if stem.startswith(alias) and not stem[len(alias) :][:1].isalnum()
-        ]
-        return self.find_image(max(prefixes, key=len, default=""))
+        for form in (same_name, same_case):
+            # "P1_A1" must not match "P1_A10": no letter or digit may follow.
+            prefixes = [
+                alias
+                for alias in self._aliases
+                if form(stem).startswith(form(alias)) and not form(stem)[len(form(alias)) :][:1].isalnum()
+            ]
+            longest = max(map(len, prefixes), default=0)
+            images = {self._aliases[alias] for alias in prefixes if len(alias) == longest}
+            if len(images) == 1:
+                return images.pop()
+        return ""
 
 
 class ImportedLabel(NamedTuple):
@@ -182,26 +193,23 @@ def apply_import(
             classes.add(name, check_color(color) if color else None)
         annotations.apply(chosen, f"{IMPORT_SOURCE_PREFIX}{imported.source}")
     report = pd.DataFrame([(*row[:3], *_outcome(row, wanted, outcomes)) for row in rows], columns=COLUMNS)
-    report.attrs["summary"] = _summary(report, imported)
+    spelled = describe_matches({name: other for name, other in names.items() if name not in FLAG_OF_NAME})
+    report.attrs["summary"] = " ".join(filter(None, [_summary(report, imported), spelled]))
     return report
 
 
 def _match_class_names(classes: ProjectClasses, imported: ImportedLabels) -> Mapping[str, str]:
     """Return the class name in the project for each class name of the source.
 
-    The two may differ in case, blanks and punctuation.
+    The two may differ in case, where this is unambiguous.
     """
     exact = {info.name: classes.by_id(info.id).name for info in classes.infos}
-    spelled = {normalize_header(name): target for name, target in exact.items()}
-    names: dict[str, str] = {}
-    for name in dict.fromkeys(row.class_name for row in imported.rows if row.class_name):
-        key = normalize_header(name)
-        known = exact.get(name) or (spelled.get(key) if key else None) or FLAG_OF_NAME.get(name.casefold())
-        if known is None:
+    given = list(dict.fromkeys(row.class_name for row in imported.rows if row.class_name))
+    names = {name: exact[known] for name, known in match_names(given, exact).items()}
+    for name in given:
+        if name not in names:
             check_class_name(name)
-            if key:
-                spelled[key] = name  # other spellings of a new class are the same class
-        names[name] = known or name
+            names[name] = FLAG_OF_NAME.get(name.casefold(), same_name(name))
     return names
 
 
@@ -257,11 +265,15 @@ def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
     return "; ".join(parts) + "." + (f" {imported.note}" if imported.note else "")
 
 
+def _file_name(name: str) -> str:
+    return PureWindowsPath(name).name  # splits at slashes of both kinds
+
+
 def file_stem(name: str) -> str:
     r"""Return a file name without folders and suffixes; accepts paths of any platform.
 
     >>> file_stem("C:\\\\plates\\\\P1_A1.ome.tif"), file_stem("P1_A1.geojson.gz")
     ('P1_A1', 'P1_A1')
     """
-    name = PureWindowsPath(name).name.removesuffix(".gz")  # splits at slashes of both kinds
+    name = _file_name(name).removesuffix(".gz")
     return (name.rpartition(".")[0] or name).removesuffix(".ome")

@@ -30,8 +30,9 @@ def read_qupath(request: ImportRequest, file: Path) -> ImportedLabels:
     ``request.column`` is "classification".
     """
     content = read_geojson(file)
-    named = (shape.metadata["image"] for shape in content.shapes if shape.metadata and "image" in shape.metadata)
-    name = (request.image is None and request.find_image(next(named, ""))) or request.resolve_image(file)
+    named = [str(shape.metadata["image"]) for shape in content.shapes if shape.metadata and "image" in shape.metadata]
+    found = {} if request.image is not None else request.find_images(named[:1])
+    name = next(iter(found.values()), "") or request.resolve_image(file)
     outlines: dict[int, list[PolygonObject]] = defaultdict(list)
     rows = []
     for shape in content.shapes:

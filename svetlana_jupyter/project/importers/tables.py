@@ -121,13 +121,13 @@ def _resolve_images(request: ImportRequest, table: pd.DataFrame, file: Path | No
     if column is None:
         return [request.resolve_image(file)] * len(table), [""] * len(table)
     written = table[column].astype(str).tolist()
-    names = {text: request.find_image(text) for text in dict.fromkeys(written)}
-    if not any(names.values()):
+    names = request.find_images(dict.fromkeys(written))
+    if not names:
         raise InputError(
-            f"No image of the table ({format_list(names, 3)}) is in the project, which has "
+            f"No image of the table ({format_list(dict.fromkeys(written), 3)}) is in the project, which has "
             f"{format_list(request.images, 3) or 'no images yet'}. Add the images first, or pass image=."
         )
-    return [names[text] for text in written], written
+    return [names.get(text, "") for text in written], written
 
 
 def _objects_by_position(request: ImportRequest, table: pd.DataFrame, names: list[str]) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 import pytest
 from hypothesis import given, settings
@@ -46,6 +47,14 @@ def test_placeholders_pair_name_and_group_in_natural_order(folder):
         "B10",
         "",
     ]
+
+
+def test_file_names_in_different_unicode_forms_are_paired(folder):
+    composed, decomposed = (normalize(form, "Zürich") for form in ("NFC", "NFD"))
+    create_files(f"images/{decomposed}.tif", f"masks/{composed}.tif")
+    table = find_pairs("images/{city}.tif", "masks/{city}.tif")
+    assert table["name"].tolist() == table["city"].tolist() == [composed]
+    assert table["image"].tolist() == [Path(f"images/{decomposed}.tif")]
 
 
 def test_an_unpaired_file_is_a_row_that_names_the_expected_file(folder):
