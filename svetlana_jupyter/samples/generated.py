@@ -227,7 +227,7 @@ def gray_cells(seed: int, size: int = 1024, count: int = 200) -> Sample:
     size : int
         Side of the square image, in pixels.
     count : int
-        Requested number of objects; those without a free position are left out.
+        Requested number of objects; objects without a free position are left out.
     """
     rng = np.random.default_rng(seed)
     half_axes = rng.uniform(12, 20, count)
@@ -257,7 +257,7 @@ def oriented_textures(seed: int, size: int = 1400, count: int = 400, turn: float
     Parameters
     ----------
     seed, size, count
-        As in `gray_cells`.
+        See `gray_cells`.
     turn : float
         Direction of the first class, in degrees.
     """
@@ -361,7 +361,7 @@ def osteoclast_well(
     size : int
         Side of the image, in pixels; the well's radius is 0.48 of it. A size of 8000 takes about half a minute.
     count : int
-        Requested number of cells; those without a free position are left out.
+        Requested number of cells; cells without a free position are left out.
     activated : float
         Probability that a cell is activated.
     stain : three floats
@@ -455,7 +455,7 @@ class _Well:
 
 # The volume. The rows of `HALF_AXES` are the classes.
 TUBE_NAMES = ("tube", "somite")
-# Half axes of a nucleus by class, (z, y, x), in pixels; those of the tube are elongated along x.
+# Half axes of a nucleus by class, (z, y, x), in pixels; nuclei of the tube are elongated along x.
 HALF_AXES = np.array([(2.6, 3.0, 5.2), (3.1, 3.9, 3.9)])
 CHROMATIN_BLUR = (1.0, 1.6)  # pixels, by class
 TUBE_SHARE = 0.381  # of the nuclei
@@ -475,7 +475,7 @@ def tube_and_somites(
     shape : tuple of int
         Planes, rows and columns. The volume in the Svetlana paper has shape ``(158, 232, 624)`` and 26,214 nuclei.
     count : int
-        Requested number of nuclei; those without a free position are left out.
+        Requested number of nuclei; nuclei without a free position are left out.
     equal_axes : bool
         Make the nuclei of the tube round as well, so that only the texture within a nucleus differs.
     """

@@ -76,10 +76,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class FeatureColumn:
-    """Column of a feature table.
-
-    It is a measurement of one channel or, if ``channel`` is None, of the mask.
-    """
+    """Feature column: measurement of one channel, or of the mask (``channel`` None)."""
 
     measurement: Measurement
     channel: int | None = None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.features.intensity import ObjectChannel
 
-LEVELS = 8  # gray levels, each half a standard deviation wide; the outer two include all values beyond
+LEVELS = 8  # gray levels, each half a standard deviation wide; the outer two levels include all values beyond
 EQUAL = 1e-4  # standard deviations by which a neighbor may be darker and still count as equal (rounding errors)
 AXES = "zyx"
 _MIN_DETAIL = 1e-4  # standard deviation up to which the detail consists of rounding errors
@@ -227,7 +227,7 @@ def blur_within_objects(region: ObjectStack, stack: Stack, scale: float) -> Stac
     computed by matrix products, which are many times faster than a filter for crops of the size of cells.
     """
     weight = _convolve(region.own.astype(np.float32), region, scale)
-    weight[weight < 1e-6] = 1  # far from the object
+    weight[weight < 1e-6] = 1  # no division by 0 far from the object
     return _convolve(stack, region, scale) / weight
 
 

@@ -305,7 +305,7 @@ class _BlockReader:
 class BlockDecoder:
     """Reader of single blocks of an image and its mask on the calling thread.
 
-    For a damaged block, it returns the error instead of raising it.
+    For a damaged block, the decoder returns the error instead of raising it.
     """
 
     def __init__(self, pair: ImagePair) -> None:

@@ -131,7 +131,7 @@ def _properties(feature: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _labels(features: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return the labels that all features state, or else their positions from 1."""
+    """Return the labels of features, or positions from 1 if any feature lacks one."""
     for place in ("object", "label", "name", "id"):
         labels = [_label(one.get("id") if place == "id" else _properties(one).get(place)) for one in features]
         planes = {(label, _plane(feature)) for label, feature in zip(labels, features)}

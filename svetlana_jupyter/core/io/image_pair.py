@@ -98,7 +98,7 @@ def open_pair(
     name : str
         Name of the image, also used in error messages.
     image, mask, axes, spacing, channels, cache
-        See `open_image` and `open_mask`; ``axes`` are those of the image. If the image file does not state its axes,
+        See `open_image` and `open_mask`; ``axes`` are the axes of the image. If the image file does not state its axes,
         they are inferred from the shapes of image and mask.
     groups : mapping of str to str, optional
         Plate, well or patient of the image.

@@ -240,9 +240,9 @@ def open_image(
         color pixel, ``t`` a single time point); needed if the file does not state its axes and the shape allows several
         interpretations.
     spacing : float or sequence of float, optional
-        Pixel size in micrometers, ``([z,] y, x)`` or one number for all axes; by default that of the file.
+        Pixel size in micrometers, ``([z,] y, x)`` or one number for all axes; by default the pixel size in the file.
     channels : sequence of str, optional
-        Channel names; by default those of the file.
+        Channel names; by default the names in the file.
     cache : Path, optional
         Folder for the unpacked copy of a large file that cannot be read in parts. The copy is written when the file is
         first read.
