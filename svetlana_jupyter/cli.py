@@ -208,9 +208,9 @@ def run_demo(folder: Path) -> int:
     for _, line in project.counts().iterrows():
         print(f"  {line['class']:>9}: {line['count']:4d}  {line.fraction:6.1%}  ({line.low:.1%} to {line.high:.1%})")
     files = project.export(folder / "results", ["csv", "parquet", "tiff"])
-    tables = ", ".join(file.name for file in files[:3])
+    tables = [file.name for file in files if file.suffix != ".tif"]
     print()
-    print(f"Written to {folder / 'results'}: {tables} and {len(files) - 3} class maps.")
+    print(f"Written to {folder / 'results'}: {', '.join(tables)} and {len(files) - len(tables)} class maps.")
     print("To annotate, train and predict in the browser:  svetlana-jupyter lab   (or: make lab)")
     return EXIT_OK
 

@@ -129,10 +129,10 @@ class AnnotationPanel(LabelingPanel):
         return f"{total:,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} per minute"), " · ".join(flagged)
 
     def _add_class(self) -> None:
-        name = self.new_name.value.strip()
+        name, known = self.new_name.value.strip(), self.project.classes.names
         self.project.classes.add(name, self.new_color.value)
         self.new_name.value = ""
-        self.status.say(f"Added class {name}.")
+        self.status.say(f"Class {name} exists already." if name in known else f"Added class {name}.")
 
 
 class ClassEditor(VBox):

@@ -167,6 +167,9 @@ def test_a_class_is_added_by_the_field_and_used_at_once(panel, project):
     panel.viewer.show("left", 5)
     press(panel, "3")
     assert class_of(project, 5) == "broken"
+    panel.new_name.value = "broken"
+    panel.add.click()
+    assert "Class broken exists already." in panel.status.text
 
 
 def test_an_error_is_displayed_and_the_panel_goes_on(panel, project):
