@@ -149,7 +149,7 @@ def split_into_parts(pair: ImagePair, objects: pd.DataFrame, classifier: Classif
 
 
 def blocks_per_part(pair: ImagePair, parts: Sequence[pd.DataFrame], classifier: Classifier) -> list[list[BlockKey]]:
-    """Return the image and mask blocks needed to cut the objects of each part."""
+    """Return the image and mask blocks that the patches of each part are cut from."""
     return [list_needed_blocks(pair, classifier.windows(pair, part)) for part in parts]
 
 

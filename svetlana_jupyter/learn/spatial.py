@@ -55,7 +55,7 @@ class PatchLayout:
 
     @property
     def colors(self) -> int:
-        """Number of channels of the image itself."""
+        """Number of channels of the image, without copies and the mask."""
         return self.image // self.copies
 
     def content_masks(self, patches: Tensor) -> tuple[Tensor | None, ...]:

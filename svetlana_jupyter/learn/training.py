@@ -76,7 +76,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainingNote:
-    """Note to the user about the course of a training, such as a lack of memory."""
+    """Message to the user about a training run, such as a retry after memory ran out."""
 
     text: str
 

@@ -361,8 +361,8 @@ def _manual_counts(
         spelled, alike = match_names(texts, classes.names), set(map(same_case, classes.names))
         if unclear := [text for text in texts.unique() if text not in spelled and same_case(text) in alike]:
             raise InputError(
-                f"The table of counts has several names that differ in case from a class, such as {unclear[0]!r}. "
-                "Write each class as the project does."
+                f"Several names in the table of counts differ from a class in upper and lower case only, such as "
+                f"{unclear[0]!r}. Spell each class as in the project."
             )
         names = texts.map(spelled).reindex(table.index)
         present = names.dropna().unique().tolist()

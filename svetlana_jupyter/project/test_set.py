@@ -38,7 +38,7 @@ SamplingFrame = tuple[str, int, "NDArray[np.int64]"]  # an image, the number of 
 
 @dataclass(frozen=True)
 class TestSetSample:
-    """A test set as it was drawn.
+    """Random sample of objects that forms a held-out test set.
 
     Attributes
     ----------

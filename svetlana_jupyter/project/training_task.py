@@ -99,7 +99,7 @@ def resolve_setup(
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Inputs of a training, copied at its start, so that annotation can continue.
+    """Inputs of a training run, copied at its start, so that annotation can continue.
 
     Attributes
     ----------
@@ -111,7 +111,7 @@ class TrainingTask:
     explanation : str
         A sentence about annotations that are left out; "" if none is left out.
     edit_groups : Series of str
-        The edit that labeled each object together with other objects; "" if it was labeled alone.
+        Edit in which each object was labeled with others; "" for objects labeled one by one.
     classes : ClassScheme
     setup : TrainingSetup
         The settings as given, the initial network and the initial weights.

@@ -213,7 +213,7 @@ class BackgroundLoader:
         return any(piece not in self._failed for piece in self._visible)
 
     def load_visible(self, pieces: Iterable[Loadable]) -> None:
-        """Read the pieces that the screen shows; drop earlier requests still waiting."""
+        """Read the pieces of data on the screen; cancel earlier waiting requests."""
         self._visible = dict.fromkeys(pieces)
         self._begin()
 
@@ -225,7 +225,7 @@ class BackgroundLoader:
         self._begin()
 
     def retry_failed(self) -> None:
-        """Clear read errors, so that failed pieces are read again when shown."""
+        """Forget read errors, so that failed pieces are read again when on the screen."""
         self._failed.clear()
 
     def close(self) -> None:

@@ -181,7 +181,7 @@ CUE_TEXTS = (
 
 
 class CueCheckbox(Box):
-    """Checkbox of a cue, with a card that opens when the box is hovered or focused.
+    """Checkbox of an allowed cue; hovering over it opens an explanation.
 
     Parameters
     ----------

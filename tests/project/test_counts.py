@@ -203,7 +203,7 @@ def test_unmatched_rows_are_named_and_no_object_is_lost(project: Project, doses:
         (pd.DataFrame({"well": ["A1"], "count": [1]}), "The condition 'count' has the name"),
         (pd.DataFrame({"well": []}), "has no rows"),
         ("nowhere.csv", "nowhere.csv does not exist"),
-        (3, "as a CSV file or a DataFrame, got int"),
+        (3, "got int. Pass the path of a CSV file or a DataFrame"),
     ],
 )
 def test_an_invalid_condition_table_is_refused(project: Project, table, sentence: str) -> None:
@@ -290,7 +290,7 @@ def test_manual_counts_are_compared_per_well(project: Project) -> None:
     long = pd.concat([long, long.assign(**{"class": "dim", "n": 1})])
     assert project.compare_counts(long, "bright").agreement == result.agreement
     long["class"] = ["Bright", "bright ", "BRIGHT", *["dim"] * 3]
-    with pytest.raises(InputError, match="several names that differ in case from a class, such as 'Bright'"):
+    with pytest.raises(InputError, match="differ from a class in upper and lower case only, such as 'Bright'"):
         project.compare_counts(long, "bright")
 
 

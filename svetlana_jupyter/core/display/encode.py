@@ -36,7 +36,7 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def indexed_png(codes: NDArray[np.uint8], table: NDArray[np.uint8]) -> bytes:
-    """Encode an image of color table rows as a PNG with a palette.
+    """Encode an image of palette indices as a PNG.
 
     This is ten times as fast as encoding the same pixels as RGBA, and the result is a tenth of the size. Pillow writes
     it, because OpenCV cannot write palettes.

@@ -2,7 +2,7 @@
 
 `compose` has no side effects; the canvas paints only the difference between two scenes. The ``key`` of a layer
 identifies the data that it was made from; a layer whose key has not changed is reused. So a new label only changes the
-color of an object, without reading pixels again, and dragging computes nothing until the view leaves the margin.
+color of an object, without reading pixels again. Layers are larger than the view: a short drag computes nothing.
 """
 
 from __future__ import annotations

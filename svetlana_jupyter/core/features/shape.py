@@ -58,9 +58,9 @@ def covariance(region: ObjectStack) -> Floats:
 
 
 def axis_lengths(region: ObjectStack) -> Floats:
-    """Return the full axes (n, ndim) of ellipses with the moments of the objects.
+    """Return the axis lengths (n, ndim) of the ellipses fitted to the objects.
 
-    The longest axis comes first. In 3D, the ellipses are ellipsoids.
+    An ellipse (in 3D, an ellipsoid) has the second moments of its object. Lengths are full axes, the longest first.
     """
     moments = np.linalg.eigvalsh(covariance(region))[:, ::-1]
     return np.asarray(2 * np.sqrt((region.ndim + 2) * moments))

@@ -213,7 +213,7 @@ def _find_files(images: FilePattern, masks: FilePattern) -> tuple[MatchedFiles, 
     for path in image_files.keys() & mask_files.keys():
         del weaker[path]
     if not weaker:
-        raise InputError(f"'{images.text}' and '{masks.text}' match the same files. Use a pattern that fits only one.")
+        raise InputError(f"'{images.text}' and '{masks.text}' match the same files. Use one that matches masks only.")
     return image_files, mask_files
 
 

@@ -60,7 +60,7 @@ def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
         table, name = _read_file(Path(source).expanduser(), table_name), str(source)
     else:
         raise InputError(
-            f"Expected {table_name} as a CSV file or a DataFrame, got {type(source).__name__}. Pass its path."
+            f"Expected {table_name}, got {type(source).__name__}. Pass the path of a CSV file or a DataFrame."
         )
     table.columns = pd.Index([str(column).strip() for column in table.columns])
     if len(duplicates := table.columns[table.columns.duplicated()]):
@@ -90,9 +90,9 @@ def _read_file(path: Path, table_name: str) -> pd.DataFrame:
 
 
 def _parse_numbers(table: pd.DataFrame, decimal_comma: bool = False) -> pd.DataFrame:
-    """Convert columns of numbers in which “NA” is a missing value.
+    """Convert numeric columns, with “NA” as a missing value.
 
-    In a column of texts, “NA” remains a text.
+    In a text column, “NA” remains text.
     """
     for column in table.select_dtypes(exclude=["number", "bool"]):
         texts = table[column].dropna().astype(str)

@@ -404,7 +404,7 @@ class FilterBar(HBox):
 
 
 class DisplayBar(HBox):
-    """Controls of the appearance of thumbnails: size, surroundings, outlines, depth.
+    """Controls for thumbnails: size, surroundings, outlines and depth.
 
     Parameters
     ----------
