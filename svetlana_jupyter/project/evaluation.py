@@ -207,7 +207,7 @@ def test_set_predictions(run: Run, data: EvaluationData) -> tuple[pd.DataFrame |
 def _held_out(run: Run, architecture: str, classes: ClassScheme) -> pd.DataFrame | None:
     """Return the cross-validated predictions of a run, after merging classes."""
     table = run.held_out(architecture)
-    if table is None or not classes.merged or not class_ids(table):
+    if table is None or classes.merged.keys().isdisjoint(class_ids(table)):
         return table
     # Uncalibrated probabilities refer to the classes before merging, so they are dropped.
     others = table.drop(columns=["predicted", *table.filter(regex="^(p|raw)_")])

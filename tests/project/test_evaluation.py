@@ -179,6 +179,14 @@ def test_merged_classes_are_scored_as_a_single_class(project: Project) -> None:
     assert list(report.network.per_class.index) == ["dim"]
 
 
+def test_a_run_trained_after_merging_classes_is_scored(project: Project) -> None:
+    project.classes.add("other")
+    project.classes.merge("other", into="dim")
+    add_scored_run(project, {"network": held_out_table()})
+    assert list(project.evaluate().network.per_class.index) == ["dim", "bright"]
+    assert project.runs.compare()["source"].tolist() == ["cross-validation"]
+
+
 def test_without_grouping_columns_the_groups_are_images(project: Project) -> None:
     add_scored_run(project, {"network": held_out_table().assign(image=lambda table: "other " + table["image"])})
     assert project.evaluate().interval_unit == "6 images"
