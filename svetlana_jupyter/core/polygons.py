@@ -276,10 +276,10 @@ def outline_polygons(mask: NDArray[np.bool_], start: Integers | tuple[int, int] 
 def _trace_rings(mask: NDArray[np.bool_]) -> list[Integers]:
     """Return the closed rings around 4-connected pixels, the outer ring first.
 
-    Horizontal and vertical sides alternate along a ring. Along each grid line, the corners in order are the first and
-    last point of one side after another. Where two pixels touch only at a corner, four sides meet: this corner is
-    stored twice, and the two sides along the same background pixel are joined. Since all pixels are 4-connected, no
-    ring then passes through the same corner twice.
+    Horizontal and vertical sides alternate along a ring. On each grid line, the sorted corners are pairs: the start and
+    the end of a side. Where two pixels touch only at a corner, four sides meet. This corner is stored twice, and the
+    sides that border the same background pixel are connected. Since all pixels are 4-connected, no ring then passes
+    through a corner twice.
     """
     around = np.pad(mask, 1)
     nw, ne, sw, se = around[:-1, :-1], around[:-1, 1:], around[1:, :-1], around[1:, 1:]

@@ -46,7 +46,7 @@ _PRESETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "wide": ("wider surroundings", {"patches": {"margin": 3.0}}),
     "forest": ("random forest on measurements, no network", {"architecture": "forest"}),
     "paper": (
-        "settings of the paper (section 4.1, Fig. 7)",
+        "settings of the Svetlana paper (section 4.1, Fig. 7)",
         {"patches": {"normalize": "minmax"}, "augmentation": _NOT_VARIED, "width": 32, "class_weights": "none"}
         | {"optimizer": "adam", "learning_rate": 0.001, "weight_decay": 0.0, "schedule": "step"}
         | {"epochs": 200, "steps": None, "batch_size": 8},
@@ -158,7 +158,8 @@ class Settings(BaseModel):
             values = json.loads(text)
         except json.JSONDecodeError as error:
             raise SettingsError(
-                f"Settings are not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}."
+                f"Settings are not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}. "
+                "Correct the JSON and try again."
             ) from None
         if not isinstance(values, dict):
             raise SettingsError(f"Settings must be a JSON object in braces, got {type(values).__name__}.")
@@ -334,8 +335,8 @@ class AugmentSettings(Settings):
     """Shift along each axis as a fraction of the field of view; by whole pixels unless patches are also scaled or
     rotated freely."""
     brightness: float = Field(default=0.1, ge=0.0, le=2.0)
-    """Maximum relative change of gain, and maximum offset in units of the channel's standard deviation; different for
-    each channel."""
+    """Maximum relative change of gain, and maximum offset in units of the channel's standard deviation; drawn for each
+    channel separately."""
     gamma: float = Field(default=0.0, ge=0.0, le=4.0)
     """Gamma correction between a patch's minimum and maximum, per channel: exponents from 1 / (1 + gamma) to 1 +
     gamma."""
@@ -453,7 +454,7 @@ class TrainingSettings(Settings):
     """Change of the learning rate during training. "step" multiplies the rate by the decay at regular intervals (by 0.1
     every 100 epochs in the paper)."""
     decay: float = Field(default=0.1, gt=0.0, le=1.0)
-    """Factor of the learning rate at each step of the schedule "step"."""
+    """Factor by which the schedule "step" multiplies the learning rate at each step."""
     decay_every: int = Field(default=100, ge=1)
     """Epochs between two steps of the schedule "step"."""
     epochs: int = Field(default=40, ge=1)

@@ -277,7 +277,7 @@ def to_onednn(network: nn.Module, device: torch.device) -> OneDNNSmallCNN | None
 
 
 class OneDNNSmallCNN:
-    """Copy of a trained `SmallCNN` whose forward pass is fastest on a CPU.
+    """Copy of a trained `SmallCNN`, optimized for prediction on a CPU.
 
     Weights and feature maps stay in the blocked memory layout of oneDNN from the first convolution to the last
     pooling, whereas torch would convert each feature map back. Layers and weights are the same, so logits differ only

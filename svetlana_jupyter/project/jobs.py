@@ -98,7 +98,7 @@ class TimeEstimator:
 
 
 class JobRunner:
-    """Runner of one job at a time.
+    """Background job runner, limited to one job at a time.
 
     Parameters
     ----------

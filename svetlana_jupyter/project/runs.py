@@ -1,7 +1,7 @@
 """Finished runs of a project, their predictions and model selections.
 
-A run is one training. Each run has a folder, which is written atomically; only the score and the predictions of the run
-are added later.
+A run is the result of one training. Each run has a folder, which is written atomically; only the score and the
+predictions of the run are added later.
 """
 
 from __future__ import annotations

@@ -288,7 +288,7 @@ def _write_text(file: Path, text: str) -> None:
 def file_name(name: str) -> str:
     """Return ``name`` as a file name that is valid on every system.
 
-    Different names have different file names.
+    Different names map to different file names.
     """
     quoted = quote(name, safe=" ()+,-=@_")
     return f"%2E{quoted[1:]}" if quoted.startswith(".") else quoted

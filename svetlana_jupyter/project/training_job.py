@@ -37,9 +37,9 @@ _Scoring = Generator[Progress, None, "tuple[str, dict[str, pd.DataFrame], str]"]
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """Learning curve of a training, with one value per epoch.
+    """Learning curve of a training run, with one value per epoch.
 
-    A score is None if no objects are held out. ``total`` is the number of planned epochs, 0 before the first epoch.
+    A score is None if there is no validation split. ``total`` is the number of planned epochs, 0 before the first epoch.
     """
 
     epochs: tuple[int, ...] = ()

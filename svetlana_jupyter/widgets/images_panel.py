@@ -240,7 +240,7 @@ _FROM_FILE = "from the file"
 # Messages of `Project.import_annotations` name its arguments. The panel has form fields in their place.
 _PANEL_TERMS = {
     r"pass overwrite=True to replace": "check the box above to replace",
-    r"Pass image=, one of": "Choose it above, one of",
+    r"Pass image=, one of": "Choose one of these above:",
     r"Pass their names with names=\{[^}]*\}": "Enter their names above",
     r"Pass names=": "Enter class names above",
     r"Pass the path": "Enter the path",

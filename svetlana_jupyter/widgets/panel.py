@@ -128,8 +128,8 @@ class Panel(VBox):
     def run_action(self, act: Callable[..., object], *args: Any) -> None:
         """Run an action, display its error, and give the focus back to the canvas.
 
-        If a button kept the focus, JupyterLab would handle the next key as a shortcut; ``m``
-        would delete the output.
+        If a button kept the focus, JupyterLab would handle the next key as a shortcut: for
+        example, ``m`` turns the cell into Markdown and deletes its output.
         """
         catch_errors(act, self.status)(*args)
         self.focus()

@@ -48,7 +48,7 @@ class Throttle:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def request(self) -> None:
-        """Draw as soon as the pause after the last draw is over."""
+        """Draw once the minimum interval since the last draw has passed."""
         loop = running_loop()
         if loop is None:
             self._draw()

@@ -300,7 +300,7 @@ _SAMPLE = "smear_01", 11  # a white blood cell
 
 
 def find_example(project: Project) -> ExampleObject:
-    """Return an object of a project, or an object of the samples if there is none.
+    """Return an object of the project, or of the sample images without one.
 
     Annotated objects are preferred. Images that are not indexed yet are skipped, because indexing may take long. May be
     called on any thread.

@@ -229,7 +229,7 @@ def test_image_and_class_column_can_be_chosen(import_panel, project, tmp_path):
     assert [value for _, value in form.image.options] == ["", "left", "right"]
     form.path.value = write_table(tmp_path, [(7, "x", "dark")], columns=("object", "class", "second opinion"))
     form.take.click()
-    assert "Choose it above, one of left, right" in form.message.text
+    assert "Choose one of these above: left, right" in form.message.text
     assert "sv-trouble" in form.message.value
     assert project.labels().empty
     form.image.value, form.column.value = "right", "second opinion"

@@ -153,9 +153,9 @@ def _read_samples(
     samples: Sequence[list[Integers]],
     convert: Callable[[NDArray[Any], int], NDArray[Any]],
 ) -> None:
-    """Merge samples into thumbnails of shape (n, ..., h, w), block by block.
+    """Read sampled pixels by blocks and combine them into thumbnails (n, ..., h, w).
 
-    The planes of an object are merged as well.
+    Pixels of several planes are combined by ``merge``, for example by their maximum.
     """
     data, ndim = da.asarray(array.data), len(samples[0]) if samples else 0
     edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in data.chunks[-ndim:]]

@@ -31,9 +31,9 @@ _CIRCLE = tuple((math.sin(turn * math.pi / 4), math.cos(turn * math.pi / 4)) for
 
 
 class PaddedStack:
-    """Flat stack of objects with margins between them.
+    """Objects in one flat array, separated by margins.
 
-    The margins are so wide that no step from a pixel leads to another object.
+    The margins are as wide as the largest pixel offset, so that a pixel pair never spans two objects.
 
     Parameters
     ----------

@@ -121,7 +121,7 @@ def _read_features(path: Path) -> list[Mapping[str, Any]]:
         raise InputError(f"{path} cannot be read as GeoJSON ({error}). Export or copy it again.") from error
     features = document.get("features", [document]) if isinstance(document, dict) else document
     if not isinstance(features, list) or not all(isinstance(item, dict) and "geometry" in item for item in features):
-        raise InputError(f"{path} holds no GeoJSON features. Export the objects from QuPath as GeoJSON.")
+        raise InputError(f"{path} contains no GeoJSON features. Export the objects from QuPath as GeoJSON.")
     return features
 
 

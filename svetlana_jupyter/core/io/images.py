@@ -441,7 +441,7 @@ def _channel_names(
 ) -> Sequence[str]:
     if from_user is not None and (len(from_user) != count or len(set(from_user)) < count):
         raise InputError(
-            f"{_capitalize(source_name)} has {count} channels, got the names {list(from_user)}. Pass {count} "
+            f"{_capitalize(source_name)} has {count} channels, but the given names are {list(from_user)}. Pass {count} "
             "different names."
         )
     names = named if from_user is None else from_user

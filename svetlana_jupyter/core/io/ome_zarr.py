@@ -103,7 +103,7 @@ def _metadata(group: zarr.Group, path: Path) -> _Image:
 def _member(group: zarr.Group, name: str, path: Path) -> zarr.Array | zarr.Group:
     node = group.get(name)
     if node is None:
-        raise InputError(f"The metadata of {path} name '{name}', which is missing. Copy the whole image again.")
+        raise InputError(f"The metadata of {path} refer to '{name}', which is missing. Copy the whole image again.")
     return node
 
 

@@ -125,7 +125,7 @@ def find_column(table: pd.DataFrame, names: Iterable[str]) -> str | None:
 
 
 def same_name(name: str) -> str:
-    """Return a name in Unicode NFC without outer blanks: still the same name."""
+    """Return a name in Unicode NFC, without leading and trailing whitespace."""
     return unicodedata.normalize("NFC", name).strip()
 
 

@@ -164,7 +164,7 @@ class ObjectSelector:
             self._select(clicked ^ set(model.selection) if extend or model.add_to_selection else clicked)
 
     def draw_box(self, corner: Point, row: float, column: float) -> None:
-        """Draw a box from a point of the image to a point of the screen."""
+        """Draw the selection rectangle from an image point to a screen point."""
         self._model.lasso = rectangle_corners(corner, self._model.view.to_image(row, column))
 
     def draw_lasso(self, row: float, column: float) -> None:

@@ -164,7 +164,7 @@ def test_the_shape_of_the_mask_determines_the_dimensions():
         ({"source": np.zeros((8, 9), object)}, "must contain real numbers, got object"),
         ({"source": np.zeros((8, 9)), "spacing": (1, 1, 1)}, r"2 positive numbers in micrometers, \(y, x\)"),
         ({"source": np.zeros((8, 9)), "spacing": -1}, "positive numbers"),
-        ({"source": np.zeros((2, 8, 9)), "axes": "cyx", "channels": ["a"]}, "has 2 channels, got the names"),
+        ({"source": np.zeros((2, 8, 9)), "axes": "cyx", "channels": ["a"]}, "has 2 channels, but the given names are"),
         ({"source": np.zeros((2, 8, 9)), "axes": "cyx", "channels": ["a", "a"]}, "Pass 2 different names"),
         ({"source": [np.zeros((8, 9))], "channels": ["a", "b"]}, "Got 2 channel names for 1 files"),
         ({"source": []}, "Expected one source per channel, got none"),

@@ -131,7 +131,7 @@ def test_a_folder_that_is_not_zarr_is_refused(tmp_path):
         ),
         (lambda image: image.update(datasets=[]), r"invalid at multiscales\.0\.datasets: .*at least 1 item"),
         (lambda image: image["axes"][2].pop("name"), r"invalid at multiscales\.0\.axes\.2\.name"),
-        (lambda image: image["datasets"][0].update(path="9"), "name '9', which is missing"),
+        (lambda image: image["datasets"][0].update(path="9"), "refer to '9', which is missing"),
         (lambda image: image["datasets"][0].update(path="labels"), "'labels' in .*image.zarr is a group"),
     ],
 )
@@ -171,5 +171,5 @@ def test_a_missing_label_image_named_in_the_metadata_is_an_error(tmp_path):
     write_ome_zarr(tmp_path / "image.zarr", "0.5")
     zarr.create_group(tmp_path / "image.zarr" / "labels", zarr_format=3, attributes={"ome": {"labels": ["nuclei"]}})
 
-    with pytest.raises(InputError, match=r"labels name 'nuclei', which is missing"):
+    with pytest.raises(InputError, match=r"labels refer to 'nuclei', which is missing"):
         open_mask(tmp_path / "image.zarr")
