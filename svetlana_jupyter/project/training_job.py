@@ -39,7 +39,7 @@ _Scoring = Generator[Progress, None, "tuple[str, dict[str, pd.DataFrame], str]"]
 class LearningCurve:
     """Learning curve of a training run, with one value per epoch.
 
-    A score is None if there is no validation split. ``total`` is the number of planned epochs, 0 before the first epoch.
+    A score is None if there is no validation split. ``total`` is the number of planned epochs, 0 before the first.
     """
 
     epochs: tuple[int, ...] = ()
