@@ -157,8 +157,8 @@ class Inspector(VBox):
 
     def show_pictures(self, patch: bytes = b"", cam: bytes = b"", caption: str = "") -> None:
         """Show two PNGs side by side, or empty frames of the same size."""
-        left = figure_html(patch, "Classifier input") if patch else _EMPTY_FIGURE.format(html.escape(caption))
-        right = figure_html(cam, "Evidence (Grad-CAM)") if cam else _EMPTY_FIGURE.format("&nbsp;")
+        left = figure_html(patch, "Patch") if patch else _EMPTY_FIGURE.format(html.escape(caption))
+        right = figure_html(cam, "Grad-CAM") if cam else _EMPTY_FIGURE.format("&nbsp;")
         self.pictures.value = f'<div class="sv-pictures">{left}{right}</div>'
 
 
