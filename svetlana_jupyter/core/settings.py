@@ -213,11 +213,11 @@ class PatchSettings(Settings):
     that model selection stays fast: to 96 pixels per side in 2D and 24 in 3D and, if the context is hidden, to a field
     of view no wider than an automatic size."""
     view: Literal["fixed", "object"] = "fixed"
-    """Scaling of the field of view. "fixed" is the same for all objects. "object" scales the field of view to each
-    object's longest bounding box side times the margin, so that small and large objects fill their patches alike; it
-    equals the given size for an object whose longest side is size / margin. To keep blur and noise from revealing the
-    object's size, patches are resampled by nearest neighbor, by default to so few pixels that almost no object is
-    enlarged; light of the surroundings is removed from the object's edge, and outlines are smoothed."""
+    """Scaling of the field of view. "fixed" is the same for all objects. "object" sets it to the longest
+    bounding box side of each object times the margin, so that every object fills the same fraction of its patch. Blur
+    and noise could still reveal the object's size. To prevent this, patches are resampled by nearest neighbor to so few
+    pixels that almost no object is enlarged, light of the surroundings is removed from the object's edge, and outlines
+    are smoothed."""
     context: Literal["keep", "hide"] = "keep"
     """Use of the surroundings. "keep" shows them. "hide" multiplies the patch by the object's dilated mask, so that the
     surroundings cannot influence the predicted class (problem b of the paper, section 2.5)."""
@@ -257,7 +257,7 @@ class PatchSettings(Settings):
 
     @property
     def is_frozen(self) -> bool:
-        """Whether size, sampling and rim are numbers for every axis, none automatic."""
+        """Whether size, sampling and ``rim`` are given as numbers, none as "auto"."""
         return isinstance(self.size, tuple) and isinstance(self.sampling, tuple) and self.rim != "auto"
 
     @property

@@ -59,10 +59,11 @@ class PatchLayout:
         return self.image // self.copies
 
     def content_masks(self, patches: Tensor) -> tuple[Tensor | None, ...]:
-        """Return a mask (n, 1, [z,] y, x) of the visible pixels per image copy.
+        """Return masks (n, 1, [z,] y, x) of visible pixels, one per image in the patch.
 
-        The mask of a copy is None if the copy has no hidden pixels. Hidden pixels are zero in every channel. Pixels
-        inside the object count as visible even if they are zero, unless the patches have an eroded margin.
+        A patch holds an image once, or twice where a normalization doubles its channels. A mask is None if no pixels
+        are hidden. Hidden pixels are zero in every channel. Pixels inside the object count as visible even if they are
+        zero, unless the patches have an eroded margin.
         """
         masks: list[Tensor | None] = []
         for number, copy in enumerate(patches[:, : self.image].chunk(self.copies, dim=1)):

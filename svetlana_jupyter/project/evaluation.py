@@ -161,7 +161,7 @@ def score_run(run: Run, data: EvaluationData) -> Evaluation:
 
 
 def test_set_predictions(run: Run, data: EvaluationData) -> tuple[pd.DataFrame | None, str]:
-    """Return a table of the labels and predictions of the test set, and a sentence.
+    """Return the labels and predictions of the test set, and a message to the user.
 
     Returns
     -------

@@ -168,7 +168,7 @@ def test_cells_are_read_and_annotations_are_reported_as_skipped(tmp_path: Path) 
     ("content", "message"),
     [
         ("{", "cannot be read as GeoJSON"),
-        ('{"a": 1}', "holds no GeoJSON features"),
+        ('{"a": 1}', "contains no GeoJSON features"),
         ('{"type": "FeatureCollection", "features": []}', "holds no outline"),
         (json.dumps(feature({"type": "LineString", "coordinates": [[1, 2], [3, 4]]})), "holds no outline"),
         (json.dumps(feature({"type": "Polygon", "coordinates": [[["a", 2], [3, 4]]]})), "invalid outline"),

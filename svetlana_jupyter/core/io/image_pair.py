@@ -42,7 +42,7 @@ class FeatureCache(Protocol):
         ...
 
     def add_features(self, key: str, table: pd.DataFrame) -> None:
-        """Add the features of objects that the cached table of a group lacks."""
+        """Add new features of objects to the cached table of a feature group."""
         ...
 
 

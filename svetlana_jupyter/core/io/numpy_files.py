@@ -202,7 +202,7 @@ def _check_instructions(stream: BinaryIO, size: int) -> None:
         # The unpickler stores values by position in a table, which grows to twice the largest position.
         largest = {"PUT": number, "BINPUT": number, "LONG_BINPUT": number, "FRAME": size}.get(opcode.name)
         if largest is not None and not 0 <= int(argument) <= largest:
-            raise ValueError(f"{opcode.name} {argument} in a file of {size} bytes")
+            raise ValueError(f"pickle instruction {opcode.name} has the argument {argument}, in a file of {size} bytes")
 
 
 class _PlainUnpickler(pickle.Unpickler):

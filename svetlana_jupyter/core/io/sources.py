@@ -195,7 +195,7 @@ _unpacking = threading.Lock()  # threads that read different blocks must not dec
 
 
 def _read_unpacked(path: Path, decode: Decode, folder: Path, part: Any) -> npt.NDArray[Any]:
-    """Read a part of the Zarr array in ``folder``, which the first reading writes."""
+    """Read a part of an image from its Zarr copy, which the first call creates."""
     with _unpacking:
         if not folder.exists():
             unpack_to_zarr(path, decode, folder)
