@@ -293,7 +293,8 @@ def run_in_threads(
         try:
             while running and not stop():
                 done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
-                for future in sorted(done, key=running.__getitem__):
+                if done:  # one at a time: nothing is yielded after a stop
+                    future = min(done, key=running.__getitem__)
                     yield running.pop(future), future.result()
                     last = time.monotonic()
                 if time.monotonic() - last >= HEARTBEAT_SECONDS:
