@@ -180,7 +180,7 @@ class Corrections(NamedTuple):
     def ratios(self, logits: Floats) -> Floats:
         """Return likelihood ratios, (d, n, k), of objects with the given logits, (n, k)."""
         p = softmax(self.slope[:, None, None] * logits + self.bias[:, None, :], axis=2)
-        return p / self.prior[:, None, :]
+        return np.asarray(p / self.prior[:, None, :], np.float64)
 
 
 def fit_corrections(labels: DrawnLabels, weights: Floats, priors: Floats) -> Corrections:
