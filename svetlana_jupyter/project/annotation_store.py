@@ -268,7 +268,10 @@ class Annotations:
         return self._current.current_objects(object_id)
 
     def drawn_objects(self) -> set[ObjectId]:
-        """Return the current objects that were drawn at random, without those of the test set."""
+        """Return the current objects that were drawn at random.
+
+        Objects of the test set, which is a random draw of its own, need not be among them.
+        """
         drawn = set[VersionedObjectId]().union(*(log.drawn_objects() for log in self.logs.values()))
         return {current for versioned_id in drawn for current in self.current_objects(versioned_id)}
 
