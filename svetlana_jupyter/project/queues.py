@@ -115,7 +115,7 @@ class Queue:
         return objects
 
     def coming(self, n: int) -> list[QueuedObject]:
-        """Return the same objects as `peek`, to load them in advance; none counts as drawn."""
+        """Return the same objects as `peek` for loading them early: none counts as drawn."""
         missing = max(0, n - len(self._coming))
         self._coming.extend(islice(self._rest, missing))
         return [*self._seen[self._position :], *(candidate for candidate, _ in self._coming)][:n]
