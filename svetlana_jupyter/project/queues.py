@@ -115,7 +115,7 @@ class Queue:
         return objects
 
     def coming(self, n: int) -> list[QueuedObject]:
-        """Return the same objects as `peek` for loading them early: none counts as drawn."""
+        """Return the same objects as `peek`, to load them early; none counts as drawn."""
         missing = max(0, n - len(self._coming))
         self._coming.extend(islice(self._rest, missing))
         return [*self._seen[self._position :], *(candidate for candidate, _ in self._coming)][:n]
@@ -139,7 +139,7 @@ class Queue:
         return not self._annotations.label_of(*candidate.id).action
 
     def _open_objects(self) -> Iterator[tuple[QueuedObject, list[ObjectId]]]:
-        """Yield the unlabeled objects of this queue, each with the labeled objects passed over before."""
+        """Yield each unlabeled object with the labeled objects passed over before."""
         passed: list[ObjectId] = []
         for candidate in self._order():
             if not self._is_in_queue(candidate):
