@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.learn.preset_search import CandidateResult, SearchResult
 
-RECORD_FILE = "tried.json"
+RECORD_FILE, LABELS_FILE = "tried.json", "labels.parquet"
 RESULT_COLUMNS = ("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
 _ALL = ["preset", *RESULT_COLUMNS]
 
@@ -233,6 +233,18 @@ class Run:
         file = self.path / f"held_out_{architecture}.parquet"
         return pd.read_parquet(file) if file.exists() else None
 
+    def training_labels(self) -> pd.DataFrame | None:
+        """Return the labels that the run was trained on.
+
+        Returns
+        -------
+        DataFrame or None
+            Columns ``image``, ``object``, ``class_id`` and ``mask`` (number of the mask that contains the object); None
+            for runs of version 0.1.0, which did not store them.
+        """
+        file = self.path / LABELS_FILE
+        return pd.read_parquet(file) if file.exists() else None
+
     def with_score(self, note: str, held_out: Mapping[str, pd.DataFrame], warning: str = "") -> Run:
         """Save the cross-validated predictions of the run, and return the scored run.
 
@@ -353,7 +365,7 @@ class RunStore(Sequence[Run]):
         self._folder, self._notify, self._show, self._score = folder, notify, show, score
         self._runs = read_runs(folder.runs_folder)
         self.networks: dict[str, Module] = {}
-        self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
+        self._predicted: dict[tuple[str, str, bool], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
         chosen = str(folder.read_document().get("current_run", ""))
         self.current_name = chosen if chosen in self._runs else max(self._runs, default="")
 
@@ -422,8 +434,10 @@ class RunStore(Sequence[Run]):
             self.clear_cache()
             self._notify.changed("predictions")
 
-    def probabilities(self, run: Run, image: str, mask: int, merged: Mapping[int, int]) -> pd.DataFrame:
-        """Return the calibrated predictions of a run for an image, which are cached.
+    def probabilities(
+        self, run: Run, image: str, mask: int, merged: Mapping[int, int], calibrated: bool = True
+    ) -> pd.DataFrame:
+        """Return the predictions of a run for an image, which are cached.
 
         Predictions that are hidden because their objects belong to the test set are included.
 
@@ -435,6 +449,8 @@ class RunStore(Sequence[Run]):
             Number of the current mask; predictions for another mask are ignored.
         merged : mapping of int to int
             Id of the target class of each merged class.
+        calibrated : bool
+            Whether to correct the probabilities by the calibration of the run.
 
         Returns
         -------
@@ -442,18 +458,20 @@ class RunStore(Sequence[Run]):
             Indexed by object: ``predicted`` (class id), ``probability`` and ``p_<class id>`` per class. The table is
             empty before the image is predicted.
         """
-        known = self._predicted.get((run.name, image))
+        key, calibration = (run.name, image, calibrated), run.calibration if calibrated else NO_CALIBRATION
+        known = self._predicted.get(key)
         if known is None or known[:2] != (merged, mask):
             table = run.read_predictions(image)
             if table is None or table.attrs.get("mask", 0) != mask:
                 table = NOTHING_PREDICTED
-            table = merge_predictions(run.calibration.apply(table), merged)
-            self._predicted[run.name, image] = known = merged, mask, table
+            table = merge_predictions(calibration.apply(table), merged)
+            self._predicted[key] = known = merged, mask, table
         return known[2]
 
     def forget_predictions(self, run_name: str, image: str) -> None:
         """Discard the cached predictions of an image after new ones were written."""
-        self._predicted.pop((run_name, image), None)
+        for calibrated in (True, False):
+            self._predicted.pop((run_name, image, calibrated), None)
         self._notify.changed("predictions")
 
     def clear_cache(self) -> None:

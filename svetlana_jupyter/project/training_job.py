@@ -14,8 +14,8 @@ from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets, res
 from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, AugmentSettings, TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import MIN_ACCURACY_LOSS, augmentation_warning
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
-from svetlana_jupyter.project.runs import RECORD_FILE, Run, last_search, new_run, search_record
-from svetlana_jupyter.project.storage import write_json
+from svetlana_jupyter.project.runs import LABELS_FILE, RECORD_FILE, Run, last_search, new_run, search_record
+from svetlana_jupyter.project.storage import write_json, write_parquet
 from svetlana_jupyter.project.training_task import label_digest
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def train_run(
             reference.save(folder)
         if choice.search_record is not None:
             write_json(folder / RECORD_FILE, choice.search_record)
+        write_parquet(folder / LABELS_FILE, task.labels_table())
         run = finish(_make_run(task, choice, fitted, reference, seconds))
     yield run
     if choice.search_result is not None and not run.stopped:
