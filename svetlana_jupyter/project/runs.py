@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
+import numpy as np
 import pandas as pd
 from pyarrow.parquet import read_schema
 
@@ -102,7 +103,7 @@ def last_search(
 
 def _row(candidate: CandidateResult, chosen: bool) -> dict[str, Any]:
     table = candidate.table
-    names = {class_id: str(class_id) for class_id in table["truth"].unique().tolist()}
+    names = {class_id: str(class_id) for class_id in np.union1d(table["truth"], table["predicted"]).tolist()}
     scores = score(table["truth"], table["predicted"], names, table["group"])
     accuracy = scores.accuracy
     values = {"accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high}

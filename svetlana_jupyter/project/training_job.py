@@ -201,12 +201,12 @@ def choose_preset(task: TrainingTask, stop: Stop) -> Generator[Progress, None, P
     if previous is not None and len(targets) < SEARCH_AGAIN_FACTOR * sum(previous[0].labels.values()):
         run, chosen = previous
         return PresetChoice(chosen, f"Preset {chosen.preset} was selected in run {run.name}.", run=run.name)
-    from svetlana_jupyter.learn.cross_validation import MIN_PER_CLASS, describe_scarce_classes
+    from svetlana_jupyter.learn.cross_validation import MIN_PER_CLASS, scored_objects
 
     if len(np.unique(targets)) < 2:
         return PresetChoice(default)  # training will raise an error
-    if scarce := describe_scarce_classes(targets, task.class_names):
-        reason = f"{DEFAULT_USED} with at least {MIN_PER_CLASS} annotated objects per class, but {scarce}."
+    if len(scored_objects(targets)) == 0:
+        reason = f"{DEFAULT_USED} with at least {MIN_PER_CLASS} annotated objects of two classes."
         return PresetChoice(default, reason)
     return (yield from _compare_presets(task, presets, parts, stop))
 
@@ -297,7 +297,7 @@ def _subsample(parts: Sequence[AnnotatedImage], limit: int, seed: int) -> list[A
 
 def _score_search(samples: TrainingData, result: SearchResult, stop: Stop) -> _Scoring:
     """Score the selection of presets by the nested cross-validation of the search."""
-    from svetlana_jupyter.learn.cross_validation import describe_score_source
+    from svetlana_jupyter.learn.cross_validation import describe_score_source, describe_unscored
 
     table, least = result.nested_table, _least_augmentation(samples.settings)
     forest = [one.table for one in result.candidates if one.settings.architecture == "forest"]
@@ -305,6 +305,7 @@ def _score_search(samples: TrainingData, result: SearchResult, stop: Stop) -> _S
     warning = yield from _check_augmentation(samples, table, stop, plain)
     source = describe_score_source(len(table), result.kept_whole)
     note = f"{source}; each fold is scored with the preset selected on the other folds (nested cross-validation)."
+    note = f"{note} {describe_unscored(samples)}".rstrip()
     return note, dict(zip(("network", "forest"), [table, *forest])), warning
 
 

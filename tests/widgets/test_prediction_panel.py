@@ -73,7 +73,7 @@ def test_counts_per_class_and_image_follow_a_correction(panel, trained):
     assert panel.counts.value != before
     assert "right" in panel.counts.value
     counts = trained.counts()
-    assert all(f"<td>{count}</td>" in panel.counts.value for count in counts["count"])
+    assert all(f">{count}</td>" in panel.counts.value for count in counts["count"])
 
 
 def test_class_names_are_escaped(panel, trained):
