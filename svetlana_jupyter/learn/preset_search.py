@@ -323,7 +323,8 @@ class _Search:
     def __init__(self, candidates: Mapping[str, TrainingData], keep_epochs: bool) -> None:
         self.candidates = candidates
         self.first = next(iter(candidates.values()))
-        self.scored = scored_objects(self.first.targets)
+        scored = scored_objects(self.first.targets)
+        self.scored = scored if len(scored) else np.arange(len(self.first))
         self.folds: Folds = split_folds(self.first.subset(self.scored), self.first.settings.folds)
         self.truth = np.searchsorted(self.first.classes, self.first.targets[self.scored])
         self.fold = np.zeros(len(self.scored), np.int64)

@@ -253,8 +253,7 @@ def test_a_scarce_class_does_not_prevent_the_search_and_is_not_scored():
     assert len(result.nested_table) == len(targets) - 3
     assert set(result.nested_table["truth"]) == {1, 2}
     for candidate in result.candidates:
-        assert {"p_1", "p_2", "p_9"} <= set(candidate.table)
-    assert accuracy(result.candidates[0].table) > 0.8
+        assert (candidate.table["p_9"] > 0).any(), "every fold was trained with the scarce class"
 
 
 def test_a_diverging_candidate_does_not_end_the_search(monkeypatch):
