@@ -22,6 +22,7 @@ LabelAction = Literal["label", "ambiguous", "bad_segmentation", "skip"]
 Action = Literal["label", "erase", "skip", "ambiguous", "bad_segmentation", "undo", "redo"]
 IMPORT_SOURCE_PREFIX = "import: "  # prefix of `AnnotationEvent.source` for imported annotations
 ACTIONS: tuple[Action, ...] = get_args(Action)
+FLAGS: tuple[LabelAction, ...] = ("ambiguous", "bad_segmentation", "skip")
 
 
 class ObjectId(NamedTuple):
