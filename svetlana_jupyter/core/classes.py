@@ -214,7 +214,10 @@ def _free_key(infos: Iterable[ClassInfo]) -> str:
 
 
 def check_class_name(name: str) -> str:
-    """Return a name as it is stored; raise an `InputError` if it is not text or has no visible character."""
+    """Return a class name as it is stored.
+
+    Raise an `InputError` if it is not text or has no visible character.
+    """
     if not isinstance(name, str) or not any(
         unicodedata.category(c)[0] not in "ZC" and c not in _INVISIBLE_LETTERS for c in name
     ):

@@ -223,7 +223,10 @@ class Annotations:
         return pd.Series(counts, index, "int64", "annotations")
 
     def class_use(self, class_id: int) -> str:
-        """Return a sentence about the labels of a class, including those that undo can bring back; "" without any."""
+        """Return a sentence about the labels of a class, "" without any.
+
+        Labels that undo can bring back count, too.
+        """
         name, n = self._classes.by_id(class_id).name, self._current.counts[Label("label", class_id)]
         if n:
             return f"{n:,} objects are labeled {name!r}, so it cannot be deleted."

@@ -94,7 +94,7 @@ class ProjectClasses:
         self._edit(lambda scheme: scheme.with_added([name], color))
 
     def extend(self, names: Iterable[str]) -> None:
-        """Add the classes that the project does not have yet, and report them if it has others.
+        """Add the missing classes, and report them if the project has others.
 
         Raises
         ------

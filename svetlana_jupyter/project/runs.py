@@ -393,7 +393,7 @@ class RunStore(Sequence[Run]):
         return self._runs[name]
 
     def class_use(self, class_id: int) -> str:
-        """Return a sentence about the runs that were trained with a class; "" without any."""
+        """Return a sentence about the runs trained with a class, "" without any."""
         runs = [run.name for run in self if class_id in run.classes]
         return f"The runs {format_list(runs)} were trained with this class, so it cannot be deleted." if runs else ""
 

@@ -136,7 +136,7 @@ class AnnotationPanel(LabelingPanel):
 
 
 class ClassEditor(VBox):
-    """Form to rename or delete a class, merge two classes, or split off a merged class.
+    """Form to rename, delete or merge a class, or to split off a merged class.
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ def unescape_formula(text: str) -> str:
 
 
 def write_csv(table: pd.DataFrame, file: Path) -> None:
-    """Write a table with its named index as CSV, with text that is not run as a formula."""
+    """Write a table with its named index as CSV, without text that is a formula."""
 
     def escape(value: object) -> object:
         return escape_formula(value) if isinstance(value, str) else value

@@ -119,7 +119,10 @@ def _is_integer(values: pd.Series) -> bool:
 
 
 def _class_name(value: object, known: Collection[str] = ()) -> str:
-    """Return the class in a cell, "" without one; texts such as "none" are a class only if the project has it."""
+    """Return the class in a cell, "" without one.
+
+    Texts such as "none" are a class only if the project has it.
+    """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = "" if value is None or pd.isna(value) else str(value)
