@@ -10,7 +10,6 @@ import re
 import unicodedata
 from collections import defaultdict
 from decimal import Decimal
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -104,28 +103,35 @@ def write_csv(table: pd.DataFrame, file: Path) -> None:
 
     table = table.reset_index(level=[level for level in table.index.names if level is not None])
     texts = table.select_dtypes(exclude=["number", "bool"])
-    table = table.assign(**{column: texts[column].map(escape) for column in texts})
+    table = table.assign(**{str(column): texts[column].map(escape) for column in texts})
     table.rename(columns=escape).to_csv(file, index=False, encoding="utf-8")
 
 
 def _read_file(path: Path, table_name: str, keep_text: Iterable[str]) -> pd.DataFrame:
     kept = set(map(normalize_header, keep_text))
 
-    def text_types(columns: Iterable[object]) -> dict[object, type]:
-        return {column: str for column in columns if normalize_header(column) in kept}
+    def text_types(header: pd.DataFrame) -> dict[str, type]:
+        return {column: str for column in map(str, header) if normalize_header(column) in kept}
 
     try:
         if path.suffix.casefold() in EXCEL_SUFFIXES:
-            with pd.ExcelFile(path, engine="openpyxl") as book:
-                types = text_types(book.parse(nrows=0))
-                table = book.parse(dtype=types, keep_default_na=False, na_values="")
+            types = text_types(pd.read_excel(path, engine="openpyxl", nrows=0))
+            table = pd.read_excel(path, engine="openpyxl", dtype=types, keep_default_na=False, na_values="")
             return _parse_numbers(table, types)
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
         delimiter = max(DELIMITERS, key=header.count)
-        read = partial(pd.read_csv, path, sep=delimiter, encoding="utf-8-sig", skipinitialspace=True)
-        types = text_types(read(nrows=0))
-        table = _parse_numbers(read(keep_default_na=False, na_values="", dtype=types), types, delimiter != ",")
+        types = text_types(pd.read_csv(path, sep=delimiter, encoding="utf-8-sig", skipinitialspace=True, nrows=0))
+        table = pd.read_csv(
+            path,
+            sep=delimiter,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+            keep_default_na=False,
+            na_values="",
+            dtype=types,  # type: ignore[arg-type]
+        )
+        table = _parse_numbers(table, types, delimiter != ",")
         for column in table.select_dtypes(exclude=["number", "bool"]):
             table[column] = table[column].map(unescape_formula, na_action="ignore")
         return table.rename(columns=unescape_formula)

@@ -206,7 +206,7 @@ def apply_import(
         for name in added:
             color = imported.colors.get(name, "")
             classes.add(name, check_color(color) if color else None)
-        labels = {
+        labels: dict[tuple[str, int], Label] = {
             key: Label(flag) if flag else Label("label", classes.by_name(name).id)  # type: ignore[arg-type]
             for key, (name, flag) in chosen.items()
         }

@@ -6,7 +6,7 @@ They are CSV or Excel files, for example from ilastik, QuPath or this package.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -118,7 +118,7 @@ def _is_integer(values: pd.Series) -> bool:
     return bool(numbers.notna().any() and (numbers.notna() | values.isna()).all() and (numbers.dropna() % 1 == 0).all())
 
 
-def _class_name(value: object, known: Collection[str] = ()) -> str:
+def _class_name(value: Any, known: Collection[str] = ()) -> str:
     """Return the class in a cell, "" without one.
 
     Texts such as "none" are a class only if the project has it.
