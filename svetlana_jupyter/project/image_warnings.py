@@ -72,7 +72,7 @@ class ImageWarnings:
 
 
 def _stack_level() -> int:
-    """Return the stack level, for the caller, of the first frame outside of this package."""
+    """Return the stack level of the first frame outside this package."""
     package, level, frame = __name__.split(".")[0], 0, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == package:
         frame, level = frame.f_back, level + 1
