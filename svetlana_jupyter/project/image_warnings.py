@@ -44,11 +44,11 @@ class ImageWarnings:
         return " ".join(filter(None, (source(name) for source in self._sources)))
 
     def of_images(self, names: Iterable[str]) -> dict[str, str]:
-        """Return the warnings about the given images, by name; images without a warning are left out."""
+        """Return the warnings about the given images by name, where there are any."""
         return {name: text for name in names if (text := self.of_image(name))}
 
     def attach(self, table: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
-        """Store the warnings in ``table.attrs["warning"]``, and issue each as a Python warning once.
+        """Store the warnings in ``table.attrs["warning"]``, and issue them once.
 
         Parameters
         ----------
@@ -65,7 +65,7 @@ class ImageWarnings:
         return table
 
     def issue(self, found: Mapping[str, str]) -> None:
-        """Issue warnings through Python's `warnings` module that have not been issued yet."""
+        """Issue new warnings through the `warnings` module of Python."""
         if new := {name: text for name, text in found.items() if (name, text) not in self._shown}:
             self._shown.update(new.items())
             warnings.warn(summarize(new), ResultWarning, stacklevel=_stack_level())
