@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WarningList(VBox):
-    """Warnings about images (`project.image_warnings`), each with buttons that resolve it.
+    """List of warnings about images, each with buttons that resolve it.
 
     Takes no space while there is no warning.
 

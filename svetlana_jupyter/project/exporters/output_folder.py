@@ -75,7 +75,7 @@ class OutputFolder:
         self._run = ""
 
     def record_contents(self, project: str, classes: ClassScheme, run: str, warnings: Mapping[str, str]) -> None:
-        """Set the project, classes, run and warnings per image that ``export.json`` records."""
+        """Set the contents of ``export.json``; ``warnings`` are given per image."""
         self._run = run
         self._manifest |= {
             "project": project,

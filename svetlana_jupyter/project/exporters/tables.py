@@ -27,7 +27,7 @@ EXCEL_TEXT = 32_767  # characters per cell
 
 
 def write_csv(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
-    """Write ``objects.csv``, ``counts.csv``, ``measurements.csv`` and ``warnings.csv``.
+    """Write objects, counts, measurements and warnings, one CSV file each.
 
     ``measurements.csv`` is only written if features are cached, and ``warnings.csv`` if images have warnings.
     """
