@@ -6,7 +6,7 @@ import html
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ipywidgets import HTML, HBox, VBox
+from ipywidgets import HTML, HBox, VBox, Widget
 
 from svetlana_jupyter.project.image_warnings import MAX_IMAGES_NAMED
 from svetlana_jupyter.widgets.components import button, muted
@@ -38,6 +38,7 @@ class WarningList(VBox):
         super().__init__(layout={"width": "100%", "display": "none"})
         self._project, self._run = project, run
         self.warnings: dict[str, str] = {}
+        self._rows: list[Widget] = []
         self.refresh()
 
     def refresh(self) -> None:
@@ -47,11 +48,12 @@ class WarningList(VBox):
         if found == self.warnings:
             return
         self.warnings = found
-        for row in self.children:
+        for row in self._rows:
             row.close()
         more = len(found) - MAX_IMAGES_NAMED
         rest = [HTML(muted(f"{more:,} more images have a warning"))] if more > 0 else []
-        self.children = (*map(self._row, list(found)[:MAX_IMAGES_NAMED]), *rest)
+        self._rows = [*map(self._row, list(found)[:MAX_IMAGES_NAMED]), *rest]
+        self.children = tuple(self._rows)
         self.layout.display = None if found else "none"
 
     def _row(self, name: str) -> VBox:
