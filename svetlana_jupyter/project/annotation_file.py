@@ -187,19 +187,33 @@ def open_annotation_file(folder: Path, annotator: str, writable: bool = True) ->
         raise ProjectError(f"Annotator name {annotator!r} is not valid. Use letters, digits, spaces and . @ - _ only.")
     file = folder / f"{annotator}.csv"
     with _opening:
-        opened = _open_files.get(file)
+        opened = _open_files.get(key := folder.resolve() / file.name)
+        if opened is not None and writable:
+            with suppress(ProjectError):
+                opened.ensure_writable()
         if opened is None or not opened.has_open_file():
             if opened is not None:
                 opened.close()
-            _open_files[file] = opened = AnnotationFile(file, writable)
+            _open_files[key] = opened = AnnotationFile(file, writable)
         return opened
 
 
-def read_other_logs(folder: Path, excluding_file: Path) -> dict[str, AnnotationLog]:
-    """Read the logs of all other annotators of a project."""
-    return {
-        file.stem: AnnotationLog(read_entries(file)) for file in sorted(folder.glob("*.csv")) if file != excluding_file
-    }
+def read_other_logs(
+    folder: Path, excluding_file: Path, known: Mapping[str, AnnotationLog] | None = None
+) -> dict[str, AnnotationLog]:
+    """Return the logs of all other annotators of a project.
+
+    A log that this kernel writes is followed; of the others, those in ``known`` are not read again.
+    """
+    logs, known = {}, known or {}
+    for file in sorted(folder.glob("*.csv")):
+        if file.name != excluding_file.name:
+            opened = _open_files.get(folder.resolve() / file.name)
+            if opened is not None and opened.has_open_file():
+                logs[file.stem] = opened.log
+            else:
+                logs[file.stem] = known.get(file.stem) or AnnotationLog(read_entries(file))
+    return logs
 
 
 def read_entries(file: Path) -> list[AnnotationEvent]:

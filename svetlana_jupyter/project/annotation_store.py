@@ -327,6 +327,14 @@ class Annotations:
         self._notify.changed("images")
         self._file_changed()
 
+    def reload_others(self) -> None:
+        """Follow the logs of other annotators, after another `Project` object has changed one."""
+        others = read_other_logs(self._folder.annotations_folder, excluding_file=self.file.file, known=self._others)
+        if list(map(id, others.values())) != list(map(id, self._others.values())):
+            self._others, self._carried_over = others, ()
+            self.refresh()
+        self._file_changed()
+
     def _file_changed(self) -> None:
         self.version += 1
         self._notify.changed("annotations")

@@ -143,8 +143,8 @@ class JobRunner:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._slot = slot or JobSlot()
+        self.state: JobState | None = self._slot.owner.state if self._slot.owner is not None else None
         self._slot.runners.add(self)
-        self.state: JobState | None = next((other.state for other in self._slot.runners if other.state), None)
 
     def start(self, kind: JobKind, work: Work) -> None:
         """Start a job on a background thread, without waiting for it."""
@@ -214,11 +214,11 @@ class JobRunner:
         return self._thread is not None and not self._thread.is_alive() and not loop_runs
 
     def _work(self, work: Work, stop: Stop) -> None:
-        trouble: Exception | None = None
+        trouble: BaseException | None = None
         try:
             for event in work(stop):
                 self._post(self._handle, event)
-        except Exception as error:  # reported on the thread that created the project
+        except BaseException as error:  # reported on the thread that created the project
             trouble = error
         self._post(self._finish, trouble)
 
@@ -238,7 +238,7 @@ class JobRunner:
             if self.state is not None and self._slot.owner is self:
                 self._set(self._estimator.with_progress(self.state, event))
 
-    def _finish(self, trouble: Exception | None) -> None:
+    def _finish(self, trouble: BaseException | None) -> None:
         with self._slot.lock:
             kind = self.state.kind if self.state is not None else "job"
             if self._slot.owner is self:

@@ -355,7 +355,7 @@ class RunStore(Sequence[Run]):
         self._runs = read_runs(folder.runs_folder)
         self.networks: dict[str, Module] = {}
         self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
-        chosen = str(folder.read_document().get("current_run", ""))
+        chosen = self._last_saved = self._saved_current()
         self.current_name = chosen if chosen in self._runs else max(self._runs, default="")
 
     def __len__(self) -> int:
@@ -382,6 +382,9 @@ class RunStore(Sequence[Run]):
         """The run whose predictions, counts and maps are shown."""
         return self.get(None)
 
+    def _saved_current(self) -> str:
+        return str(self._folder.read_document().get("current_run", ""))
+
     def get(self, name: str | None) -> Run:
         """Return the run with the given name, or the current run if it is None."""
         name = name or self.current_name
@@ -406,6 +409,7 @@ class RunStore(Sequence[Run]):
         if keep and self._folder.writable:
             with self._folder.edit_document() as document:
                 document["current_run"] = run.name
+            self._last_saved = run.name
         self.current_name = run.name
         self._show(run.name)
         self._notify.changed("predictions")
@@ -460,6 +464,18 @@ class RunStore(Sequence[Run]):
     def forget_predictions(self, run_name: str, image: str) -> None:
         """Discard the cached predictions of an image after new ones were written."""
         self._predicted.pop((run_name, image), None)
+        self._notify.changed("predictions")
+
+    def reload(self) -> None:
+        """Read the runs again, after another `Project` object has changed them."""
+        runs, saved = read_runs(self._folder.runs_folder), self._saved_current()
+        added, self._runs = runs.keys() - self._runs.keys(), runs
+        self.clear_cache()
+        if saved != self._last_saved and saved in runs:
+            self._last_saved = self.current_name = saved
+            self._show(saved)
+        if added:
+            self._notify.changed("runs")
         self._notify.changed("predictions")
 
     def clear_cache(self) -> None:
