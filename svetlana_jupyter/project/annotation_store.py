@@ -92,6 +92,7 @@ class Annotations:
         self.version = 0
         self.mappings = self._read_mappings()
         self._others = read_other_logs(folder.annotations_folder, excluding_file=self.file.file)
+        self._other_lengths = [len(log.events) for log in self._others.values()]
         self.last_edited: list[ObjectId] = []
         self._handed_out: dict[VersionedObjectId, list[VersionedObjectId]] = {}
         self._table: tuple[CurrentLabels, int, dict[int, str], pd.DataFrame] | None = None
@@ -333,7 +334,10 @@ class Annotations:
         if list(map(id, others.values())) != list(map(id, self._others.values())):
             self._others, self._carried_over = others, ()
             self.refresh()
-        self._file_changed()
+        lengths = [len(log.events) for log in others.values()]
+        if lengths != self._other_lengths:
+            self._other_lengths = lengths
+            self._file_changed()
 
     def _file_changed(self) -> None:
         self.version += 1
