@@ -43,9 +43,7 @@ GRID = expit(np.linspace(-10, 10, 201))
 UNCORRECTED = f"Fewer than {MIN_LABELS} labels were drawn at random, so that the errors of the classifier are unknown."
 EXACT = "All objects are annotated; a single well or image does not show how much they differ."
 RARE = f"Fewer than {MIN_LABELS_PER_CLASS} of the labels that were drawn at random are of this class."
-ASSUMPTION = (
-    "Too few labels were drawn here: the classifier is assumed to err as often as on the labels drawn elsewhere."
-)
+ASSUMPTION = "Few labels were drawn here: the classifier is assumed to err as often as on labels drawn elsewhere."
 REFUSED = (
     "The classifier does not err equally often in all groups, and too few labels were drawn here to correct its errors."
 )
@@ -210,7 +208,15 @@ class _Mixture:
         return np.asarray((self._known + self.n * fractions) / (self._known.sum() + self.n))
 
     def interval(self, drawn: Corrections, n_labels: Integers, seed: int) -> tuple[Floats, Floats]:
-        """Return bounds of the fractions, given drawn corrections and the number of labels of each class."""
+        """Return the bounds of the fractions.
+
+        Parameters
+        ----------
+        drawn : Corrections
+        n_labels : int64 of shape (k,)
+            Number of labels on which the correction of each class stands.
+        seed : int
+        """
         some = np.random.default_rng(seed).permutation(self.n)[:N_POOLED]
         pooled = mix(self._ratios[:, :, some])
         shared = mix(drawn.ratios(self._logits[some]), pooled) - pooled
@@ -245,9 +251,10 @@ def _interval(fractions: Floats, shared: Floats, effects: Floats, unit: NDArray[
 
 
 def _invert(center: float, shared: Floats, variance: float, least: float, freedom: float) -> tuple[float, float]:
-    """Return the fractions at which an estimate as high, or as low, has a probability of 2.5 %.
+    """Return the 95 % bounds of one fraction.
 
-    The variance grows like that of a binomial fraction towards 1/2, and is at least ``least`` times that.
+    At a bound, an estimate as far away has a probability of 2.5 %, averaged over the draws of ``shared``. The variance
+    grows like that of a binomial fraction towards 1/2, and is at least ``least`` times that.
     """
     binomial, inside = GRID * (1 - GRID), min(max(center, least / 2), 1 - least / 2)
     error = np.sqrt(np.maximum(variance * np.maximum(1, binomial / (inside * (1 - inside))), binomial * least))
@@ -257,7 +264,21 @@ def _invert(center: float, shared: Floats, variance: float, least: float, freedo
 
 
 def influence(ratios: Floats, fractions: Floats) -> Floats:
-    """Return n times the effect, (n, k), of each of n objects on the fractions."""
+    """Return n times the effect of each object on the estimated fractions.
+
+    The mean effect of the objects of a unit is the difference of its fractions from those of all units, without the
+    bias of an estimate for each unit, which cannot be negative.
+
+    Parameters
+    ----------
+    ratios : float64 of shape (n, k)
+        Likelihood of each object under each class, up to a factor per object.
+    fractions : float64 of shape (k,)
+
+    Returns
+    -------
+    float64 of shape (n, k)
+    """
     n, k = ratios.shape
     scores = ratios / (ratios @ fractions)[:, None]
     tangent = np.linalg.svd(np.ones((1, k)))[2][1:]  # fractions add up to 1
@@ -285,7 +306,11 @@ class Corrections(NamedTuple):
 
 
 def draw_corrections(labels: DrawnLabels, centers: Floats, fitted: Corrections, seed: int) -> Corrections:
-    """Draw corrections from their posterior distribution (weighted likelihood bootstrap)."""
+    """Draw corrections from their posterior distribution.
+
+    Each draw weights the labels, and moves the prior, at random (weighted likelihood bootstrap: Newton and Raftery,
+    Journal of the Royal Statistical Society B 56, 1994).
+    """
     rng, k = np.random.default_rng(seed), labels.probability.shape[1]
     weights = rng.exponential(size=(N_DRAWS, len(labels.truth)))
     noise = rng.standard_normal((N_DRAWS, k + 1)) * _prior_deviations(k)
@@ -295,19 +320,30 @@ def draw_corrections(labels: DrawnLabels, centers: Floats, fitted: Corrections, 
 def fit_corrections(
     labels: DrawnLabels, centers: Floats, weights: Floats | None = None, start: Floats | None = None
 ) -> Corrections:
-    """Fit d corrections by weighted, penalized maximum likelihood (Newton's method)."""
+    """Fit corrections by penalized maximum likelihood (Newton's method).
+
+    Parameters
+    ----------
+    labels : DrawnLabels
+    centers : float64 of shape (d, k + 1)
+        Means of the normal prior distribution of each correction.
+    weights : float64 of shape (d, l), optional
+        Weights of the labels; equal by default.
+    start : float64 of shape (1, k + 1), optional
+        Parameters at which to begin.
+    """
     weights = np.ones((1, len(labels.truth))) if weights is None else weights
     z = to_logits(labels.probability).T
     k = len(z)
-    y = np.eye(k)[:, labels.truth]
+    truth = np.eye(k)[:, labels.truth]
     precision = 1 / _prior_deviations(k) ** 2
-    free = centers.copy() if start is None else np.broadcast_to(start, centers.shape)
+    free = np.broadcast_to(centers if start is None else start, centers.shape)
     diagonal = np.arange(1, k + 1)
     for _ in range(20):
         p = _softmax(free, z)
         weighted = weights[:, None, :] * p
         mean = (p * z).sum(axis=1, keepdims=True)
-        excess = weighted - weights[:, None, :] * y
+        excess = weighted - weights[:, None, :] * truth
         gradient = (free - centers) * precision
         gradient[:, 0] += (excess * z).sum(axis=(1, 2))
         gradient[:, 1:] += excess.sum(axis=2)
@@ -316,7 +352,8 @@ def fit_corrections(
         hessian[:, 0, 1:] = hessian[:, 1:, 0] = (weighted * (z - mean)).sum(axis=2)
         hessian[:, 1:, 1:] -= weighted @ np.swapaxes(p, 1, 2)
         hessian[:, diagonal, diagonal] += weighted.sum(axis=2)
-        step = np.clip(np.linalg.solve(hessian, gradient[..., None])[..., 0], -1, 1)
+        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        step /= np.maximum(1, np.abs(step).max(axis=1, keepdims=True))  # longer steps may diverge
         free = free - step
         if np.abs(step).max() < 1e-3:
             break
@@ -342,8 +379,18 @@ def mix(ratios: Floats, start: Floats | None = None, steps: int = 100) -> Floats
     ----------
     ratios : float64 of shape (d, k, n)
         Likelihood of each object under each class, up to a factor per object.
+    start : float64 of shape (1, k), optional
+        Fractions at which to begin; equal ones by default.
     steps : int
         Maximum number of iterations.
+
+    Examples
+    --------
+    A quarter of the objects look like the first class, and no object could be of both:
+
+    >>> ratios = np.array([[[1.0, 0, 0, 0], [0, 1, 1, 1]]])
+    >>> mix(ratios).round(2)
+    array([[0.28, 0.72]])
     """
     d, k, n = ratios.shape
     fractions = np.full((d, k), 1 / k) if start is None else np.broadcast_to(start, (d, k))
