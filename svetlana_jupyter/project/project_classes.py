@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from svetlana_jupyter.core.classes import ClassInfo, ClassScheme
@@ -111,7 +112,7 @@ class ProjectClasses:
         class stays in ``project.json``, and `split` separates it again. Undo and redo apply to annotations only, so
         they do not revert a merge.
         """
-        self._edit(lambda scheme: scheme.with_merged(name, into), min_version=2)
+        self._edit(lambda scheme: scheme.with_merged(name, into))
         self._notify.status(f"{name} now counts as {self.by_name(into).name}.")
 
     def split(self, name: str) -> None:
@@ -119,9 +120,9 @@ class ProjectClasses:
         self._edit(lambda scheme: scheme.with_unmerged(name))
         self._notify.status(f"{name} is a separate class again.")
 
-    def _edit(self, edit: Callable[[ClassScheme], ClassScheme], min_version: int = 1) -> None:
+    def _edit(self, edit: Callable[[ClassScheme], ClassScheme]) -> None:
         with self._folder.lock:
-            with self._folder.edit_document(min_version) as document:
+            with self._folder.edit_document() as document:
                 scheme = edit(_from_json(document["classes"]))
                 document["classes"] = [_to_json(info) for info in scheme.infos]
             self.scheme = scheme
@@ -130,7 +131,8 @@ class ProjectClasses:
 
 
 def _from_json(infos: list[dict[str, Any]]) -> ClassScheme:
-    return ClassScheme(tuple(ClassInfo(**info) for info in infos))
+    names = [field.name for field in fields(ClassInfo)]
+    return ClassScheme(tuple(ClassInfo(**{name: info[name] for name in names if name in info}) for info in infos))
 
 
 def _to_json(info: ClassInfo) -> dict[str, Any]:

@@ -12,11 +12,12 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, overload
 
 import pandas as pd
-from pyarrow.parquet import read_schema
+from pydantic import BaseModel, Field, Strict
 
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.predictions import merge_predictions
@@ -25,6 +26,8 @@ from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration,
 from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups
 from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.file_access import find_link, is_link, read_attributes, read_json, read_parquet
+from svetlana_jupyter.project.project_document import validate_fields
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, draft_folder, file_name, write_json, write_parquet
 
 if TYPE_CHECKING:
@@ -71,16 +74,16 @@ def read_search_record(folder: Path) -> dict[str, Any] | None:
         If the record cannot be read.
     """
     file = folder / RECORD_FILE
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
     try:
-        document: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        document: dict[str, Any] = dict(read_json(file))
         for entry in (document["asked"], *document["tried"]):
             if "recipe" in entry:  # the name that version 0.1.0 wrote
                 entry["preset"] = entry.pop("recipe")
         str(document["chosen"]), dict(document["asked"]), pd.DataFrame(document["tried"], columns=_ALL)
         return document
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ProjectError(f"{file} cannot be read ({error}). Remove it; the run itself is not affected.") from error
 
 
@@ -192,8 +195,20 @@ class Run:
 
         The seed and the number of threads are in ``settings``.
         """
-        document = json.loads((self.path / "classifier.json").read_text("utf-8"))
-        return dict(document["versions"])
+        file = self.path / "classifier.json"
+        try:
+            return {str(name): str(version) for name, version in read_json(file)["versions"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ProjectError(f"{file} cannot be read ({error}). Restore it from a backup.") from error
+
+    def classifier_folder(self) -> Path:
+        """Return the folder to load the classifier from; raise a `ProjectError` if a file in it is a link."""
+        link = find_link(self.path) or next((file for file in self.path.glob("*") if is_link(file)), None)
+        if link is not None:
+            raise ProjectError(
+                f"{link} is a link, and links inside a project folder are not followed. Put the file itself there."
+            )
+        return self.path
 
     def search_results(self) -> pd.DataFrame:
         """Return a table of the candidate presets of the model selection.
@@ -230,8 +245,10 @@ class Run:
             probabilities before calibration. After model selection, each fold is predicted with the preset selected on
             the other folds (nested cross-validation).
         """
-        file = self.path / f"held_out_{architecture}.parquet"
-        return pd.read_parquet(file) if file.exists() else None
+        try:
+            return read_parquet(self.path / f"held_out_{architecture}.parquet", ["fold", "truth", "predicted"])
+        except (OSError, ValueError):
+            return None
 
     def with_score(self, note: str, held_out: Mapping[str, pd.DataFrame], warning: str = "") -> Run:
         """Save the cross-validated predictions of the run, and return the scored run.
@@ -266,16 +283,19 @@ class Run:
         return self.path / "predictions" / f"{file_name(image)}.parquet"
 
     def read_predictions(self, image: str) -> pd.DataFrame | None:
-        """Read the predictions for an image; return None if there are none."""
-        file = self.predictions_file(image)
-        return pd.read_parquet(file) if file.exists() else None
+        """Read the predictions for an image; return None if there are none, or if they are damaged."""
+        try:
+            table = read_parquet(self.predictions_file(image), ["predicted", "probability"])
+            return _checked_predictions(table, self.classes)
+        except (OSError, ValueError):
+            return None
 
     def predictions_attributes(self, image: str) -> dict[str, Any]:
         """Read the attributes of the predictions for an image, but not the predictions."""
-        file = self.predictions_file(image)
-        if not file.exists():
+        try:
+            return _checked_attributes(read_attributes(self.predictions_file(image)))
+        except (OSError, ValueError):
             return {}
-        return dict(json.loads((read_schema(file).metadata or {}).get(b"PANDAS_ATTRS", b"{}")))
 
     def outlier_fractions(self, masks: Mapping[str, int]) -> pd.DataFrame:
         """Return the fraction of out-of-distribution objects per image.
@@ -351,7 +371,7 @@ class RunStore(Sequence[Run]):
         score: Callable[[Run], RunScore] | None = None,
     ) -> None:
         self._folder, self._notify, self._show, self._score = folder, notify, show, score
-        self._runs = read_runs(folder.runs_folder)
+        self._runs, self.problem = _read_all_runs(folder.runs_folder)
         self.networks: dict[str, Module] = {}
         self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
         chosen = str(folder.read_document().get("current_run", ""))
@@ -530,9 +550,20 @@ def uncalibrated_column(column: str) -> str:
 def read_runs(folder: Path) -> dict[str, Run]:
     """Read all finished runs of a project.
 
-    Folders that a crash left incomplete are ignored.
+    Folders that a crash left incomplete, and damaged runs, are ignored.
     """
-    return {path.parent.name: _read_run(path) for path in sorted(folder.glob("[0-9]*/run.json"))}
+    return _read_all_runs(folder)[0]
+
+
+def _read_all_runs(folder: Path) -> tuple[dict[str, Run], str]:
+    """Return the runs that can be read, and a sentence about the first that cannot ("" if none)."""
+    runs, problem = {}, ""
+    for path in sorted(folder.glob("[0-9]*/run.json")):
+        try:
+            runs[path.parent.name] = _read_run(path)
+        except ProjectError as error:
+            problem = problem or str(error)
+    return runs, problem
 
 
 @contextmanager
@@ -553,22 +584,91 @@ def new_run(folder: Path) -> Iterator[tuple[Path, Callable[[Run], Run]]]:
         yield draft, finish
 
 
+Text = Annotated[str, Field(max_length=10_000)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=2**62)]
+
+
+class _StoredGroups(BaseModel):
+    model_config = {"strict": True, "extra": "forbid"}
+    shares: list[Annotated[float, Field(ge=0, le=1)]]
+    counts: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
+
+
+class _StoredCalibration(BaseModel):
+    model_config = {"strict": True, "extra": "forbid"}
+    temperature: Annotated[float, Field(gt=0, lt=1e9)] = 1.0
+    bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Number] = {}
+
+
+class _StoredRun(BaseModel):
+    """Fields of ``run.json`` that are checked when it is read."""
+
+    model_config = {"strict": True}
+    finished: datetime = Field(strict=False)
+    settings: dict[str, Any]
+    classes: Annotated[dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Text], Field(min_length=1)]
+    labels: dict[Text, Count]
+    annotations: Text
+    history: list[dict[str, float | None]]
+    seconds: Annotated[float, Field(ge=0, lt=1e12)]
+    stopped: bool
+    note: Text
+    calibration: _StoredCalibration = _StoredCalibration()
+    remarks: list[Text] = []
+    left_out: _StoredGroups | None = None
+    choice: Text = ""
+    warning: Text = ""
+
+
+class _PredictionAttributes(BaseModel):
+    """Attributes of stored predictions."""
+
+    model_config = {"strict": True}
+    mask: Count = 0
+    key: Text = ""
+    image: Text = ""
+    asked: Count = 0
+    unlike: Annotated[float, Field(ge=0, le=1)] = 0.0
+    failed: list[Annotated[tuple[int, Text], Strict(False)]] = []
+
+
 def _to_json(run: Run) -> dict[str, Any]:
     return {name: value for name, value in asdict(run).items() if name not in ("name", "path")}
 
 
 def _read_run(file: Path) -> Run:
     try:
-        document = json.loads(file.read_text("utf-8"))
-        document["classes"] = {int(key): name for key, name in document["classes"].items()}
-        if "recipe" in document["settings"]:  # the name that version 0.1.0 wrote
+        document = dict(read_json(file))
+        if "recipe" in dict(document["settings"]):  # the name that version 0.1.0 wrote
             document["settings"]["preset"] = document["settings"].pop("recipe")
+        validate_fields(_StoredRun, document)
+        TrainingSettings(**document["settings"])
+        document["classes"] = {int(key): name for key, name in document["classes"].items()}
         calibration = document.pop("calibration", {"temperature": 1.0, "bias": {}})
         calibration["bias"] = {int(key): value for key, value in calibration["bias"].items()}
         left_out = document.pop("left_out", None)
         document["left_out"] = left_out and HeldOutGroups(**{name: tuple(values) for name, values in left_out.items()})
         return Run(name=file.parent.name, path=file.parent, calibration=Calibration(**calibration), **document)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ProjectError(
             f"The run in {file.parent} cannot be read ({error}). Restore that folder, or remove it."
         ) from error
+
+
+def _checked_predictions(table: pd.DataFrame, classes: Collection[int]) -> pd.DataFrame:
+    """Return stored predictions; raise a `ValueError` if they do not fit the classes of the run."""
+    _checked_attributes(table.attrs)
+    columns = [f"p_{class_id}" for class_id in classes]
+    if sorted(columns) != sorted(name for name in map(str, table) if name.startswith("p_")):
+        raise ValueError("the predictions are of other classes")
+    p = table[[*columns, "probability"]].to_numpy(float)
+    if not ((p >= 0) & (p <= 1.001)).all() or not table["predicted"].isin(list(classes)).all():
+        raise ValueError("the probabilities are invalid")
+    return table
+
+
+def _checked_attributes(attributes: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the attributes of predictions; raise a `ValueError` if one is invalid."""
+    validate_fields(_PredictionAttributes, dict(attributes))
+    return dict(attributes)
