@@ -167,7 +167,8 @@ class Project(HasTraits):
         Raises
         ------
         ProjectError
-            If the file is not a zipped project or contains paths outside its folder, or if ``folder`` is not empty.
+            If the file is not a zipped project, contains links, paths outside its folder or more than 100,000 files,
+            or takes more than 90 % of the free disk space, or if ``folder`` is not empty.
         """
         project = cls(unpack(Path(file), folder), annotator=annotator)
         if missing := project.images.missing():
@@ -191,7 +192,12 @@ class Project(HasTraits):
         Returns
         -------
         Path
-            The zip file, which is written atomically.
+            The zip file, which is read back before it replaces an earlier file.
+
+        Raises
+        ------
+        ProjectError
+            If the project folder is missing or has more than 100,000 files, or if the zip file cannot be written.
         """
         with self._folder.lock:
             file = pack(self._folder, path, arrays)
