@@ -270,7 +270,8 @@ class Project(HasTraits):
     ) -> pd.DataFrame:
         """Return a table of the objects in the mask of an image.
 
-        The table is computed on first use and stored (`core.objects.index_objects`).
+        The table is computed on first use and stored (`core.objects.index_objects`). If the numbers in the mask do not
+        seem to name objects, ``attrs["warning"]`` says so and how to repair it.
 
         Parameters
         ----------
@@ -281,7 +282,7 @@ class Project(HasTraits):
             Whether to wait without a time limit while another thread computes the table. If False, an error is raised
             after a few seconds.
         """
-        return self.images.objects(name, progress, wait)
+        return self.images.warnings.attach(self.images.objects(name, progress, wait), [name])
 
     def annotate(
         self, image: str, label: ObjectLabels, class_name: str, source: str = "script", seconds: float | None = None
@@ -661,12 +662,13 @@ class Project(HasTraits):
     def predictions(self, images: Iterable[str] | None = None) -> pd.DataFrame:
         """Return a table with the label and prediction of every object.
 
-        The columns are described in `core.predictions.object_table`.
+        The columns are described in `core.predictions.object_table`. ``attrs["warning"]`` contains warnings about
+        images whose results may be wrong.
         """
-        tables = [self._object_table(name) for name in self.images.chosen(images)]
-        if not tables:
+        names = self.images.chosen(images)
+        if not names:
             raise ProjectError("The project has no images yet. Add some with project.add_images(...).")
-        return pd.concat(tables)
+        return self.images.warnings.attach(pd.concat([self._object_table(name) for name in names]), names)
 
     def probabilities(self, image: str, run: str | None = None) -> pd.DataFrame:
         """Return the predicted class and class probabilities of each object of an image.
@@ -754,7 +756,7 @@ class Project(HasTraits):
         test = test_set_predictions(self.runs.current, self._evaluation_data()) if corrected else None
         table, remark = count_objects(objects, groups, classes, by, conditions, exclude_border, size, test)
         self.status = remark or self.status
-        return table
+        return self.images.warnings.attach(table, self.images)
 
     def compare_counts(
         self,
@@ -988,6 +990,7 @@ class Project(HasTraits):
                 self.classes.scheme,
                 self.current_run,
                 {name: self.images[name].groups for name in names},
+                self.images.warnings.of_images(names),
             )
 
     def _training_objects(self, exclude_border: bool, size: SizeLimits | None) -> tuple[pd.DataFrame, str]:

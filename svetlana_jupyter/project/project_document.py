@@ -47,6 +47,7 @@ class _Image(_Stored):
     dtype: Annotated[str, Field(max_length=20)]
     fingerprint: Name
     replaced: list[_FormerMask] = []
+    accepted: Annotated[str, Field(max_length=MAX_NAME)] = ""
 
 
 class _Document(_Stored):
