@@ -19,12 +19,12 @@ import pandas as pd
 
 from svetlana_jupyter.core.annotations import (
     ERASED_LABEL,
+    FLAGS,
     IMPORT_SOURCE_PREFIX,
     UNLABELED,
     AnnotationEvent,
     AnnotationLog,
     Label,
-    LabelAction,
     ObjectId,
     VersionedObjectId,
     events_table,
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project_classes import ProjectClasses
     from svetlana_jupyter.project.storage import Notify, ProjectFolder
 
-FLAGS: tuple[LabelAction, ...] = ("ambiguous", "bad_segmentation", "skip")
 ObjectLabels = int | Iterable[int]
 PAUSE_SECONDS = 60  # longer gaps between annotations do not count as annotation time
 _FLAGGED = {"ambiguous": "flagged as ambiguous", "bad_segmentation": "flagged as badly segmented", "skip": "skipped"}
@@ -167,16 +166,9 @@ class Annotations:
         self._record(labels, source)
         self._notify.status(f"{_describe(labels)} no longer annotated.")
 
-    def apply(self, labels: Mapping[tuple[str, int], str], source: str = "script") -> None:
-        """Label or flag objects of one or several images in a single edit.
-
-        Each object is mapped to a class name or a flag. A class with the name of a flag takes precedence.
-        """
-        classes = self._classes
-        names = {info.name for info in classes.infos}
-        flags: dict[str, Label] = {flag: Label(flag) for flag in FLAGS if flag not in names}
-        given = {key: flags.get(text) or Label("label", classes.by_name(text).id) for key, text in labels.items()}
-        self._record(given, source)
+    def apply(self, labels: Mapping[tuple[str, int], Label], source: str = "script") -> None:
+        """Label or flag objects of one or several images in a single edit."""
+        self._record(labels, source)
 
     def undo(self) -> bool:
         """Undo the last edit; return False if there is none."""
@@ -238,6 +230,22 @@ class Annotations:
         counts = [self._current.counts[Label("label", info.id)] for info in self._classes]
         index = pd.Index(self._classes.names, name="class", dtype="object")
         return pd.Series(counts, index, "int64", "annotations")
+
+    def class_use(self, class_id: int) -> str:
+        """Return a sentence about the labels of a class, "" without any.
+
+        Labels that undo can bring back count, too.
+        """
+        name, n = self._classes.by_id(class_id).name, self._current.counts[Label("label", class_id)]
+        if n:
+            return f"{n:,} objects are labeled {name!r}, so it cannot be deleted."
+        others, problem = read_other_logs(self._folder.annotations_folder, self.file.file)
+        logs = [self.file.log, *others.values()]
+        if problem:
+            return problem
+        if any(event.class_id == class_id for log in logs for event in log.events):
+            return f"Undo can bring back labels of {name!r}, so it cannot be deleted."
+        return ""
 
     def flag_counts(self) -> dict[str, int]:
         """Return the number of objects with each flag."""

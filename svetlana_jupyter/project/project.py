@@ -76,7 +76,8 @@ class Project(HasTraits):
     path : str or Path
         The project folder. An existing project is opened; otherwise the folder is created.
     classes : iterable of str, optional
-        Class names. New names are added to the classes of the project; no class is removed.
+        Class names. New names are added to the classes of the project, and reported in `status` if it has others; a
+        possible misspelling of a class is refused. No class is removed.
     annotator : str, optional
         Name under which annotations are saved; by default the user name on this computer.
 
@@ -85,7 +86,7 @@ class Project(HasTraits):
     images : ImageCollection
         The images by name.
     classes : ProjectClasses
-        The classes, with methods to add, rename, recolor, merge and split them.
+        The classes, with methods to add, rename, recolor, merge, split and delete them.
     annotations : Annotations
         The annotations of all annotators and the current label of every object.
     test_set : TestSet
@@ -143,6 +144,7 @@ class Project(HasTraits):
         self.current_run = self.runs.current_name
         notes = (self.annotations.problem, self.annotations.note, self._folder.link_warning, self.runs.problem)
         self.trouble = self.annotations.file.trouble or " ".join(filter(None, notes))
+        self.classes.find_use = lambda code: self.annotations.class_use(code) or self.runs.class_use(code)
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
         self._jobs = JobRunner(self._handle, partial(self.set_trait, "job"), self._report)
         self.plot = Plots(self.images, self.classes, self.counts, self.predictions, self.evaluate)

@@ -54,6 +54,7 @@ class _Document(_Stored):
     format: int
     classes: list[_Class]
     images: dict[Name, _Image]
+    last_class_id: Annotated[int, Field(ge=0, lt=2**31)] = 0
     current_run: Annotated[str, Field(max_length=MAX_NAME)] = ""
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 
 from svetlana_jupyter.core.annotations import ObjectId, VersionedObjectId
 from svetlana_jupyter.core.io.bounded_files import parse_json
+from svetlana_jupyter.core.io.table_files import escape_formula, unescape_formula
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.annotation_store import Annotations, object_index
 from svetlana_jupyter.project.file_access import read_csv_rows
@@ -260,7 +261,8 @@ def read_test_set(folder: ProjectFolder) -> TestSetSample | None:
         (_, header), *lines = read_csv_rows(file)
         for number, cells in lines:
             line, row = number, dict(zip(header, cells, strict=True))
-            object_ids.append(VersionedObjectId(row["image"], int(row["object"]), int(row["mask"])))
+            image = unescape_formula(row["image"])
+            object_ids.append(VersionedObjectId(image, int(row["object"]), int(row["mask"])))
             weights.append(float(row["stands_for"]))
             if not (0 <= object_ids[-1].label < 2**62 and 0 <= object_ids[-1].mask < 2**31 and 0 < weights[-1] < 1e18):
                 raise ValueError("a number is out of range")
@@ -280,5 +282,7 @@ def write_test_set(folder: ProjectFolder, sample: TestSetSample) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for object_id, weight in zip(sample.object_ids, sample.stands_for, strict=True):
-        writer.writerow([sample.time, sample.n, json.dumps(sample.per), sample.seed, *object_id, repr(weight)])
+        image = escape_formula(object_id.image)
+        row = [sample.time, sample.n, json.dumps(sample.per), sample.seed, image, *object_id[1:], repr(weight)]
+        writer.writerow(row)
     folder.write_text(folder.test_set_file, text.getvalue())
