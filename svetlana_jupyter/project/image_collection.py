@@ -519,7 +519,7 @@ def _from_json(name: str, document: dict[str, Any]) -> ImageEntry:
 
 
 def _read_objects(file: Path, shape: tuple[int, ...]) -> pd.DataFrame | None:
-    """Read a stored object table; return None if it is missing or damaged, so that it is computed again."""
+    """Read a stored object table; return None if it is missing or damaged."""
     low, high = bbox_columns(len(shape))[: len(shape)], bbox_columns(len(shape))[len(shape) :]
     try:
         table = read_parquet(file, ["size", *centroid_columns(len(shape)), *low, *high, "on_border"])

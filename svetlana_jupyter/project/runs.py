@@ -12,12 +12,10 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import pandas as pd
-from pydantic import BaseModel, Field, Strict
 
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.io.table_files import format_list
@@ -28,7 +26,7 @@ from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.file_access import find_link, is_link, read_attributes, read_json, read_parquet
-from svetlana_jupyter.project.project_document import validate_fields
+from svetlana_jupyter.project.run_files import check_attributes, check_predictions, read_run_document
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, draft_folder, file_name, write_json, write_parquet
 
 if TYPE_CHECKING:
@@ -287,14 +285,14 @@ class Run:
         """Read the predictions for an image; return None if there are none, or if they are damaged."""
         try:
             table = read_parquet(self.predictions_file(image), ["predicted", "probability"])
-            return _checked_predictions(table, self.classes)
+            return check_predictions(table, self.classes)
         except (OSError, ValueError):
             return None
 
     def predictions_attributes(self, image: str) -> dict[str, Any]:
         """Read the attributes of the predictions for an image, but not the predictions."""
         try:
-            return _checked_attributes(read_attributes(self.predictions_file(image)))
+            return check_attributes(read_attributes(self.predictions_file(image)))
         except (OSError, ValueError):
             return {}
 
@@ -590,91 +588,14 @@ def new_run(folder: Path) -> Iterator[tuple[Path, Callable[[Run], Run]]]:
         yield draft, finish
 
 
-Text = Annotated[str, Field(max_length=10_000)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, lt=2**62)]
-
-
-class _StoredGroups(BaseModel):
-    model_config = {"strict": True, "extra": "forbid"}
-    shares: list[Annotated[float, Field(ge=0, le=1)]]
-    counts: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]]
-
-
-class _StoredCalibration(BaseModel):
-    model_config = {"strict": True, "extra": "forbid"}
-    temperature: Annotated[float, Field(gt=0, lt=1e9)] = 1.0
-    bias: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Number] = {}
-
-
-class _StoredRun(BaseModel):
-    """Fields of ``run.json`` that are checked when it is read."""
-
-    model_config = {"strict": True}
-    finished: datetime = Field(strict=False)
-    settings: dict[str, Any]
-    classes: Annotated[dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Text], Field(min_length=1)]
-    labels: dict[Text, Count]
-    annotations: Text
-    history: list[dict[str, float | None]]
-    seconds: Annotated[float, Field(ge=0, lt=1e12)]
-    stopped: bool
-    note: Text
-    calibration: _StoredCalibration = _StoredCalibration()
-    remarks: list[Text] = []
-    left_out: _StoredGroups | None = None
-    choice: Text = ""
-    warning: Text = ""
-
-
-class _PredictionAttributes(BaseModel):
-    """Attributes of stored predictions."""
-
-    model_config = {"strict": True}
-    mask: Count = 0
-    key: Text = ""
-    image: Text = ""
-    asked: Count = 0
-    unlike: Annotated[float, Field(ge=0, le=1)] = 0.0
-    failed: list[Annotated[tuple[int, Text], Strict(False)]] = []
-
-
 def _to_json(run: Run) -> dict[str, Any]:
     return {name: value for name, value in asdict(run).items() if name not in ("name", "path")}
 
 
 def _read_run(file: Path) -> Run:
     try:
-        document = dict(read_json(file))
-        if "recipe" in dict(document["settings"]):  # the name that version 0.1.0 wrote
-            document["settings"]["preset"] = document["settings"].pop("recipe")
-        validate_fields(_StoredRun, document)
-        TrainingSettings(**document["settings"])
-        document["classes"] = {int(key): name for key, name in document["classes"].items()}
-        calibration = document.pop("calibration", {"temperature": 1.0, "bias": {}})
-        calibration["bias"] = {int(key): value for key, value in calibration["bias"].items()}
-        left_out = document.pop("left_out", None)
-        document["left_out"] = left_out and HeldOutGroups(**{name: tuple(values) for name, values in left_out.items()})
-        return Run(name=file.parent.name, path=file.parent, calibration=Calibration(**calibration), **document)
+        return Run(name=file.parent.name, path=file.parent, **read_run_document(file))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ProjectError(
             f"The run in {file.parent} cannot be read ({error}). Restore that folder, or remove it."
         ) from error
-
-
-def _checked_predictions(table: pd.DataFrame, classes: Collection[int]) -> pd.DataFrame:
-    """Return stored predictions; raise a `ValueError` if they do not fit the classes of the run."""
-    _checked_attributes(table.attrs)
-    columns = [f"p_{class_id}" for class_id in classes]
-    if sorted(columns) != sorted(name for name in map(str, table) if name.startswith("p_")):
-        raise ValueError("the predictions are of other classes")
-    p = table[[*columns, "probability"]].to_numpy(float)
-    if not ((p >= 0) & (p <= 1.001)).all() or not table["predicted"].isin(list(classes)).all():
-        raise ValueError("the probabilities are invalid")
-    return table
-
-
-def _checked_attributes(attributes: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the attributes of predictions; raise a `ValueError` if one is invalid."""
-    validate_fields(_PredictionAttributes, dict(attributes))
-    return dict(attributes)
