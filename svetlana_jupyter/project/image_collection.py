@@ -26,6 +26,7 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.polygons import PolygonMask
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
+from svetlana_jupyter.project.image_warnings import ImageWarnings
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
 
 CHUNK = 512  # pixels per side; a multiple of the side of the tiles in which outlines are rasterized
@@ -71,6 +72,8 @@ class ImageEntry:
         Earlier masks, oldest first: path ("mask") and fingerprint of image and mask ("fingerprint"). The links between
         the objects of two successive masks are stored in ``masks/<image>.<n>.csv``: pairs of old and new object with
         the number of shared pixels.
+    accepted : str
+        Fingerprint of the mask whose warning the user has accepted.
     """
 
     name: str
@@ -84,6 +87,7 @@ class ImageEntry:
     dtype: str
     fingerprint: str
     replaced: tuple[Mapping[str, str], ...] = ()
+    accepted: str = ""
 
     @property
     def mask_number(self) -> int:
@@ -105,6 +109,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
     ----------
     overwritten : set of str
         Images whose mask file was overwritten with different objects after it was first indexed.
+    warnings : ImageWarnings
+        Warnings about images whose results may be wrong.
     """
 
     def __init__(self, folder: ProjectFolder, notify: Notify) -> None:
@@ -114,6 +120,9 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._tables: dict[str, pd.DataFrame] = {}
         self._indexing: dict[str, threading.Lock] = {}
         self.overwritten: set[str] = set()
+        self.warnings = ImageWarnings(self._mask_warning)
+        self._owner = threading.get_ident()
+        self._announced: set[str] = set()  # indexed images whose warnings the panels have been told about
         self.reload()
 
     def __getitem__(self, name: str) -> ImageEntry:
@@ -204,6 +213,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 self._pairs.pop(name, None)
                 self._tables.pop(name, None)
                 self.overwritten.discard(name)
+                self._announced.discard(name)
 
     def replace_entry(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
         """Save the entry of an image with a new mask, and the object table of that mask."""
@@ -249,7 +259,37 @@ class ImageCollection(Mapping[str, ImageEntry]):
                     self._tables[name] = self._read_table(name, mask, progress)
             finally:
                 indexing.release()
+        if name not in self._announced and threading.get_ident() == self._owner:
+            self._announced.add(name)
+            if self.warnings.of_image(name):
+                self._notify.changed("images")  # panels show the warning
         return self._tables[name]
+
+    def warning(self, name: str) -> str:
+        """Return the warnings about an image; "" if there are none.
+
+        Warnings about a mask are known once its objects have been indexed.
+        """
+        if self.is_indexed(self.entry(name).name):
+            self.objects(name)
+        return self.warnings.of_image(name)
+
+    def accept_warning(self, *names: str) -> None:
+        """Accept the masks of images as they are, so that their warnings disappear.
+
+        Without names, the masks of all images are accepted. A mask that replaces an accepted mask is checked again.
+        """
+        accepted = {name: self.mask_fingerprint(name) for name in names or self._entries}
+        with self._folder.lock:
+            with self._folder.edit_document(min_version=3) as document:
+                for name, mask in accepted.items():
+                    document["images"][name]["accepted"] = mask
+            self.reload()
+            self._notify.changed("images")
+
+    def mask_fingerprint(self, name: str) -> str:
+        """Return a fingerprint of the content of the mask of an image."""
+        return fingerprint(self.mask_file(name))
 
     def is_indexed(self, name: str) -> bool:
         """Return whether the object table of an image has been computed already."""
@@ -368,6 +408,13 @@ class ImageCollection(Mapping[str, ImageEntry]):
             with suppress(OSError):  # the table is only a cache: viewing must work on a full disk
                 write_parquet(self._folder.objects_file(name), table)
 
+    def _mask_warning(self, name: str) -> str:
+        """Return a warning if numbers in the mask do not name objects, else ""."""
+        table = self._tables.get(name)
+        if table is None or self._entries[name].accepted == table.attrs.get("mask"):
+            return ""
+        return ""
+
     def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
         return _for_each(self._folder.absolute, image)
 
@@ -444,8 +491,9 @@ def _is_file(source: Source) -> bool:
 
 
 def _to_json(entry: ImageEntry) -> dict[str, Any]:
-    """Return an entry as written to ``project.json``; ``replaced`` only if not empty."""
-    return {key: value for key, value in vars(entry).items() if key != "name" and (key != "replaced" or value)}
+    """Return an entry as written to ``project.json``, without empty optional fields."""
+    left_out = {"name", *(key for key in ("replaced", "accepted") if not getattr(entry, key))}
+    return {key: value for key, value in vars(entry).items() if key not in left_out}
 
 
 def _from_json(name: str, document: dict[str, Any]) -> ImageEntry:

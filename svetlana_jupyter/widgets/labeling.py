@@ -269,7 +269,7 @@ class LabelingPanel(Panel):
             return
         self._candidate = candidate
         self.viewer.show(candidate.image, candidate.label)
-        self.viewer.prefetch([coming.id for coming in self.queue.peek(_PREFETCHED)])
+        self.viewer.prefetch([coming.id for coming in self.queue.coming(_PREFETCHED)])
         self._selected_at = time.monotonic()
         now = f"bject {candidate.label} in {candidate.image}, {candidate.reason}."
         self.status.say(f"{done} Now o{now}" if done else f"O{now}")

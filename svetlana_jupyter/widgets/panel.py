@@ -15,6 +15,7 @@ from ipywidgets import HTML, Box, Button, GridBox, HBox, VBox, Widget
 from svetlana_jupyter.errors import ProjectError, SvetlanaError
 from svetlana_jupyter.widgets.components import StatusLine, button, heading, keycap, no_images_hint
 from svetlana_jupyter.widgets.viewer.pointer import KeyGuard
+from svetlana_jupyter.widgets.warning_list import WarningList
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -137,6 +138,8 @@ class Panel(VBox):
         Displays the result or the error of the last action in this panel, and of the jobs in ``job_kinds``.
     job_kinds : frozenset of str
         Kinds of jobs whose results the panel displays, even if it did not start them.
+    warnings : WarningList
+        Displays warnings about images, above everything else.
     """
 
     job_kinds: ClassVar[frozenset[JobKind]] = frozenset()
@@ -147,13 +150,15 @@ class Panel(VBox):
         self.add_class("svetlana")
         self.project = project
         self.status = StatusLine()
-        self._style = style_widget()
+        self.warnings = WarningList(project, self.run_action)
+        self._style = VBox([style_widget(), self.warnings])
         self._watcher = Watcher(self.status)
         self._acting, self._unused_key = False, ""
         self._job, self._follows_job = project.job, project.job is not None and project.job.kind in self.job_kinds
         self.observe_project(self._follow_job, "job")
         self.observe_project(self._show_status, "status")
         self.observe_project(self._show_trouble, "trouble")
+        self.observe_project(self.warnings.refresh, "images_version", "predictions_version")
 
     def __del__(self) -> None:
         if hasattr(self, "project"):  # a panel whose argument was refused has nothing to close
