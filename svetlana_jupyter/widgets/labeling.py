@@ -174,7 +174,7 @@ class LabelingPanel(Panel):
         self._advance()
 
     def _advance(self, done: str = "") -> None:
-        """Show the next object of the queue, with a sentence on what was ``done`` to the one before."""
+        """Show the next object of the queue, after a sentence on the last edit."""
         self.viewer.indexing.run_when_indexed(
             self.project.images if self._queue is None else (),  # a new queue needs the objects of every image
             lambda: self._show_candidate(self.queue.next(), "No object is left in the queue.", done),
