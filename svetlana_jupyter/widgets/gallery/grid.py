@@ -217,8 +217,9 @@ class PatchGrid(VBox):
         captions = tuple(_caption(self._project, *object_id) for object_id in self.objects)
         chosen, cursor = self.selection.chosen, self.selection.cursor
         # Described now, because a key may have labeled the object under the pointer.
-        under = self.cell_at(*self.hovered) if self.hovered else -1
-        hint = Hint(_hover_text(self._project, *self.objects[under]), self.hovered) if under >= 0 else None
+        row, column = self.hovered or (-1.0, -1.0)
+        under = self.cell_at(row, column) if self.hovered else -1
+        hint = Hint(_hover_text(self._project, *self.objects[under]), (row, column)) if under >= 0 else None
         self.scene = GridScene(grid, dpr, key, pixels, ink, captions, chosen, cursor, hint, self.message)
         self.screen.paint(self.scene, self.selection_id, [page] if None in pictures and in_loop else ())
         if None not in pictures and self._next_objects and in_loop:

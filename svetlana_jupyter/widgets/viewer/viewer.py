@@ -170,7 +170,7 @@ class Viewer(VBox):
             )
             # The object that is under the pointer now: the view may have moved since the pointer did.
             under = scene.object_at(*hovered[1:]) if hovered else 0
-            hint = Hint(image.describe(under, model.overlay), hovered[1:]) if under else None
+            hint = Hint(image.describe(under, model.overlay), hovered[1:]) if hovered and under else None
             scene = replace(scene, hint=hint, lasso=model.lasso, field=self.object_details.field)
         model.scene = scene
         self.screen.paint(scene, model.selection_id, scene.missing)
