@@ -23,7 +23,6 @@ from svetlana_jupyter.core.predictions import merge_predictions
 from svetlana_jupyter.core.settings import TrainingSettings, parse_allowed_cues
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, calibrate
 from svetlana_jupyter.core.stats.metrics import Scores, score
-from svetlana_jupyter.core.stats.outliers import HeldOutGroups
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.file_access import find_link, is_link, read_attributes, read_json, read_parquet
 from svetlana_jupyter.project.run_files import check_attributes, check_predictions, read_run_document
@@ -32,6 +31,7 @@ from svetlana_jupyter.project.storage import Notify, ProjectFolder, draft_folder
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from svetlana_jupyter.core.stats.outliers import HeldOutGroups
     from svetlana_jupyter.learn.preset_search import CandidateResult, SearchResult
 
 RECORD_FILE = "tried.json"
@@ -552,10 +552,7 @@ def uncalibrated_column(column: str) -> str:
 
 
 def read_runs(folder: Path) -> dict[str, Run]:
-    """Read all finished runs of a project.
-
-    Folders that a crash left incomplete, and damaged runs, are ignored.
-    """
+    """Read all finished runs of a project; incomplete and damaged runs are ignored."""
     return _read_all_runs(folder)[0]
 
 
