@@ -238,7 +238,7 @@ def read_entries(file: Path) -> list[AnnotationEvent]:
 
 
 def numbered_entries(file: Path) -> list[tuple[int, AnnotationEvent]]:
-    """Read the events in an annotation file with their line numbers, as `read_entries`."""
+    """Read the events in an annotation file with their line numbers."""
     if not os.path.lexists(file):
         return []
     try:

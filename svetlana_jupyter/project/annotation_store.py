@@ -322,7 +322,7 @@ class Annotations:
         return ""
 
     def _unknown(self, name: Literal["class_id", "image"], known: Collection[object]) -> str:
-        """Return a sentence about the first annotation of a class or image that the project lacks."""
+        """Return a sentence about the first annotation of an unknown class or image."""
         for who, log in self.logs.items():
             unknown = next((event for event in log.events if getattr(event, name) not in known), None)
             if unknown is not None:

@@ -54,7 +54,7 @@ def links_below(folder: Path) -> Iterator[Path]:
 
 
 def refuse_link(path: Path) -> None:
-    """Raise a `ProjectError` if a file to be written is a link, or is reached through one."""
+    """Raise a `ProjectError` if a file to be written is reached through a link."""
     if (link := find_link(path)) is not None:
         raise ProjectError(
             f"{link} is a link, so nothing was written to {path.name}. Links inside a project or export folder are not "
@@ -68,7 +68,7 @@ def is_present(path: Path) -> bool:
 
 
 def check_readable(file: Path) -> None:
-    """Raise an `OSError` if a file is missing, is reached through a link, or is no regular file."""
+    """Raise an `OSError` if a file is missing, a link or no regular file."""
     if (link := find_link(file)) is not None:
         raise OSError(f"{link} is a link, which is not followed")
     check_regular_file(file)
@@ -94,7 +94,7 @@ def read_text(file: Path) -> str:
 
 
 def read_csv_rows(file: Path) -> Iterator[tuple[int, list[str]]]:
-    """Return the rows of a CSV file with their line numbers; an incomplete last line is ignored.
+    """Return the complete rows of a CSV file with their line numbers.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def read_parquet(file: Path, columns: Collection[str] = ()) -> pd.DataFrame:
 
 
 def read_attributes(file: Path) -> dict[str, Any]:
-    """Return the attributes of the table in a Parquet file, without reading the table.
+    """Return the attributes of the table in a Parquet file.
 
     Raises
     ------

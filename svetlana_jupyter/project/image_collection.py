@@ -423,7 +423,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return _for_each(self._path, image)
 
     def _path(self, text: str) -> Path:
-        """Return the path of an image or mask; raise an `InputError` if it is a link inside the project."""
+        """Return a path; raise an `InputError` if it is a link inside the project."""
         path = self._folder.absolute(text)
         if (link := self._folder.own_link(path)) is not None:
             raise InputError(

@@ -185,7 +185,7 @@ class ImageParts:
         return table
 
     def _read_part(self, file: Path) -> pd.DataFrame:
-        """Read a stored part; raise an `OSError` or `ValueError` if it is missing or damaged."""
+        """Read a part; raise an `OSError` or `ValueError` if it is damaged."""
         table = read_parquet(file, self._columns)
         validate_fields(_PartAttributes, table.attrs)
         p = table.to_numpy()

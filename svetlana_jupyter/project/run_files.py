@@ -90,7 +90,7 @@ def read_run_document(file: Path) -> dict[str, Any]:
 
 
 def check_predictions(table: pd.DataFrame, classes: Collection[int]) -> pd.DataFrame:
-    """Return stored predictions; raise a `ValueError` if they do not fit the classes of the run."""
+    """Return predictions; raise a `ValueError` if they do not fit the run's classes."""
     check_attributes(table.attrs)
     columns = [f"p_{class_id}" for class_id in classes]
     if sorted(columns) != sorted(name for name in map(str, table) if name.startswith("p_")):

@@ -201,7 +201,7 @@ class Run:
             raise ProjectError(f"{file} cannot be read ({error}). Restore it from a backup.") from error
 
     def classifier_folder(self) -> Path:
-        """Return the folder to load the classifier from; raise a `ProjectError` if a file in it is a link."""
+        """Return the folder of the classifier; raise a `ProjectError` for links in it."""
         link = find_link(self.path) or next((file for file in self.path.glob("*") if is_link(file)), None)
         if link is not None:
             raise ProjectError(
@@ -282,7 +282,7 @@ class Run:
         return self.path / "predictions" / f"{file_name(image)}.parquet"
 
     def read_predictions(self, image: str) -> pd.DataFrame | None:
-        """Read the predictions for an image; return None if there are none, or if they are damaged."""
+        """Read the predictions for an image; None if they are missing or damaged."""
         try:
             table = read_parquet(self.predictions_file(image), ["predicted", "probability"])
             return check_predictions(table, self.classes)
@@ -557,7 +557,7 @@ def read_runs(folder: Path) -> dict[str, Run]:
 
 
 def _read_all_runs(folder: Path) -> tuple[dict[str, Run], str]:
-    """Return the runs that can be read, and a sentence about the first that cannot ("" if none)."""
+    """Return the readable runs, and a sentence about the first damaged one."""
     runs, problem = {}, ""
     for path in sorted(folder.glob("[0-9]*/run.json")):
         try:

@@ -71,7 +71,7 @@ def _write_members(project: ProjectFolder, members: list[Path], draft: Path) -> 
 
 
 def _read_back(project: ProjectFolder, members: list[Path], draft: Path) -> None:
-    """Raise an error if a zip file is damaged, or if the project vanished while it was written."""
+    """Raise an error if a zip file is damaged or the project has vanished."""
     with zipfile.ZipFile(draft) as archive:
         if (damaged := archive.testzip()) is not None:
             raise OSError(f"{damaged} was not written correctly")
