@@ -142,7 +142,7 @@ class FractionEstimator:
         if is_own.sum() < MIN_LABELS:
             note = REFUSED if differ else ASSUMPTION
         elif not is_own.all():
-            own = DrawnLabels(*(column[is_own] for column in labels))
+            own = DrawnLabels(labels.probability[is_own], labels.truth[is_own], labels.unit[is_own])
             correction = fit_corrections(own, self._correction.parameters)
             mixture = _Mixture(group, correction)
             drawn = draw_corrections(own, drawn.parameters, correction, self._seed)
@@ -240,14 +240,15 @@ def _interval(fractions: Floats, shared: Floats, effects: Floats, unit: NDArray[
     n, positions = len(unit), np.unique(unit, return_inverse=True)[1]
     sizes = np.bincount(positions)
     if len(sizes) == 1:
-        positions, sizes = np.arange(n), np.ones(n)
+        positions, sizes = np.arange(n), np.ones(n, np.int64)
     share = sizes / n
     units = float(1 / (share**2).sum())  # number of equal units with the same variance (Kish)
     freedom = max(units - 1, 1.0)
     each = np.stack([np.bincount(positions, effect) for effect in effects.T], axis=1) / sizes[:, None]
     variance = share**2 @ (each - share @ each) ** 2 * units / freedom
     least = (1 + MIN_CORRELATION * (n / units - 1)) / n
-    return np.array([_invert(*row, least, freedom) for row in zip(fractions, shared.T, variance)]).T
+    low, high = np.array([_invert(*row, least, freedom) for row in zip(fractions, shared.T, variance)]).T
+    return low, high
 
 
 def _invert(center: float, shared: Floats, variance: float, least: float, freedom: float) -> tuple[float, float]:
@@ -369,7 +370,7 @@ def _softmax(free: Floats, z: Floats) -> Floats:
     """Return corrected probabilities (d, k, n) for logits z (k, n)."""
     scores = free[:, :1, None] * z + free[:, 1:, None]
     scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return scores / scores.sum(axis=1, keepdims=True)
+    return np.asarray(scores / scores.sum(axis=1, keepdims=True))
 
 
 def mix(ratios: Floats, start: Floats | None = None, steps: int = 100) -> Floats:
