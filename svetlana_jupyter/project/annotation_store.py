@@ -355,7 +355,7 @@ class Annotations:
         self._file_changed()
 
     def reload_others(self) -> None:
-        """Follow the logs of other annotators, after another `Project` object has changed one."""
+        """Follow logs of other annotators that another `Project` object changed."""
         others, _ = read_other_logs(self._folder.annotations_folder, self.file.file, known=self._others)
         if list(map(id, others.values())) != list(map(id, self._others.values())):
             self._others, self._carried_over = others, ()
