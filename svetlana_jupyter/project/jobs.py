@@ -209,7 +209,7 @@ class JobRunner:
             self._set(JobState(kind))
 
     def _has_ended(self) -> bool:
-        """Return whether the job has ended, but its event loop did so before it could be told."""
+        """Return whether the job has ended after its event loop did."""
         loop_runs = self._loop is not None and self._loop.is_running()
         return self._thread is not None and not self._thread.is_alive() and not loop_runs
 

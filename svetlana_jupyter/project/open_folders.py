@@ -41,7 +41,7 @@ class OpenFolder:
         self._followers.append(weakref.WeakMethod(follow, self._followers.remove))
 
     def announce(self, aspect: Aspect, origin: Callable[[Aspect], None] | None = None) -> None:
-        """Call all followers but ``origin``; changes that they make in turn are not announced."""
+        """Call all followers but ``origin``, whose own changes are not announced."""
         if self._announcing:
             return
         self._announcing = True

@@ -1,4 +1,4 @@
-"""Results of single trainings: settings, scores, predictions and model selections.
+"""Results of trainings: settings, scores, predictions and model selections.
 
 A run is the result of one training. Each run has a folder, which is written atomically; only the score and the
 predictions of the run are added later.
