@@ -24,7 +24,7 @@ SITE_COLUMNS = frozenset(
 
 
 def group_columns(columns: Iterable[str]) -> list[str]:
-    """Return the grouping columns without those that only number the images of a well.
+    """Return the grouping columns but those that number the images of a well.
 
     >>> group_columns(["plate", "well", "Site", "z"])
     ['plate', 'well']
@@ -38,7 +38,7 @@ def _plain_name(column: str) -> str:
 
 
 def unit_columns(columns: Iterable[str], by: Sequence[str] = ()) -> list[str]:
-    """Return the columns that name the sampling units of counts; [] if images are the units.
+    """Return the columns that name the sampling units; [] if images are the units.
 
     Parameters
     ----------

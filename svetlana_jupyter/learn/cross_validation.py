@@ -144,7 +144,7 @@ def scored_objects(targets: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def describe_unscored(samples: TrainingData) -> str:
-    """Return a sentence about the classes that are left out of the score; "" if there are none."""
+    """Return a sentence about classes that are left out of the score, or ""."""
     scarce = _scarce_classes(samples.targets, samples.names)
     need = f"which needs {MIN_PER_CLASS} annotated objects of a class"
     return f"Left out of the score, {need}: {scarce}." if scarce else ""

@@ -8,7 +8,6 @@ correction of its own (`core.stats.fractions`).
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,7 +76,7 @@ class ClassFractions:
         return self._run.settings.get("hold_out_by") if self._run else None
 
     def is_waiting(self, table: pd.DataFrame) -> NDArray[np.bool_]:
-        """Return which objects (n,) of ``image`` and ``object`` have no prediction, as their image has none yet.
+        """Return which objects (n,) are in images without predictions.
 
         Objects of the test set, whose predictions are hidden until they are annotated, are not waiting.
         """
@@ -85,8 +84,18 @@ class ClassFractions:
         hidden = pd.MultiIndex.from_frame(table[["image", "object"]]).isin(list(self._test_set))
         return np.asarray(~table["image"].isin(predicted).to_numpy() & ~hidden)
 
+    def explain(self, fractions: Fractions) -> list[str]:
+        """Return the note of each class, with the call that helps where it has no interval."""
+        too_few = self.missing_labels()
+        if fractions.method == "predicted" and too_few:
+            return [too_few] * len(fractions.note)
+        has_call = np.isnan(fractions.low) & (fractions.method == "corrected")
+        return [
+            f"{note} Label objects of {DRAW_CALLS}." if add else note for note, add in zip(fractions.note, has_call)
+        ]
+
     def missing_labels(self) -> str:
-        """Return a sentence about too few drawn labels for an interval; "" if there are enough."""
+        """Return a sentence about too few drawn labels; "" if there are enough."""
         need = f"an interval needs {MIN_LABELS} labels of objects drawn at random"
         n, usable = self._n_drawn, len(self._truth)
         if usable >= MIN_LABELS:
@@ -122,10 +131,10 @@ class ClassFractions:
         unpredicted = np.isnan(p).any(axis=1) & (annotation >= 0)
         p[unpredicted] = np.eye(p.shape[1])[annotation[unpredicted]]
         objects = [CountedObjects(p[rows], annotation[rows], unit[rows]) for rows in groups]
-        return deepcopy(self._estimators[key]).estimate(objects)  # the same random numbers in every call
+        return self._estimators[key].estimate(objects)
 
     def _probabilities(self, objects: pd.DataFrame) -> NDArray[np.float64]:
-        """Return raw predictions (n, k) of objects of ``image`` and ``object``; NaN without a prediction."""
+        """Return the raw predictions (n, k) of objects; NaN without a prediction."""
         result = np.full((len(objects), len(self._classes)), np.nan)
         for image, rows in objects.reset_index(drop=True).groupby("image", sort=False)["object"]:
             result[rows.index] = _columns(self._predicted[str(image)].reindex(rows.to_numpy()), self._classes)
@@ -133,7 +142,7 @@ class ClassFractions:
 
 
 def _columns(table: pd.DataFrame, classes: ClassScheme) -> NDArray[np.float64]:
-    """Return the probabilities (n, k) of all classes, 0 for classes that the run does not know."""
+    """Return the probabilities (n, k) of all classes; 0 for unknown classes."""
     p = table.reindex(columns=[f"p_{class_id}" for class_id in classes.ids]).to_numpy(np.float64)
     known = np.isin(classes.ids, class_ids(table))
     p[:, ~known] = np.where(np.isnan(p[:, known]).all(axis=1, keepdims=True), np.nan, 0.0)
@@ -141,7 +150,7 @@ def _columns(table: pd.DataFrame, classes: ClassScheme) -> NDArray[np.float64]:
 
 
 def _cross_validated(run: Run, classes: ClassScheme) -> pd.DataFrame:
-    """Return the cross-validated probabilities of a run before calibration, by ``(image, object)``."""
+    """Return the cross-validated probabilities of a run before calibration."""
     table = run.held_out()
     if table is None:
         return pd.DataFrame(index=pd.MultiIndex.from_arrays([[], []], names=["image", "object"]))
@@ -154,7 +163,9 @@ def _cross_validated(run: Run, classes: ClassScheme) -> pd.DataFrame:
 def _usable_predictions(
     run: Run, index: pd.MultiIndex, test_set: Collection[ObjectId], masks: Mapping[str, int]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return for which labels (n,) the cross-validated, and the own predictions of a run may be used.
+    """Return for which labels (n,) the predictions of a run are held out.
+
+    The first result is for the cross-validated predictions, the second for the predictions of the run itself.
 
     The own predictions may be used for objects that the run was not trained on. Cross-validated ones may be used unless
     the training started from another run of the project, which may have been trained on all labels.

@@ -1,4 +1,4 @@
-"""Class counts per group with estimated fractions, and comparison with manual counts.
+"""Class counts and estimated fractions per group, and manual counts.
 
 Conditions, such as the dose of each well, are read from a table of the user. Predicted classes are counted as they are;
 the fractions are estimated with intervals from labels that were drawn at random (`project.class_fractions`). The
@@ -152,18 +152,18 @@ def _add_estimates(
     groups = [rows.index.to_numpy() for _, rows in grouped]
     counted = [rows[reasons[rows] == ""] for rows in groups]
     estimates = iter(source.estimate(table, [rows for rows in counted if len(rows)], units))
-    too_few, waiting = source.missing_labels(), source.is_waiting(table) & (reasons == "not_predicted")
+    waiting = source.is_waiting(table) & (reasons == "not_predicted")
     k, parts = len(counts) // len(groups), []
     for number, rows in enumerate(groups):
         part = counts.iloc[number * k : (number + 1) * k]
         if not len(counted[number]):
             parts.append(part.assign(**dict.fromkeys(ESTIMATES[:4], np.nan), method="", note=""))
             continue
-        fraction, low, high, method, note = next(estimates)
+        estimate = next(estimates)
+        fraction, low, high, method, _ = estimate
+        note: str | list[str] = source.explain(estimate)
         if method != "corrected":  # exactly the count, which follows the class decisions
             fraction = (part["count"] / part["total"]).to_numpy()
-        if method == "predicted" and too_few:
-            note = too_few
         if waiting[rows].any():  # the annotated objects of these images alone would bias the interval
             names = format_list(pd.unique(table["image"].to_numpy()[rows[waiting[rows]]]), 3)
             low = high = np.nan
@@ -214,7 +214,7 @@ class CountComparison:
     class_name : str
     table : DataFrame
         One row per well (or image, ...): its name, the other columns of the manual table, ``manual`` (manual count),
-        ``counted`` (``estimate`` of `Project.counts`; without randomly drawn labels it equals ``count``), ``left_out``
+        ``counted`` (``estimate`` of `Project.counts`; ``count`` without an estimate), ``left_out``
         (objects without a class, which are not counted),
         ``difference`` (``counted`` minus ``manual``) and ``mean`` of both counts.
     agreement : Agreement
@@ -310,7 +310,7 @@ def compare_counts(
     known = images[list(keys)].drop_duplicates(ignore_index=True)
     partner, unmatched = match_rows(known, values, keys, "the table of counts")
     counts, _ = count_objects(table, groups, classes, source, list(keys), None, None, exclude_border, size)
-    counts = counts[counts["class"] == name].assign(counted=counts["estimate"].fillna(0))[
+    counts = counts[counts["class"] == name].assign(counted=counts["estimate"].fillna(counts["count"]))[
         [*keys, "counted", "left_out"]
     ]
     others = [str(column) for column in values if column not in (*keys.values(), *known, *counts, "manual")]

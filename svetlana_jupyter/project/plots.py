@@ -192,7 +192,7 @@ def plot_counts(
     classes: ClassScheme,
     value: str,
 ) -> Figure:
-    """Plot the estimated fraction or count of each class per group, with its interval.
+    """Plot the estimated fraction or count of each class per group.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ def plot_counts(
 
 
 def _counts_caption(table: pd.DataFrame, replicates: Sequence[str]) -> list[str]:
-    """Return lines on what the points and lines of `plot_counts` are, and why intervals are missing."""
+    """Return the explanation of a plot, and why an interval is missing."""
     parts = [f"one point per {' × '.join(replicates)}"] if replicates else []
     has_interval = table["low"].notna()
     parts += ["estimate with 95 % interval"] * bool(has_interval.any())

@@ -1,4 +1,4 @@
-"""Finished runs of a project, their predictions and model selections.
+"""Results of trainings: settings, scores, predictions and model selections.
 
 A run is the result of one training. Each run has a folder, which is written atomically; only the score and the
 predictions of the run are added later.
@@ -9,28 +9,26 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from pyarrow.parquet import read_schema
 
-from svetlana_jupyter.core.features.catalog import CUES
-from svetlana_jupyter.core.predictions import merge_predictions
-from svetlana_jupyter.core.settings import TrainingSettings, parse_allowed_cues
+from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, calibrate
-from svetlana_jupyter.core.stats.metrics import Scores, score
-from svetlana_jupyter.core.stats.outliers import HeldOutGroups
-from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.storage import Notify, ProjectFolder, draft_folder, file_name, write_json, write_parquet
+from svetlana_jupyter.core.stats.metrics import score
+from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.file_access import find_link, is_link, read_attributes, read_json, read_parquet
+from svetlana_jupyter.project.run_files import check_attributes, check_predictions, read_run_document
+from svetlana_jupyter.project.storage import draft_folder, file_name, write_json, write_parquet
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from svetlana_jupyter.core.stats.outliers import HeldOutGroups
     from svetlana_jupyter.learn.preset_search import CandidateResult, SearchResult
 
 RECORD_FILE, LABELS_FILE = "tried.json", "labels.parquet"
@@ -72,16 +70,16 @@ def read_search_record(folder: Path) -> dict[str, Any] | None:
         If the record cannot be read.
     """
     file = folder / RECORD_FILE
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
     try:
-        document: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        document: dict[str, Any] = dict(read_json(file))
         for entry in (document["asked"], *document["tried"]):
             if "recipe" in entry:  # the name that version 0.1.0 wrote
                 entry["preset"] = entry.pop("recipe")
         str(document["chosen"]), dict(document["asked"]), pd.DataFrame(document["tried"], columns=_ALL)
         return document
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ProjectError(f"{file} cannot be read ({error}). Remove it; the run itself is not affected.") from error
 
 
@@ -193,8 +191,20 @@ class Run:
 
         The seed and the number of threads are in ``settings``.
         """
-        document = json.loads((self.path / "classifier.json").read_text("utf-8"))
-        return dict(document["versions"])
+        file = self.path / "classifier.json"
+        try:
+            return {str(name): str(version) for name, version in read_json(file)["versions"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ProjectError(f"{file} cannot be read ({error}). Restore it from a backup.") from error
+
+    def classifier_folder(self) -> Path:
+        """Return the folder of the classifier; raise a `ProjectError` for links in it."""
+        link = find_link(self.path) or next((file for file in self.path.glob("*") if is_link(file)), None)
+        if link is not None:
+            raise ProjectError(
+                f"{link} is a link, and links inside a project folder are not followed. Put the file itself there."
+            )
+        return self.path
 
     def search_results(self) -> pd.DataFrame:
         """Return a table of the candidate presets of the model selection.
@@ -231,8 +241,10 @@ class Run:
             probabilities before calibration. After model selection, each fold is predicted with the preset selected on
             the other folds (nested cross-validation).
         """
-        file = self.path / f"held_out_{architecture}.parquet"
-        return pd.read_parquet(file) if file.exists() else None
+        try:
+            return read_parquet(self.path / f"held_out_{architecture}.parquet", ["fold", "truth", "predicted"])
+        except (OSError, ValueError):
+            return None
 
     def training_labels(self) -> pd.DataFrame | None:
         """Return the labels that the run was trained on.
@@ -243,8 +255,10 @@ class Run:
             Columns ``image``, ``object``, ``class_id`` and ``mask`` (number of the mask that contains the object); None
             for runs of version 0.1.0, which did not store them.
         """
-        file = self.path / LABELS_FILE
-        return pd.read_parquet(file) if file.exists() else None
+        try:
+            return read_parquet(self.path / LABELS_FILE, ["object", "class_id", "mask"])
+        except (OSError, ValueError):
+            return None
 
     def with_score(self, note: str, held_out: Mapping[str, pd.DataFrame], warning: str = "") -> Run:
         """Save the cross-validated predictions of the run, and return the scored run.
@@ -279,16 +293,19 @@ class Run:
         return self.path / "predictions" / f"{file_name(image)}.parquet"
 
     def read_predictions(self, image: str) -> pd.DataFrame | None:
-        """Read the predictions for an image; return None if there are none."""
-        file = self.predictions_file(image)
-        return pd.read_parquet(file) if file.exists() else None
+        """Read the predictions for an image; None if they are missing or damaged."""
+        try:
+            table = read_parquet(self.predictions_file(image), ["predicted", "probability"])
+            return check_predictions(table, self.classes)
+        except (OSError, ValueError):
+            return None
 
     def predictions_attributes(self, image: str) -> dict[str, Any]:
         """Read the attributes of the predictions for an image, but not the predictions."""
-        file = self.predictions_file(image)
-        if not file.exists():
+        try:
+            return check_attributes(read_attributes(self.predictions_file(image)))
+        except (OSError, ValueError):
             return {}
-        return dict(json.loads((read_schema(file).metadata or {}).get(b"PANDAS_ATTRS", b"{}")))
 
     def outlier_fractions(self, masks: Mapping[str, int]) -> pd.DataFrame:
         """Return the fraction of out-of-distribution objects per image.
@@ -318,240 +335,25 @@ class Run:
         write_parquet(self.predictions_file(image), table)
 
 
-class RunScore(Protocol):
-    """Score of a run with its source, as `project.evaluation` computes it."""
-
-    @property
-    def source(self) -> str:
-        """Source of the score: the test set, cross-validation, or none yet."""
-
-    @property
-    def network(self) -> Scores | None:
-        """Score of the run's classifier."""
-
-    @property
-    def forest(self) -> Scores | None:
-        """Score of the random forest trained on the same annotations."""
-
-
-class RunStore(Sequence[Run]):
-    """Finished runs of a project, the oldest first, and their predictions.
-
-    ``runs[0]`` and ``runs["0001"]`` return a `Run`; `current` is the run whose results are shown.
-
-    Parameters
-    ----------
-    folder : ProjectFolder
-    notify : Notify
-    show : callable
-        Called with the name of a run after it has become the current run.
-    score : callable
-        Computes the score of a run from the test set or from cross-validation.
-
-    Attributes
-    ----------
-    current_name : str
-        Name of the current run; "" before the first training.
-    networks : dict of str to torch.nn.Module
-        Networks that the user passed as objects in this session, by the name of their run.
-    """
-
-    def __init__(
-        self,
-        folder: ProjectFolder,
-        notify: Notify,
-        show: Callable[[str], None] = lambda name: None,
-        score: Callable[[Run], RunScore] | None = None,
-    ) -> None:
-        self._folder, self._notify, self._show, self._score = folder, notify, show, score
-        self._runs = read_runs(folder.runs_folder)
-        self.networks: dict[str, Module] = {}
-        self._predicted: dict[tuple[str, str, bool], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
-        chosen = str(folder.read_document().get("current_run", ""))
-        self.current_name = chosen if chosen in self._runs else max(self._runs, default="")
-
-    def __len__(self) -> int:
-        return len(self._runs)
-
-    def __iter__(self) -> Iterator[Run]:
-        return iter(list(self._runs.values()))
-
-    def __contains__(self, run: object) -> bool:
-        return run in self._runs if isinstance(run, str) else run in self._runs.values()
-
-    @overload
-    def __getitem__(self, key: int | str) -> Run: ...
-    @overload
-    def __getitem__(self, key: slice) -> list[Run]: ...
-    def __getitem__(self, key: int | str | slice) -> Run | list[Run]:
-        return self.get(key) if isinstance(key, str) else list(self._runs.values())[key]
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} runs: {', '.join(self._runs) or 'none yet'}>"
-
-    @property
-    def current(self) -> Run:
-        """The run whose predictions, counts and maps are shown."""
-        return self.get(None)
-
-    def get(self, name: str | None) -> Run:
-        """Return the run with the given name, or the current run if it is None."""
-        name = name or self.current_name
-        if not name:
-            raise ProjectError("There is no trained classifier yet. Annotate some objects of each class, then train.")
-        if name not in self._runs:
-            names = ", ".join(self._runs) or "(none yet)"
-            raise InputError(f"There is no run {name!r}. Choose one of the runs {names}.")
-        return self._runs[name]
-
-    def choose(self, name: str, *, keep: bool = True) -> None:
-        """Make a run the current run, whose results are shown.
-
-        If ``keep`` is True, the run is also the current run when the project is opened again.
-        """
-        run = self.get(name)
-        if keep and self._folder.writable:
-            with self._folder.edit_document() as document:
-                document["current_run"] = run.name
-        self.current_name = run.name
-        self._show(run.name)
-        self._notify.changed("predictions")
-
-    def add(self, run: Run, network: Module | None = None) -> None:
-        """Add a finished run, with its network if the user passed it as an object."""
-        self._runs[run.name] = run
-        if network is not None:
-            self.networks[run.name] = network
-        self._notify.changed("runs")
-
-    def update(self, run: Run) -> None:
-        """Replace a run by the same run with its score and calibration.
-
-        Cached predictions are discarded if the run has a calibration, since it changes their probabilities.
-        """
-        self._runs[run.name] = run
-        self._notify.changed("runs")
-        if not run.calibration.is_identity:
-            self.clear_cache()
-            self._notify.changed("predictions")
-
-    def probabilities(
-        self, run: Run, image: str, mask: int, merged: Mapping[int, int], calibrated: bool = True
-    ) -> pd.DataFrame:
-        """Return the predictions of a run for an image, which are cached.
-
-        Predictions that are hidden because their objects belong to the test set are included.
-
-        Parameters
-        ----------
-        run : Run
-        image : str
-        mask : int
-            Number of the current mask; predictions for another mask are ignored.
-        merged : mapping of int to int
-            Id of the target class of each merged class.
-        calibrated : bool
-            Whether to correct the probabilities by the calibration of the run.
-
-        Returns
-        -------
-        DataFrame
-            Indexed by object: ``predicted`` (class id), ``probability`` and ``p_<class id>`` per class. The table is
-            empty before the image is predicted.
-        """
-        key, calibration = (run.name, image, calibrated), run.calibration if calibrated else NO_CALIBRATION
-        known = self._predicted.get(key)
-        if known is None or known[:2] != (merged, mask):
-            table = run.read_predictions(image)
-            if table is None or table.attrs.get("mask", 0) != mask:
-                table = NOTHING_PREDICTED
-            table = merge_predictions(calibration.apply(table), merged)
-            self._predicted[key] = known = merged, mask, table
-        return known[2]
-
-    def forget_predictions(self, run_name: str, image: str) -> None:
-        """Discard the cached predictions of an image after new ones were written."""
-        for calibrated in (True, False):
-            self._predicted.pop((run_name, image, calibrated), None)
-        self._notify.changed("predictions")
-
-    def clear_cache(self) -> None:
-        """Discard all cached predictions, which are read again when needed."""
-        self._predicted.clear()
-
-    def failed(self, run: Run, images: Sequence[str]) -> pd.DataFrame:
-        """Return the objects that a run could not predict, as `Project.failed` describes."""
-        stored = {name: run.predictions_attributes(name).get("failed", ()) for name in images}
-        rows = [(name, int(label), str(why)) for name, failed in stored.items() for label, why in failed]
-        return pd.DataFrame(rows, columns=["image", "object", "why"]).set_index(["image", "object"])
-
-    def score(self, run: Run) -> RunScore:
-        """Return the accuracy report of a run.
-
-        Accuracy is measured on the test set if it is annotated, otherwise by cross-validation.
-        """
-        assert self._score is not None
-        return self._score(run)
-
-    def compare(self) -> pd.DataFrame:
-        """Return a table of the finished runs, the latest first.
-
-        Returns
-        -------
-        DataFrame
-            Indexed by run: ``finished`` (UTC), ``preset``, ``architecture``, ``may_use`` (the allowed cues), ``labels``
-            (number of annotations used for training), ``source`` of the score, ``accuracy`` with its 95 % confidence
-            interval ``low`` and ``high``, ``balanced`` accuracy, accuracy of the random ``forest`` on the same objects,
-            ``epochs``, ``stopped``, ``seconds`` of training, ``annotations`` (a hash, which is the same for the same
-            annotations) and ``current`` (whether the run is the current run). Scores of runs with different annotations
-            were measured on different objects.
-        """
-        runs = list(reversed(self))
-        scores = [self.score(run) for run in runs]
-        networks = [score.network for score in scores]
-        accuracies = [network and network.accuracy for network in networks]
-        columns = {
-            "finished": [pd.Timestamp(run.finished) for run in runs],
-            "preset": [run.settings["preset"] for run in runs],
-            "architecture": [run.settings["architecture"] for run in runs],
-            "may_use": [_cues_as_text(parse_allowed_cues(run.settings.get("may_use", CUES))) for run in runs],
-            "labels": [sum(run.labels.values()) for run in runs],
-            "source": [score.source for score in scores],
-            "accuracy": [accuracy.value if accuracy else math.nan for accuracy in accuracies],
-            "low": [accuracy.low if accuracy else math.nan for accuracy in accuracies],
-            "high": [accuracy.high if accuracy else math.nan for accuracy in accuracies],
-            "balanced": [network.balanced_accuracy.value if network else math.nan for network in networks],
-            "forest": [score.forest.accuracy.value if score.forest else math.nan for score in scores],
-            "epochs": [len(run.history) for run in runs],
-            "stopped": [run.stopped for run in runs],
-            "seconds": [run.seconds for run in runs],
-            "annotations": [run.annotations for run in runs],
-            "current": [run.name == self.current_name for run in runs],
-        }
-        return pd.DataFrame(columns, pd.Index([run.name for run in runs], name="run"))
-
-
-def _cues_as_text(may_use: Collection[str]) -> str:
-    return "everything" if set(may_use) == set(CUES) else ", ".join(sorted(may_use)) or "nothing but shape"
-
-
-NOTHING_PREDICTED = pd.DataFrame(
-    {"predicted": pd.Series(dtype="int64"), "probability": pd.Series(dtype="float32")},
-    index=pd.Index([], dtype="int64", name="object"),
-)
-
-
 def uncalibrated_column(column: str) -> str:
     """Return the name of the column with ``p_<class id>`` before calibration."""
     return column.replace("p_", "raw_", 1)
 
 
 def read_runs(folder: Path) -> dict[str, Run]:
-    """Read all finished runs of a project.
+    """Read all finished runs of a project; incomplete and damaged runs are ignored."""
+    return read_all_runs(folder)[0]
 
-    Folders that a crash left incomplete are ignored.
-    """
-    return {path.parent.name: _read_run(path) for path in sorted(folder.glob("[0-9]*/run.json"))}
+
+def read_all_runs(folder: Path) -> tuple[dict[str, Run], str]:
+    """Return the readable runs, and a sentence about the first damaged one."""
+    runs, problem = {}, ""
+    for path in sorted(folder.glob("[0-9]*/run.json")):
+        try:
+            runs[path.parent.name] = _read_run(path)
+        except ProjectError as error:
+            problem = problem or str(error)
+    return runs, problem
 
 
 @contextmanager
@@ -578,16 +380,8 @@ def _to_json(run: Run) -> dict[str, Any]:
 
 def _read_run(file: Path) -> Run:
     try:
-        document = json.loads(file.read_text("utf-8"))
-        document["classes"] = {int(key): name for key, name in document["classes"].items()}
-        if "recipe" in document["settings"]:  # the name that version 0.1.0 wrote
-            document["settings"]["preset"] = document["settings"].pop("recipe")
-        calibration = document.pop("calibration", {"temperature": 1.0, "bias": {}})
-        calibration["bias"] = {int(key): value for key, value in calibration["bias"].items()}
-        left_out = document.pop("left_out", None)
-        document["left_out"] = left_out and HeldOutGroups(**{name: tuple(values) for name, values in left_out.items()})
-        return Run(name=file.parent.name, path=file.parent, calibration=Calibration(**calibration), **document)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return Run(name=file.parent.name, path=file.parent, **read_run_document(file))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ProjectError(
             f"The run in {file.parent} cannot be read ({error}). Restore that folder, or remove it."
         ) from error

@@ -13,6 +13,7 @@ import pandas as pd
 from svetlana_jupyter.core.predictions import class_map, object_dataset, probability_map
 from svetlana_jupyter.project.counts import count_objects
 from svetlana_jupyter.project.features import cached_measurements
+from svetlana_jupyter.project.image_warnings import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,6 +50,8 @@ class ResultsSnapshot:
         The grouping columns of each image.
     fractions : ClassFractions
         Estimator of the class fractions.
+    warnings : mapping of image name to str
+        Warnings about images whose results may be wrong (`project.image_warnings`).
     """
 
     name: str
@@ -61,6 +64,7 @@ class ResultsSnapshot:
     run: str
     groups: Mapping[str, Mapping[str, str]]
     fractions: ClassFractions
+    warnings: Mapping[str, str]
 
     @property
     def images(self) -> list[str]:
@@ -72,7 +76,7 @@ class ResultsSnapshot:
         return self.table[self.table.index.get_level_values("image") == image].droplevel("image")
 
     def counts(self) -> pd.DataFrame:
-        """Return the number of objects per image and class, with estimates (`Project.counts`)."""
+        """Return the counts per image and class (`Project.counts`)."""
         return count_objects(self.table, self.groups, self.classes, self.fractions, "image")[0]
 
     def measurements(self, image: str) -> pd.DataFrame:
@@ -97,4 +101,5 @@ def to_xarray(snapshot: ResultsSnapshot) -> xr.Dataset:
     """Return the results as a Dataset (`core.predictions.object_dataset`)."""
     spacings = {name: snapshot.pair(name).spacing for name in snapshot.images}
     dataset = object_dataset(snapshot.table, snapshot.classes, spacings, snapshot.all_measurements())
-    return dataset.assign_attrs(project=snapshot.name, run=snapshot.run)
+    warning = {"warning": summarize(snapshot.warnings)} if snapshot.warnings else {}
+    return dataset.assign_attrs(project=snapshot.name, run=snapshot.run, **warning)
