@@ -85,7 +85,7 @@ class ClassFractions:
         return np.asarray(~table["image"].isin(predicted).to_numpy() & ~hidden)
 
     def explain(self, fractions: Fractions) -> list[str]:
-        """Return the note of each class, with the call that helps where it has no interval."""
+        """Return the note of each class, with the call that leads to an interval."""
         too_few = self.missing_labels()
         if fractions.method == "predicted" and too_few:
             return [too_few] * len(fractions.note)
@@ -126,7 +126,7 @@ class ClassFractions:
             unit = self._images.map(units).to_numpy(str)
             self._estimators[key] = FractionEstimator(DrawnLabels(self._probability, self._truth, unit))
         p, unit = self._probabilities(table), table["image"].map(units).to_numpy(str)
-        annotation = pd.Index(self._classes.names).get_indexer(table["annotation"])
+        annotation = pd.Index(self._classes.names).get_indexer(pd.Index(table["annotation"]))
         # Annotated objects need no prediction; their images may not have been predicted.
         unpredicted = np.isnan(p).any(axis=1) & (annotation >= 0)
         p[unpredicted] = np.eye(p.shape[1])[annotation[unpredicted]]
@@ -161,7 +161,7 @@ def _cross_validated(run: Run, classes: ClassScheme) -> pd.DataFrame:
 
 
 def _usable_predictions(
-    run: Run, index: pd.MultiIndex, test_set: Collection[ObjectId], masks: Mapping[str, int]
+    run: Run, index: pd.Index, test_set: Collection[ObjectId], masks: Mapping[str, int]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return for which labels (n,) the predictions of a run are held out.
 

@@ -166,7 +166,7 @@ def _add_estimates(
             fraction = (part["count"] / part["total"]).to_numpy()
         if waiting[rows].any():  # the annotated objects of these images alone would bias the interval
             names = format_list(pd.unique(table["image"].to_numpy()[rows[waiting[rows]]]), 3)
-            low = high = np.nan
+            low = high = np.full(k, np.nan)
             note = f"No interval: these images are not predicted yet: {names}. Call project.predict()."
         values = {"estimate": fraction * part["total"], "fraction": fraction, "low": low, "high": high}
         parts.append(part.assign(**values, method=method, note=note))
@@ -177,7 +177,9 @@ def _sampling_units(
     images: pd.DataFrame, groups: Groups, by: Sequence[str], units: Sequence[str] | None, source: ClassFractions
 ) -> dict[str, str]:
     if units is not None:
-        return sampling_units({str(name): row.dropna().to_dict() for name, row in images.iterrows()}, units)
+        rows = images.assign(image=images.index).to_dict("index").items()
+        known = {str(image): {str(k): v for k, v in row.items() if not pd.isna(v)} for image, row in rows}
+        return sampling_units(known, units)
     columns = dict.fromkeys(column for values in groups.values() for column in values)
     return sampling_units(groups, source.hold_out_by or unit_columns(columns, by))
 

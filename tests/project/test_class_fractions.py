@@ -249,6 +249,7 @@ def test_probabilities_of_merged_classes_are_added(large: Project) -> None:
     raw = "raw_2" if "raw_2" in held_out else "p_2"
     held_out[raw] /= 2
     write_parquet(run.path / "held_out_network.parquet", held_out.assign(**{raw.replace("2", "3"): held_out[raw]}))
+    large.runs.update(replace(run, classes={**run.classes, 3: "other"}))
     large.runs.clear_cache()
     large.classes.merge("other", "bright")
     columns = ["fraction", "low", "high"]
