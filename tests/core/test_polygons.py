@@ -107,7 +107,7 @@ def test_polygons_of_one_label_are_one_object_across_planes() -> None:
 
 @pytest.mark.parametrize("shape", [(30, 40), (4, 30, 40)])
 def test_parts_of_a_lazy_mask_are_drawn_when_they_are_read(shape: tuple[int, ...]) -> None:
-    shapes = [square(n, 4.2 * n, 5.7 * n, 7.5, plane=n % 4) for n in range(1, 7)]
+    shapes = [square(n, 4.2 * n, 5.7 * n, 7.5, plane=n % 4 if len(shape) == 3 else 0) for n in range(1, 7)]
     whole, _ = rasterize_all(shapes, shape)
     source = PolygonMask(shapes, shape)
     mask = to_dask(source)
