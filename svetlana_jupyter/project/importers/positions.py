@@ -99,8 +99,8 @@ def _parse_header(header: str, ndim: int) -> tuple[str, str, float | None] | Non
     """
     words = re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", header).casefold())
     # CellProfiler writes the kind of object and of measurement first: Nuclei_Location_Center_X.
-    words = words[words.index("location") :] if "location" in words else words
-    words = words[words.index("areashape") + 1 :] if "areashape" in words else words
+    for first, last in (("location", "location"), ("area", "shape")):
+        words = words[words.index(last) + 1 :] if first in words and last in words else words
     units = [MICROMETERS.get(word, 0) for word in words if word in MICROMETERS or word in PIXELS]
     words = [word for word in words if word not in MICROMETERS and word not in PIXELS]
     axes = [word for word in words if word in ("x", "y", "z") or word.isdecimal()]
@@ -219,7 +219,7 @@ def compare_with_positions(
     found = look.at(positions)
     comparable = (given > 0) & located
     confirmed = comparable & ((given == found) | look.is_center(given, positions))
-    is_confirmed = 10 * confirmed.sum() >= 9 * comparable.sum()
+    is_confirmed = 10 * confirmed.sum() >= 9 * (located & ((given > 0) | (found > 0))).sum()
     if problem or not (is_confirmed or 2 * look.centered(found, positions) > located.sum()):
         by_number = objects_by_number(numbers, look.index, image)
         enough = comparable.sum() >= FEW_ROWS
@@ -232,11 +232,9 @@ def compare_with_positions(
         if problem:
             raise InputError(f"Numbers and positions of objects disagree. {problem}")
     differ = located & ~confirmed & (found > 0)
-    # A center may lie outside of its object, and a row may lack its position.
-    is_reliable = is_confirmed and not (differ & (given == 0)).any()
     labels, problems = [], []
     for row, number in enumerate(numbers):
-        by_number = confirmed[row] or (is_reliable and not differ[row])
+        by_number = confirmed[row] or (is_confirmed and not differ[row])  # a center may lie outside of its object
         label = (number or 0) if by_number else int(found[row])
         labels.append(label)
         problems.append("" if label else NO_OBJECT if located[row] else "it has no position, and numbers name others")

@@ -99,10 +99,9 @@ def recognize_tool(table: pd.DataFrame) -> Tool:
 
 def class_columns(table: pd.DataFrame, tool: Tool) -> list[str]:
     """Return the columns that may contain classes: first those of a person, then others, then predictions."""
+    # TrackMate writes the color that the user gave to a spot.
     manual = [
-        str(column)
-        for column in table
-        if re.match(r"manual(?!.*colou?r)|(.*\W)?manual$", str(column).casefold().replace("_", " "))
+        str(column) for column in table if re.fullmatch(r"manual(?!.*colou?r).*|.*manual", normalize_header(column))
     ]
     person = [found for name in PERSON_NAMES if (found := find_column(table, [name]))]
     # In Imaris, the category is Spot or Surface; in ImageJ, the label is the name of an image or region.
@@ -130,9 +129,21 @@ def choose_column(table: pd.DataFrame, column: str, is_exact: bool = False) -> s
 
 
 def object_columns(table: pd.DataFrame) -> list[str]:
-    """Return the columns that may contain the numbers of objects, the most likely first."""
+    """Return the columns that may contain the numbers of objects, the most likely first.
+
+    Raises
+    ------
+    InputError
+        If numbers have lost digits.
+    """
     named = [found for name in OBJECT_NAMES if (found := find_column(table, [name]))]
     named += [str(column) for column in table if normalize_header(column).endswith("objectnumber")]
+    for name in named:
+        if pd.api.types.is_float_dtype(table[name]) and (largest := table[name].abs().max()) >= 2**53:
+            raise InputError(
+                f"The column {name!r} contains {largest:.0f}, which may have lost digits as a floating-point number. "
+                "Read it as text, for example with pd.read_csv(file, dtype=str)."
+            )
     return [name for name in dict.fromkeys(named) if is_integer(table[name])]
 
 
@@ -153,7 +164,7 @@ def exact_integers(values: pd.Series) -> list[int | None]:
     Raises
     ------
     ValueError
-        If a cell contains anything else, or a float that is too large to be exact.
+        If a cell contains anything else, such as a float that is too large to be exact.
     """
     return [_exact_integer(value) for value in values.tolist()]
 
@@ -162,10 +173,8 @@ def _exact_integer(value: object) -> int | None:
     if value is None or pd.isna(value) or (isinstance(value, str) and not value.strip()):  # type: ignore[call-overload]
         return None
     if isinstance(value, float):
-        if not value.is_integer():
-            raise ValueError(f"{value} is not an integer")
-        if abs(value) >= 2**53:
-            raise ValueError(f"{value:.0f} may have lost digits as a floating-point number")
+        if not value.is_integer() or abs(value) >= 2**53:
+            raise ValueError(f"{value} is not an exact integer")
         return int(value)
     if isinstance(value, bool) or not (match := re.fullmatch(r"\s*([+-]?\d{1,30})(\.0*)?\s*", str(value), re.ASCII)):
         raise ValueError(f"{value!r} is not an integer")
