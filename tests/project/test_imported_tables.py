@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from tests.project.test_importers import classes_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 SPACING = (0.5, 0.25)
 
@@ -178,7 +178,7 @@ def test_units_that_a_table_does_not_state_are_refused_or_reported(make_project)
     project.import_annotations(pd.DataFrame({"object": range(1, 21), **columns_of("QuPath"), "class": CLASSES}))
     assert imported(project) == TRUTH
     with pytest.raises(
-        InputError, match="Numbers and positions of objects disagree. The table contains positions in mic"
+        InputError, match=r"Numbers and positions of objects disagree\. The table contains positions in mic"
     ):
         project.import_annotations(pd.DataFrame({"object": range(20, 0, -1), **columns_of("QuPath"), "class": CLASSES}))
     mixed = pd.DataFrame(columns_of("Imaris")).assign(Unit=["um", "mm"] * 10, **{"class": CLASSES})
@@ -203,7 +203,7 @@ def test_rows_of_other_images_are_set_aside_or_refused(make_project) -> None:
     project = make_project(("i", "j"))
     table = pd.DataFrame({"Image": ["i.tif", "j.tif"] * 10, "object": range(1, 21), "class": CLASSES})
     report = project.import_annotations(table, "i")
-    assert imported(project) == {n: "odd" for n in range(1, 21, 2)}
+    assert imported(project) == dict.fromkeys(range(1, 21, 2), "odd")
     assert not imported(project, "j")
     assert counts(report) == {"taken": 10, "set aside": 10}
     assert "10 set aside (it is of image 'j.tif')" in project.status
@@ -380,5 +380,5 @@ def test_names_of_objects_are_not_taken_for_classes(make_project) -> None:
     project = make_project(("i", "j"))
     results = results.rename(columns={" ": "Unnamed: 0", "y": "Y"}).assign(Y=CENTERS[:, 0] + 0.5)
     project.import_annotations(results)  # of ImageJ, for two images
-    assert imported(project) == {n: "odd" for n in range(1, 21, 2)}
-    assert imported(project, "j") == {n: "even" for n in range(2, 21, 2)}
+    assert imported(project) == dict.fromkeys(range(1, 21, 2), "odd")
+    assert imported(project, "j") == dict.fromkeys(range(2, 21, 2), "even")

@@ -129,22 +129,22 @@ def _with_header(cells: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     header[0] = header[0].removeprefix("#").strip()
     names, skipped = _subheaders(header, below)
     body = cells.iloc[1 + skipped :]
-    repeated = pd.Series(True, body.index)
-    for place, name in enumerate(header):
-        if name:
-            repeated &= body.iloc[:, place].astype(str).str.strip() == name
-    comment = body.iloc[:, 0].astype(str).str.startswith("#") & body.iloc[:, 1:].isna().all(axis=1)
-    body = body[~(repeated | comment | body.isna().all(axis=1))]
-    kept, unique = [], []
-    for place, name in enumerate(names):
-        twin = unique.index(name) if name in unique else None
-        if twin is not None and body.iloc[:, place].equals(body.iloc[:, kept[twin]].rename(body.columns[place])):
-            continue
-        if name or body.iloc[:, place].notna().any():
-            kept.append(place)
-            unique.append(name or f"Unnamed: {place}")
-    note = f"{repeated.sum():,} repeated header lines were left out." if repeated.any() else ""
-    return body.iloc[:, kept].set_axis(unique, axis=1).reset_index(drop=True), note
+    first = body[body.columns[0]].astype(str).str.strip()
+    similar = body[first == header[0]].map(lambda cell: "" if pd.isna(cell) else str(cell).strip())
+    repeated = similar.index[(similar == header).all(axis=1)]
+    comments = first.index[first.str.startswith("#") & body[body.columns[1:]].isna().all(axis=1)]
+    body = body.drop(index=repeated.union(comments)).dropna(how="all")
+    kept: dict[str, int] = {}
+    twins = []
+    for place, name in zip(body.columns, names):
+        if name in kept and not body[place].equals(body[kept[name]]):
+            twins.append(name)
+        elif name or body[place].notna().any():
+            kept.setdefault(name or f"Unnamed: {place}", place)
+    if twins:
+        raise ValueError(f"it has two columns {twins[0]!r} that differ")
+    note = f"{len(repeated):,} repeated header lines were left out." if len(repeated) else ""
+    return body[list(kept.values())].set_axis(list(kept), axis=1).reset_index(drop=True), note
 
 
 def _subheaders(header: list[str], below: list[list[str]]) -> tuple[list[str], int]:

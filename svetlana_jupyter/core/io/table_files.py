@@ -123,10 +123,10 @@ def _read_file(path: Path, table_name: str) -> Cells:
         if path.suffix.casefold() in EXCEL_SUFFIXES:
             return read_sheet(path)
         cells = read_delimited(path)
-        for number in range(cells.table.shape[1]):
-            texts = cells.table.iloc[:, number].dropna()
+        for column in cells.table:
+            texts = cells.table[column].dropna()
             if texts.str.startswith("'").any():
-                cells.table.isetitem(number, texts.map(unescape_formula).reindex(cells.table.index))
+                cells.table[column] = texts.map(unescape_formula).reindex(cells.table.index)
         return cells._replace(table=cells.table.rename(columns=unescape_formula))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist. Pass the path of {table_name} as a CSV file.") from error
@@ -153,7 +153,8 @@ def _parse_cells(cells: Cells, keep_text: Iterable[str]) -> pd.DataFrame:
             continue
         texts = texts[~texts.isin(MISSING_NUMBERS)]
         numbers = pd.to_numeric(texts.str.replace(",", ".") if cells.decimal_comma else texts, errors="coerce")
-        is_code = texts.str.match(r"[+-]?0\d") | texts.str.fullmatch(r"[+-]?\d{16,}") & (len(texts) < len(table))
+        is_exact = len(texts) == len(table) and pd.api.types.is_integer_dtype(numbers)
+        is_code = texts.str.match(r"[+-]?0\d" if is_exact else r"[+-]?(0\d|\d{16,}(\.0*)?$)")
         if len(numbers) and numbers.notna().all() and not is_code.any():
             table[column] = numbers.reindex(table.index)
     return table.infer_objects()

@@ -142,7 +142,7 @@ def pixel_positions(pair: ImagePair, table: pd.DataFrame, columns: PositionColum
     texts = table[list(columns.columns)]
     if decimal_comma:
         texts = texts.replace({",": "."}, regex=True)
-    positions = texts.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    positions: Floats = texts.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     if columns.micrometers and pair.spacing:
         positions = positions * columns.micrometers / np.array(pair.spacing)
     return positions - (0.5 if columns.from_corner else 0)
@@ -215,10 +215,10 @@ def compare_with_positions(
     """
     look = _Lookup(request, image)
     given = np.array([number if number in look.index else 0 for number in numbers], np.int64)
-    located = np.isfinite(positions).all(axis=1)
+    located: NDArray[np.bool_] = np.isfinite(positions).all(axis=1)
     found = look.at(positions)
     comparable = (given > 0) & located
-    confirmed = comparable & ((given == found) | look.is_center(given, positions))
+    confirmed: NDArray[np.bool_] = comparable & ((given == found) | look.is_center(given, positions))
     is_confirmed = 10 * confirmed.sum() >= 9 * (located & ((given > 0) | (found > 0))).sum()
     if problem or not (is_confirmed or 2 * look.centered(found, positions) > located.sum()):
         by_number = objects_by_number(numbers, look.index, image)
@@ -232,10 +232,11 @@ def compare_with_positions(
         if problem:
             raise InputError(f"Numbers and positions of objects disagree. {problem}")
     differ = located & ~confirmed & (found > 0)
+    # The center of an object may lie outside of it.
+    is_number_right = (confirmed | (np.asarray(is_confirmed) & ~differ)).tolist()
     labels, problems = [], []
     for row, number in enumerate(numbers):
-        by_number = confirmed[row] or (is_confirmed and not differ[row])  # a center may lie outside of its object
-        label = (number or 0) if by_number else int(found[row])
+        label = (number or 0) if is_number_right[row] else int(found[row])
         labels.append(label)
         problems.append("" if label else NO_OBJECT if located[row] else "it has no position, and numbers name others")
     notes = []
@@ -269,12 +270,13 @@ class _Lookup:
 
     def rows(self, labels: Labels) -> Labels:
         """Return the row of each label in ``centers``; -1 for others."""
-        return self.index.get_indexer(labels)
+        return self.index.get_indexer(pd.Index(labels)).astype(np.int64)
 
     def is_center(self, labels: Labels, positions: Floats) -> NDArray[np.bool_]:
         """Return whether each position is the center of the object with a label."""
         rows = self.rows(labels)
-        close = np.abs(self.centers[rows] - positions).max(axis=1) <= np.maximum(CLOSE_PIXELS, self._sides[rows] / 6)
+        limits = np.maximum(CLOSE_PIXELS, self._sides[rows] / 6)
+        close: NDArray[np.bool_] = np.abs(self.centers[rows] - positions).max(axis=1) <= limits
         return close & (rows >= 0)
 
     def centered(self, labels: Labels, positions: Floats) -> int:

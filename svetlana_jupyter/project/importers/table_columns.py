@@ -176,7 +176,7 @@ def _exact_integer(value: object) -> int | None:
         if not value.is_integer() or abs(value) >= 2**53:
             raise ValueError(f"{value} is not an exact integer")
         return int(value)
-    if isinstance(value, bool) or not (match := re.fullmatch(r"\s*([+-]?\d{1,30})(\.0*)?\s*", str(value), re.ASCII)):
+    if isinstance(value, bool) or not (match := re.fullmatch(r"\s*([+-]?\d+)(\.0*)?\s*", str(value), re.ASCII)):
         raise ValueError(f"{value!r} is not an integer")
     return int(match[1])
 

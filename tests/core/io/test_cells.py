@@ -99,7 +99,7 @@ def test_identifiers_keep_every_digit_also_with_gaps(tmp_path: Path) -> None:
         (b"object,class\n", "has no rows"),
         (b"object,class\n1,a,lost\n", "its header names 2 columns, but a row has 3 cells"),
         (b"object,class\n" + b"1,a\n" * 300 + b"1,a,lost\n", "Expected 2 fields in line 302, saw 3"),
-        (b"object,class,class\n1,a,b\n", "two columns 'class'"),
+        (b"object,class,class\n1,a,b\n", "it has two columns 'class' that differ"),
         ("x,µ\n1,2\n".encode("cp1252"), "Save it as CSV in UTF-8"),
         ("object,class\n1,a\n".encode("utf-16-le"), "zero bytes"),
         (b'object,class\n1,"a\n', "cannot be read"),
