@@ -341,7 +341,7 @@ class ImportForm(VBox):
 
 
 def import_report_html(not_imported: pd.DataFrame) -> str:
-    """Return rows of an import report as HTML, at first one for each reason; "" if there are none."""
+    """Return rows of an import report as HTML, at first one for each reason."""
     if not_imported.empty:
         return ""
     order = not_imported.groupby("why").cumcount().sort_values(kind="stable").index

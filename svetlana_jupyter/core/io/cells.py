@@ -28,7 +28,7 @@ _UNIT = rf"\(.*\D.*\)|\[.*\D.*\]|{_LENGTH_UNIT}|s|sec|ms|min|frames?|-"
 
 
 class Cells(NamedTuple):
-    """Table of a file, its decimal mark, and a note on what was left out ("" if nothing)."""
+    """Table of a file, its decimal mark, and a note on what was left out, or ""."""
 
     table: pd.DataFrame
     decimal_comma: bool = False
@@ -36,7 +36,9 @@ class Cells(NamedTuple):
 
 
 def read_delimited(path: Path) -> Cells:
-    """Read a text file with one row per line; all cells are text, or NaN if they are empty.
+    """Read a text file with one row per line.
+
+    All cells are text, or NaN if they are empty.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def read_delimited(path: Path) -> Cells:
 
 
 def read_sheet(path: Path) -> Cells:
-    """Read the first sheet of an Excel file that has content; cells have the types of the file."""
+    """Read the first sheet of an Excel file that has content."""
     with pd.ExcelFile(path, engine="openpyxl") as book:
         for name in book.sheet_names:
             cells = book.parse(name, header=None, dtype=object, keep_default_na=False, na_values=[""])
@@ -116,14 +118,17 @@ def _sample(text: str, delimiter: str) -> tuple[list[list[str]], list[int]]:
 
 
 def _header_row(rows: Sequence[Sequence[str]]) -> int:
-    """Return the first row with a name for each column that has content, except for the column of row numbers."""
+    """Return the first row that names each column with content.
+
+    A column of row numbers may have no name.
+    """
     content = {place for row in rows[len(rows) // 2 :] for place, cell in enumerate(row) if cell} - {0}
     complete = [i for i, row in enumerate(rows) if all(place < len(row) and row[place] for place in content)]
     return complete[0] if complete and not any(map(_is_number, rows[complete[0]])) else 0
 
 
 def _with_header(cells: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return the rows below a header, with its names and units as columns, and a note on repeated headers."""
+    """Return the rows below a header, and a note on repeated headers."""
     texts = cells.head(SUBHEADERS + 1).map(lambda cell: "" if pd.isna(cell) else str(cell).strip())
     header, *below = texts.to_numpy().tolist()
     header[0] = header[0].removeprefix("#").strip()
@@ -148,7 +153,7 @@ def _with_header(cells: pd.DataFrame) -> tuple[pd.DataFrame, str]:
 
 
 def _subheaders(header: list[str], below: list[list[str]]) -> tuple[list[str], int]:
-    """Return the names of columns from all header lines, and the number of lines below the first."""
+    """Return names from all header lines, and the number of lines below the first."""
     for number, row in enumerate(below):
         filled = [cell for cell in row if cell]
         has_length = any(re.fullmatch(rf"[(\[]?({_LENGTH_UNIT})[)\]]?", cell, re.IGNORECASE) for cell in filled)

@@ -88,7 +88,7 @@ def is_geojson(source: object) -> bool:
 
 
 def is_legacy_kind(text: str) -> bool:
-    """Return whether a text is an object type as QuPath 0.2 writes it, such as "PathCellObject"."""
+    """Return whether QuPath 0.2 writes a text as an object type ("PathCellObject")."""
     return text.casefold() in LEGACY_KINDS
 
 
@@ -178,7 +178,7 @@ def _read_features(path: Path) -> list[Mapping[str, Any]]:
 
 
 def _with_children(features: Sequence[Any], path: Path, depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """Yield features and the features inside them, as in QuPath's hierarchy of objects."""
+    """Yield features and the features inside them (QuPath's hierarchy)."""
     if depth > MAX_DEPTH:
         raise InputError(f"{path} contains features inside features in more than {MAX_DEPTH} levels. Export it again.")
     for feature in features:

@@ -1,4 +1,4 @@
-"""Positions in tables of other tools: their columns, units and origin, compared with the numbers of objects.
+"""Positions in tables of other tools, compared with the numbers of objects.
 
 A tool that segments or relabels an image itself numbers objects in its own way. Positions then tell which object a row
 means. Conversely, positions may be in another unit or axis order than the table states; numbers then tell.
@@ -92,7 +92,7 @@ def _single_unit(units: pd.Series) -> float:
 
 
 def _parse_header(header: str, ndim: int) -> tuple[str, str, float | None] | None:
-    """Return the axis of a coordinate, its other words and its unit; None for other columns.
+    """Return the axis, other words and unit in a header; None without a coordinate.
 
     >>> _parse_header("POSITION_X (micron)", 2), _parse_header("centroid-0", 3), _parse_header("Max X", 2)
     (('x', 'position', 1), ('z', 'centroid', None), None)
@@ -134,10 +134,10 @@ def unit_problem(pair: ImagePair, columns: PositionColumns, tool: str = "") -> s
 
 
 def pixel_positions(pair: ImagePair, table: pd.DataFrame, columns: PositionColumns, decimal_comma: bool) -> Floats:
-    """Return the position of each row in pixels from the center of the first pixel, shape (n, ndim).
+    """Return the position of each row in pixels, shape (n, ndim).
 
-    A coordinate is NaN where the table contains no number. Positions in micrometers remain so if the pixel size of the
-    image is unknown (`unit_problem`).
+    Position 0 is the center of the first pixel. A coordinate is NaN where the table contains no number. Positions in
+    micrometers remain so if the pixel size of the image is unknown (`unit_problem`).
     """
     texts = table[list(columns.columns)]
     if decimal_comma:
@@ -149,7 +149,7 @@ def pixel_positions(pair: ImagePair, table: pd.DataFrame, columns: PositionColum
 
 
 class RowObjects(NamedTuple):
-    """Object of each row (0 without one), the reason where there is none, and notes on the comparison."""
+    """Object of each row, or 0 and the reason, and notes on the comparison."""
 
     labels: list[int]
     problems: list[str]
@@ -157,7 +157,7 @@ class RowObjects(NamedTuple):
 
 
 def objects_by_number(numbers: Sequence[int | None], index: pd.Index, image: str) -> RowObjects:
-    """Return the objects with the numbers of the rows; ``index`` holds those of the mask."""
+    """Return the objects with the numbers of rows; ``index`` is that of the mask."""
     given = [number for number in numbers if number is not None]
     notes = []
     if 2 * sum(number in index for number in given) < len(numbers) and given:
@@ -202,11 +202,11 @@ def compare_with_positions(
     columns: PositionColumns,
     problem: str = "",
 ) -> RowObjects:
-    """Return the object of each row from its number and its position; where they disagree, by position.
+    """Return the object of each row from its number and its position.
 
-    A number is confirmed by a position inside its object or at its center. If the positions do not lie at the centers
-    of objects, but follow the centers of the numbered objects on another scale or in another order of the axes, the
-    numbers are right and the unit is not.
+    Where they disagree, the position counts. A number is confirmed by a position inside its object or at its center. If
+    the positions do not lie at the centers of objects, but follow the centers of the numbered objects on another scale
+    or in another order of the axes, the numbers are right and the unit is not.
 
     Raises
     ------
@@ -285,7 +285,7 @@ class _Lookup:
 
 
 def _explain(positions: Floats, centers: Floats) -> str:
-    """Return how positions follow from the centers of objects by scaling and axis order; "" if they do not."""
+    """Return how positions follow from centers by scaling, or "" if they do not."""
     axes = "zyx"[-centers.shape[1] :]
     for order, what in ((centers, ""), (centers[:, [*range(centers.shape[1] - 2), -1, -2]], " with x and y exchanged")):
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,6 +1,7 @@
-"""Columns of object tables: which tool wrote a table, and which columns contain classes, objects, images and times.
+"""Columns of object tables of other tools.
 
-Headers are those of ilastik, QuPath, CellProfiler, TrackMate, Imaris, ImageJ, napari plugins, MCMICRO and spatialdata.
+They contain classes, objects, images and time points. Headers are those of ilastik, QuPath, CellProfiler, TrackMate,
+Imaris, ImageJ, napari plugins, MCMICRO and spatialdata.
 """
 
 from __future__ import annotations
@@ -98,7 +99,10 @@ def recognize_tool(table: pd.DataFrame) -> Tool:
 
 
 def class_columns(table: pd.DataFrame, tool: Tool) -> list[str]:
-    """Return the columns that may contain classes: first those of a person, then others, then predictions."""
+    """Return the columns that may contain classes.
+
+    Columns of a person come first, and predictions last.
+    """
     # TrackMate writes the color that the user gave to a spot.
     manual = [
         str(column) for column in table if re.fullmatch(r"manual(?!.*colou?r).*|.*manual", normalize_header(column))
@@ -111,7 +115,9 @@ def class_columns(table: pd.DataFrame, tool: Tool) -> list[str]:
 
 
 def choose_column(table: pd.DataFrame, column: str, is_exact: bool = False) -> str:
-    """Return the column of a table with a name, regardless of case and punctuation where this is unambiguous.
+    """Return the column of a table with a name.
+
+    Case and punctuation are ignored where this is unambiguous.
 
     Raises
     ------
@@ -129,7 +135,7 @@ def choose_column(table: pd.DataFrame, column: str, is_exact: bool = False) -> s
 
 
 def object_columns(table: pd.DataFrame) -> list[str]:
-    """Return the columns that may contain the numbers of objects, the most likely first.
+    """Return the columns of object numbers, the most likely first.
 
     Raises
     ------
@@ -196,12 +202,12 @@ def sample_columns(table: pd.DataFrame) -> list[str]:
 
 
 def check_single_time(table: pd.DataFrame, is_flat: bool) -> str:
-    """Check that the rows of an image are of one time point and, in 2D, of one plane; return a note.
+    """Check that rows are of one time point and, in 2D, of one plane; return a note.
 
     Raises
     ------
     InputError
-        If the rows are of several.
+        If the rows of an image are of several.
     """
     notes = []
     for kind, names in (("time points", TIME_NAMES), ("z planes", PLANE_NAMES if is_flat else ())):
@@ -220,7 +226,7 @@ def check_single_time(table: pd.DataFrame, is_flat: bool) -> str:
 
 
 def check_class_column(table: pd.DataFrame, column: str) -> None:
-    """Raise an error if a column such as "label" contains names of objects or measurements instead of classes."""
+    """Raise an error if a column such as "label" names objects instead of classes."""
     values = table[column].dropna().astype(str)
     if normalize_header(column) in ("class", "classname", "classification"):
         return
