@@ -215,7 +215,7 @@ def compare_with_positions(
     """
     look = _Lookup(request, image)
     given = np.array([number if number in look.index else 0 for number in numbers], np.int64)
-    located: NDArray[np.bool_] = np.isfinite(positions).all(axis=1)
+    located = np.asarray(np.isfinite(positions).all(axis=1))
     found = look.at(positions)
     comparable = (given > 0) & located
     confirmed: NDArray[np.bool_] = comparable & ((given == found) | look.is_center(given, positions))
