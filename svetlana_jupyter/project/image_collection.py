@@ -18,7 +18,8 @@ from xarray import DataArray
 from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.geojson import is_geojson, read_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
-from svetlana_jupyter.core.io.images import Spacing, fingerprint, open_image, open_mask
+from svetlana_jupyter.core.io.images import fingerprint, open_image, open_mask_levels
+from svetlana_jupyter.core.io.pixel_size import Spacing
 from svetlana_jupyter.core.io.readers import hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
