@@ -94,6 +94,7 @@ class Annotations:
         self.mappings = self._read_mappings()
         self._others = read_other_logs(folder.annotations_folder, excluding_file=self.file.file)
         self.last_edited: list[ObjectId] = []
+        self._handed_out: dict[VersionedObjectId, list[VersionedObjectId]] = {}
         self._table: tuple[CurrentLabels, int, dict[int, str], pd.DataFrame] | None = None
         self._carried_over: tuple[object, ...] = ()
         self._current = CurrentLabels(())
@@ -266,6 +267,30 @@ class Annotations:
         """Return the current objects that replaced an object of an earlier mask."""
         return self._current.current_objects(object_id)
 
+    def drawn_objects(self) -> set[ObjectId]:
+        """Return the current objects that were drawn at random.
+
+        Objects of the test set, which is a random draw of its own, need not be among them.
+        """
+        drawn = set[VersionedObjectId]().union(*(log.drawn_objects() for log in self.logs.values()))
+        return {current for versioned_id in drawn for current in self.current_objects(versioned_id)}
+
+    def hand_out(self, object_id: ObjectId, passed: Iterable[ObjectId]) -> None:
+        """Note that a random draw over all objects handed out an object.
+
+        The draw is recorded in the annotation log together with the first label or flag of the object.
+
+        Parameters
+        ----------
+        object_id : ObjectId
+        passed : iterable of ObjectId
+            Labeled objects that the draw passed over before; their draw is recorded, too.
+        """
+        versions = [
+            VersionedObjectId(*each, self._images.entry(each.image).mask_number) for each in (object_id, *passed)
+        ]
+        self._handed_out[versions[0]] = versions[1:]
+
     def overwritten_message(self, images: Iterable[str]) -> str:
         """Return a warning if the mask file of an annotated image was overwritten.
 
@@ -329,12 +354,33 @@ class Annotations:
             trouble_before = self.file.trouble
             self.file.ensure_writable()
             time, edit = _now(), self.file.log.next_edit
-            self._append(
+            events = [
                 AnnotationEvent(time, action, edit, image, number, class_id, center, box, source, seconds, mask)
                 for image, number, (action, class_id), center, box, mask in located
-            )
+            ]
+            objects = [event.versioned_id for event in events]
+            draws = [
+                AnnotationEvent(time, "draw", 0, image, number, source="random", mask=mask)
+                for image, number, mask in self._unrecorded_draws(objects)
+            ]
+            self._append([*draws, *events])  # a single write, which costs no second disk sync
+            for versioned_id in objects:
+                self._handed_out.pop(versioned_id, None)
         # Clears the message if its cause no longer exists: the disk has space, or the other kernel closed the file.
         self._notify.trouble(self.file.trouble, trouble_before)
+
+    def _unrecorded_draws(self, objects: Iterable[VersionedObjectId]) -> list[VersionedObjectId]:
+        """Return the draws to record when these objects are annotated."""
+        handed_out = [each for each in objects if each in self._handed_out]
+        drawn = dict.fromkeys(each for last in handed_out for each in (*self._handed_out[last], last))
+        logs = self.logs.values()
+        return [
+            each
+            for each in drawn
+            if each.image in self._images
+            and each.mask == self._images.entry(each.image).mask_number
+            and not any(each in log.draws for log in logs)
+        ]
 
     def _located(self, image: str, labels: Mapping[int, Label]) -> Iterator[tuple[Any, ...]]:
         """Yield image, number, label, center, bounding box and mask number per object."""
