@@ -10,7 +10,6 @@ from svetlana_jupyter.core.io.images import (
     ImageSource,
     OpenOptions,
     Source,
-    Spacing,
     format_shape,
     known_spacing,
     notes_of,
@@ -22,7 +21,7 @@ from svetlana_jupyter.core.io.images import (
     with_spacing,
 )
 from svetlana_jupyter.core.io.mask_checks import check_is_label_image
-from svetlana_jupyter.core.io.pixel_size import combine_spacings
+from svetlana_jupyter.core.io.pixel_size import Spacing, combine_spacings
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:

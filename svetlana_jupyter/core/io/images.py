@@ -518,9 +518,8 @@ def _open_stack(sources: Sequence[Source], options: OpenOptions) -> DataArray:
         described = (describe_source(sources[0], "first channel"), describe_source(source, "channel"))
         spacing = combine_spacings(spacing, known_spacing(image), described)
         notes += [note for note in notes_of(image) if note not in notes]
-    stack = concat(opened, dim="c", join="override", combine_attrs="drop").assign_coords(
-        c=[str(name) for name in names]
-    )
+    stack = concat(opened, dim="c", join="override", combine_attrs="drop")
+    stack = stack.assign_coords(c=[str(name) for name in names])
     return with_spacing(stack.assign_attrs({"notes": notes} if notes else {}), spacing)
 
 

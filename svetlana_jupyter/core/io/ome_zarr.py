@@ -8,6 +8,7 @@ without a type, channels without contrast limits, and all versions before 0.4.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -195,7 +196,11 @@ def _level(group: zarr.Group, name: str, path: Path) -> zarr.Array:
     array = _member(group, name, path)
     if not isinstance(array, zarr.Array):
         raise InputError(f"'{name}' in {path} is a group, expected the array of the image.")
-    _refuse_without_chunks(array, path / name)
+    if not _has_chunks(array, path / name):
+        raise InputError(
+            f"The array {path / name} has shape {array.shape}, but none of its chunks exists, so it has no pixels. "
+            "Copy the whole image again."
+        )
     return array
 
 
@@ -210,13 +215,10 @@ def _lower_levels(group: zarr.Group, image: _Multiscale, path: Path) -> list[zar
     return levels
 
 
-def _refuse_without_chunks(array: zarr.Array, path: Path) -> None:
-    """Raise an error for an array of which no chunk exists, which Zarr would read as background."""
-    if math.prod(array.shape) and all(child.name in METADATA_FILES for child in path.iterdir()):
-        raise InputError(
-            f"The array {path} has shape {array.shape}, but no pixels: none of its chunks exists. Copy the whole image "
-            "again."
-        )
+def _has_chunks(array: zarr.Array, path: Path) -> bool:
+    """Return whether any chunk of an array exists; Zarr reads missing chunks as background."""
+    with os.scandir(path) as entries:
+        return not math.prod(array.shape) or any(entry.name not in METADATA_FILES for entry in entries)
 
 
 def _describe_group(metadata: _Image, path: Path, names: list[str]) -> str:
@@ -277,13 +279,13 @@ def _stored_factors(group: zarr.Group, name: str, path: Path) -> list[float] | N
 
 def _from_array(array: zarr.Array, path: Path) -> OpenedFile:
     """Open an array lazily, with axes from the dimension names of Zarr 3 or xarray."""
-    _refuse_without_chunks(array, path)
     names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS") or ()
     names = names if isinstance(names, (list, tuple)) else ()
     axes = "".join(str(name).lower() for name in names)
     known = len(axes) == array.ndim == len(names) and set(axes) <= set("tczyxs")
     source = _source(array, path)
-    return OpenedFile(to_dask(source, array.chunks), axes if known else None, levels=[source])
+    notes = [] if _has_chunks(array, path) else ["None of its chunks exists, so all pixels have the same value."]
+    return OpenedFile(to_dask(source, array.chunks), axes if known else None, levels=[source], notes=notes)
 
 
 def _source(array: zarr.Array, path: Path) -> FileSource:

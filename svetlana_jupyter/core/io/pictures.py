@@ -62,7 +62,7 @@ def read_picture(path: Path, request: ReadRequest) -> OpenedFile:
 def _orientation(picture: Image.Image) -> int:
     """Return the EXIF orientation in the header; Pillow's `getexif` would decode a whole PNG."""
     exif = Image.Exif()
-    exif.load(picture.info.get("exif"))
+    exif.load(picture.info.get("exif") or b"")
     orientation = exif.get(ORIENTATION, 1)
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 

@@ -78,7 +78,7 @@ def read_spacing(stated: StatedSizes) -> tuple[dict[str, float], tuple[str, ...]
     >>> read_spacing({"z": (None, "µm"), "y": (500, "nm"), "x": (500, "nm")})
     ({'y': 0.5, 'x': 0.5}, ())
     >>> read_spacing({"y": (2, "parsnip"), "x": (2, "parsnip")})[1]
-    ("The pixel size along y and x (2 'parsnip') is not used: the unit is unknown.",)
+    ("The pixel size along y and x (2 'parsnip') is not used: the unit is unknown. Pass `spacing=` in micrometers.",)
     """
     known = {axis: size for axis, (number, unit) in stated.items() if (size := to_micrometers(number, unit))}
     unused: dict[str, dict[str, str]] = {}
@@ -88,10 +88,14 @@ def read_spacing(stated: StatedSizes) -> tuple[dict[str, float], tuple[str, ...]
             reason = "the unit is unknown" if has_unit else "it has no unit"
             reason = "it cannot be true" if micrometers_per(unit) else reason
             unused.setdefault(reason, {})[axis] = _format_size(number, str(unit) if has_unit else "")
-    return known, tuple(
-        f"The pixel size along {join_words(list(sizes))} ({', '.join(dict.fromkeys(sizes.values()))}) is not used: {reason}."
-        for reason, sizes in unused.items()
-    )
+    notes = []
+    for reason, sizes in unused.items():
+        stated_sizes = ", ".join(dict.fromkeys(sizes.values()))
+        notes.append(
+            f"The pixel size along {join_words(list(sizes))} ({stated_sizes}) is not used: {reason}. "
+            "Pass `spacing=` in micrometers."
+        )
+    return known, tuple(notes)
 
 
 def _states_size(number: object, unit: object) -> bool:

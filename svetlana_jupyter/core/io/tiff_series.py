@@ -74,7 +74,9 @@ def choose_series(tiff: TiffFile, path: Path, mask_shape: Sequence[int] | None) 
     if mask_shape is None and all(_is_overview(image, largest) for image in images if image is not largest):
         note = f"It holds {len(images)} images, {listing}; the largest is opened. {hint}"
         return replace(largest, notes=[note])
-    raise InputError(f"{path} holds {len(images)} images, expected one: {listing}. {hint.replace('another', 'the right')}")
+    raise InputError(
+        f"{path} holds {len(images)} images, expected one: {listing}. {hint.replace('another', 'the right')}"
+    )
 
 
 def _images(tiff: TiffFile) -> Iterator[ChosenSeries]:
