@@ -140,8 +140,8 @@ def resolve_mask_axes(stored: OpenedFile, from_user: str | None, source_name: st
         if axis in "cs" and length > 1:
             kind = "channels" if axis == "c" else "color samples per pixel"
             hint = "Pass the label image itself, not a colored display of it."
-            if axis == "c" or "z" not in axes:
-                planes = axes.replace(axis, "z")
+            if axis == "c":
+                planes = axes.replace("c", "z") if "z" not in axes else "zyx"
                 hint = (
                     "Save the channel with the labels as a separate file or, if these are planes, pass the mask as "
                     f'`sv.open_mask(..., axes="{planes}")`.'

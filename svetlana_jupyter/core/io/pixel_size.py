@@ -69,7 +69,7 @@ def to_micrometers(length: object, unit: object) -> float | None:
 
 
 def read_spacing(stated: StatedSizes) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return the micrometers per pixel by axis, and a sentence for each size that is not used.
+    """Return the micrometers per pixel by axis, and sentences on unused sizes.
 
     A number without a unit that is 1 states nothing, and neither does a size in pixels.
 

@@ -53,7 +53,7 @@ def read_tiff(path: Path, request: ReadRequest) -> OpenedFile:
         with TiffFile(path) as tiff:
             chosen = choose_series(tiff, path, request.mask_shape)
             series = chosen.series
-            _refuse_incomplete(series, path)
+            _refuse_incomplete(chosen, path)
             samples = interpret_samples(series, path, request.labels)
             spacing, spacing_notes, names = _metadata(tiff, chosen)
             pixels, levels = _pixels_and_levels(chosen, path, samples, request.cache)
@@ -68,14 +68,21 @@ def read_tiff(path: Path, request: ReadRequest) -> OpenedFile:
         ) from error
 
 
-def _refuse_incomplete(series: TiffPageSeries, path: Path) -> None:
+def _refuse_incomplete(chosen: ChosenSeries, path: Path) -> None:
     """Raise an error for planes that are missing, which tifffile would fill with zeros, or that end too early."""
-    planes = [None] if series.dataoffset is not None else list(series.pages)
-    if missing := sum(page is None for page in planes) if series.dataoffset is None else 0:
+    series = chosen.series
+    planes = [] if series.dataoffset is not None else list(series.pages)
+    if missing := sum(page is None for page in planes):
         raise InputError(
             f"{missing} of {len(planes)} planes of {path} are missing. They are in other files, or the file was not "
             "written completely. Copy all files of the image into one folder, with their original names."
         )
+    if len(planes) > 1 and not series.is_multifile:
+        shapes = _plane_shapes(path, file_version(path), chosen.index)
+        if len(shapes) > 1:
+            raise InputError(
+                f"The planes of {path} differ in shape: {', '.join(map(str, shapes))}. Save each image to its own file."
+            )
     contiguous_end = 0 if series.dataoffset is None else series.dataoffset + series.nbytes
     for page in filter(None, (series.pages[0], series.pages[-1])):
         size = page.parent.filehandle.size  # for an OME-TIFF in several files, size of the file with this page
@@ -83,6 +90,16 @@ def _refuse_incomplete(series: TiffPageSeries, path: Path) -> None:
         needed = max([contiguous_end, *ends]) if ends else size + 1
         if needed > size:
             raise InputError(f"{path} is truncated: it should have at least {needed} bytes, got {size}. Copy it again.")
+
+
+@lru_cache(maxsize=1024)
+def _plane_shapes(path: Path, file_version: str, series: int) -> tuple[tuple[int, ...], ...]:
+    """Return the different shapes of the planes.
+
+    Of many planes, tifffile compares the headers of a few, and takes the others to be alike.
+    """
+    with TiffFile(path) as tiff:
+        return tuple(dict.fromkeys(tuple(page.aspage().shape) for page in tiff.series[series].pages))
 
 
 def _pixels_and_levels(
@@ -147,9 +164,9 @@ def _metadata(tiff: TiffFile, chosen: ChosenSeries) -> tuple[dict[str, float], t
         image = _ome_image(tiff.ome_metadata, chosen)
         if image is not None:
             return (*read_spacing(_ome_sizes(image)), _ome_channels(image))
-        note = "The OME metadata do not tell the pixel size of this image, which may be in another file."
+        note = "The OME metadata of this image are in another file and are not used. Pass `spacing=` in micrometers."
         return {}, (note,), []
-    if tiff.is_imagej and tiff.imagej_metadata:
+    if tiff.is_imagej and (tiff.imagej_metadata or {}).get("unit"):
         return (*read_spacing(_imagej_sizes(tiff, chosen.series)), [])
     if tiff.is_svs and (found := re.search(r"\bMPP\s*=\s*([\d.]+)", chosen.series.keyframe.description)):
         return (*read_spacing(dict.fromkeys("yx", (found[1], "µm"))), [])
@@ -186,8 +203,7 @@ def _ome_channels(pixels: dict[str, Any]) -> list[str]:
 def _imagej_sizes(tiff: TiffFile, series: TiffPageSeries) -> StatedSizes:
     """Return the sizes that ImageJ writes; the units along y and z are stated if they differ from that along x."""
     metadata = tiff.imagej_metadata or {}
-    unit = metadata.get("unit") or {2: "inch", 3: "cm"}.get(_tag(series, "ResolutionUnit"), "")
-    units = {axis: _unescape(metadata.get(f"{axis}unit") or unit) for axis in "zyx"}
+    units = {axis: _unescape(metadata.get(f"{axis}unit") or metadata["unit"]) for axis in "zyx"}
     sizes: dict[str, Any] = {"z": metadata.get("spacing"), **_sizes_of_tags(series)}
     return {axis: (sizes.get(axis), units[axis]) for axis in "zyx"}
 
