@@ -27,6 +27,7 @@ METADATA_FILES = {".zarray", ".zattrs", ".zgroup", ".zmetadata", "zarr.json"}
 AXIS_LETTERS = {"channel": "c", "time": "t"}  # by type of axis
 OLD_VERSIONS = ("0.1", "0.2")  # whose axes are always tczyx
 LISTED_NAMES = 8
+MAX_NAME = 1000  # characters of a path in the metadata
 
 
 class _Axis(BaseModel):
@@ -115,10 +116,8 @@ def _only_image(group: zarr.Group, path: Path) -> tuple[zarr.Group, Path]:
 def _only_label(group: zarr.Group, path: Path) -> str:
     names = _metadata(group, path).labels or _child_names(path)
     if len(names) != 1:
-        raise InputError(
-            f"{path} has {len(names)} label images ({', '.join(names) or 'none'}), expected one. "
-            f"Name the one to open: '{path}/{names[0] if names else '...'}'."
-        )
+        hint = f"Name the one to open: '{path}/{names[0]}'." if names else "Pass the path of the mask."
+        raise InputError(f"{path} has {len(names)} label images ({', '.join(names) or 'none'}), expected one. {hint}")
     return names[0]
 
 
@@ -143,12 +142,13 @@ def _metadata(group: zarr.Group, path: Path) -> _Image:
 
 def _member(group: zarr.Group, name: str, path: Path) -> zarr.Array | zarr.Group:
     """Return an array or group that the metadata name; it must be inside the group."""
-    steps = name.split("/")
-    if ".." in steps or ":" in name or "\\" in name or name.startswith("/") or not name.strip("./"):
+    steps = [step for step in name.split("/") if step not in ("", ".")]
+    if ".." in steps or ":" in name or "\\" in name or name.startswith("/") or not steps or len(name) > MAX_NAME:
         raise InputError(
-            f"The metadata of {path} refer to {name!r}, which is not a folder in it. Copy the array into the image, or "
-            "pass the path of the array itself."
+            f"The metadata of {path} refer to {name[:100]!r}, which is not a folder in it. Copy the array into the "
+            "image, or pass the path of the array itself."
         )
+    name = "/".join(steps)
     try:
         node = group.get(name) if (path / name).is_dir() else None
     except Exception as error:  # each kind of wrong metadata raises its own error
@@ -252,18 +252,26 @@ def _axes(image: _Multiscale, array: zarr.Array, path: Path) -> tuple[str | None
 
 def _spacing(image: _Multiscale, group: zarr.Group, path: Path) -> tuple[dict[str, float], tuple[str, ...]]:
     """Return the micrometers per pixel of the axes whose unit is stated, and a sentence for sizes that are not used."""
-    scale = [1.0] * len(image.axes)
+    scale, is_stated = [1.0] * len(image.axes), False
     for transformations in (image.datasets[0].coordinateTransformations, image.coordinateTransformations):
         for transformation in transformations or ():
-            if transformation.type != "scale":
+            if transformation.type in ("identity", "translation", ""):
                 continue
+            if transformation.type != "scale":
+                return {}, (
+                    f"The {transformation.type!r} of its coordinates is not used. Pass `spacing=` in micrometers.",
+                )
+            is_stated = True
             factors = transformation.scale
             if factors is None and transformation.path is not None:
                 factors = _stored_factors(group, transformation.path, path)
             if factors is None or len(factors) != len(scale):
-                found = f"has {len(factors)} numbers" if factors is not None else "has no numbers"
-                return {}, (f"The scale in the metadata {found} for {len(scale)} axes, so the pixel size is not used.",)
+                found = f"{len(factors)} numbers" if factors is not None else "no numbers"
+                note = f"The scale in the metadata has {found} for {len(scale)} axes, so the pixel size is not used."
+                return {}, (note,)
             scale = [size * factor for size, factor in zip(scale, factors)]
+    if not is_stated:
+        return {}, ()
     stated = {axis.letter: (size, axis.unit) for axis, size in zip(image.axes, scale)}
     return read_spacing({axis: size for axis, size in stated.items() if axis in "zyx"})
 
