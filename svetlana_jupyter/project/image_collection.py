@@ -7,11 +7,11 @@ import threading
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-import pandas as pd
+import numpy as np
 import xarray as xr
 import zarr
 from xarray import DataArray
@@ -23,13 +23,17 @@ from svetlana_jupyter.core.io.images import OpenOptions, fingerprint, open_image
 from svetlana_jupyter.core.io.readers import hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
-from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, index_objects
 from svetlana_jupyter.core.polygons import PolygonMask
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
+from svetlana_jupyter.project.file_access import is_present, read_parquet
+from svetlana_jupyter.project.image_warnings import ImageWarnings
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from svetlana_jupyter.core.io.pixel_size import Spacing
 
 CHUNK = 512  # pixels per side; a multiple of the side of the tiles in which outlines are rasterized
@@ -75,6 +79,8 @@ class ImageEntry:
         Earlier masks, oldest first: path ("mask") and fingerprint of image and mask ("fingerprint"). The links between
         the objects of two successive masks are stored in ``masks/<image>.<n>.csv``: pairs of old and new object with
         the number of shared pixels.
+    accepted : str
+        Fingerprint of the mask whose warning the user has accepted.
     """
 
     name: str
@@ -88,6 +94,7 @@ class ImageEntry:
     dtype: str
     fingerprint: str
     replaced: tuple[Mapping[str, str], ...] = ()
+    accepted: str = ""
 
     @property
     def mask_number(self) -> int:
@@ -110,6 +117,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
     ----------
     overwritten : set of str
         Images whose mask file was overwritten with different objects after it was first indexed.
+    warnings : ImageWarnings
+        Warnings about images whose results may be wrong.
     """
 
     def __init__(self, folder: ProjectFolder, notify: Notify) -> None:
@@ -119,6 +128,9 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._tables: dict[str, pd.DataFrame] = {}
         self._indexing: dict[str, threading.Lock] = {}
         self.overwritten: set[str] = set()
+        self.warnings = ImageWarnings(self._mask_warning)
+        self._owner = threading.get_ident()
+        self._announced: set[str] = set()  # indexed images whose warnings the panels have been told about
         self.reload()
 
     def __getitem__(self, name: str) -> ImageEntry:
@@ -214,11 +226,12 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 self._pairs.pop(name, None)
                 self._tables.pop(name, None)
                 self.overwritten.discard(name)
+                self._announced.discard(name)
 
     def replace_entry(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
         """Save the entry of an image with a new mask, and the object table of that mask."""
         self._write_table(entry.name, objects, fingerprint(self._folder.absolute(entry.mask)))
-        with self._folder.edit_document(min_version=2) as document:
+        with self._folder.edit_document() as document:
             document["images"][entry.name] = _to_json(entry)
         self.reload()
 
@@ -229,7 +242,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """
         entry = self.entry(name)
         if name not in self._pairs:
-            mask = self._folder.absolute(entry.mask)
+            mask = self._path(entry.mask)
             folder, files = self._folder.measurements_folder(name), (self._paths(entry.image), mask)
             opened = self.open(entry, mask, check_mask=False)
             self._pairs[name] = with_feature_cache(opened, folder, self._folder.writable, files)
@@ -255,15 +268,45 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 raise ProjectError(f"The objects of {name!r} are still being indexed. Try again when this is done.")
             try:
                 if name not in self._tables:
-                    mask = fingerprint(self._folder.absolute(entry.mask))
+                    mask = fingerprint(self._path(entry.mask))
                     self._tables[name] = self._read_table(name, mask, progress)
             finally:
                 indexing.release()
+        if name not in self._announced and threading.get_ident() == self._owner:
+            self._announced.add(name)
+            if self.warnings.of_image(name):
+                self._notify.changed("images")  # panels show the warning
         return self._tables[name]
+
+    def warning(self, name: str) -> str:
+        """Return the warnings about an image; "" if there are none.
+
+        Warnings about a mask are known once its objects have been indexed.
+        """
+        if self.is_indexed(self.entry(name).name):
+            self.objects(name)
+        return self.warnings.of_image(name)
+
+    def accept_warning(self, *names: str) -> None:
+        """Accept the masks of images as they are, so that their warnings disappear.
+
+        Without names, the masks of all images are accepted. A mask that replaces an accepted mask is checked again.
+        """
+        accepted = {name: self.mask_fingerprint(name) for name in names or self._entries}
+        with self._folder.lock:
+            with self._folder.edit_document() as document:
+                for name, mask in accepted.items():
+                    document["images"][name]["accepted"] = mask
+            self.reload()
+            self._notify.changed("images")
+
+    def mask_fingerprint(self, name: str) -> str:
+        """Return a fingerprint of the content of the mask of an image."""
+        return fingerprint(self.mask_file(name))
 
     def is_indexed(self, name: str) -> bool:
         """Return whether the object table of an image has been computed already."""
-        return name in self._tables or self._folder.objects_file(name).exists()
+        return name in self._tables or is_present(self._folder.objects_file(name))
 
     def image_fingerprint(self, name: str) -> str:
         """Return a fingerprint of the pixels of an image.
@@ -281,7 +324,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def missing(self) -> list[Path]:
         """Return the files of images and masks that do not exist."""
-        return [path for path in self.files() if not path.exists()]
+        return [path for path in self.files() if not path.exists() or self._folder.own_link(path) is not None]
 
     def mask_file(self, name: str) -> Path:
         """Return the path of the mask of an image."""
@@ -361,11 +404,11 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def _read_table(self, name: str, mask: str, progress: Progress | None) -> pd.DataFrame:
         file = self._folder.objects_file(name)
-        known = pd.read_parquet(file) if file.exists() else None
+        known = _read_objects(file, self.entry(name).shape)
         if known is not None and known.attrs.get("mask") == mask:
             return known
         entry = self.entry(name)  # the mask alone, since the image file may be missing
-        mask_file, cache = self._folder.absolute(entry.mask), self._folder.cache_folder
+        mask_file, cache = self._path(entry.mask), self._folder.cache_folder
         opened, _ = open_mask_levels(mask_file, spacing=entry.spacing, cache=cache)
         table = index_objects(opened, progress)
         if known is None or known.equals(table):
@@ -377,11 +420,27 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def _write_table(self, name: str, table: pd.DataFrame, mask: str) -> None:
         table.attrs["mask"] = mask
         if self._folder.writable:
-            with suppress(OSError):  # the table is only a cache: viewing must work on a full disk
+            with suppress(OSError, ProjectError):  # only a cache: viewing must work on a full disk, or with a link
                 write_parquet(self._folder.objects_file(name), table)
 
+    def _mask_warning(self, name: str) -> str:
+        """Return a warning if numbers in the mask do not name objects, else ""."""
+        table = self._tables.get(name)
+        if table is None or self._entries[name].accepted == table.attrs.get("mask"):
+            return ""
+        return ""
+
     def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
-        return _for_each(self._folder.absolute, image)
+        return _for_each(self._path, image)
+
+    def _path(self, text: str) -> Path:
+        """Return a path; raise an `InputError` if it is a link inside the project."""
+        path = self._folder.absolute(text)
+        if (link := self._folder.own_link(path)) is not None:
+            raise InputError(
+                f"{link} is a link, and links inside a project folder are not followed. Put the file itself there."
+            )
+        return path
 
 
 def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path, str]:
@@ -456,10 +515,27 @@ def _is_file(source: Source) -> bool:
 
 
 def _to_json(entry: ImageEntry) -> dict[str, Any]:
-    """Return an entry as written to ``project.json``; ``replaced`` only if not empty."""
-    return {key: value for key, value in vars(entry).items() if key != "name" and (key != "replaced" or value)}
+    """Return an entry as written to ``project.json``, without empty optional fields."""
+    left_out = {"name", *(key for key in ("replaced", "accepted") if not getattr(entry, key))}
+    return {key: value for key, value in vars(entry).items() if key not in left_out}
 
 
 def _from_json(name: str, document: dict[str, Any]) -> ImageEntry:
-    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+    plain: dict[str, Any] = {
+        field.name: tuple(value) if isinstance(value := document[field.name], list) else value
+        for field in fields(ImageEntry)
+        if field.name in document
+    }
     return ImageEntry(name, **plain)
+
+
+def _read_objects(file: Path, shape: tuple[int, ...]) -> pd.DataFrame | None:
+    """Read a stored object table; return None if it is missing or damaged."""
+    low, high = bbox_columns(len(shape))[: len(shape)], bbox_columns(len(shape))[len(shape) :]
+    try:
+        table = read_parquet(file, ["size", *centroid_columns(len(shape)), *low, *high, "on_border"])
+    except (OSError, ValueError):
+        return None
+    starts, ends = table[low].to_numpy(float), table[high].to_numpy(float)
+    is_inside = (starts >= 0).all() and (starts < ends).all() and (ends <= np.array(shape)).all()
+    return table if is_inside and len(table) and table.index.min() > 0 and table.index.name == "object" else None
