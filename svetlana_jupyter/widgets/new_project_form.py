@@ -225,7 +225,7 @@ def _spacing_text(pairs: pd.DataFrame | str) -> str:
 
 
 def skipped_pairs_text(added: pd.DataFrame) -> str:
-    """Return a sentence on skipped pairs, with a reason, and the first note; "" if there is neither.
+    """Return a text on skipped pairs, with a reason, and the first note, if any.
 
     ``added`` is the result of `Project.add_images`.
     """

@@ -1,4 +1,4 @@
-"""Conversion of stored samples, such as inks or palette indices, to gray values or red, green and blue."""
+"""Conversion of inks and palette indices to gray values or RGB."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ def take_samples(samples: Sequence[int], pixels: Pixels) -> Pixels:
 
 
 def cmyk_to_rgb(pixels: Pixels) -> Pixels:
-    """Convert the inks cyan, magenta, yellow and black (..., 4), unsigned integers, to RGB (..., 3).
+    """Convert cyan, magenta, yellow and black (..., 4) to RGB (..., 3).
+
+    The inks are unsigned integers.
 
     The conversion is that of Pillow, without a color profile.
 

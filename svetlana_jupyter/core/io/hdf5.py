@@ -61,7 +61,10 @@ def _find_dataset(file: h5py.File, path: Path, dataset_name: str) -> h5py.Datase
 
 
 def _refuse_missing_files(dataset: h5py.Dataset, path: Path) -> None:
-    """Raise an error if a file with a part of the dataset is missing, which HDF5 would fill with zeros."""
+    """Raise an error if a file with a part of the dataset is missing.
+
+    HDF5 would fill the part with zeros.
+    """
     names = [source.file_name for source in dataset.virtual_sources()] if dataset.is_virtual else []
     names += [name for name, *_ in dataset.external or ()]
     for name in names:
@@ -79,7 +82,7 @@ def _axes(dataset: h5py.Dataset) -> str | None:
 
 
 def _spacing(dataset: h5py.Dataset, axes: str | None) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return the spacing from the attribute ``element_size_um``, and a sentence for each size that is not used.
+    """Return the spacing from ``element_size_um``, and sentences on unused sizes.
 
     The HDF5 plugins of ImageJ write the attribute, with the sizes along z, y and x.
     """

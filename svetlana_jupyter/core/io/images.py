@@ -106,7 +106,10 @@ def _spatial_shape(axes: str, lengths: Sequence[int]) -> list[int]:
 
 
 def _without_singletons(shape: Sequence[int], orders: Mapping[int, tuple[str, ...]]) -> list[int]:
-    """Return the dimensions that mean something: not those of length 1 at the ends or beyond the expected number."""
+    """Return the dimensions that need a letter.
+
+    Those of length 1 at the ends, and further ones if there are too many dimensions, need none.
+    """
     kept = list(range(len(shape)))
     while len(kept) > 2 and 1 in (shape[kept[0]], shape[kept[-1]]):
         kept.pop(0 if shape[kept[0]] == 1 else -1)
@@ -163,7 +166,10 @@ def _possible_orders(shape: Sequence[int], orders: Mapping[int, tuple[str, ...]]
 
 
 def _checked_axes(axes: str, shape: Sequence[int], source_name: str, from_file: bool, is_mask: bool = False) -> str:
-    """Return axes in lower case, with `OTHER` for a single channel of color samples, or raise an error."""
+    """Return valid axes in lower case, or raise an error.
+
+    A single channel of color samples, or a single color sample of channels, gets the letter `OTHER`.
+    """
     axes = axes.lower()
     letters = set(axes)
     if len(letters) < len(axes) or not {"y", "x"} <= letters <= set("tczyxs"):
@@ -240,7 +246,7 @@ def pixel_size_along(array: DataArray, axis: str) -> float | None:
 
 
 def _stated_size(array: DataArray, axis: str) -> tuple[str | None, object]:
-    """Return the step of the coordinates along an axis and its unit; the step is None if there is none."""
+    """Return the step of the coordinates along an axis, if any, and its unit."""
     coordinate = array[axis]
     unit = coordinate.attrs.get("units")
     if coordinate.size == 1:
@@ -385,13 +391,13 @@ def spacing_of(array: DataArray) -> tuple[float, ...] | None:
 
 
 def known_spacing(array: DataArray) -> dict[str, float]:
-    """Return the pixel size in micrometers of each axis that has one, in the order of the axes."""
+    """Return the known pixel sizes in micrometers, in the order of the axes."""
     sizes = {str(dim): pixel_size_along(array, str(dim)) for dim in array.dims if dim != "c"}
     return {axis: size for axis, size in sizes.items() if size is not None}
 
 
 def notes_of(array: DataArray) -> list[str]:
-    """Return the sentences about what was converted or not used when an image or mask was opened."""
+    """Return the sentences about what was converted or not used."""
     return list(array.attrs.get("notes", ()))
 
 
@@ -407,7 +413,7 @@ def with_spacing(array: DataArray, spacing: Mapping[str, float]) -> DataArray:
 
 
 def _with_warnings(array: DataArray) -> DataArray:
-    """Issue the notes of an opened image or mask as warnings of the caller of `open_image` or `open_mask`."""
+    """Warn the caller of `open_image` or `open_mask` of the notes."""
     for note in filter(None, (*notes_of(array), partial_spacing_note(array))):
         warnings.warn(note, stacklevel=3)
     return array

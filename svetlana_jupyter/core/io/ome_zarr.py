@@ -57,7 +57,6 @@ class _Multiscale(BaseModel):
     axes: list[Annotated[_Axis, BeforeValidator(lambda axis: {"name": axis} if isinstance(axis, str) else axis)]] = []
     datasets: Annotated[list[_Dataset], Field(min_length=1)]
     coordinateTransformations: list[_Transformation] | None = None
-    name: Any = None
     version: Any = None
 
 
@@ -70,7 +69,6 @@ class _Image(BaseModel):
     omero: _Omero | None = None
     labels: list[str] | None = None
     plate: Any = None
-    well: Any = None
 
 
 def read_zarr(path: Path, labels: bool = False) -> OpenedFile:
@@ -100,7 +98,10 @@ def read_zarr(path: Path, labels: bool = False) -> OpenedFile:
 
 
 def _only_image(group: zarr.Group, path: Path) -> tuple[zarr.Group, Path]:
-    """Return the image in a group that holds one, such as the root that bioformats2raw writes, or the group itself."""
+    """Return the only image in a group, or the group itself.
+
+    bioformats2raw writes each image to a group in a root group.
+    """
     metadata = _metadata(group, path)
     if metadata.multiscales or metadata.plate or metadata.labels:
         return group, path
@@ -205,7 +206,7 @@ def _level(group: zarr.Group, name: str, path: Path) -> zarr.Array:
 
 
 def _lower_levels(group: zarr.Group, image: _Multiscale, path: Path) -> list[zarr.Array]:
-    """Return the arrays of lower resolution; those that are missing or cannot be read are left out."""
+    """Return the arrays of lower resolution that can be read."""
     levels = []
     for dataset in image.datasets[1:]:
         try:
@@ -216,7 +217,10 @@ def _lower_levels(group: zarr.Group, image: _Multiscale, path: Path) -> list[zar
 
 
 def _has_chunks(array: zarr.Array, path: Path) -> bool:
-    """Return whether any chunk of an array exists; Zarr reads missing chunks as background."""
+    """Return whether any chunk of an array exists.
+
+    Zarr reads missing chunks as background.
+    """
     with os.scandir(path) as entries:
         return not math.prod(array.shape) or any(entry.name not in METADATA_FILES for entry in entries)
 
@@ -251,7 +255,7 @@ def _axes(image: _Multiscale, array: zarr.Array, path: Path) -> tuple[str | None
 
 
 def _spacing(image: _Multiscale, group: zarr.Group, path: Path) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return the micrometers per pixel of the axes whose unit is stated, and a sentence for sizes that are not used."""
+    """Return the micrometers per pixel by axis, and sentences on unused sizes."""
     scale, is_stated = [1.0] * len(image.axes), False
     for transformations in (image.datasets[0].coordinateTransformations, image.coordinateTransformations):
         for transformation in transformations or ():
@@ -277,7 +281,7 @@ def _spacing(image: _Multiscale, group: zarr.Group, path: Path) -> tuple[dict[st
 
 
 def _stored_factors(group: zarr.Group, name: str, path: Path) -> list[float] | None:
-    """Return the factors of a scale that are stored in an array, None if they cannot be read."""
+    """Return the factors of a scale in an array, None if they cannot be read."""
     try:
         array = _member(group, name, path)
         return [float(factor) for factor in np.ravel(array[...])] if isinstance(array, zarr.Array) else None

@@ -60,7 +60,10 @@ def read_picture(path: Path, request: ReadRequest) -> OpenedFile:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation in the header; Pillow's `getexif` would decode a whole PNG."""
+    """Return the EXIF orientation in the header.
+
+    Pillow's `getexif` would decode a whole PNG.
+    """
     exif = Image.Exif()
     exif.load(picture.info.get("exif") or b"")
     orientation = exif.get(ORIENTATION, 1)
@@ -73,7 +76,10 @@ def _has_gray_palette(picture: Image.Image) -> bool:
 
 
 def _deep_samples(path: Path) -> int:
-    """Return the samples per pixel, without alpha, of a PNG of 16 bits that Pillow reduces to 8 bits; otherwise 0."""
+    """Return the samples per pixel of a PNG that Pillow would reduce to 8 bits.
+
+    Alpha does not count. For other files, return 0.
+    """
     with path.open("rb") as file:
         header = file.read(26)  # the 25th byte is the bit depth, the 26th the kind of samples
     return {2: 3, 4: 1, 6: 3}.get(header[25], 0) if header[24] == 16 else 0
@@ -124,7 +130,10 @@ def _to_pixels(picture: Image.Image, labels: bool) -> npt.NDArray[Any]:
 
 
 def _turn(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
-    """Turn a picture whose rows and columns are exchanged (EXIF orientations 5 to 8) upright."""
+    """Turn a picture of EXIF orientation 5 to 8 upright.
+
+    In these orientations, rows and columns are exchanged.
+    """
     if orientation in (6, 8):
         return np.rot90(pixels, -1 if orientation == 6 else 1)
     transposed = np.swapaxes(pixels, 0, 1)

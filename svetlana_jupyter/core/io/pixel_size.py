@@ -155,7 +155,9 @@ def combine_spacings(
 
 
 def format_spacing(spacing: Mapping[str, float], axes: str = "") -> str:
-    """Return the pixel sizes along ``axes`` as an argument; unknown sizes are the names of their axes.
+    """Return the pixel sizes along axes as an argument.
+
+    Unknown sizes are the names of their axes.
 
     >>> format_spacing({"y": 0.5, "x": 0.25}, "zyx")
     '(z, 0.5, 0.25)'

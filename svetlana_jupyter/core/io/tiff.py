@@ -69,7 +69,10 @@ def read_tiff(path: Path, request: ReadRequest) -> OpenedFile:
 
 
 def _refuse_incomplete(chosen: ChosenSeries, path: Path) -> None:
-    """Raise an error for planes that are missing, which tifffile would fill with zeros, or that end too early."""
+    """Raise an error for planes that are missing, unlike or truncated.
+
+    tifffile would fill missing planes with zeros.
+    """
     series = chosen.series
     planes = [] if series.dataoffset is not None else list(series.pages)
     if missing := sum(page is None for page in planes):
@@ -159,7 +162,7 @@ def _decode_level(series: int, level: int, path: Path) -> Pixels:
 
 
 def _metadata(tiff: TiffFile, chosen: ChosenSeries) -> tuple[dict[str, float], tuple[str, ...], list[str]]:
-    """Return the spacing with its notes, and the channel names, from the OME or ImageJ metadata or the tags."""
+    """Return the spacing, its notes, and the channel names."""
     if tiff.is_ome and tiff.ome_metadata:
         image = _ome_image(tiff.ome_metadata, chosen)
         if image is not None:
@@ -174,7 +177,7 @@ def _metadata(tiff: TiffFile, chosen: ChosenSeries) -> tuple[dict[str, float], t
 
 
 def _ome_image(text: str, chosen: ChosenSeries) -> dict[str, Any] | None:
-    """Return the element Pixels of the image in the OME metadata, None if the metadata are in another file."""
+    """Return the element Pixels of the image in the OME metadata, if any."""
     images = xml2dict(text)["OME"].get("Image", [])
     images = images if isinstance(images, list) else [images]
     named = [image for image in images if image.get("Name") == chosen.series.name]
@@ -201,7 +204,10 @@ def _ome_channels(pixels: dict[str, Any]) -> list[str]:
 
 
 def _imagej_sizes(tiff: TiffFile, series: TiffPageSeries) -> StatedSizes:
-    """Return the sizes that ImageJ writes; the units along y and z are stated if they differ from that along x."""
+    """Return the sizes that ImageJ writes.
+
+    It writes the units along y and z only if they differ from that along x.
+    """
     metadata = tiff.imagej_metadata or {}
     units = {axis: _unescape(metadata.get(f"{axis}unit") or metadata["unit"]) for axis in "zyx"}
     sizes: dict[str, Any] = {"z": metadata.get("spacing"), **_sizes_of_tags(series)}
@@ -209,7 +215,7 @@ def _imagej_sizes(tiff: TiffFile, series: TiffPageSeries) -> StatedSizes:
 
 
 def _unescape(unit: object) -> str:
-    r"""Return a unit without the escapes of ImageJ, such as ``\u00B5`` for the micro sign."""
+    r"""Return a unit without escapes, such as ``\u00B5`` for the micro sign."""
     return re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), str(unit))
 
 
@@ -219,7 +225,7 @@ def _tag(series: TiffPageSeries, name: str) -> Any:
 
 
 def _sizes_of_tags(series: TiffPageSeries) -> dict[str, float]:
-    """Return the units per pixel from the resolution tags, fractions of pixels per unit."""
+    """Return the units per pixel from the resolution tags."""
     sizes = {}
     for axis in "yx":
         value = _tag(series, f"{axis.upper()}Resolution")
@@ -230,7 +236,7 @@ def _sizes_of_tags(series: TiffPageSeries) -> dict[str, float]:
 
 
 def _spacing_of_tags(series: TiffPageSeries) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Return the spacing from the resolution tags alone, unless it may be the resolution of a printer."""
+    """Return the spacing from the resolution tags and, if unused, a note."""
     unit = {2: "inch", 3: "cm"}.get(_tag(series, "ResolutionUnit"))
     sizes = _sizes_of_tags(series)
     if unit is None or not all(sizes.values()):  # 0 pixels per unit state nothing

@@ -1,4 +1,7 @@
-"""Meaning of the samples of a TIFF pixel: gray values, channels, colors, alpha, inks or palette indices."""
+"""Meaning of the samples of a TIFF pixel.
+
+They are gray values, channels, colors, alpha, inks or palette indices.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +128,10 @@ def _inverted(page: TiffPage, axes: str, path: Path) -> StoredSamples:
 
 
 def _from_palette(page: TiffPage, axes: str) -> StoredSamples:
-    """Look up the colors of a palette; in the formats of microscopes, a palette only displays intensities."""
+    """Look up the colors of a palette.
+
+    In the formats of microscopes, a palette only displays intensities, which are kept.
+    """
     if page.is_imagej or page.is_ome:
         return StoredSamples(axes, notes=["It has a lookup table of colors, which is not used: values are as stored."])
     palette = np.asarray(page.colormap).T

@@ -80,7 +80,10 @@ def choose_series(tiff: TiffFile, path: Path, mask_shape: Sequence[int] | None) 
 
 
 def _images(tiff: TiffFile) -> Iterator[ChosenSeries]:
-    """Yield the images of a file; without a flag, an image is not taken for a smaller copy of another."""
+    """Yield the images of a file.
+
+    An image that is not flagged as a smaller copy of another is an image of its own.
+    """
     count = len(tiff.series)
     for index, series in enumerate(tiff.series):
         levels = [*series.levels]
