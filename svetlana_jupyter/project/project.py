@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
-    from svetlana_jupyter.core.io.images import Spacing
+    from svetlana_jupyter.core.io.pixel_size import Spacing
     from svetlana_jupyter.core.io.table_files import TableSource
     from svetlana_jupyter.core.stats.metrics import SizeLimits
     from svetlana_jupyter.project.evaluation import Evaluation
@@ -235,7 +235,7 @@ class Project(HasTraits):
         axes : str, optional
             Axes of an image file that does not define them, for example ``"zyx"`` or ``"cyx"``.
         spacing : tuple of float, optional
-            Micrometers per pixel, ``([z,] y, x)``.
+            Micrometers per pixel, ``([z,] y, x)``; needed if image and mask state different pixel sizes.
         channels : sequence of str, optional
         groups : mapping of str to str, optional
             Values of the columns by which images are grouped: plate, well, patient, ...
@@ -261,7 +261,8 @@ class Project(HasTraits):
         -------
         DataFrame
             One row per pair of image and mask (`core.io.file_pairs.find_pairs`). ``problem`` is a sentence if the pair
-            could not be added, otherwise "".
+            could not be added, otherwise "". ``note`` states what was converted or not used of the files, such as a
+            pixel size in an unknown unit.
 
         Raises
         ------
