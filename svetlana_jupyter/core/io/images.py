@@ -181,7 +181,7 @@ def _checked_axes(axes: str, shape: Sequence[int], source_name: str, from_file: 
     if len(axes) != len(shape):
         raise InputError(
             f'`axes="{axes}"` names {len(axes)} dimensions, but {source_name} has {len(shape)} (shape {tuple(shape)}). '
-            "Pass one letter per dimension."
+            f"Pass one letter per dimension{'' if is_mask else ' of the image; those of its mask are not needed'}."
         )
     lengths = dict(zip(axes, shape))
     described = f"(axes {axes}, shape {tuple(shape)})"
