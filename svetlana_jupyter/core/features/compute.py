@@ -251,9 +251,9 @@ class _Measurer:
             wide = _crop(image, mask, self._labels[members], first - reach, box + 2 * reach)
             features |= self._annulus_features(wide, channels, step)
         for key in features:
-            _, _, number = key.partition(":")
-            if number and invalid[int(number)].any():
-                features[key] = np.where(invalid[int(number)], np.nan, features[key])
+            _, _, of_channel = key.partition(":")
+            if of_channel and invalid[int(of_channel)].any():
+                features[key] = np.where(invalid[int(of_channel)], np.nan, features[key])
         values = np.stack([np.asarray(features[key], np.float32) for key in self._keys], axis=1)
         return pd.DataFrame(values, pd.Index(self._labels[members], name="object"), self._keys)
 
@@ -332,9 +332,9 @@ def _crop(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Inte
         masks[number][target] = mask[source]
         pixels[:, number][target] = image[source]
     own = np.equal(masks, labels.reshape(-1, *(1 for _ in box)))
-    invalid = np.zeros((len(image), len(labels)), bool)
+    invalid: NDArray[np.bool_] = np.zeros((len(image), len(labels)), bool)
     if image.dtype.kind == "f" and not np.isfinite(pixels).all():
-        invalid = (~np.isfinite(pixels) & own).any(axis=tuple(range(2, pixels.ndim)))
+        invalid |= np.any(~np.isfinite(pixels) & own, axis=tuple(range(2, pixels.ndim)))
     return own, masks, list(to_finite_float32(pixels)), invalid
 
 
