@@ -41,7 +41,7 @@ from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.repr_html import project_report_html
 from svetlana_jupyter.project.runs import NOTHING_PREDICTED, Run, RunStore
-from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder, pack, unpack
+from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
 from svetlana_jupyter.project.training_job import BEING_SCORED, LearningCurve, RunScored, TrainingAbandoned, train_run
@@ -52,6 +52,7 @@ from svetlana_jupyter.project.training_task import (
     resolve_setup,
     select_training_objects,
 )
+from svetlana_jupyter.project.zip_archive import pack, unpack
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -137,11 +138,12 @@ class Project(HasTraits):
         self.classes = ProjectClasses(self._folder, notify)
         self.annotations = Annotations(self._folder, annotator, self.images, self.classes, notify)
         self.classes.on_edit = self.annotations.refresh
-        self.trouble = self.annotations.file.trouble
         self.test_set = TestSet(self._folder, self.images, self.annotations, notify)
         self.runs = RunStore(self._folder, notify, partial(self.set_trait, "current_run"), self._score)
         self._scoring = ""  # name of the run that a training has stored and now scores
         self.current_run = self.runs.current_name
+        notes = (self.annotations.problem, self.annotations.note, self._folder.link_warning, self.runs.problem)
+        self.trouble = self.annotations.file.trouble or " ".join(filter(None, notes))
         self.classes.find_use = lambda code: self.annotations.class_use(code) or self.runs.class_use(code)
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
         self._jobs = JobRunner(self._handle, self._show_job, self._report)
@@ -167,7 +169,8 @@ class Project(HasTraits):
         Raises
         ------
         ProjectError
-            If the file is not a zipped project or contains paths outside its folder, or if ``folder`` is not empty.
+            If the file is not a zipped project, contains links, paths outside its folder or more than 100,000 files,
+            or takes more than 90 % of the free disk space, or if ``folder`` is not empty.
         """
         project = cls(unpack(Path(file), folder), annotator=annotator)
         if missing := project.images.missing():
@@ -191,7 +194,12 @@ class Project(HasTraits):
         Returns
         -------
         Path
-            The zip file, which is written atomically.
+            The zip file, which is read back before it replaces an earlier file.
+
+        Raises
+        ------
+        ProjectError
+            If the project folder is missing or has more than 100,000 files, or if the zip file cannot be written.
         """
         with self._folder.lock:
             file = pack(self._folder, path, arrays)
@@ -854,7 +862,7 @@ class Project(HasTraits):
             raise ProjectError(
                 f"Object {label} of {image!r} belongs to the test set, so its prediction is hidden. Annotate it first."
             )
-        classifier = load_classifier(run.path, self.runs.networks.get(run.name))
+        classifier = load_classifier(run.classifier_folder(), self.runs.networks.get(run.name))
         return explain(self.pair(image), self.objects(image), label, classifier, class_id)
 
     def queue(
@@ -1001,12 +1009,15 @@ class Project(HasTraits):
 
     def _training_objects(self, exclude_border: bool, size: SizeLimits | None) -> tuple[pd.DataFrame, str]:
         """Return the labels used for training, and a sentence about excluded labels."""
-        return select_training_objects(self.test_set.training_labels(), self.images.objects, exclude_border, size)
+        labels = self.test_set.training_labels()
+        labels = labels[labels.index.get_level_values("image").isin(list(self.images))]
+        return select_training_objects(labels, self.images.objects, exclude_border, size)
 
     def _missing(self, labels: pd.DataFrame, explanation: str) -> str:
         counts = labels["class_id"].value_counts().reindex(self.classes.ids, fill_value=0)
         named = counts.set_axis(self.classes.names)
-        return self.annotations.overwritten_message(self.images) or readiness(bool(self.images), named, explanation)
+        problem = self.annotations.problem or self.annotations.overwritten_message(self.images)
+        return problem or readiness(bool(self.images), named, explanation)
 
     def _task(
         self,
