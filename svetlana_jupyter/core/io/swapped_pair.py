@@ -38,7 +38,15 @@ def looks_swapped(image: DataArray, mask: DataArray) -> bool:
 
 
 def _equal_neighbors(array: DataArray) -> tuple[float, int, int]:
-    """Return the share of equal neighbors in a row that are not 0, their number, and the number of values."""
+    """Compare neighbors in a row, in the middle of an array.
+
+    Returns
+    -------
+    same : float
+        Share of equal pairs among the pairs without a 0.
+    pairs, values : int
+        Number of these pairs, and of different values.
+    """
     middle = {
         dim: slice(max(0, (size - _SIDE) // 2), (size + _SIDE) // 2) if dim in ("y", "x") else size // 2
         for dim, size in array.sizes.items()
