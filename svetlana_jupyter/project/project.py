@@ -37,12 +37,14 @@ from svetlana_jupyter.project.importers import read_imported_labels
 from svetlana_jupyter.project.importers.imported_labels import ImportRequest, apply_import
 from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, Work, thread_count
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
+from svetlana_jupyter.project.open_folders import open_folder
 from svetlana_jupyter.project.patch_previews import augmented_patches, check_pipeline
 from svetlana_jupyter.project.prediction_job import AllPredicted, ImagePredicted, PredictionTask, predict_images
 from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.repr_html import project_report_html
-from svetlana_jupyter.project.runs import NOTHING_PREDICTED, Run, RunStore
+from svetlana_jupyter.project.run_store import NOTHING_PREDICTED, RunStore
+from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
@@ -133,9 +135,11 @@ class Project(HasTraits):
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
         names = ClassScheme().with_added(classes or ()).names  # raises for duplicates before a folder is created
         super().__init__()
-        notify = Notify(self._bump, partial(self.set_trait, "status"), self._report)
+        notify = Notify(self._announce, partial(self.set_trait, "status"), self._report)
         self.path = Path(path).absolute()
         self._folder = ProjectFolder(self.path)
+        self._shared = open_folder(self.path)
+        self._folder.lock = self._shared.lock
         self.images = ImageCollection(self._folder, notify)
         self.classes = ProjectClasses(self._folder, notify)
         self.annotations = Annotations(self._folder, annotator, self.images, self.classes, notify)
@@ -148,9 +152,12 @@ class Project(HasTraits):
         self.trouble = self.annotations.file.trouble or " ".join(filter(None, notes))
         self.classes.find_use = lambda code: self.annotations.class_use(code) or self.runs.class_use(code)
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
-        self._jobs = JobRunner(self._handle, self._show_job, self._report)
+        self._jobs = JobRunner(self._handle, self._show_job, self._report, self._shared.slot)
+        self.job = self._jobs.state
         self.plot = Plots(self.images, self.classes, self.counts, self.predictions, self.evaluate)
         self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export_work)
+        self._shared.announce("annotations")  # other objects of this folder may now read the log of this annotator
+        self._shared.add_follower(self._follow)
         self.classes.extend(names)
         if self._folder.writable and not self._folder.settings_file.exists():
             self.settings = TrainingSettings()
@@ -462,7 +469,7 @@ class Project(HasTraits):
         with self._folder.lock:
             self._jobs.check_idle()
             report, self.status = self._masks.replace(name, mask)
-        self._bump("predictions")
+        self._announce("predictions")
         return report
 
     @property
@@ -933,6 +940,22 @@ class Project(HasTraits):
     def _bump(self, aspect: Aspect) -> None:
         name = f"{aspect}_version"
         self.set_trait(name, getattr(self, name) + 1)
+
+    def _announce(self, aspect: Aspect) -> None:
+        self._bump(aspect)
+        self._shared.announce(aspect, self._follow)
+
+    def _follow(self, aspect: Aspect) -> None:
+        """Read a change that another `Project` object of this folder has made."""
+        match aspect:
+            case "classes":
+                self.classes.reload()
+            case "images":
+                self.annotations.reload_masks()
+            case "annotations":
+                self.annotations.reload_others()
+            case "predictions" | "runs":
+                self.runs.reload()
 
     def _report(self, text: str, was: str | None = None) -> None:
         if was is None or self.trouble == was:
