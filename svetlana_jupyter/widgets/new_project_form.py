@@ -244,7 +244,7 @@ def _spacing_text(pairs: pd.DataFrame | str) -> str:
 
 
 def add_pairs(project: Project, patterns: FilePatterns) -> str:
-    """Add images to a project, and return a sentence on skipped pairs, "" if there are none."""
+    """Add images, and return a sentence on skipped pairs or ""."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the panel shows the sentence
         return describe_skipped(project.add_images(*patterns))

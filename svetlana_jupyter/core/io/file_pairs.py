@@ -191,7 +191,7 @@ def find_pairs(images: str | PathLike[str], masks: str | PathLike[str]) -> pd.Da
 
 
 def describe_skipped(added: pd.DataFrame) -> str:
-    """Return a sentence on skipped pairs of `find_pairs`, with a reason; "" if no pair was skipped."""
+    """Return a sentence on skipped pairs, with a reason; "" if there are none."""
     problems = added.loc[added["problem"] != ""]
     if problems.empty:
         return ""

@@ -25,7 +25,7 @@ Find = Callable[[str], Mapping[Path, Mapping[str, str]]]  # from a pattern to it
 
 
 def clean_path(text: str | os.PathLike[str]) -> str:
-    r"""Return a typed or pasted path with forward slashes, without quotes and ``file://``.
+    r"""Return a typed or pasted path without quotes, blanks and ``file://``.
 
     ``~`` is replaced by the home directory. An existing path stays as it is.
 
@@ -58,7 +58,7 @@ def _from_url(rest: str) -> str:
 
 
 def complete_folders(images: str, masks: str, find: Find) -> tuple[str, str]:
-    """Return the patterns of images and masks, completed where a folder or a single file stands for one.
+    """Return patterns in place of folders, and files in place of single paths.
 
     In a folder, the names of the masks must contain those of the images, with the same text before or after them, such
     as ``A1.tif`` and ``A1_mask.tif``. A single image takes the one mask with its name.
@@ -103,7 +103,7 @@ def _complete_both(images: str, masks: str, image_folder: bool, mask_folder: boo
 
 
 def _complete_one(folder: str, files: Mapping[Path, Mapping[str, str]], other: str) -> str:
-    """Return the pattern for a folder whose names contain the texts of another pattern's placeholder."""
+    """Return the pattern for a folder next to another pattern."""
     fields = {field for texts in files.values() for field in texts}
     token = _TOKEN.findall(other)
     if len(fields) != 1 or len(set(token)) != 1:
@@ -131,7 +131,7 @@ def _choose(single: str, candidates: Collection[str], source: str) -> str:
 
 
 def _affix(stems: Iterable[str], others: Collection[str], folder: str, allow_equal: bool) -> tuple[str, str]:
-    """Return the text before and after the names ``stems`` in most of the names ``others``."""
+    """Return the text before and after ``stems`` in most of the ``others``."""
     known = set(stems)
     votes: Counter[tuple[str, str]] = Counter()
     for other in others:
@@ -157,7 +157,7 @@ def _bounds(text: str) -> list[tuple[int, int]]:
 
 
 def _around(stem: str, other: str) -> tuple[str, str] | None:
-    """Return the text before and after ``stem`` in ``other``, which must begin and end at separators."""
+    """Return the text before and after a part of a name between separators."""
     for start, end in sorted(_bounds(other), key=lambda bounds: bounds[0]):
         if other[start:end] == stem:
             return other[:start], other[end:]
