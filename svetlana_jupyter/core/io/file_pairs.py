@@ -191,13 +191,19 @@ def find_pairs(images: str | PathLike[str], masks: str | PathLike[str]) -> pd.Da
 
 
 def describe_skipped(added: pd.DataFrame) -> str:
-    """Return a sentence on skipped pairs, with a reason; "" if there are none."""
-    problems = added.loc[added["problem"] != ""]
+    """Return a text on skipped pairs, with a reason, and the first note, if any.
+
+    ``added`` is the result of `Project.add_images`.
+    """
+    problems, notes = added.loc[added["problem"] != ""], [note for note in added["note"] if note]
+    note = (
+        f"{notes[0]}{f' The same table has {len(notes) - 1:,} more notes.' if len(notes) > 1 else ''}" if notes else ""
+    )
     if problems.empty:
-        return ""
+        return note
     first = problems.iloc[0]
     reason = first["problem"].removeprefix(f"{first['name']}: ")
-    return f"{len(problems):,} of {len(added):,} pairs were skipped. {first['name']}: {reason}"
+    return f"{len(problems):,} of {len(added):,} pairs were skipped. {first['name']}: {reason} {note}".strip()
 
 
 def _columns(texts: Iterable[str]) -> dict[str, str]:
