@@ -152,8 +152,8 @@ def find_pairs(images: str | PathLike[str], masks: str | PathLike[str]) -> pd.Da
     InputError
         If nothing matches a pattern, or the patterns have no placeholder in common.
     """
-    texts = complete_folders(clean_path(images), clean_path(masks), lambda text: FilePattern(text).find())
-    image_pattern, mask_pattern = map(FilePattern, texts)
+    completed = complete_folders(clean_path(images), clean_path(masks), lambda text: FilePattern(text).find())
+    image_pattern, mask_pattern = map(FilePattern, completed)
     fields = [field for field in image_pattern.fields if field != CHANNEL]
     shared = _shared_fields(fields, image_pattern, mask_pattern)
     image_files, mask_files = _find_files(image_pattern, mask_pattern)
