@@ -352,7 +352,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
         axes, note = options.get("axes"), ""
         if has_outlines:
             opened_image = open_image(image, axes, options.get("spacing"), options.get("channels"), cache)
-            mask, summary = write_outline_mask(folder, Path(mask), opened_image)
+            with self._folder.writing(folder):
+                mask, summary = write_outline_mask(folder, Path(mask), opened_image)
             note = f"{name}: {summary}"
         try:
             opened = open_pair(name, image, mask, **options, cache=cache)
@@ -361,7 +362,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         if not (_is_file(image) and _is_file(mask)):
-            with atomic_folder(folder) as draft:
+            with self._folder.writing(folder), atomic_folder(folder) as draft:
                 to_zarr(opened.image, draft / "image.zarr")
                 to_zarr(opened.mask, draft / "mask.zarr")
             image, mask = folder / "image.zarr", folder / "mask.zarr"

@@ -23,7 +23,7 @@ from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, ObjectLabels, object_ids
-from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
+from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects, list_columns
 from svetlana_jupyter.project.distributed import resolve_client
 from svetlana_jupyter.project.evaluation import EvaluationData, score_run, test_set_predictions
 from svetlana_jupyter.project.exporters import Export, ExportFinished
@@ -46,7 +46,14 @@ from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
-from svetlana_jupyter.project.training_job import BEING_SCORED, LearningCurve, RunScored, TrainingAbandoned, train_run
+from svetlana_jupyter.project.training_job import (
+    BEING_SCORED,
+    LearningCurve,
+    RunScored,
+    RunUnsaved,
+    TrainingAbandoned,
+    train_run,
+)
 from svetlana_jupyter.project.training_task import (
     TrainingTask,
     label_digest,
@@ -475,6 +482,11 @@ class Project(HasTraits):
 
     @settings.setter
     def settings(self, settings: TrainingSettings) -> None:
+        if not isinstance(settings, TrainingSettings):
+            raise SettingsError(
+                f"Settings must be TrainingSettings, got {type(settings).__name__}. Change single settings with "
+                "project.settings = project.settings.changed(epochs=50)."
+            )
         check_pipeline(self.images, self.annotations.class_ids(), settings)
         self._folder.write_text(self._folder.settings_file, settings.to_json() + "\n")
 
@@ -761,6 +773,7 @@ class Project(HasTraits):
         ProjectError
             If corrected counts are requested and there is no test set, or too few of its objects are annotated.
         """
+        by = list_columns(by)
         objects, groups, classes = self.predictions(), self.images.groups(), self.classes.scheme
         test = test_set_predictions(self.runs.current, self._evaluation_data()) if corrected else None
         table, remark = count_objects(objects, groups, classes, by, conditions, exclude_border, size, test)
@@ -964,6 +977,8 @@ class Project(HasTraits):
                 self.runs.add(run, network)
                 self.runs.choose(run.name)
                 self.status = run.summary
+            case RunUnsaved(save), network:
+                self.runs.keep_unsaved(save, network)
             case RunScored(run):
                 self._scoring = ""
                 self.runs.update(run)
@@ -1086,11 +1101,11 @@ class Project(HasTraits):
 
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
-                if not isinstance(event, Run):
+                if not isinstance(event, Run | RunUnsaved):
                     yield event
                     continue
                 yield event, network
-                if predict:
+                if predict and isinstance(event, Run):
                     count = task.settings.threads or threads
                     yield from predict_images(self._prediction_task(list(task.pairs), event, count, network), stop)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -51,10 +52,10 @@ class ImportRequest:
             if self.image not in self.images:
                 raise InputError(f"The project has no image {self.image!r}. Choose among {format_list(self.images)}.")
             return self.image
-        if file is not None and (
-            name := self.find_images([file.name])[0].get(file.name) or self._find_prefix(file_stem(file.name))
-        ):
-            return name
+        # An export of this package quotes characters of image names that some file systems do not allow.
+        for text in dict.fromkeys((file.name, unquote(file.name)) if file is not None else ()):
+            if name := self.find_images([text])[0].get(text) or self._find_prefix(file_stem(text)):
+                return name
         if len(self.images) == 1:
             return next(iter(self.images))
         raise InputError(
