@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,19 +15,22 @@ from typing import Any, TypedDict, TypeVar, Unpack
 import pandas as pd
 import xarray as xr
 import zarr
+from pyarrow.parquet import read_schema
 from xarray import DataArray
 
 from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.geojson import is_geojson, read_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.io.images import Spacing, fingerprint, open_image, open_mask
-from svetlana_jupyter.core.io.readers import hdf5_file
+from svetlana_jupyter.core.io.readers import SMALL_BYTES, hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
-from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.normalization import set_image_statistics
+from svetlana_jupyter.core.objects import index_objects, object_difference
 from svetlana_jupyter.core.polygons import PolygonMask
-from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
+from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
+from svetlana_jupyter.project.known_files import FileState, KnownFiles
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
 
 CHUNK = 512  # pixels per side; a multiple of the side of the tiles in which outlines are rasterized
@@ -101,19 +106,28 @@ class ImageCollection(Mapping[str, ImageEntry]):
     so a running iteration is not affected by changes. Code on another thread, and code that needs the same images for
     several calls, should use a `snapshot`.
 
+    `pair` and `objects`, through which all pixels and objects are read, compare the files of an image with the versions
+    that the project knows. They raise a `ProjectError` if the file of a mask now holds other objects, and open a
+    changed image again. Within a block of `known_files.checked_once`, each file is looked at once.
+
     Attributes
     ----------
-    overwritten : set of str
-        Images whose mask file was overwritten with different objects after it was first indexed.
+    on_replaced : callable
+        Called when another `Project` has replaced a mask, on the thread that created this object; reads the images and
+        their annotations again.
     """
 
     def __init__(self, folder: ProjectFolder, notify: Notify) -> None:
         self._folder, self._notify = folder, notify
         self._entries: dict[str, ImageEntry] = {}
-        self._pairs: dict[str, ImagePair] = {}
-        self._tables: dict[str, pd.DataFrame] = {}
+        self._pairs: dict[str, tuple[FileState, ImagePair]] = {}
+        self._tables: dict[str, tuple[ImageEntry, pd.DataFrame]] = {}
         self._indexing: dict[str, threading.Lock] = {}
-        self.overwritten: set[str] = set()
+        self._files = KnownFiles(folder, self._paths)
+        self._accepted: dict[str, tuple[float, FileState]] = {}  # with the time at which the mask was compared
+        self._refused: dict[str, tuple[FileState, str]] = {}
+        self._owner = threading.get_ident()
+        self.on_replaced: Callable[[], None] = self.reload
         self.reload()
 
     def __getitem__(self, name: str) -> ImageEntry:
@@ -198,16 +212,11 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def reload(self) -> None:
         """Read the entries again from ``project.json``."""
         images = self._folder.read_document()["images"]
-        before, self._entries = self._entries, {name: _from_json(name, entry) for name, entry in images.items()}
-        for name, entry in before.items():
-            if self._entries.get(name) != entry:
-                self._pairs.pop(name, None)
-                self._tables.pop(name, None)
-                self.overwritten.discard(name)
+        self._entries = {name: _from_json(name, entry) for name, entry in images.items()}
 
     def replace_entry(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
         """Save the entry of an image with a new mask, and the object table of that mask."""
-        self._write_table(entry.name, objects, fingerprint(self._folder.absolute(entry.mask)))
+        self._write_table(entry, objects, fingerprint(self._folder.absolute(entry.mask)))
         with self._folder.edit_document(min_version=2) as document:
             document["images"][entry.name] = _to_json(entry)
         self.reload()
@@ -217,13 +226,18 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
         Measurements of its objects are cached in the project.
         """
-        entry = self.entry(name)
-        if name not in self._pairs:
-            mask = self._folder.absolute(entry.mask)
+        state = self._checked(name)
+        known = self._pairs.get(name)
+        # Compared by what was opened: another thread may store a pair after the mask was replaced.
+        if known is None or known[0] != state:
+            entry, mask = state.entry, self._folder.absolute(state.entry.mask)
             folder, files = self._folder.measurements_folder(name), (self._paths(entry.image), mask)
             opened = self.open(entry, mask, check_mask=False)
-            self._pairs[name] = with_feature_cache(opened, folder, self._folder.writable, files)
-        return self._pairs[name]
+            if known is not None:
+                set_image_statistics(opened.image, None)  # a changed Zarr array has the same name as before
+            known = state, with_feature_cache(opened, folder, self._folder.writable, files)
+            self._pairs[name] = known
+        return known[1]
 
     def open(self, entry: ImageEntry, mask: Source, check_mask: bool = True) -> ImagePair:
         """Open an image with the given mask (`core.io.image_pair.open_pair`)."""
@@ -234,22 +248,56 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def objects(self, name: str, progress: Progress | None = None, wait: bool = False) -> pd.DataFrame:
         """Return a table of the objects in the mask of an image.
 
-        The table (`core.objects.index_objects`) is stored in the project. It is computed again if the mask file has
-        changed when the project is next opened. This method may be called from any thread. If another thread is
-        computing the same table, this thread waits for it: a few seconds, or without a limit if ``wait`` is True.
+        The table (`core.objects.index_objects`) is stored in the project. This method may be called from any thread. If
+        another thread is computing the same table, this thread waits for it: a few seconds, or without a limit if
+        ``wait`` is True.
+
+        Raises
+        ------
+        ProjectError
+            If the file of the mask now holds other objects.
+        """
+        state = self._checked(name, progress, wait)
+        table = self._known_table(state.entry)
+        return self._load_table(state, progress, wait) if table is None else table
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise a `ProjectError` if the file of a mask now holds other objects.
+
+        A missing file is not reported here, but when it is read.
+        """
+        for name in names:
+            self._checked(name)
+
+    def kept_objects(self, name: str) -> pd.DataFrame | None:
+        """Return the object table of the mask that was annotated, even if its file was overwritten since.
+
+        The result is None if that mask was never indexed.
         """
         entry = self.entry(name)
-        if name not in self._tables:
-            indexing = self._indexing.setdefault(name, threading.Lock())
-            if not indexing.acquire(timeout=-1 if wait else LOCK_WAIT_SECONDS):
-                raise ProjectError(f"The objects of {name!r} are still being indexed. Try again when this is done.")
-            try:
-                if name not in self._tables:
-                    mask = fingerprint(self._folder.absolute(entry.mask))
-                    self._tables[name] = self._read_table(name, mask, progress)
-            finally:
-                indexing.release()
-        return self._tables[name]
+        table = self._known_table(entry)
+        return self._read_kept(entry) if table is None else table
+
+    def has_same_pixels(self, name: str, stored: Mapping[str, Any]) -> bool:
+        """Return whether an image still has the pixels that were predicted.
+
+        Parameters
+        ----------
+        name : str
+        stored : mapping
+            Attributes of the predictions: ``image`` (fingerprint of the files) and ``pixels`` (hash of the pixels, ""
+            if the image is too large). An image that is missing, or whose pixels cannot be compared because the
+            predictions name neither, counts as the same.
+        """
+        state = self._files.state(self.entry(name))
+        current = self._files.content_hash(state, "image")
+        if not current or stored.get("image", current) == current:
+            return True
+        return bool(pixels := stored.get("pixels")) and pixels == self.pixel_hash(name)
+
+    def pixel_hash(self, name: str) -> str:
+        """Return a hash of the pixels of an image; "" if it is too large (`core.io.file_versions.pixel_hash`)."""
+        return self._files.pixel_hash(self._files.state(self.entry(name)), lambda: self.pair(name).image)
 
     def is_indexed(self, name: str) -> bool:
         """Return whether the object table of an image has been computed already."""
@@ -262,7 +310,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """
         if gone := [path for path in self.image_files(name) if not (hdf5_file(path) or path).exists()]:
             raise InputError(f"{gone[0]} is missing. Restore the file and try again; finished work is kept.")
-        return fingerprint(self._paths(self.entry(name).image))
+        return self._files.content_hash(self._files.state(self.entry(name)), "image")
 
     def files(self) -> list[Path]:
         """Return the files, or Zarr folders, of all images and masks."""
@@ -348,25 +396,122 @@ class ImageCollection(Mapping[str, ImageEntry]):
             if notes := [note for _, note in prepared if note]:
                 self._notify.status(" ".join(notes))
 
-    def _read_table(self, name: str, mask: str, progress: Progress | None) -> pd.DataFrame:
-        file = self._folder.objects_file(name)
-        known = pd.read_parquet(file) if file.exists() else None
-        if known is not None and known.attrs.get("mask") == mask:
-            return known
-        entry = self.entry(name)  # the mask alone, since the image file may be missing
-        opened = open_mask(self._folder.absolute(entry.mask), spacing=entry.spacing, cache=self._folder.cache_folder)
-        table = index_objects(opened, progress)
-        if known is None or known.equals(table):
-            self._write_table(name, table, mask)
-        else:  # the stored table of the annotated mask is kept, to detect the overwritten file again
-            self.overwritten.add(name)
+    def _checked(self, name: str, progress: Progress | None = None, wait: bool = False) -> FileState:
+        """Return the versions of the files of an image, after checking that its mask has the objects that it had.
+
+        The content is compared once per version of the mask.
+        """
+        state = self._files.state(self.entry(name))
+        checked, accepted = self._accepted.get(name, (0.0, None))
+        if state.has_same_mask(accepted) and state.mask.identifies_content_read_at(checked):
+            return state
+        refused = self._refused.get(name)
+        if refused is not None and state.has_same_mask(refused[0]):
+            raise ProjectError(refused[1])
+        now, content, kept = time.time(), self._files.content_hash(state, "mask"), self._kept_attributes(state.entry)
+        number, own_number = kept.get("number", state.entry.mask_number), state.entry.mask_number
+        is_added = content == state.entry.fingerprint.split()[-1]
+        if content and number == own_number and "mask" in kept:
+            if kept["mask"] != content:
+                self._load_table(state, progress, wait)
+        elif content and not is_added and number > own_number:
+            self._follow(state.entry)
+        elif content and not is_added and self._is_exact(state):
+            self._refuse(state, "it is not the mask that was added")
+        if self.entry(name) != state.entry:  # another `Project` has replaced the mask
+            return self._checked(name, progress, wait)
+        self._accepted[name] = now, state
+        return state
+
+    def _load_table(self, state: FileState, progress: Progress | None, wait: bool) -> pd.DataFrame:
+        """Read the object table of a mask, or compute it; refuse a mask that had other objects before."""
+        entry, difference = state.entry, ""
+        indexing = self._indexing.setdefault(entry.name, threading.Lock())
+        if not indexing.acquire(timeout=-1 if wait else LOCK_WAIT_SECONDS):
+            raise ProjectError(f"The objects of {entry.name!r} are still being indexed. Try again when this is done.")
+        try:
+            content, kept = self._files.content_hash(state, "mask"), self.kept_objects(entry.name)
+            if kept is None or not content or kept.attrs.get("mask") != content:
+                try:
+                    table = self._index(entry, progress)
+                except DamagedError:
+                    if kept is None:
+                        raise
+                    table = kept  # reading the damaged part reports which objects are concerned
+                else:
+                    difference = "" if kept is None else object_difference(kept, table)
+                    if not difference:
+                        self._write_table(entry, table, content)
+            else:
+                table = kept
+            if not difference:
+                self._tables[entry.name] = entry, table
+        finally:
+            indexing.release()
+        if difference:
+            self._refuse(state, difference)
+            return self.objects(entry.name, progress, wait)
         return table
 
-    def _write_table(self, name: str, table: pd.DataFrame, mask: str) -> None:
-        table.attrs["mask"] = mask
-        if self._folder.writable:
+    def _refuse(self, state: FileState, difference: str) -> None:
+        """Raise the error for a mask with other objects than before, unless another `Project` has replaced the mask."""
+        entry = state.entry
+        if self._follow(entry):
+            return
+        message = (
+            f"The mask of {entry.name!r} has changed on disk: {difference}. Annotations and predictions belong to the "
+            f"objects before. Call project.replace_mask({entry.name!r}) to carry the annotations over to the new "
+            f"objects, or restore {self.mask_file(entry.name)}."
+        )
+        self._refused[entry.name] = state, message
+        raise ProjectError(message)
+
+    def _follow(self, entry: ImageEntry) -> bool:
+        """Read the images again if another `Project` has replaced the mask of an image; return whether it has."""
+        written = self._folder.read_document()["images"].get(entry.name)
+        if written is None or _from_json(entry.name, written).mask_number <= entry.mask_number:
+            return False
+        if threading.get_ident() != self._owner:  # state changes only on the thread that created the project
+            raise ProjectError(f"The mask of {entry.name!r} was replaced in the meantime. Repeat the last step.")
+        self.on_replaced()
+        return True
+
+    def _is_exact(self, state: FileState) -> bool:
+        """Return whether the fingerprint of a mask is that of the content of a single file outside the project."""
+        mask = self._folder.absolute(state.entry.mask)
+        is_own = mask.is_relative_to(self._folder.arrays_folder(state.entry.name))
+        return state.mask.size <= SMALL_BYTES and not is_own and mask.is_file()
+
+    def _known_table(self, entry: ImageEntry) -> pd.DataFrame | None:
+        known = self._tables.get(entry.name)
+        return known[1] if known is not None and known[0] == entry else None
+
+    def _kept_attributes(self, entry: ImageEntry) -> dict[str, Any]:
+        """Return the fingerprint and the number of the mask whose objects are known; {} before it is indexed."""
+        if (table := self._known_table(entry)) is not None:
+            return {str(key): value for key, value in table.attrs.items()}
+        with suppress(OSError, ValueError):  # a missing or damaged table is computed again
+            metadata = read_schema(self._folder.objects_file(entry.name)).metadata or {}
+            return dict(json.loads(metadata.get(b"PANDAS_ATTRS", b"{}")))
+        return {}
+
+    def _read_kept(self, entry: ImageEntry) -> pd.DataFrame | None:
+        file = self._folder.objects_file(entry.name)
+        table = pd.read_parquet(file) if file.exists() else None
+        is_other = table is not None and table.attrs.get("number", entry.mask_number) != entry.mask_number
+        return None if is_other else table
+
+    def _index(self, entry: ImageEntry, progress: Progress | None) -> pd.DataFrame:
+        """Compute the object table of the mask alone, since the image file may be missing."""
+        opened = open_mask(self._folder.absolute(entry.mask), spacing=entry.spacing, cache=self._folder.cache_folder)
+        return index_objects(opened, progress)
+
+    def _write_table(self, entry: ImageEntry, table: pd.DataFrame, mask: str) -> None:
+        is_newest = self._kept_attributes(entry).get("number", 0) <= entry.mask_number
+        table.attrs |= {"mask": mask, "number": entry.mask_number}
+        if self._folder.writable and is_newest:  # another `Project` may have replaced the mask
             with suppress(OSError):  # the table is only a cache: viewing must work on a full disk
-                write_parquet(self._folder.objects_file(name), table)
+                write_parquet(self._folder.objects_file(entry.name), table)
 
     def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
         return _for_each(self._folder.absolute, image)
