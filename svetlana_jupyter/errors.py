@@ -29,3 +29,7 @@ class ClassifierError(SvetlanaError):
 
 class ProjectError(SvetlanaError):
     """Error for a project that cannot be opened or does not allow a request."""
+
+
+class ResultWarning(UserWarning):
+    """Warning that results of an image may be wrong."""

@@ -3,6 +3,9 @@
 An *edit* is one undo step: a key press, click or lasso, which may annotate many objects. Undo and redo are events of
 their own that refer to an edit. History is never rewritten: replaying the log always gives the current labels.
 
+A *draw* records that an object was drawn uniformly at random from all objects. It changes no label and belongs to no
+edit, so that undo does not take it back. Counts need to know which labels were drawn (`project.drawn_labels`).
+
 Every event identifies an object by its pixel value (label) in the mask that was displayed. When a mask is replaced, its
 events stay unchanged; `core.consensus` carries the annotations over to the current mask.
 """
@@ -19,9 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 LabelAction = Literal["label", "ambiguous", "bad_segmentation", "skip"]
-Action = Literal["label", "erase", "skip", "ambiguous", "bad_segmentation", "undo", "redo"]
+Action = Literal["label", "erase", "skip", "ambiguous", "bad_segmentation", "undo", "redo", "draw"]
 IMPORT_SOURCE_PREFIX = "import: "  # prefix of `AnnotationEvent.source` for imported annotations
 ACTIONS: tuple[Action, ...] = get_args(Action)
+FLAGS: tuple[LabelAction, ...] = ("ambiguous", "bad_segmentation", "skip")
+# Sources of labels whose objects were drawn at random: "random" is stated by the user, and "queue" is the source of the
+# annotation panel's random queue. A queue in another order must not record these sources.
+RANDOM_SOURCES = ("random", "queue")
 
 
 class ObjectId(NamedTuple):
@@ -68,7 +75,7 @@ class AnnotationEvent:
     action : str
         One of `ACTIONS`.
     edit : int
-        Number of the edit that the event belongs to; for undo and redo, the edit that is undone or redone.
+        Number of the edit that the event belongs to; for undo and redo, the edit that is undone or redone; 0 for draws.
     image, label : str, int
         Image name and object; empty and 0 for undo and redo.
     class_id : int
@@ -121,6 +128,8 @@ class AnnotationLog:
         All labels, in the order of their last change.
     changed_objects : list of VersionedObjectId
         One entry per change of a label, in order. To process only new changes, continue after the last entry read.
+    draws : set of VersionedObjectId
+        The objects of all recorded draws.
     masks : dict of str to int
         Number of the latest annotated mask of each image.
     next_edit : int
@@ -130,6 +139,7 @@ class AnnotationLog:
     def __init__(self, events: Iterable[AnnotationEvent] = ()) -> None:
         self.events: list[AnnotationEvent] = []
         self.changed_objects: list[VersionedObjectId] = []
+        self.draws: set[VersionedObjectId] = set()
         self.masks: dict[str, int] = {}
         self.labels: dict[VersionedObjectId, Label] = {}
         self.next_edit = 1
@@ -153,6 +163,16 @@ class AnnotationLog:
         """Return the label of an object in one of the masks of its image."""
         return self.labels.get(versioned_id, UNLABELED)
 
+    def drawn_objects(self) -> set[VersionedObjectId]:
+        """Return the objects that were drawn at random.
+
+        These are the objects of recorded draws, and those that an edit with one of the `RANDOM_SOURCES` labeled, unless
+        the edit is undone.
+        """
+        done = set(self._done)
+        stated = (event for event in self.events if event.source in RANDOM_SOURCES and event.edit in done)
+        return self.draws | {event.versioned_id for event in stated}
+
     def append(self, events: Iterable[AnnotationEvent]) -> None:
         """Add events and update the labels.
 
@@ -160,7 +180,10 @@ class AnnotationLog:
         """
         for event in events:
             self.events.append(event)
-            if event.action not in ("undo", "redo"):
+            if event.action == "draw":
+                self.draws.add(event.versioned_id)
+                self.masks[event.image] = max(event.mask, self.masks.get(event.image, 0))
+            elif event.action not in ("undo", "redo"):
                 self._do(event)
             elif event.action == "undo" and self._done[-1:] == [event.edit]:
                 self._undone.append(self._done.pop())
@@ -200,10 +223,11 @@ def events_table(logs: Mapping[str, AnnotationLog]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per event, ordered by time (UTC). The columns are the fields of `AnnotationEvent`, with the label as
-        ``object``, the center as ``z``, ``y``, ``x`` (pixels, NaN where unknown) and the bounding box as text; the
-        column ``who`` names the annotator.
+        One row per event except draws, ordered by time (UTC). The columns are the fields of `AnnotationEvent`, with the
+        label as ``object``, the center as ``z``, ``y``, ``x`` (pixels, NaN where unknown) and the bounding box as text;
+        the column ``who`` names the annotator, and ``drawn`` tells whether the object was drawn at random.
     """
+    drawn = set[VersionedObjectId]().union(*(log.drawn_objects() for log in logs.values()))
     rows = [
         {
             **vars(event),
@@ -211,12 +235,14 @@ def events_table(logs: Mapping[str, AnnotationLog]) -> pd.DataFrame:
             "object": event.label,
             "box": " ".join(map(str, event.box)),
             **dict(zip("xyz", reversed(event.center))),
+            "drawn": event.versioned_id in drawn,
         }
         for who, log in logs.items()
         for event in log.events
+        if event.action != "draw"
     ]
     columns = ["time", "who", "action", "edit", "image", "object", "class_id"]
-    columns += ["z", "y", "x", "box", "source", "seconds", "mask"]
+    columns += ["z", "y", "x", "box", "source", "seconds", "mask", "drawn"]
     table = pd.DataFrame(rows, columns=columns).astype({"z": float, "y": float, "x": float, "seconds": float})
     table["time"] = pd.to_datetime(table["time"], utc=True, format="ISO8601")
     return table.sort_values("time", kind="stable", ignore_index=True)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from svetlana_jupyter.core.annotations import ACTIONS, AnnotationEvent, AnnotationLog
+from svetlana_jupyter.core.io.table_files import escape_formula, unescape_formula
 from svetlana_jupyter.errors import ProjectError
 
 if TYPE_CHECKING:
@@ -215,6 +216,7 @@ def read_entries(file: Path) -> list[AnnotationEvent]:
         row = {_RENAMED.get(name, name): cell for name, cell in zip(header, cells)}
         row["action"] = _RENAMED.get(row.get("action", ""), row.get("action", ""))
         try:
+            row |= {name: unescape_formula(row[name]) for name in ("image", "source")}
             if row["action"] == MASK:
                 masks[row["image"]] = int(row["object"])
             else:
@@ -253,13 +255,14 @@ def _to_csv(entries: Iterable[AnnotationEvent], masks: Mapping[str, int] | None 
     writer = csv.writer(text, lineterminator="\n")
     known = dict(masks or {})
     for e in entries:
+        image, source = map(escape_formula, (e.image, e.source))
         if e.mask != known.get(e.image, 0):
             known[e.image] = e.mask
-            writer.writerow([e.time, MASK, 0, e.image, e.mask, *[""] * (len(CSV_COLUMNS) - 5)])
+            writer.writerow([e.time, MASK, 0, image, e.mask, *[""] * (len(CSV_COLUMNS) - 5)])
         center = ["", "", "", *(f"{value:.2f}" for value in e.center)][-3:]
         seconds = "" if e.seconds is None else f"{e.seconds:.2f}"
         box = " ".join(map(str, e.box))
-        writer.writerow([e.time, e.action, e.edit, e.image, e.label, e.class_id, *center, box, e.source, seconds])
+        writer.writerow([e.time, e.action, e.edit, image, e.label, e.class_id, *center, box, source, seconds])
     return text.getvalue().encode()
 
 

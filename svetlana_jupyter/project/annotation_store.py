@@ -18,12 +18,12 @@ import pandas as pd
 
 from svetlana_jupyter.core.annotations import (
     ERASED_LABEL,
+    FLAGS,
     IMPORT_SOURCE_PREFIX,
     UNLABELED,
     AnnotationEvent,
     AnnotationLog,
     Label,
-    LabelAction,
     ObjectId,
     VersionedObjectId,
     events_table,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project_classes import ProjectClasses
     from svetlana_jupyter.project.storage import Notify, ProjectFolder
 
-FLAGS: tuple[LabelAction, ...] = ("ambiguous", "bad_segmentation", "skip")
 ObjectLabels = int | Iterable[int]
 PAUSE_SECONDS = 60  # longer gaps between annotations do not count as annotation time
 _FLAGGED = {"ambiguous": "flagged as ambiguous", "bad_segmentation": "flagged as badly segmented", "skip": "skipped"}
@@ -94,6 +93,7 @@ class Annotations:
         self.mappings = self._read_mappings()
         self._others = read_other_logs(folder.annotations_folder, excluding_file=self.file.file)
         self.last_edited: list[ObjectId] = []
+        self._handed_out: dict[VersionedObjectId, list[VersionedObjectId]] = {}
         self._table: tuple[CurrentLabels, int, dict[int, str], pd.DataFrame] | None = None
         self._carried_over: tuple[object, ...] = ()
         self._current = CurrentLabels(())
@@ -157,16 +157,9 @@ class Annotations:
         self._record(labels, source)
         self._notify.status(f"{_describe(labels)} no longer annotated.")
 
-    def apply(self, labels: Mapping[tuple[str, int], str], source: str = "script") -> None:
-        """Label or flag objects of one or several images in a single edit.
-
-        Each object is mapped to a class name or a flag. A class with the name of a flag takes precedence.
-        """
-        classes = self._classes
-        names = {info.name for info in classes.infos}
-        flags: dict[str, Label] = {flag: Label(flag) for flag in FLAGS if flag not in names}
-        given = {key: flags.get(text) or Label("label", classes.by_name(text).id) for key, text in labels.items()}
-        self._record(given, source)
+    def apply(self, labels: Mapping[tuple[str, int], Label], source: str = "script") -> None:
+        """Label or flag objects of one or several images in a single edit."""
+        self._record(labels, source)
 
     def undo(self) -> bool:
         """Undo the last edit; return False if there is none."""
@@ -229,6 +222,19 @@ class Annotations:
         index = pd.Index(self._classes.names, name="class", dtype="object")
         return pd.Series(counts, index, "int64", "annotations")
 
+    def class_use(self, class_id: int) -> str:
+        """Return a sentence about the labels of a class, "" without any.
+
+        Labels that undo can bring back count, too.
+        """
+        name, n = self._classes.by_id(class_id).name, self._current.counts[Label("label", class_id)]
+        if n:
+            return f"{n:,} objects are labeled {name!r}, so it cannot be deleted."
+        logs = [self.file.log, *read_other_logs(self._folder.annotations_folder, self.file.file).values()]
+        if any(event.class_id == class_id for log in logs for event in log.events):
+            return f"Undo can bring back labels of {name!r}, so it cannot be deleted."
+        return ""
+
     def flag_counts(self) -> dict[str, int]:
         """Return the number of objects with each flag."""
         return {flag: self._current.counts[Label(flag)] for flag in FLAGS}
@@ -265,6 +271,30 @@ class Annotations:
     def current_objects(self, object_id: VersionedObjectId) -> list[ObjectId]:
         """Return the current objects that replaced an object of an earlier mask."""
         return self._current.current_objects(object_id)
+
+    def drawn_objects(self) -> set[ObjectId]:
+        """Return the current objects that were drawn at random.
+
+        Objects of the test set, which is a random draw of its own, need not be among them.
+        """
+        drawn = set[VersionedObjectId]().union(*(log.drawn_objects() for log in self.logs.values()))
+        return {current for versioned_id in drawn for current in self.current_objects(versioned_id)}
+
+    def hand_out(self, object_id: ObjectId, passed: Iterable[ObjectId]) -> None:
+        """Note that a random draw over all objects handed out an object.
+
+        The draw is recorded in the annotation log together with the first label or flag of the object.
+
+        Parameters
+        ----------
+        object_id : ObjectId
+        passed : iterable of ObjectId
+            Labeled objects that the draw passed over before; their draw is recorded, too.
+        """
+        versions = [
+            VersionedObjectId(*each, self._images.entry(each.image).mask_number) for each in (object_id, *passed)
+        ]
+        self._handed_out[versions[0]] = versions[1:]
 
     def refresh(self) -> None:
         """Recompute the current labels if masks were replaced or classes merged."""
@@ -316,12 +346,33 @@ class Annotations:
             trouble_before = self.file.trouble
             self.file.ensure_writable()
             time, edit = _now(), self.file.log.next_edit
-            self._append(
+            events = [
                 AnnotationEvent(time, action, edit, image, number, class_id, center, box, source, seconds, mask)
                 for image, number, (action, class_id), center, box, mask in located
-            )
+            ]
+            objects = [event.versioned_id for event in events]
+            draws = [
+                AnnotationEvent(time, "draw", 0, image, number, source="random", mask=mask)
+                for image, number, mask in self._unrecorded_draws(objects)
+            ]
+            self._append([*draws, *events])  # a single write, which costs no second disk sync
+            for versioned_id in objects:
+                self._handed_out.pop(versioned_id, None)
         # Clears the message if its cause no longer exists: the disk has space, or the other kernel closed the file.
         self._notify.trouble(self.file.trouble, trouble_before)
+
+    def _unrecorded_draws(self, objects: Iterable[VersionedObjectId]) -> list[VersionedObjectId]:
+        """Return the draws to record when these objects are annotated."""
+        handed_out = [each for each in objects if each in self._handed_out]
+        drawn = dict.fromkeys(each for last in handed_out for each in (*self._handed_out[last], last))
+        logs = self.logs.values()
+        return [
+            each
+            for each in drawn
+            if each.image in self._images
+            and each.mask == self._images.entry(each.image).mask_number
+            and not any(each in log.draws for log in logs)
+        ]
 
     def _located(self, image: str, labels: Mapping[int, Label]) -> Iterator[tuple[Any, ...]]:
         """Yield image, number, label, center, bounding box and mask number per object."""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -30,6 +30,7 @@ from svetlana_jupyter.core.objects import index_objects, object_difference
 from svetlana_jupyter.core.polygons import PolygonMask
 from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
+from svetlana_jupyter.project.image_warnings import ImageWarnings
 from svetlana_jupyter.project.known_files import FileState, KnownFiles
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
 
@@ -76,6 +77,8 @@ class ImageEntry:
         Earlier masks, oldest first: path ("mask") and fingerprint of image and mask ("fingerprint"). The links between
         the objects of two successive masks are stored in ``masks/<image>.<n>.csv``: pairs of old and new object with
         the number of shared pixels.
+    accepted : str
+        Fingerprint of the mask whose warning the user has accepted.
     """
 
     name: str
@@ -89,6 +92,7 @@ class ImageEntry:
     dtype: str
     fingerprint: str
     replaced: tuple[Mapping[str, str], ...] = ()
+    accepted: str = field(default="", compare=False)
 
     @property
     def mask_number(self) -> int:
@@ -115,6 +119,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
     on_replaced : callable
         Called when another `Project` has replaced a mask, on the thread that created this object; reads the images and
         their annotations again.
+    warnings : ImageWarnings
+        Warnings about images whose results may be wrong.
     """
 
     def __init__(self, folder: ProjectFolder, notify: Notify) -> None:
@@ -128,6 +134,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._refused: dict[str, tuple[FileState, str]] = {}
         self._owner = threading.get_ident()
         self.on_replaced: Callable[[], None] = self.reload
+        self.warnings = ImageWarnings(self._mask_warning)
+        self._announced: set[str] = set()  # indexed images whose warnings the panels have been told about
         self.reload()
 
     def __getitem__(self, name: str) -> ImageEntry:
@@ -212,7 +220,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def reload(self) -> None:
         """Read the entries again from ``project.json``."""
         images = self._folder.read_document()["images"]
-        self._entries = {name: _from_json(name, entry) for name, entry in images.items()}
+        before, self._entries = self._entries, {name: _from_json(name, entry) for name, entry in images.items()}
+        self._announced -= {name for name, entry in before.items() if self._entries.get(name) != entry}
 
     def replace_entry(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
         """Save the entry of an image with a new mask, and the object table of that mask."""
@@ -259,7 +268,13 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """
         state = self._checked(name, progress, wait)
         table = self._known_table(state.entry)
-        return self._load_table(state, progress, wait) if table is None else table
+        if table is None:
+            table = self._load_table(state, progress, wait)
+        if name not in self._announced and threading.get_ident() == self._owner:
+            self._announced.add(name)
+            if self.warnings.of_image(name):
+                self._notify.changed("images")  # panels show the warning
+        return table
 
     def check(self, names: Iterable[str]) -> None:
         """Raise a `ProjectError` if the file of a mask now holds other objects.
@@ -298,6 +313,32 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def pixel_hash(self, name: str) -> str:
         """Return a hash of the pixels of an image; "" if it is too large (`core.io.file_versions.pixel_hash`)."""
         return self._files.pixel_hash(self._files.state(self.entry(name)), lambda: self.pair(name).image)
+
+    def warning(self, name: str) -> str:
+        """Return the warnings about an image; "" if there are none.
+
+        Warnings about a mask are known once its objects have been indexed.
+        """
+        if self.is_indexed(self.entry(name).name):
+            self.objects(name)
+        return self.warnings.of_image(name)
+
+    def accept_warning(self, *names: str) -> None:
+        """Accept the masks of images as they are, so that their warnings disappear.
+
+        Without names, the masks of all images are accepted. A mask that replaces an accepted mask is checked again.
+        """
+        accepted = {name: self.mask_fingerprint(name) for name in names or self._entries}
+        with self._folder.lock:
+            with self._folder.edit_document(min_version=3) as document:
+                for name, mask in accepted.items():
+                    document["images"][name]["accepted"] = mask
+            self.reload()
+            self._notify.changed("images")
+
+    def mask_fingerprint(self, name: str) -> str:
+        """Return a fingerprint of the content of the mask of an image."""
+        return fingerprint(self.mask_file(name))
 
     def is_indexed(self, name: str) -> bool:
         """Return whether the object table of an image has been computed already."""
@@ -513,6 +554,13 @@ class ImageCollection(Mapping[str, ImageEntry]):
             with suppress(OSError):  # the table is only a cache: viewing must work on a full disk
                 write_parquet(self._folder.objects_file(entry.name), table)
 
+    def _mask_warning(self, name: str) -> str:
+        """Return a warning if numbers in the mask do not name objects, else ""."""
+        table = self._known_table(self._entries[name])
+        if table is None or self._entries[name].accepted == table.attrs.get("mask"):
+            return ""
+        return ""
+
     def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
         return _for_each(self._folder.absolute, image)
 
@@ -589,8 +637,9 @@ def _is_file(source: Source) -> bool:
 
 
 def _to_json(entry: ImageEntry) -> dict[str, Any]:
-    """Return an entry as written to ``project.json``; ``replaced`` only if not empty."""
-    return {key: value for key, value in vars(entry).items() if key != "name" and (key != "replaced" or value)}
+    """Return an entry as written to ``project.json``, without empty optional fields."""
+    left_out = {"name", *(key for key in ("replaced", "accepted") if not getattr(entry, key))}
+    return {key: value for key, value in vars(entry).items() if key not in left_out}
 
 
 def _from_json(name: str, document: dict[str, Any]) -> ImageEntry:

@@ -76,7 +76,8 @@ class Project(HasTraits):
     path : str or Path
         The project folder. An existing project is opened; otherwise the folder is created.
     classes : iterable of str, optional
-        Class names. New names are added to the classes of the project; no class is removed.
+        Class names. New names are added to the classes of the project, and reported in `status` if it has others; a
+        possible misspelling of a class is refused. No class is removed.
     annotator : str, optional
         Name under which annotations are saved; by default the user name on this computer.
 
@@ -85,7 +86,7 @@ class Project(HasTraits):
     images : ImageCollection
         The images by name.
     classes : ProjectClasses
-        The classes, with methods to add, rename, recolor, merge and split them.
+        The classes, with methods to add, rename, recolor, merge, split and delete them.
     annotations : Annotations
         The annotations of all annotators and the current label of every object.
     test_set : TestSet
@@ -143,6 +144,7 @@ class Project(HasTraits):
         show, score = partial(self.set_trait, "current_run"), lambda run: score_run(run, self._evaluation_data())
         self.runs = RunStore(self._folder, notify, show, score)
         self.current_run = self.runs.current_name
+        self.classes.find_use = lambda code: self.annotations.class_use(code) or self.runs.class_use(code)
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
         self._jobs = JobRunner(self._handle, partial(self.set_trait, "job"), self._report)
         self.plot = Plots(self.images, self.classes, self.counts, self.predictions, self.evaluate)
@@ -264,7 +266,8 @@ class Project(HasTraits):
     ) -> pd.DataFrame:
         """Return a table of the objects in the mask of an image.
 
-        The table is computed on first use and stored (`core.objects.index_objects`).
+        The table is computed on first use and stored (`core.objects.index_objects`). If the numbers in the mask do not
+        seem to name objects, ``attrs["warning"]`` says so and how to repair it.
 
         Parameters
         ----------
@@ -275,7 +278,7 @@ class Project(HasTraits):
             Whether to wait without a time limit while another thread computes the table. If False, an error is raised
             after a few seconds.
         """
-        return self.images.objects(name, progress, wait)
+        return self.images.warnings.attach(self.images.objects(name, progress, wait), [name])
 
     def annotate(
         self, image: str, label: ObjectLabels, class_name: str, source: str = "script", seconds: float | None = None
@@ -662,12 +665,13 @@ class Project(HasTraits):
     def predictions(self, images: Iterable[str] | None = None) -> pd.DataFrame:
         """Return a table with the label and prediction of every object.
 
-        The columns are described in `core.predictions.object_table`.
+        The columns are described in `core.predictions.object_table`. ``attrs["warning"]`` contains warnings about
+        images whose results may be wrong.
         """
-        tables = [self._object_table(name) for name in self.images.chosen(images)]
-        if not tables:
+        names = self.images.chosen(images)
+        if not names:
             raise ProjectError("The project has no images yet. Add some with project.add_images(...).")
-        return pd.concat(tables)
+        return self.images.warnings.attach(pd.concat([self._object_table(name) for name in names]), names)
 
     def probabilities(self, image: str, run: str | None = None) -> pd.DataFrame:
         """Return the predicted class and class probabilities of each object of an image.
@@ -758,7 +762,7 @@ class Project(HasTraits):
         test = test_set_predictions(self.runs.current, self._evaluation_data()) if corrected else None
         table, remark = count_objects(objects, groups, classes, by, conditions, exclude_border, size, test)
         self.status = remark or self.status
-        return table
+        return self.images.warnings.attach(table, self.images)
 
     @checked_once()
     def compare_counts(
@@ -1000,6 +1004,7 @@ class Project(HasTraits):
                 self.classes.scheme,
                 self.current_run,
                 {name: self.images[name].groups for name in names},
+                self.images.warnings.of_images(names),
             )
 
     def _training_objects(self, exclude_border: bool, size: SizeLimits | None) -> tuple[pd.DataFrame, str]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from svetlana_jupyter.core.annotations import ObjectId
     from svetlana_jupyter.core.queue import QueuedObject
     from svetlana_jupyter.project.annotation_store import Annotations
     from svetlana_jupyter.project.image_collection import ImageCollection
@@ -24,6 +25,11 @@ QUEUE_KINDS = ("random", "uncertain", "near", "image", "test")
 
 class Queue:
     """Queue of objects to review, one after the other.
+
+    The queue "random" over all images is a random draw: the draw of an object is recorded in the annotation log when
+    the object is annotated, whether in a panel or by a script. Labeled objects that the draw passes over are recorded,
+    too, so that the drawn labels are a random sample of all objects outside the test set. A random queue of some images
+    is no such draw, and is not recorded.
 
     Labeled objects are skipped, so after a project is reopened, a queue continues with the next unlabeled object. No
     object is returned twice, except after a step back. The queue restarts when the mask of an image is replaced.
@@ -69,7 +75,8 @@ class Queue:
         self._predictions, self._kind, self._seed, self._near = predictions, kind, seed, near
         self._names = [near[0]] if near is not None else list(names)
         self._seen: list[QueuedObject] = []
-        self._drawn: deque[QueuedObject] = deque()
+        self._coming: deque[tuple[QueuedObject, list[ObjectId]]] = deque()
+        self._passed: list[ObjectId] = []  # labeled objects since the last object that was handed out
         self._masks: list[int] | None = None
         self._follow_masks()
 
@@ -80,22 +87,38 @@ class Queue:
         """
         self._follow_masks()
         while self._position == len(self._seen):
-            candidate = self._drawn.popleft() if self._drawn else next(self._rest, None)
-            if candidate is None:
+            coming = self._coming.popleft() if self._coming else next(self._rest, None)
+            if coming is None:
                 return None
+            candidate, passed = coming
+            self._passed += passed
+            if not self._is_in_queue(candidate):  # a test set was drawn in the meantime
+                continue
             if self._is_open(candidate):
                 self._seen.append(candidate)
+                self._hand_out(candidate, self._passed)
+                self._passed = []
+            else:
+                self._passed.append(candidate.id)
         self._position += 1
         return self._seen[self._position - 1]
 
     def peek(self, n: int) -> list[QueuedObject]:
         """Return up to ``n`` objects that the following calls of `next` will return.
 
-        Objects that are labeled in the meantime will be skipped.
+        A random queue counts these objects as drawn once they are annotated. Objects that are labeled in the meantime
+        will be skipped.
         """
-        missing = max(0, n - len(self._drawn))
-        self._drawn.extend(islice(filter(self._is_open, self._rest), missing))
-        return [*self._seen[self._position :], *self._drawn][:n]
+        objects = self.coming(n)
+        for _, (candidate, passed) in zip(objects[len(self._seen) - self._position :], self._coming):
+            self._hand_out(candidate, passed)
+        return objects
+
+    def coming(self, n: int) -> list[QueuedObject]:
+        """Return the same objects as `peek`, to load them early; none counts as drawn."""
+        missing = max(0, n - len(self._coming))
+        self._coming.extend(islice(self._rest, missing))
+        return [*self._seen[self._position :], *(candidate for candidate, _ in self._coming)][:n]
 
     def previous(self) -> QueuedObject | None:
         """Go back to the previous object and return it; None at the start of the queue."""
@@ -105,10 +128,27 @@ class Queue:
         self._position -= 1
         return self._seen[self._position - 1]
 
+    def _hand_out(self, candidate: QueuedObject, passed: list[ObjectId]) -> None:
+        if self._kind == "random" and set(self._names) == set(self._images):
+            self._annotations.hand_out(candidate.id, passed)
+
+    def _is_in_queue(self, candidate: QueuedObject) -> bool:
+        return (candidate.id in self._test_set) == (self._kind == "test")
+
     def _is_open(self, candidate: QueuedObject) -> bool:
-        """Return whether an object is unlabeled and belongs to this queue."""
-        in_queue = (candidate.id in self._test_set) == (self._kind == "test")
-        return in_queue and not self._annotations.label_of(*candidate.id).action
+        return not self._annotations.label_of(*candidate.id).action
+
+    def _open_objects(self) -> Iterator[tuple[QueuedObject, list[ObjectId]]]:
+        """Yield each unlabeled object with the labeled objects passed over before."""
+        passed: list[ObjectId] = []
+        for candidate in self._order():
+            if not self._is_in_queue(candidate):
+                continue
+            if self._is_open(candidate):
+                yield candidate, passed
+                passed = []
+            else:
+                passed.append(candidate.id)
 
     def _follow_masks(self) -> None:
         """Restart the queue if a mask was replaced."""
@@ -116,8 +156,9 @@ class Queue:
         if masks != self._masks:
             self._masks, self._position = masks, 0
             self._seen.clear()
-            self._drawn.clear()
-            self._rest = self._order()
+            self._coming.clear()
+            self._passed = []
+            self._rest = self._open_objects()
 
     def _order(self) -> Iterator[QueuedObject]:
         images = self._images

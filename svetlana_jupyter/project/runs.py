@@ -19,6 +19,7 @@ import pandas as pd
 from pyarrow.parquet import read_schema
 
 from svetlana_jupyter.core.features.catalog import CUES
+from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.predictions import merge_predictions
 from svetlana_jupyter.core.settings import TrainingSettings, parse_allowed_cues
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, calibrate
@@ -390,6 +391,11 @@ class RunStore(Sequence[Run]):
             names = ", ".join(self._runs) or "(none yet)"
             raise InputError(f"There is no run {name!r}. Choose one of the runs {names}.")
         return self._runs[name]
+
+    def class_use(self, class_id: int) -> str:
+        """Return a sentence about the runs trained with a class, "" without any."""
+        runs = [run.name for run in self if class_id in run.classes]
+        return f"The runs {format_list(runs)} were trained with this class, so it cannot be deleted." if runs else ""
 
     def choose(self, name: str, *, keep: bool = True) -> None:
         """Make a run the current run, whose results are shown.

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DOCUMENT = "project.json"
-FORMAT_VERSION = 2  # latest readable version; only written after a class was merged or a mask replaced, otherwise 1
+# The latest readable version. 2 is written after a class was merged or a mask replaced, 3 after a warning was accepted.
+FORMAT_VERSION = 3
 
 Aspect = Literal["classes", "images", "annotations", "predictions", "runs"]
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.annotations import ObjectId, VersionedObjectId
+from svetlana_jupyter.core.io.table_files import escape_formula, unescape_formula
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.annotation_store import Annotations, object_index
 
@@ -259,7 +260,9 @@ def read_test_set(folder: ProjectFolder) -> TestSetSample | None:
             n=int(first["n"]),
             per=tuple(json.loads(first["per"])),
             seed=int(first["seed"]),
-            object_ids=tuple(VersionedObjectId(row["image"], int(row["object"]), int(row["mask"])) for row in rows),
+            object_ids=tuple(
+                VersionedObjectId(unescape_formula(row["image"]), int(row["object"]), int(row["mask"])) for row in rows
+            ),
             stands_for=tuple(float(row["stands_for"]) for row in rows),
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
@@ -275,5 +278,7 @@ def write_test_set(folder: ProjectFolder, sample: TestSetSample) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for object_id, weight in zip(sample.object_ids, sample.stands_for, strict=True):
-        writer.writerow([sample.time, sample.n, json.dumps(sample.per), sample.seed, *object_id, repr(weight)])
+        image = escape_formula(object_id.image)
+        row = [sample.time, sample.n, json.dumps(sample.per), sample.seed, image, *object_id[1:], repr(weight)]
+        writer.writerow(row)
     folder.write_text(folder.test_set_file, text.getvalue())

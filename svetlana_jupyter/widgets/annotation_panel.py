@@ -136,7 +136,7 @@ class AnnotationPanel(LabelingPanel):
 
 
 class ClassEditor(VBox):
-    """Form to rename a class, merge two classes, or split off a merged class.
+    """Form to rename, delete or merge a class, or to split off a merged class.
 
     Parameters
     ----------
@@ -153,6 +153,8 @@ class ClassEditor(VBox):
         on_enter(self.name, lambda: panel.run_action(self._rename))
         tooltip = "Rename the class; it keeps its annotations"
         self.rename = panel.make_button(self._rename, "Rename", "", tooltip, **_BUTTON)
+        tooltip = "Delete the class, if no annotation and no run needs it"
+        self.delete = panel.make_button(self._delete, "", "trash", tooltip, "quiet", width="28px", margin="0")
         self.into = Dropdown(tooltip="Class that takes over the annotations", layout=_FIELD)
         self.merge = panel.make_button(self._merge, "Merge", **_BUTTON)
         self.into.observe(lambda _: self._preview_merge(), "value")
@@ -160,7 +162,7 @@ class ClassEditor(VBox):
         self.merged = VBox(layout={"width": "100%"})
         super().__init__(
             [
-                HBox([self.title, self.done], layout={"align_items": "center"}),
+                HBox([self.title, self.delete, self.done], layout={"align_items": "center"}),
                 HBox([self.name, self.rename]),
                 HBox([self.into, self.merge]),
                 self.note,
@@ -230,6 +232,12 @@ class ClassEditor(VBox):
         old, new = self._info.name, self.name.value.strip()
         self._project.classes.rename(old, new)
         self._say(f"Renamed class {old} to {new}.")
+        self.hide()
+
+    def _delete(self) -> None:
+        name = self._info.name
+        self._project.classes.delete(name)
+        self._say(f"Deleted class {name}. To undo, add it again.")
         self.hide()
 
     def _merge(self) -> None:

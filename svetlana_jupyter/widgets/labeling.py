@@ -250,7 +250,7 @@ class LabelingPanel(Panel):
             return
         self._candidate = candidate
         self.viewer.show(candidate.image, candidate.label)
-        self.viewer.prefetch([coming.id for coming in self.queue.peek(_PREFETCHED)])
+        self.viewer.prefetch([coming.id for coming in self.queue.coming(_PREFETCHED)])
         self._selected_at = time.monotonic()
         self.status.say(f"Object {candidate.label} in {candidate.image}, {candidate.reason}.")
 

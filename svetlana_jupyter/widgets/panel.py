@@ -14,6 +14,7 @@ from ipywidgets import HTML, Box, Button, GridBox, HBox, VBox, Widget
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.components import StatusLine, button, heading, keycap, no_images_hint
 from svetlana_jupyter.widgets.viewer.pointer import KeyGuard
+from svetlana_jupyter.widgets.warning_list import WarningList
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -105,6 +106,8 @@ class Panel(VBox):
     project : Project
     status : StatusLine
         Displays the result or the error of the last action.
+    warnings : WarningList
+        Displays warnings about images, above everything else.
     """
 
     def __init__(self, project: Project) -> None:
@@ -112,10 +115,12 @@ class Panel(VBox):
         self.add_class("svetlana")
         self.project = project
         self.status = StatusLine()
-        self._style = style_widget()
+        self.warnings = WarningList(project, self.run_action)
+        self._style = VBox([style_widget(), self.warnings])
         self._watcher = Watcher(self.status)
         self.observe_project(lambda: self.status.say(project.status), "status")
         self.observe_project(self._show_trouble, "trouble")
+        self.observe_project(self.warnings.refresh, "images_version", "predictions_version")
 
     def observe_project(self, act: Callable[[], object], *names: str) -> None:
         """Call ``act()`` whenever one of the named traits of the project changes."""

@@ -34,13 +34,15 @@ def label(path, seed):
     import numpy as np
     rng = np.random.default_rng(seed)
     project = Project(path, annotator="ann")
-    known = project.objects("well").index.to_numpy()
+    known, queue = project.objects("well").index.to_numpy(), project.queue(seed=seed)
     while True:
         objects = rng.choice(known, rng.choice([1, 1, 1, 1, 3, 3, 20, 100]), replace=False).tolist()
+        drawn = queue.next() if rng.random() < 0.3 else None
+        objects = objects if drawn is None else [drawn.label]
         name = project.classes.names[rng.integers(2)]
         edit = project.annotations.file.log.next_edit
         project.annotate("well", objects, name)
-        os.write(1, (json.dumps([edit, name, objects]) + "\\n").encode())
+        os.write(1, (json.dumps([edit, name, objects, drawn is not None]) + "\\n").encode())
 
 for line in sys.stdin:
     path, seed = json.loads(line)
@@ -109,12 +111,15 @@ def test_fifty_random_kills_lose_no_acknowledged_annotation(tmp_path: Path) -> N
         acknowledged += edits
         entries = {(entry.edit, entry.label): entry.class_id for entry in read_entries(file)}
         ids = {name: number for number, name in enumerate(CLASSES, 1)}
-        assert all(entries[edit, label] == ids[name] for edit, name, objects in edits for label in objects)
+        assert all(entries[edit, label] == ids[name] for edit, name, objects, _ in edits for label in objects)
     runs.process.kill()
     runs.process.wait()
-    assert max(len(objects) for *_, objects in acknowledged) == 100
+    assert max(len(objects) for *_, objects, _ in acknowledged) == 100
     reopened = Project(project.path, annotator="ann")
     rows = {(row.edit, row.label): row.class_id for row in reopened.annotations.file.log.events}
-    for edit, name, objects in acknowledged:
+    draws = {object_id.label for object_id in reopened.annotations.file.log.draws}
+    assert any(drawn for *_, drawn in acknowledged)
+    for edit, name, objects, drawn in acknowledged:
+        assert not drawn or draws.issuperset(objects)
         assert {rows[edit, label] for label in objects} == {reopened.classes.by_name(name).id}
     assert reopened.annotations.file.has_open_file(), "the lock of a killed kernel is free"

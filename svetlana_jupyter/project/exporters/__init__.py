@@ -115,7 +115,7 @@ class Export:
         output.stop = stop
         for name in self._formats:
             FORMATS[name].check(snapshot)
-        output.record_contents(snapshot.name, snapshot.classes, snapshot.run)
+        output.record_contents(snapshot.name, snapshot.classes, snapshot.run, snapshot.warnings)
         try:
             for number, name in enumerate(self._formats):
                 kind = FORMATS[name]

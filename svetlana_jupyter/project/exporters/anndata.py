@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.image_warnings import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +65,7 @@ def write_anndata(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[P
             "class_colors": [info.color for info in classes],
             "classes": named,
             "run": snapshot.run,
+            "warning": summarize(snapshot.warnings),
         },
     )
     with output.write_file("objects.h5ad") as draft:

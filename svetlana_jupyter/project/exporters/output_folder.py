@@ -74,13 +74,14 @@ class OutputFolder:
         self._manifest = self._read_manifest()
         self._run = ""
 
-    def record_contents(self, project: str, classes: ClassScheme, run: str) -> None:
-        """Set the project, classes and run that ``export.json`` records."""
+    def record_contents(self, project: str, classes: ClassScheme, run: str, warnings: Mapping[str, str]) -> None:
+        """Set the contents of ``export.json``; ``warnings`` are given per image."""
         self._run = run
         self._manifest |= {
             "project": project,
             "classes": [{"code": info.id, "name": info.name, "color": info.color} for info in classes],
             "images": dict(self.names),
+            "warnings": dict(warnings),
         }
 
     def raise_if_stopped(self) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from svetlana_jupyter.core.predictions import class_map, object_dataset, probability_map
 from svetlana_jupyter.core.stats.metrics import count_classes
 from svetlana_jupyter.project.features import cached_measurements
+from svetlana_jupyter.project.image_warnings import summarize
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,6 +47,8 @@ class ResultsSnapshot:
         Name of the current run.
     groups : mapping of image name to mapping
         The grouping columns of each image.
+    warnings : mapping of image name to str
+        Warnings about images whose results may be wrong (`project.image_warnings`).
     """
 
     name: str
@@ -57,6 +60,7 @@ class ResultsSnapshot:
     classes: ClassScheme
     run: str
     groups: Mapping[str, Mapping[str, str]]
+    warnings: Mapping[str, str]
 
     @property
     def images(self) -> list[str]:
@@ -93,4 +97,5 @@ def to_xarray(snapshot: ResultsSnapshot) -> xr.Dataset:
     """Return the results as a Dataset (`core.predictions.object_dataset`)."""
     spacings = {name: snapshot.pair(name).spacing for name in snapshot.images}
     dataset = object_dataset(snapshot.table, snapshot.classes, spacings, snapshot.all_measurements())
-    return dataset.assign_attrs(project=snapshot.name, run=snapshot.run)
+    warning = {"warning": summarize(snapshot.warnings)} if snapshot.warnings else {}
+    return dataset.assign_attrs(project=snapshot.name, run=snapshot.run, **warning)

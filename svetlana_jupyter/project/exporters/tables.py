@@ -8,14 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from svetlana_jupyter.core.io.table_files import write_csv as write_table
 from svetlana_jupyter.errors import ProjectError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import pandas as pd
     from openpyxl.cell import WriteOnlyCell
     from openpyxl.worksheet._write_only import WriteOnlyWorksheet
 
@@ -27,13 +28,13 @@ EXCEL_TEXT = 32_767  # characters per cell
 
 
 def write_csv(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
-    """Write ``objects.csv``, ``counts.csv`` and ``measurements.csv``.
+    """Write objects, counts, measurements and warnings, one CSV file each.
 
-    ``measurements.csv`` is only written if features are cached.
+    ``measurements.csv`` is only written if features are cached, and ``warnings.csv`` if images have warnings.
     """
     for name, table in _tables(snapshot):
         with output.write_file(f"{name}.csv") as draft:
-            table.to_csv(draft, encoding="utf-8")
+            write_table(table, draft)
         yield output.folder / f"{name}.csv"
 
 
@@ -104,3 +105,5 @@ def _tables(snapshot: ResultsSnapshot) -> Iterator[tuple[str, pd.DataFrame]]:
     yield "counts", snapshot.counts().set_index(["image", "class"])
     if (measurements := snapshot.all_measurements()) is not None:
         yield "measurements", measurements
+    if snapshot.warnings:
+        yield "warnings", pd.DataFrame({"warning": snapshot.warnings}, index=pd.Index(snapshot.warnings, name="image"))
