@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -30,6 +29,7 @@ from svetlana_jupyter.core.objects import index_objects, object_difference
 from svetlana_jupyter.core.polygons import PolygonMask
 from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
+from svetlana_jupyter.project.image_entry import ImageEntry, entry_from_json, entry_to_json
 from svetlana_jupyter.project.image_warnings import ImageWarnings
 from svetlana_jupyter.project.known_files import FileState, KnownFiles
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
@@ -49,55 +49,6 @@ class ImageOptions(TypedDict, total=False):
     spacing: Spacing | None
     channels: Sequence[str] | None
     groups: Mapping[str, str] | None
-
-
-@dataclass(frozen=True)
-class ImageEntry:
-    """One image and its mask, as written to ``project.json``.
-
-    Attributes
-    ----------
-    name : str
-    image : str or tuple of str
-        Path, relative to the project if possible; several if each channel has its own file.
-    mask : str
-    axes : str or None
-        Axes passed by the user because the file does not define them.
-    spacing : tuple of float or None
-        Micrometers per pixel, ``([z,] y, x)``.
-    channels : tuple of str
-    groups : dict of str to str
-        Values of the grouping columns: plate, well, ...
-    shape : tuple of int
-        Shape of the mask, ``([z,] y, x)``.
-    dtype : str
-    fingerprint : str
-        Hash that identifies the files or arrays of image and mask.
-    replaced : tuple of dict
-        Earlier masks, oldest first: path ("mask") and fingerprint of image and mask ("fingerprint"). The links between
-        the objects of two successive masks are stored in ``masks/<image>.<n>.csv``: pairs of old and new object with
-        the number of shared pixels.
-    accepted : str
-        Fingerprint of the mask whose warning the user has accepted.
-    """
-
-    name: str
-    image: str | tuple[str, ...]
-    mask: str
-    axes: str | None
-    spacing: tuple[float, ...] | None
-    channels: tuple[str, ...]
-    groups: Mapping[str, str]
-    shape: tuple[int, ...]
-    dtype: str
-    fingerprint: str
-    replaced: tuple[Mapping[str, str], ...] = ()
-    accepted: str = field(default="", compare=False)
-
-    @property
-    def mask_number(self) -> int:
-        """The number of the current mask; the first mask has the number 0."""
-        return len(self.replaced)
 
 
 Prepared = tuple[ImageEntry, str]  # an entry, and a note if its mask was rasterized from outlines
@@ -220,14 +171,14 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def reload(self) -> None:
         """Read the entries again from ``project.json``."""
         images = self._folder.read_document()["images"]
-        before, self._entries = self._entries, {name: _from_json(name, entry) for name, entry in images.items()}
+        before, self._entries = self._entries, {name: entry_from_json(name, entry) for name, entry in images.items()}
         self._announced -= {name for name, entry in before.items() if self._entries.get(name) != entry}
 
     def replace_entry(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
         """Save the entry of an image with a new mask, and the object table of that mask."""
         self._write_table(entry, objects, fingerprint(self._folder.absolute(entry.mask)))
         with self._folder.edit_document(min_version=2) as document:
-            document["images"][entry.name] = _to_json(entry)
+            document["images"][entry.name] = entry_to_json(entry)
         self.reload()
 
     def pair(self, name: str) -> ImagePair:
@@ -285,7 +236,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
             self._checked(name)
 
     def kept_objects(self, name: str) -> pd.DataFrame | None:
-        """Return the object table of the mask that was annotated, even if its file was overwritten since.
+        """Return the object table of the annotated mask, even if its file has changed.
 
         The result is None if that mask was never indexed.
         """
@@ -311,7 +262,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return bool(pixels := stored.get("pixels")) and pixels == self.pixel_hash(name)
 
     def pixel_hash(self, name: str) -> str:
-        """Return a hash of the pixels of an image; "" if it is too large (`core.io.file_versions.pixel_hash`)."""
+        """Return a hash of the pixels of an image (`core.io.file_versions.pixel_hash`)."""
         return self._files.pixel_hash(self._files.state(self.entry(name)), lambda: self.pair(name).image)
 
     def warning(self, name: str) -> str:
@@ -428,7 +379,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def _save(self, prepared: list[Prepared]) -> None:
         """Write new entries to ``project.json``."""
         with self._folder.lock:
-            new = {entry.name: _to_json(entry) for entry, _ in prepared if entry.name not in self._entries}
+            new = {entry.name: entry_to_json(entry) for entry, _ in prepared if entry.name not in self._entries}
             if new:
                 with self._folder.edit_document() as document:
                     document["images"].update(new)
@@ -438,7 +389,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 self._notify.status(" ".join(notes))
 
     def _checked(self, name: str, progress: Progress | None = None, wait: bool = False) -> FileState:
-        """Return the versions of the files of an image, after checking that its mask has the objects that it had.
+        """Check that a mask has the objects that it had, and return the file versions.
 
         The content is compared once per version of the mask.
         """
@@ -465,7 +416,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return state
 
     def _load_table(self, state: FileState, progress: Progress | None, wait: bool) -> pd.DataFrame:
-        """Read the object table of a mask, or compute it; refuse a mask that had other objects before."""
+        """Read or compute the object table of a mask; refuse other objects than before."""
         entry, difference = state.entry, ""
         indexing = self._indexing.setdefault(entry.name, threading.Lock())
         if not indexing.acquire(timeout=-1 if wait else LOCK_WAIT_SECONDS):
@@ -495,7 +446,10 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return table
 
     def _refuse(self, state: FileState, difference: str) -> None:
-        """Raise the error for a mask with other objects than before, unless another `Project` has replaced the mask."""
+        """Raise the error for a mask with other objects than before.
+
+        If another `Project` has replaced the mask, the images are read again instead.
+        """
         entry = state.entry
         if self._follow(entry):
             return
@@ -508,9 +462,12 @@ class ImageCollection(Mapping[str, ImageEntry]):
         raise ProjectError(message)
 
     def _follow(self, entry: ImageEntry) -> bool:
-        """Read the images again if another `Project` has replaced the mask of an image; return whether it has."""
+        """Read the images again if another `Project` has replaced a mask.
+
+        Return whether it has.
+        """
         written = self._folder.read_document()["images"].get(entry.name)
-        if written is None or _from_json(entry.name, written).mask_number <= entry.mask_number:
+        if written is None or entry_from_json(entry.name, written).mask_number <= entry.mask_number:
             return False
         if threading.get_ident() != self._owner:  # state changes only on the thread that created the project
             raise ProjectError(f"The mask of {entry.name!r} was replaced in the meantime. Repeat the last step.")
@@ -518,7 +475,10 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return True
 
     def _is_exact(self, state: FileState) -> bool:
-        """Return whether the fingerprint of a mask is that of the content of a single file outside the project."""
+        """Return whether the fingerprint of a mask identifies its content.
+
+        This is so for a small file outside the project.
+        """
         mask = self._folder.absolute(state.entry.mask)
         is_own = mask.is_relative_to(self._folder.arrays_folder(state.entry.name))
         return state.mask.size <= SMALL_BYTES and not is_own and mask.is_file()
@@ -528,7 +488,10 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return known[1] if known is not None and known[0] == entry else None
 
     def _kept_attributes(self, entry: ImageEntry) -> dict[str, Any]:
-        """Return the fingerprint and the number of the mask whose objects are known; {} before it is indexed."""
+        """Return fingerprint and number of the mask whose objects are known.
+
+        The result is empty before the mask is indexed.
+        """
         if (table := self._known_table(entry)) is not None:
             return {str(key): value for key, value in table.attrs.items()}
         with suppress(OSError, ValueError):  # a missing or damaged table is computed again
@@ -634,14 +597,3 @@ def _for_each(convert: Callable[[Any], Item], image: Any) -> Item | tuple[Item, 
 def _is_file(source: Source) -> bool:
     sources = source if isinstance(source, tuple | list) else [source]
     return all(isinstance(path, str | Path) for path in sources)
-
-
-def _to_json(entry: ImageEntry) -> dict[str, Any]:
-    """Return an entry as written to ``project.json``, without empty optional fields."""
-    left_out = {"name", *(key for key in ("replaced", "accepted") if not getattr(entry, key))}
-    return {key: value for key, value in vars(entry).items() if key not in left_out}
-
-
-def _from_json(name: str, document: dict[str, Any]) -> ImageEntry:
-    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
-    return ImageEntry(name, **plain)

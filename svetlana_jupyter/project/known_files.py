@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from xarray import DataArray
 
-    from svetlana_jupyter.project.image_collection import ImageEntry
+    from svetlana_jupyter.project.image_entry import ImageEntry
     from svetlana_jupyter.project.storage import ProjectFolder
 
 Role = Literal["image", "mask"]
@@ -107,7 +107,7 @@ class KnownFiles:
         self._contents: dict[tuple[str, Role], _Content] = {}
 
     def state(self, entry: ImageEntry) -> FileState:
-        """Return the versions of the files of an image, at the cost of one ``stat`` per file.
+        """Return the versions of the files of an image, with one ``stat`` per file.
 
         A missing file has the version that it had before: reading it reports that it is missing.
         """
@@ -119,18 +119,21 @@ class KnownFiles:
         now, (image_files, mask_files) = time.monotonic(), self._files_of(entry)
         image, mask = source_version(image_files), source_version(mask_files)
         if known is not None:
-            image, mask = image if image.text else known.image, mask if mask.text else known.mask
+            image, mask = (
+                one if one.text else replace(before, changed=-math.inf)
+                for one, before in ((image, known.image), (mask, known.mask))
+            )
         if known is None or (image, mask) != (known.image, known.mask):
             known = FileState(entry, image, mask)
         self._states[entry.name] = now, known
         return known
 
     def content_hash(self, state: FileState, role: Role) -> str:
-        """Return the fingerprint of the files of the image or the mask; "" if one is missing."""
+        """Return the fingerprint of an image or mask; "" if a file is missing."""
         return self._content(state, role).file
 
     def pixel_hash(self, state: FileState, image: Callable[[], DataArray]) -> str:
-        """Return a hash of the pixels of an image; "" if it is too large (`core.io.file_versions.pixel_hash`)."""
+        """Return a hash of the pixels of an image (`core.io.file_versions.pixel_hash`)."""
         known = self._content(state, "image")
         if not known.pixels and known.file:
             known = replace(known, pixels=pixel_hash(image()))
