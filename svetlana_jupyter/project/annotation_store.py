@@ -6,6 +6,7 @@ label of an object is the majority vote of all annotators (`core.consensus.Curre
 
 from __future__ import annotations
 
+import csv
 import getpass
 import itertools
 import statistics
@@ -32,7 +33,8 @@ from svetlana_jupyter.core.consensus import CurrentLabels
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
 from svetlana_jupyter.core.relabeling import LINK_COLUMNS, LabelMapping
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.annotation_file import open_annotation_file, read_other_logs
+from svetlana_jupyter.project.annotation_file import numbered_entries, open_annotation_file, read_other_logs
+from svetlana_jupyter.project.file_access import check_readable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +75,11 @@ class Annotations:
         creates a new dict.
     version : int
         Number of changes since the project was opened.
+    problem : str
+        A sentence about an annotation file that cannot be read or used completely, "" without a problem. Training is
+        refused while there is one.
+    note : str
+        A sentence about an annotation of an unknown image, which is ignored; "" if there is none.
     last_edited : list of ObjectId
         The objects that this annotator's last edit, undo or redo changed.
     """
@@ -91,7 +98,9 @@ class Annotations:
         self.file.add_listener(self._file_changed)
         self.version = 0
         self.mappings = self._read_mappings()
-        self._others = read_other_logs(folder.annotations_folder, excluding_file=self.file.file)
+        self._others, self.problem = read_other_logs(folder.annotations_folder, excluding_file=self.file.file)
+        self.problem = self.problem or self._unknown("class_id", {0, *(info.id for info in classes.infos)})
+        self.note = self._unknown("image", {"", *images})
         self.last_edited: list[ObjectId] = []
         self._handed_out: dict[VersionedObjectId, list[VersionedObjectId]] = {}
         self._table: tuple[CurrentLabels, int, dict[int, str], pd.DataFrame] | None = None
@@ -230,7 +239,10 @@ class Annotations:
         name, n = self._classes.by_id(class_id).name, self._current.counts[Label("label", class_id)]
         if n:
             return f"{n:,} objects are labeled {name!r}, so it cannot be deleted."
-        logs = [self.file.log, *read_other_logs(self._folder.annotations_folder, self.file.file).values()]
+        others, problem = read_other_logs(self._folder.annotations_folder, self.file.file)
+        logs = [self.file.log, *others.values()]
+        if problem:
+            return problem
         if any(event.class_id == class_id for log in logs for event in log.events):
             return f"Undo can bring back labels of {name!r}, so it cannot be deleted."
         return ""
@@ -295,6 +307,20 @@ class Annotations:
             VersionedObjectId(*each, self._images.entry(each.image).mask_number) for each in (object_id, *passed)
         ]
         self._handed_out[versions[0]] = versions[1:]
+
+    def _unknown(self, name: Literal["class_id", "image"], known: Collection[object]) -> str:
+        """Return a sentence about the first annotation of an unknown class or image."""
+        for who, log in self.logs.items():
+            unknown = next((event for event in log.events if getattr(event, name) not in known), None)
+            if unknown is not None:
+                file = self._folder.annotations_folder / f"{who}.csv"
+                line = next((line for line, event in numbered_entries(file) if event == unknown), 0)
+                what = f"class {unknown.class_id}" if name == "class_id" else f"image {unknown.image!r:.80}"
+                return (
+                    f"Line {line} of {file} is about {what}, which the project does not have. Restore project.json, or "
+                    "correct that line."
+                )
+        return ""
 
     def refresh(self) -> None:
         """Recompute the current labels if masks were replaced or classes merged."""
@@ -438,8 +464,12 @@ def _describe(objects: Mapping[tuple[str, int], object]) -> str:
 
 def _read_links(file: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(file, usecols=LINK_COLUMNS, dtype="int64")
-    except (OSError, ValueError) as error:
+        check_readable(file)
+        links = pd.read_csv(file, usecols=LINK_COLUMNS, dtype="int64")
+        if (links < 0).to_numpy().any():
+            raise ValueError("it contains negative numbers")
+        return links
+    except (OSError, ValueError, MemoryError, csv.Error) as error:
         raise ProjectError(
             f"{file}, which links the objects of a new mask to the old ones, cannot be read ({error}). "
             "Restore it from a backup; without it annotations would refer to the wrong objects."

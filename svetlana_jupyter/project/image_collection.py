@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-import pandas as pd
-import xarray as xr
-import zarr
-from pyarrow.parquet import read_schema
-from xarray import DataArray
+import numpy as np
 
 from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
-from svetlana_jupyter.core.io.geojson import is_geojson, read_geojson
+from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.io.images import Spacing, fingerprint, open_image, open_mask
 from svetlana_jupyter.core.io.readers import SMALL_BYTES, hdf5_file
-from svetlana_jupyter.core.io.sources import to_dask
-from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.normalization import set_image_statistics
-from svetlana_jupyter.core.objects import index_objects, object_difference
-from svetlana_jupyter.core.polygons import PolygonMask
+from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, index_objects, object_difference
 from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
+from svetlana_jupyter.project.file_access import is_present, read_attributes, read_parquet
 from svetlana_jupyter.project.image_entry import ImageEntry, entry_from_json, entry_to_json
 from svetlana_jupyter.project.image_warnings import ImageWarnings
 from svetlana_jupyter.project.known_files import FileState, KnownFiles
+from svetlana_jupyter.project.outline_masks import write_outline_mask
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
 
-CHUNK = 512  # pixels per side; a multiple of the side of the tiles in which outlines are rasterized
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
 LOCK_WAIT_SECONDS = 5.0  # to wait for an object table that another thread is computing
 
 Item = TypeVar("Item")
@@ -176,8 +173,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def replace_entry(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
         """Save the entry of an image with a new mask, and the object table of that mask."""
-        self._write_table(entry, objects, fingerprint(self._folder.absolute(entry.mask)))
-        with self._folder.edit_document(min_version=2) as document:
+        self._write_table(entry, objects, fingerprint(self._path(entry.mask)))
+        with self._folder.edit_document() as document:
             document["images"][entry.name] = entry_to_json(entry)
         self.reload()
 
@@ -190,7 +187,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         known = self._pairs.get(name)
         # Compared by what was opened: another thread may store a pair after the mask was replaced.
         if known is None or known[0] != state:
-            entry, mask = state.entry, self._folder.absolute(state.entry.mask)
+            entry, mask = state.entry, self._path(state.entry.mask)
             folder, files = self._folder.measurements_folder(name), (self._paths(entry.image), mask)
             opened = self.open(entry, mask, check_mask=False)
             if known is not None:
@@ -281,7 +278,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """
         accepted = {name: self.mask_fingerprint(name) for name in names or self._entries}
         with self._folder.lock:
-            with self._folder.edit_document(min_version=3) as document:
+            with self._folder.edit_document() as document:
                 for name, mask in accepted.items():
                     document["images"][name]["accepted"] = mask
             self.reload()
@@ -293,7 +290,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def is_indexed(self, name: str) -> bool:
         """Return whether the object table of an image has been computed already."""
-        return name in self._tables or self._folder.objects_file(name).exists()
+        return name in self._tables or is_present(self._folder.objects_file(name))
 
     def image_fingerprint(self, name: str) -> str:
         """Return a fingerprint of the pixels of an image.
@@ -311,7 +308,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def missing(self) -> list[Path]:
         """Return the files of images and masks that do not exist."""
-        return [path for path in self.files() if not path.exists()]
+        return [path for path in self.files() if not path.exists() or self._folder.own_link(path) is not None]
 
     def mask_file(self, name: str) -> Path:
         """Return the path of the mask of an image."""
@@ -408,8 +405,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 self._load_table(state, progress, wait)
         elif content and not is_added and number > own_number:
             self._follow(state.entry)
-        elif content and not is_added and self._is_exact(state):
-            self._refuse(state, "it is not the mask that was added")
+        elif difference := self._file_difference(state):
+            self._refuse(state, difference)
         if self.entry(name) != state.entry:  # another `Project` has replaced the mask
             return self._checked(name, progress, wait)
         self._accepted[name] = now, state
@@ -431,7 +428,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
                         raise
                     table = kept  # reading the damaged part reports which objects are concerned
                 else:
-                    difference = "" if kept is None else object_difference(kept, table)
+                    difference = self._file_difference(state) if kept is None else object_difference(kept, table)
                     if not difference:
                         self._write_table(entry, table, content)
             else:
@@ -474,14 +471,16 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self.on_replaced()
         return True
 
-    def _is_exact(self, state: FileState) -> bool:
-        """Return whether the fingerprint of a mask identifies its content.
+    def _file_difference(self, state: FileState) -> str:
+        """Return how the file of a mask differs from the file that was added.
 
-        This is so for a small file outside the project.
+        Only the content of small files outside the project can be compared; otherwise the result is "".
         """
-        mask = self._folder.absolute(state.entry.mask)
+        mask, content = self._path(state.entry.mask), self._files.content_hash(state, "mask")
         is_own = mask.is_relative_to(self._folder.arrays_folder(state.entry.name))
-        return state.mask.size <= SMALL_BYTES and not is_own and mask.is_file()
+        if is_own or not content or state.mask.size > SMALL_BYTES or not mask.is_file():
+            return ""
+        return "" if content == state.entry.fingerprint.split()[-1] else "it is not the mask that was added"
 
     def _known_table(self, entry: ImageEntry) -> pd.DataFrame | None:
         known = self._tables.get(entry.name)
@@ -495,26 +494,24 @@ class ImageCollection(Mapping[str, ImageEntry]):
         if (table := self._known_table(entry)) is not None:
             return {str(key): value for key, value in table.attrs.items()}
         with suppress(OSError, ValueError):  # a missing or damaged table is computed again
-            metadata = read_schema(self._folder.objects_file(entry.name)).metadata or {}
-            return dict(json.loads(metadata.get(b"PANDAS_ATTRS", b"{}")))
+            return read_attributes(self._folder.objects_file(entry.name))
         return {}
 
     def _read_kept(self, entry: ImageEntry) -> pd.DataFrame | None:
-        file = self._folder.objects_file(entry.name)
-        table = pd.read_parquet(file) if file.exists() else None
+        table = _read_objects(self._folder.objects_file(entry.name), entry.shape)
         is_other = table is not None and table.attrs.get("number", entry.mask_number) != entry.mask_number
         return None if is_other else table
 
     def _index(self, entry: ImageEntry, progress: Progress | None) -> pd.DataFrame:
         """Compute the object table of the mask alone, since the image file may be missing."""
-        opened = open_mask(self._folder.absolute(entry.mask), spacing=entry.spacing, cache=self._folder.cache_folder)
+        opened = open_mask(self._path(entry.mask), spacing=entry.spacing, cache=self._folder.cache_folder)
         return index_objects(opened, progress)
 
     def _write_table(self, entry: ImageEntry, table: pd.DataFrame, mask: str) -> None:
         is_newest = self._kept_attributes(entry).get("number", 0) <= entry.mask_number
         table.attrs |= {"mask": mask, "number": entry.mask_number}
         if self._folder.writable and is_newest:  # another `Project` may have replaced the mask
-            with suppress(OSError):  # the table is only a cache: viewing must work on a full disk
+            with suppress(OSError, ProjectError):  # only a cache: viewing must work on a full disk, or with a link
                 write_parquet(self._folder.objects_file(entry.name), table)
 
     def _mask_warning(self, name: str) -> str:
@@ -525,58 +522,16 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return ""
 
     def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
-        return _for_each(self._folder.absolute, image)
+        return _for_each(self._path, image)
 
-
-def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path, str]:
-    """Rasterize the outlines of a file to a Zarr mask, atomically.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder for the mask; replaced if it exists.
-    file : Path
-        GeoJSON (`core.io.geojson.read_geojson`).
-    image : DataArray
-        The image that the outlines belong to.
-
-    Returns
-    -------
-    mask : Path
-    summary : str
-        A sentence about the number of outlines, overlapping outlines, and outlines that are not visible.
-    """
-    outlines = read_geojson(file.expanduser())
-    shape = tuple(image.sizes[dim] for dim in image.dims if dim != "c")
-    drawing = PolygonMask(outlines.shapes, shape)
-    chunks = (1,) * (len(shape) - 2) + tuple(min(CHUNK, side) for side in shape[-2:])
-    with atomic_folder(folder) as draft:
-        mask = zarr.create_array(draft / "mask.zarr", shape=shape, dtype=drawing.dtype, chunks=chunks, zarr_format=3)
-        for part, pixels in drawing.draw_tiles():
-            mask[part] = pixels
-        if not drawing.drawn_labels:
+    def _path(self, text: str) -> Path:
+        """Return a path; raise an `InputError` if it is a link inside the project."""
+        path = self._folder.absolute(text)
+        if (link := self._folder.own_link(path)) is not None:
             raise InputError(
-                f"None of {len(outlines.shapes)} outlines in {file} covers a pixel of the image, which is "
-                f"{' × '.join(map(str, shape))}. Check that they belong to this image and are in pixels."
+                f"{link} is a link, and links inside a project folder are not followed. Put the file itself there."
             )
-    parts = [f"{len(drawing.drawn_labels):,} of {len(drawing.labels):,} outlines are objects"]
-    if drawing.overlapping_labels:
-        parts.append(
-            f"{len(drawing.overlapping_labels):,} of them overlap, in {drawing.overlap_pixels:,} pixels, where the "
-            "smaller one is on top"
-        )
-    if missing := drawing.missing_labels:
-        parts.append(f"outside the image, covered or smaller than a pixel: {format_list(missing)}")
-    return folder / "mask.zarr", "; ".join(parts) + "." + (f" {outlines.note}" if outlines.note else "")
-
-
-def lazy_outline_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
-    """Return the outlines of a file as a lazy mask.
-
-    The mask has the shape ``([z,] y, x)`` and is rasterized block by block when it is read.
-    """
-    pixels = to_dask(PolygonMask(read_geojson(file.expanduser()).shapes, shape))
-    return DataArray(pixels, dims=tuple("zyx"[-len(shape) :]))
+        return path
 
 
 def to_zarr(array: xr.DataArray, path: Path) -> None:
@@ -597,3 +552,15 @@ def _for_each(convert: Callable[[Any], Item], image: Any) -> Item | tuple[Item, 
 def _is_file(source: Source) -> bool:
     sources = source if isinstance(source, tuple | list) else [source]
     return all(isinstance(path, str | Path) for path in sources)
+
+
+def _read_objects(file: Path, shape: tuple[int, ...]) -> pd.DataFrame | None:
+    """Read a stored object table; return None if it is missing or damaged."""
+    low, high = bbox_columns(len(shape))[: len(shape)], bbox_columns(len(shape))[len(shape) :]
+    try:
+        table = read_parquet(file, ["size", *centroid_columns(len(shape)), *low, *high, "on_border"])
+    except (OSError, ValueError):
+        return None
+    starts, ends = table[low].to_numpy(float), table[high].to_numpy(float)
+    is_inside = (starts >= 0).all() and (starts < ends).all() and (ends <= np.array(shape)).all()
+    return table if is_inside and len(table) and table.index.min() > 0 and table.index.name == "object" else None

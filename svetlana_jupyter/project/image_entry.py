@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -63,5 +65,10 @@ def entry_to_json(entry: ImageEntry) -> dict[str, Any]:
 
 
 def entry_from_json(name: str, document: dict[str, Any]) -> ImageEntry:
-    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+    """Return the entry that ``project.json`` contains for an image."""
+    plain: dict[str, Any] = {
+        field.name: tuple(value) if isinstance(value := document[field.name], list) else value
+        for field in fields(ImageEntry)
+        if field.name in document
+    }
     return ImageEntry(name, **plain)

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from svetlana_jupyter.core.io.file_versions import SourceVersion, pixel_hash, source_version
 from svetlana_jupyter.core.io.images import fingerprint
 from svetlana_jupyter.core.io.readers import hdf5_file
+from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.file_access import read_json, refuse_link
 from svetlana_jupyter.project.storage import draft_path
 
 if TYPE_CHECKING:
@@ -176,14 +178,15 @@ class KnownFiles:
                 for role, one in kept.items()
             }
             draft = draft_path(file)
-            with suppress(OSError):  # only a cache: reading must work on a full disk
+            with suppress(OSError, ProjectError):  # only a cache: reading must work on a full disk, or with a link
+                refuse_link(file)
                 draft.write_text(json.dumps(document), "utf-8")
                 os.replace(draft, file)
 
     def _read(self, name: str) -> dict[Role, _Content]:
         kept: dict[Role, _Content] = {}
         with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):  # damaged: the content is read again
-            document = json.loads(self._file(name).read_text("utf-8"))
+            document = read_json(self._file(name))
             for role in ROLES:
                 if role in document:
                     one = document[role]

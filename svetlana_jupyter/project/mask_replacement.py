@@ -30,7 +30,9 @@ from svetlana_jupyter.core.relabeling import (
     overlap_table,
 )
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.image_collection import ImageCollection, ImageEntry, Source, lazy_outline_mask, to_zarr
+from svetlana_jupyter.project.file_access import make_folder
+from svetlana_jupyter.project.image_collection import ImageCollection, Source, to_zarr
+from svetlana_jupyter.project.outline_masks import lazy_outline_mask
 from svetlana_jupyter.project.storage import ProjectFolder, atomic_folder, atomic_write
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.project.annotation_store import Annotations
+    from svetlana_jupyter.project.image_entry import ImageEntry
     from svetlana_jupyter.project.project_classes import ProjectClasses
 
 STATUSES = ("kept", "relabeled", "split", "merged", "lost")
@@ -193,10 +196,11 @@ class MaskReplacement:
         number = entry.mask_number + 1
         if not isinstance(mask, str | os.PathLike):
             mask = folder.arrays_folder(entry.name) / f"mask.{number}.zarr"
+            make_folder(mask.parent)
             with atomic_folder(mask) as draft:
                 to_zarr(opened.mask, draft)
         links = folder.links_file(entry.name, number)
-        links.parent.mkdir(exist_ok=True)
+        make_folder(links.parent)
         with atomic_write(links) as draft:
             match.mapping.links.to_csv(draft, index=False)
         replaced = (*entry.replaced, {"mask": entry.mask, "fingerprint": entry.fingerprint})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from svetlana_jupyter.core.classes import ClassInfo, ClassScheme, resembles
@@ -148,7 +149,7 @@ class ProjectClasses:
         class stays in ``project.json``, and `split` separates it again. Undo and redo apply to annotations only, so
         they do not revert a merge.
         """
-        self._edit(lambda scheme: scheme.with_merged(name, into), min_version=2)
+        self._edit(lambda scheme: scheme.with_merged(name, into))
         self._notify.status(f"{name} now counts as {self.by_name(into).name}.")
 
     def split(self, name: str) -> None:
@@ -156,9 +157,9 @@ class ProjectClasses:
         self._edit(lambda scheme: scheme.with_unmerged(name))
         self._notify.status(f"{name} is a separate class again.")
 
-    def _edit(self, edit: Callable[[ClassScheme], ClassScheme], min_version: int = 1) -> None:
+    def _edit(self, edit: Callable[[ClassScheme], ClassScheme]) -> None:
         with self._folder.lock:
-            with self._folder.edit_document(min_version) as document:
+            with self._folder.edit_document() as document:
                 scheme = edit(_from_json(document))
                 document["classes"] = [_to_json(info) for info in scheme.infos]
                 if scheme.last_id:
@@ -169,8 +170,9 @@ class ProjectClasses:
 
 
 def _from_json(document: Mapping[str, Any]) -> ClassScheme:
-    infos = tuple(ClassInfo(**info) for info in document["classes"])
-    return ClassScheme(infos, document.get("last_class_id", 0))
+    names = [field.name for field in fields(ClassInfo)]
+    infos = (ClassInfo(**{name: info[name] for name in names if name in info}) for info in document["classes"])
+    return ClassScheme(tuple(infos), document.get("last_class_id", 0))
 
 
 def _to_json(info: ClassInfo) -> dict[str, Any]:

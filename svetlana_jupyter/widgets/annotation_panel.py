@@ -14,6 +14,8 @@ from svetlana_jupyter.widgets.labeling import LabelingPanel
 from svetlana_jupyter.widgets.panel import Command, Panel, labeling_commands
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from svetlana_jupyter.core.classes import ClassInfo
     from svetlana_jupyter.project.project import Project
 
@@ -31,7 +33,7 @@ class AnnotationPanel(LabelingPanel):
 
     Parameters
     ----------
-    project : Project
+    project : Project or path
 
     Attributes
     ----------
@@ -44,8 +46,9 @@ class AnnotationPanel(LabelingPanel):
         Number of annotations, and edits per minute.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project | str | Path) -> None:
         super().__init__(project, "random", "panel", queue_source="queue", edit=lambda name: self.editor.edit(name))
+        project = self.project
         self.editor = ClassEditor(self)
         self._counts: dict[int, str] = {}
         self.command_bar.set_commands(
