@@ -503,7 +503,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return None if is_other else table
 
     def _index(self, entry: ImageEntry, progress: Progress | None) -> pd.DataFrame:
-        """Compute the object table of the mask alone, since the image file may be missing."""
+        """Compute the object table of a mask; the image file may be missing."""
         opened = open_mask(self._path(entry.mask), spacing=entry.spacing, cache=self._folder.cache_folder)
         return index_objects(opened, progress)
 

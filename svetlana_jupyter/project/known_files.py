@@ -118,17 +118,13 @@ class KnownFiles:
             known = None
         if known is not None and checked >= _valid_since.get():
             return known
-        now, (image_files, mask_files) = time.monotonic(), self._files_of(entry)
-        image, mask = source_version(image_files), source_version(mask_files)
+        now, versions = time.monotonic(), [source_version(files) for files in self._files_of(entry)]
         if known is not None:
-            image, mask = (
-                one if one.text else replace(before, changed=-math.inf)
-                for one, before in ((image, known.image), (mask, known.mask))
-            )
-        if known is None or (image, mask) != (known.image, known.mask):
-            known = FileState(entry, image, mask)
-        self._states[entry.name] = now, known
-        return known
+            before = known.image, known.mask
+            versions = [new if new.text else replace(old, changed=-math.inf) for new, old in zip(versions, before)]
+        state = FileState(entry, *versions)
+        self._states[entry.name] = now, state
+        return state
 
     def content_hash(self, state: FileState, role: Role) -> str:
         """Return the fingerprint of an image or mask; "" if a file is missing."""
