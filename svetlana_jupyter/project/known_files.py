@@ -69,7 +69,7 @@ class FileState:
     mask: SourceVersion
 
     def has_same_mask(self, other: FileState | None) -> bool:
-        """Return whether the mask has the same number and the same version in another state."""
+        """Return whether the mask has the same number and version in another state."""
         return other is not None and (self.entry.replaced, self.mask) == (other.entry.replaced, other.mask)
 
 

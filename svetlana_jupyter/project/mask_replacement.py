@@ -153,7 +153,7 @@ class MaskReplacement:
         return MaskMatch(entry, *match, mask, new_fingerprint, opened, objects)
 
     def _is_intact(self, entry: ImageEntry) -> bool:
-        """Return whether the file of the current mask still has the objects that were annotated."""
+        """Return whether the current mask still has the objects that were annotated."""
         try:
             self._images.check([entry.name])
         except ProjectError:
@@ -170,7 +170,10 @@ class MaskReplacement:
         return LabelMapping(match_overlaps(pairs)), dict(zip(sizes.index.tolist(), sizes.tolist())), "pixels"
 
     def _match_by_boxes(self, entry: ImageEntry, objects: pd.DataFrame, labeled: list[int]) -> Match:
-        """Match objects by the bounding boxes that were stored with the object table, else with the annotations."""
+        """Match objects by the bounding boxes in the object table.
+
+        Without a table, the bounding boxes stored with the annotations are used.
+        """
         ndim, columns = len(entry.shape), bbox_columns(len(entry.shape))
         kept = self._images.kept_objects(entry.name)
         if kept is not None:

@@ -1,4 +1,4 @@
-"""Versions and content hashes of image files, to detect files that were changed by another program.
+"""Versions and content hashes of image files, to detect changed files.
 
 A version is cheap: it needs the size and the times of a file, but not its content. If it differs from an earlier
 version, the file may have been copied, unzipped or touched; then the content decides.
@@ -47,7 +47,7 @@ class SourceVersion:
     changed: float = field(default=0.0, compare=False)
 
     def identifies_content_read_at(self, seconds: float) -> bool:
-        """Return whether the content that was read at a time is still the content of the files.
+        """Return whether the content read at a time is still that of the files.
 
         Files that were read just after they were written may have been written again within the same step of the clock
         of their file system, which leaves the version as it is.
