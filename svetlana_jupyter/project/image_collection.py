@@ -82,7 +82,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._refused: dict[str, tuple[FileState, str]] = {}
         self._owner = threading.get_ident()
         self.on_replaced: Callable[[], None] = self.reload
-        self.warnings = ImageWarnings(self._mask_warning)
+        self.warnings = ImageWarnings(self.refusal, self._mask_warning)
         self._announced: set[str] = set()  # indexed images whose warnings the panels have been told about
         self.reload()
 
@@ -231,6 +231,11 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """
         for name in names:
             self._checked(name)
+
+    def refusal(self, name: str) -> str:
+        """Return the message about a mask that now holds other objects, else ""."""
+        state, message = self._refused.get(name, (None, ""))
+        return message if state is not None and state.entry == self._entries.get(name) else ""
 
     def kept_objects(self, name: str) -> pd.DataFrame | None:
         """Return the object table of the annotated mask, even if its file has changed.
@@ -410,6 +415,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
         if self.entry(name) != state.entry:  # another `Project` has replaced the mask
             return self._checked(name, progress, wait)
         self._accepted[name] = now, state
+        if self._refused.pop(name, None) is not None and threading.get_ident() == self._owner:
+            self._notify.changed("images")
         return state
 
     def _load_table(self, state: FileState, progress: Progress | None, wait: bool) -> pd.DataFrame:
@@ -456,6 +463,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
             f"objects, or restore {self.mask_file(entry.name)}."
         )
         self._refused[entry.name] = state, message
+        if threading.get_ident() == self._owner:
+            self._notify.changed("images")  # panels show the message
         raise ProjectError(message)
 
     def _follow(self, entry: ImageEntry) -> bool:

@@ -97,6 +97,7 @@ def test_every_reader_refuses_a_mask_that_was_rewritten_in_place(predicted: Proj
                 read(project)
                 pytest.fail(f"{name} reads the changed mask")
         assert "has changed on disk: it differs in 12 of 12 objects" in project.readiness()
+        assert "has changed on disk" in project._repr_html_()
         assert len(project.predictions(["P1_A2"])) == 12, "other images are not affected"
     file.write_bytes(before)
     assert len(project.predictions()) == 36

@@ -149,10 +149,11 @@ def test_a_mask_that_changed_on_the_disk_is_refused_until_it_is_replaced(files, 
     zarr.open_array(tmp_path / "left.zarr", mode="r+")[...] = mask
     again = Project(files.path)
     panel = AnnotationPanel(again)
-    assert "The mask of 'left' has changed on disk" in panel.status.text
+    assert "The mask of 'left' has changed on disk" in panel.warnings.warnings["left"]
     again.replace_mask("left")
     panel.viewer.show("left", 1)
     assert panel.viewer.model.selected == 1
+    assert panel.warnings.warnings == {}
     assert np.array_equal(again.objects("left").index, np.arange(1, 24))
 
 
