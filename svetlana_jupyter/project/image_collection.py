@@ -16,7 +16,7 @@ import numpy as np
 from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
-from svetlana_jupyter.core.io.images import OpenOptions, fingerprint, open_image_levels
+from svetlana_jupyter.core.io.images import OpenOptions, fingerprint, open_image_levels, open_mask_levels
 from svetlana_jupyter.core.io.readers import SMALL_BYTES, hdf5_file
 from svetlana_jupyter.core.normalization import set_image_statistics
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, index_objects, object_difference

@@ -16,6 +16,7 @@ from svetlana_jupyter.core.io import file_versions, readers
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project import image_collection, known_files
 from svetlana_jupyter.project.known_files import checked_once
+from svetlana_jupyter.project.open_folders import OpenFolder
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
 from tests.project.test_mask_replacement import current_labels, reopened
@@ -44,6 +45,12 @@ def rewrite(file: Path, pixels: np.ndarray) -> None:
             opened["mask"][:] = pixels
     else:
         tifffile.imwrite(file, pixels)
+
+
+@pytest.fixture
+def other_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let projects share nothing with other projects of the same folder, as in another kernel."""
+    monkeypatch.setattr("svetlana_jupyter.project.project.open_folder", lambda path: OpenFolder())
 
 
 READERS: dict[str, Callable[[Project], object]] = {
@@ -198,7 +205,9 @@ def test_masks_of_every_kind_are_compared(wells: Path, kind: str, monkeypatch: p
         again.predictions()
 
 
-def test_a_mask_that_another_notebook_replaced_is_read_again(predicted: Project, wells: Path) -> None:
+def test_a_mask_that_another_notebook_replaced_is_read_again(
+    predicted: Project, wells: Path, other_kernel: None
+) -> None:
     other = Project(predicted.path, annotator="bo")
     other.predictions()
     rewrite(wells / "masks" / f"{IMAGE}.tif", permuted(squares(seed=1)[1]))
@@ -212,7 +221,9 @@ def test_a_mask_that_another_notebook_replaced_is_read_again(predicted: Project,
     assert len(Project(predicted.path, annotator="cy").predictions()) == 36
 
 
-def test_a_notebook_that_never_read_the_mask_does_not_mix_up_its_numbers(predicted: Project, wells: Path) -> None:
+def test_a_notebook_that_never_read_the_mask_does_not_mix_up_its_numbers(
+    predicted: Project, wells: Path, other_kernel: None
+) -> None:
     other = Project(predicted.path, annotator="bo")
     rewrite(wells / "masks" / f"{IMAGE}.tif", permuted(squares(seed=1)[1]))
     predicted.replace_mask(IMAGE)
