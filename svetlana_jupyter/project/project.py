@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
@@ -139,10 +140,12 @@ class Project(HasTraits):
     trouble = Unicode()
 
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
-        names = ClassScheme().with_added(classes or ()).names  # raises for duplicates before a folder is created
+        names = (
+            ClassScheme().with_added(() if classes is None else classes).names
+        )  # raises for duplicates before a folder is created
         super().__init__()
         notify = Notify(self._announce, partial(self.set_trait, "status"), self._report)
-        self.path = Path(path).absolute()
+        self.path = _check_path(path, "sv.Project").absolute()
         self._folder = ProjectFolder(self.path)
         self._shared = open_folder(self.path)
         self._folder.lock = self._shared.lock
@@ -188,7 +191,7 @@ class Project(HasTraits):
             If the file is not a zipped project, contains links, paths outside its folder or more than 100,000 files,
             or takes more than 90 % of the free disk space, or if ``folder`` is not empty.
         """
-        project = cls(unpack(Path(file), folder), annotator=annotator)
+        project = cls(unpack(_check_path(file, "sv.Project.from_zip"), folder), annotator=annotator)
         if missing := project.images.missing():
             project.trouble = f"{len(missing)} image files are missing, for example {missing[0]}. Copy them there."
         return project
@@ -217,6 +220,8 @@ class Project(HasTraits):
         ProjectError
             If the project folder is missing or has more than 100,000 files, or if the zip file cannot be written.
         """
+        if path is not None:
+            path = _check_path(path, "project.save_zip")
         with self._folder.lock:
             file = pack(self._folder, path, arrays)
         self.status = f"Saved to {file}"
@@ -639,6 +644,9 @@ class Project(HasTraits):
             ``_um`` in the name. A feature is NaN if it is undefined for an object.
         """
         names = self.images.chosen(images)
+        if not isinstance(groups, Iterable):
+            raise SettingsError(f'groups must be a list of feature groups, got {groups!r}. Pass ["shape"].')
+        groups = [groups] if isinstance(groups, str) else groups
         chosen = self.settings.measurements
         chosen = chosen.changed(groups=tuple(groups), ring=chosen.ring if ring is None else ring)
         pairs = {name: self.pair(name) for name in names}
@@ -1089,6 +1097,8 @@ class Project(HasTraits):
         network: Module | None = None,
         search: bool = False,
     ) -> TrainingTask:
+        if settings is not None and not isinstance(settings, TrainingSettings):
+            raise SettingsError(f"Settings must be TrainingSettings, got {settings!r}. Pass single ones as epochs=50.")
         wanted = (settings or self.settings).changed(**changes)
         labels, explanation = self._training_objects(wanted.exclude_border, wanted.size)
         if missing := self._missing(labels, explanation):
@@ -1152,7 +1162,7 @@ class Project(HasTraits):
 
     def _export(self, folder: str | Path, formats: Sequence[str]) -> Export:
         names = list(self.images)
-        output = OutputFolder(Path(folder), self.path, names, self.images.files())
+        output = OutputFolder(_check_path(folder, "project.export"), self.path, names, self.images.files())
         return Export(lambda: self._snapshot(names), output, formats)
 
     def _export_work(self, folder: str | Path, formats: Sequence[str]) -> Work:
@@ -1168,3 +1178,9 @@ class Project(HasTraits):
             yield ExportFinished(export.folder, tuple(files), export.stopped)
 
         return work
+
+
+def _check_path(path: object, call: str) -> Path:
+    if not isinstance(path, str | PathLike):
+        raise ProjectError(f'Expected a path, got {path!r}. Pass it as text: {call}("cells.svetlana").')
+    return Path(path)
