@@ -6,6 +6,7 @@ that created it; background jobs post their events to that thread.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,7 @@ from traitlets import Any as AnyTrait
 from traitlets import HasTraits, Int, Unicode
 
 from svetlana_jupyter.core.classes import ClassScheme
+from svetlana_jupyter.core.io.file_pairs import describe_skipped
 from svetlana_jupyter.core.predictions import class_map, object_table, probability_map
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
@@ -267,7 +269,8 @@ class Project(HasTraits):
         ----------
         images, masks : str
             Patterns such as ``"wells/{plate}_{well}.tif"``. Placeholders pair images with masks, name the images and
-            become grouping columns; ``{channel}`` combines files that contain one channel each.
+            become grouping columns (except ``{name}`` and ``{image}``); ``{channel}`` combines files that contain one
+            channel each. A folder stands for all its files.
         axes, spacing
             As for `add`.
 
@@ -276,14 +279,18 @@ class Project(HasTraits):
         DataFrame
             One row per pair of image and mask (`core.io.file_pairs.find_pairs`). ``problem`` is a sentence if the pair
             could not be added, otherwise "". ``note`` states what was converted or not used of the files, such as a
-            pixel size in an unknown unit.
+            pixel size in an unknown unit. A warning counts the pairs that were skipped, with the first note.
 
         Raises
         ------
         InputError
             If no pair can be added.
         """
-        return self.images.add_matching(images, masks, axes, spacing)
+        table = self.images.add_matching(images, masks, axes, spacing)
+        if skipped := describe_skipped(table):
+            self.status = skipped
+            warnings.warn(skipped, stacklevel=2)
+        return table
 
     def pair(self, name: str) -> ImagePair:
         """Open an image with its mask, lazily."""
