@@ -374,6 +374,8 @@ def test_names_of_objects_are_not_taken_for_classes(make_project) -> None:
     table = pd.DataFrame({"x": CENTERS[:, 1], "y": CENTERS[:, 0], "Label": [f"cells.tif:{n:04}" for n in range(20)]})
     with pytest.raises(InputError, match="'Label' contains 20 different values in 20 rows"):
         make_project().import_annotations(table)
+    with pytest.raises(InputError, match="'class' contains 20 different values in 20 rows"):
+        make_project().import_annotations(pd.DataFrame({"object": range(20), "class": np.linspace(0.01, 0.99, 20)}))
     results = table.assign(**{" ": range(1, 21), "Area": 80, "Class": CLASSES, "X": CENTERS[:, 1] + 0.5}).drop(
         columns="x"
     )

@@ -122,7 +122,7 @@ class ImportRequest:
         return rows
 
     def describe_guess(self, image: str, file: Path | None) -> str:
-        """Return a sentence if a file is read for the only image, whose name it does not have, or ""."""
+        """Return a sentence if a file is read for the only image by default, or ""."""
         is_named = file is None or self.image is not None or self.image_of_file(file) == image
         return "" if is_named else f"The file names no image; it was read for the only one, {image!r}."
 

@@ -238,7 +238,8 @@ def check_single_time(table: pd.DataFrame, is_flat: bool) -> str:
 def check_class_column(table: pd.DataFrame, column: str) -> None:
     """Raise an error if a column such as "label" names objects instead of classes."""
     values = table[column].dropna().astype(str)
-    if normalize_header(column) in ("class", "classname", "classification"):
+    is_measured = bool(values.str.fullmatch(r"-?\d*\.\d*[1-9]\d*").all())
+    if normalize_header(column) in ("class", "classname", "classification") and not is_measured:
         return
     if len(values) >= NAMELIKE_ROWS and 2 * values.nunique() > len(values):
         raise InputError(

@@ -207,7 +207,7 @@ def _image_names(
 
 
 def _images_of_groups(request: ImportRequest, table: pd.DataFrame) -> list[str]:
-    """Return the image of each row by its plate, well and so on; [] if they do not identify images."""
+    """Return the image of each row by its plate, well and so on; [] if unknown."""
     groups = pd.DataFrame.from_dict(request.images.groups(), orient="index").fillna("")
     keys = find_key_columns(table, list(map(str, groups)))
     if not keys:
