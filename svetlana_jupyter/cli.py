@@ -20,9 +20,9 @@ from svetlana_jupyter.core.stats.metrics import score
 from svetlana_jupyter.errors import ClassifierError, InputError, SvetlanaError
 from svetlana_jupyter.project.exporters import check_formats
 from svetlana_jupyter.project.exporters.output_folder import OutputFolder
+from svetlana_jupyter.project.file_access import DOCUMENT
 from svetlana_jupyter.project.prediction_job import ImagesFailedError
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.project.storage import DOCUMENT
 from svetlana_jupyter.samples import blood_smear, blood_smear_classes
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ LabelAction = Literal["label", "ambiguous", "bad_segmentation", "skip"]
 Action = Literal["label", "erase", "skip", "ambiguous", "bad_segmentation", "undo", "redo", "draw"]
 IMPORT_SOURCE_PREFIX = "import: "  # prefix of `AnnotationEvent.source` for imported annotations
 ACTIONS: tuple[Action, ...] = get_args(Action)
+FLAGS: tuple[LabelAction, ...] = ("ambiguous", "bad_segmentation", "skip")
 # Sources of labels whose objects were drawn at random: "random" is stated by the user, and "queue" is the source of the
 # annotation panel's random queue. A queue in another order must not record these sources.
 RANDOM_SOURCES = ("random", "queue")

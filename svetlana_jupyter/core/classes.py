@@ -1,11 +1,13 @@
 """Class scheme of a project.
 
-The id of a class is permanent; its name, color and shortcut key may change.
+The id of a class is permanent; its name, color and shortcut key may change. Names are stored in Unicode NFC and without
+surrounding blanks.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -24,6 +26,8 @@ PALETTE = (
 # Digits, then letters that are near the resting hand on every keyboard and that no panel uses for a command. Shift with
 # a digit is not used: its character differs between keyboard layouts, and on French ones it is the digit itself.
 SHORTCUT_KEYS = "1234567890qwtyhjk"
+
+_INVISIBLE_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # fillers of Hangul, and the empty Braille pattern
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,12 @@ class ClassScheme:
     ----------
     infos : tuple of ClassInfo
         All classes, including merged ones.
+    last_id : int
+        Highest id of a deleted class, 0 for none.
     """
 
     infos: tuple[ClassInfo, ...] = ()
+    last_id: int = 0
 
     @cached_property
     def _by_id(self) -> dict[int, ClassInfo]:
@@ -82,7 +89,8 @@ class ClassScheme:
 
     @cached_property
     def _by_name(self) -> dict[str, ClassInfo]:
-        return {info.name: self._by_id[info.id] for info in self.infos}
+        exact = {info.name: self._by_id[info.id] for info in self.infos}
+        return {unicodedata.normalize("NFC", name): info for name, info in exact.items()} | exact
 
     def __iter__(self) -> Iterator[ClassInfo]:
         return (info for info in self.infos if not info.into)
@@ -116,12 +124,15 @@ class ClassScheme:
 
     def by_name(self, name: str) -> ClassInfo:
         """Return the class with this name; raise an `InputError` if there is none."""
-        if name not in self._by_name:
+        if not isinstance(name, str):
+            raise InputError(f"{name!r} is not the name of a class. Pass one of {self._list_names()}.")
+        info = self._by_name.get(name) or self._by_name.get(unicodedata.normalize("NFC", name))
+        if info is None:
             raise InputError(
                 f"There is no class {name!r}. The classes are {self._list_names()}. "
                 f"Add it with project.classes.add({name!r})."
             )
-        return self._by_name[name]
+        return info
 
     def by_shortcut(self, key: str) -> ClassInfo | None:
         """Return the class of a shortcut key, or None."""
@@ -132,24 +143,25 @@ class ClassScheme:
 
         A merged class stays merged, so that running a notebook again does not separate it.
         """
-        names = list(names)
+        if isinstance(names, str):
+            raise InputError(f"Expected a list of class names, got the text {names!r}. Pass [{names!r}].")
+        names = [check_class_name(name) for name in names]
         duplicates = ", ".join(sorted({repr(name) for name in names if names.count(name) > 1}))
         if duplicates:
             raise InputError(f"Class names must differ, but {duplicates} was given more than once.")
         infos = self.infos
         for name in names:
-            check_class_name(name)
             if name not in self._by_name:
-                new_id = max((info.id for info in infos), default=0) + 1
+                new_id = max(self.last_id, *(info.id for info in infos), 0) + 1
                 shown = check_color(color) if color else PALETTE[len(infos) % len(PALETTE)]
                 infos += (ClassInfo(new_id, name, shown, _free_key(infos)),)
-        return ClassScheme(infos)
+        return replace(self, infos=infos)
 
     def with_renamed(self, old: str, new: str) -> ClassScheme:
         """Return a copy with one class renamed; its id, color and key stay the same."""
         info = self._own(old)
-        check_class_name(new)
-        if new != old and new in self._by_name:
+        new = check_class_name(new)
+        if any(unicodedata.normalize("NFC", other.name) == new for other in self.infos if other.id != info.id):
             raise InputError(f"There is a class {new!r} already. Choose another name.")
         return self._with_replaced(replace(info, name=new))
 
@@ -172,14 +184,25 @@ class ClassScheme:
             raise InputError(f"{name!r} was not merged into another class. Merged classes: {names}.")
         return self._with_replaced(replace(merged[name], key=_free_key(self.infos), into=0))
 
+    def with_deleted(self, name: str) -> ClassScheme:
+        """Return a copy without a class, whose id is never used again."""
+        info = self._own(name)
+        if merged := [repr(other.name) for other in self.infos if other.into == info.id]:
+            raise InputError(
+                f"{', '.join(merged)} counts as {name!r}, so {name!r} cannot be deleted. Separate it first with "
+                f"project.classes.split({merged[0]})."
+            )
+        kept = tuple(other for other in self.infos if other != info)
+        return ClassScheme(kept, max(self.last_id, info.id))
+
     def _own(self, name: str) -> ClassInfo:
         info = self.by_name(name)
-        if info.name != name:
+        if info.name not in (name, unicodedata.normalize("NFC", name)):
             raise InputError(f"{name!r} was merged into {info.name!r}. Separate it first, or use {info.name!r}.")
         return info
 
     def _with_replaced(self, info: ClassInfo) -> ClassScheme:
-        return ClassScheme(tuple(info if old.id == info.id else old for old in self.infos))
+        return replace(self, infos=tuple(info if old.id == info.id else old for old in self.infos))
 
     def _list_names(self) -> str:
         return ", ".join(map(repr, self.names)) or "none yet"
@@ -190,14 +213,47 @@ def _free_key(infos: Iterable[ClassInfo]) -> str:
     return next((key for key in SHORTCUT_KEYS if key not in taken), "")
 
 
-def check_class_name(name: str) -> None:
-    """Raise an `InputError` if a name is not text or has no visible character."""
-    if not isinstance(name, str) or not name.strip():
+def check_class_name(name: str) -> str:
+    """Return a class name as it is stored.
+
+    Raise an `InputError` if it is not text or has no visible character.
+    """
+    if not isinstance(name, str) or not any(
+        unicodedata.category(c)[0] not in "ZC" and c not in _INVISIBLE_LETTERS for c in name
+    ):
         raise InputError(f"Class name {name!r} is not valid. Give text with at least one visible character.")
+    return unicodedata.normalize("NFC", name).strip()
 
 
 def check_color(color: str) -> str:
     """Return ``color`` in lower case; raise an `InputError` if it is not ``#rrggbb``."""
-    if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
+    if not isinstance(color, str) or not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
         raise InputError(f"Color {color!r} is not valid. Give it as '#rrggbb', such as '#e69f00'.")
     return color.lower()
+
+
+def resembles(name: str, other: str) -> bool:
+    """Return whether a name may be a misspelling of another name.
+
+    The two differ in case, or by one letter or two neighboring letters in one word of at least five letters. Digits,
+    signs and single letters distinguish names.
+
+    >>> [resembles(*pair) for pair in (("tumro", "tumor"), ("CD8+", "CD8-"), ("type A", "type B"))]
+    [True, False, False]
+    """
+    words, others = (re.findall(r"[^\W\d_]+|.", text.casefold()) for text in (name, other))
+    if len(words) != len(others):
+        return False
+    different = [pair for pair in zip(words, others) if pair[0] != pair[1]]
+    return not different or (len(different) == 1 and _is_one_typo(*different[0]))
+
+
+def _is_one_typo(word: str, other: str) -> bool:
+    short, long = sorted((word, other), key=len)
+    if len(long) < 5 or len(long) - len(short) > 1 or not (short + long).isalpha():
+        return False
+    same = next((i for i, (a, b) in enumerate(zip(short, long)) if a != b), len(short))
+    if len(short) < len(long):
+        return short[same:] == long[same + 1 :]
+    swapped = short[same + 1 : same + 2] + short[same : same + 1] + short[same + 2 :]
+    return short[same + 1 :] == long[same + 1 :] or swapped == long[same:]

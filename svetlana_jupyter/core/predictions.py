@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.annotations import Label, ObjectId
     from svetlana_jupyter.core.classes import ClassScheme
 
+EXCLUDING_FLAGS = ("ambiguous", "bad_segmentation")  # flags of objects that have no class
 MAX_DENSE_LABEL = 1 << 24  # labels below this limit are looked up in an array, larger labels by binary search
 
 
@@ -45,21 +46,22 @@ def object_table(
     -------
     DataFrame
         Indexed by ``(image, object)``: ``class`` (the annotation if there is one, else the prediction; missing for
-        excluded objects, which are flagged as ambiguous or badly segmented), ``predicted``, ``annotation``,
-        ``probability``, one column ``p_<class name>`` per class, ``run``, size, centroid and bounding box in pixels,
-        ``on_border``, and the grouping columns.
+        excluded objects, which are flagged as ambiguous or badly segmented), ``predicted``, ``annotation`` (class
+        names only), ``flag`` ("ambiguous", "bad_segmentation" or "skip"), ``probability``, one column
+        ``p_<class name>`` per class, ``run``, size, centroid and bounding box in pixels, ``on_border``, and the
+        grouping columns.
     """
     names = {info.id: info.name for info in classes}
-    current = {key.label: label for key, label in labels.items() if key.image == image and label.action != "skip"}
-    texts = {number: names.get(label.class_id, label.action) for number, label in current.items()}
-    annotation = pd.Series(texts, dtype="object").reindex(objects.index)
-    excluded = [number for number in objects.index.intersection(list(current)) if current[number].action != "label"]
+    current = {key.label: label for key, label in labels.items() if key.image == image}
+    annotated = {number: names[label.class_id] for number, label in current.items() if label.action == "label"}
+    flagged = {number: label.action for number, label in current.items() if label.action != "label"}
+    annotation, flag = (pd.Series(texts, dtype="object").reindex(objects.index) for texts in (annotated, flagged))
     empty = pd.DataFrame(columns=["predicted", "probability"], dtype=float)
     predictions = (empty if predictions is None else predictions).reindex(objects.index)
     predicted = predictions["predicted"].map(names).astype("object")
     shown = annotation.where(annotation.notna(), predicted)
-    table = pd.DataFrame({"class": shown, "predicted": predicted, "annotation": annotation})
-    table.loc[excluded, "class"] = None
+    table = pd.DataFrame({"class": shown, "predicted": predicted, "annotation": annotation, "flag": flag})
+    table.loc[flag.isin(EXCLUDING_FLAGS), "class"] = None
     table["probability"] = predictions["probability"].astype("float32")
     for info in classes:
         if f"p_{info.id}" in predictions:
@@ -182,11 +184,11 @@ def object_dataset(
         Dimensions are ``object``, ``class``, ``axis`` (``[z,] y, x``) and, with ``measured``, ``measurement``.
         Coordinates of an object are its ``image``, its ``label`` (in the mask) and the grouping columns; coordinates of
         a class are its name, ``code`` and ``color``. Variables are ``probability`` (object, class); ``predicted``,
-        ``annotation`` and ``assigned`` (the column ``class`` of the table), which are "" if missing; ``size`` (voxels);
-        ``on_border``; ``centroid``, ``box_start`` and ``box_stop`` (object, axis; pixels); and ``measured`` (object,
-        measurement). If the pixel size of all images is known, there are also ``centroid_um``, and ``area_um2`` or
-        ``volume_um3``. Missing numbers are NaN. To select by image and label, call ``ds.set_xindex(["image",
-        "label"])`` first.
+        ``annotation``, ``flag`` and ``assigned`` (the column ``class`` of the table), which are "" if missing;
+        ``size`` (voxels); ``on_border``; ``centroid``, ``box_start`` and ``box_stop`` (object, axis; pixels); and
+        ``measured`` (object, measurement). If the pixel size of all images is known, there are also ``centroid_um``,
+        and ``area_um2`` or ``volume_um3``. Missing numbers are NaN. To select by image and label, call
+        ``ds.set_xindex(["image", "label"])`` first.
     """
     axes = [axis for axis in "zyx" if axis in table]
     columns = list(map(str, table))
@@ -197,6 +199,7 @@ def object_dataset(
             "probability": (("object", "class"), _numbers(table, [f"p_{name}" for name in classes.names], np.float32)),
             "predicted": ("object", _texts(table["predicted"])),
             "annotation": ("object", _texts(table["annotation"])),
+            "flag": ("object", _texts(table["flag"])),
             "assigned": ("object", _texts(table["class"])),
             "size": ("object", table["size"].to_numpy(np.int64), {"units": "voxels"}),
             "on_border": ("object", table["on_border"].to_numpy(bool)),

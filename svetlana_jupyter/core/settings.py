@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Field, PlainSerializer, ValidationError, model_validator
 
 from svetlana_jupyter.core.features.catalog import CUES, Cue, Group
+from svetlana_jupyter.core.io.bounded_files import parse_json
 from svetlana_jupyter.errors import SettingsError
 
 DEFAULT_PRESET = "default"
@@ -155,12 +156,14 @@ class Settings(BaseModel):
     def from_json(cls, text: str) -> Self:
         """Read the output of `to_json`, possibly edited by hand."""
         try:
-            values = json.loads(text)
+            values = parse_json(text, strict=True)
         except json.JSONDecodeError as error:
             raise SettingsError(
                 f"Settings are not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}. "
                 "Correct the JSON and try again."
             ) from None
+        except ValueError as error:
+            raise SettingsError(f"Settings are not valid JSON: {error}. Correct the JSON and try again.") from None
         if not isinstance(values, dict):
             raise SettingsError(f"Settings must be a JSON object in braces, got {type(values).__name__}.")
         return cls(**values)

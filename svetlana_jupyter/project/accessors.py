@@ -103,7 +103,7 @@ class Plots:
         if n < 1:
             raise InputError(f"A gallery cannot show n={n} objects. Show at least one object per class.")
         table = self._predictions()
-        table = table[table["predicted"].notna() & table["annotation"].isna()]
+        table = table[table[["predicted", "class"]].notna().all(axis=1) & table["annotation"].isna()]
         if table.empty:
             raise ProjectError("There are no predictions yet. Call project.predict() first.")
         return plot_gallery(self._images.pair, self._images.objects, self._classes.scheme, table, n)

@@ -12,17 +12,23 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import math
 import os
 import re
 import threading
 import weakref
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
 from svetlana_jupyter.core.annotations import ACTIONS, AnnotationEvent, AnnotationLog
+from svetlana_jupyter.core.io.bounded_files import check_regular_file
+from svetlana_jupyter.core.io.table_files import escape_formula, unescape_formula
 from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.file_access import read_csv_rows, refuse_link
+from svetlana_jupyter.project.project_document import MAX_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -53,7 +59,8 @@ class AnnotationFile:
         self.file = file
         self.trouble = ""
         self._listeners: list[weakref.WeakMethod[Callable[[], None]]] = []
-        self._lock = FileLock(file.with_name(f".{file.stem}.lock"), thread_local=False)
+        self._lock_file = file.with_name(f".{file.stem}.lock")
+        self._lock = FileLock(self._lock_file, thread_local=False)
         self._handle: io.FileIO | None = None
         self._may_write = writable
         if writable:
@@ -153,7 +160,11 @@ class AnnotationFile:
 
     def _open_for_writing(self) -> None:
         try:
+            for path in (self.file, self._lock_file, self.file.with_suffix(".torn")):
+                refuse_link(path)
             self.file.parent.mkdir(exist_ok=True)
+            if self.file.exists():
+                check_regular_file(self.file)
             self._lock.acquire(timeout=0)
             self.trouble = _move_incomplete_line(self.file)
             self._handle = self.file.open("ab", buffering=0)
@@ -168,8 +179,8 @@ class AnnotationFile:
         except OSError as error:
             self.close()
             self.trouble = (
-                f"Annotations cannot be written to {self.file} ({error.strerror}). Free disk space or restore the "
-                "folder, then annotate again. Saved annotations are not lost."
+                f"Annotations cannot be written to {self.file} ({error.strerror or error}). Free disk space or "
+                "restore the folder, then annotate again. Saved annotations are not lost."
             )
 
     def __del__(self) -> None:
@@ -194,31 +205,60 @@ def open_annotation_file(folder: Path, annotator: str, writable: bool = True) ->
         return opened
 
 
-def read_other_logs(folder: Path, excluding_file: Path) -> dict[str, AnnotationLog]:
-    """Read the logs of all other annotators of a project."""
-    return {
-        file.stem: AnnotationLog(read_entries(file)) for file in sorted(folder.glob("*.csv")) if file != excluding_file
-    }
+def read_other_logs(folder: Path, excluding_file: Path) -> tuple[dict[str, AnnotationLog], str]:
+    """Read the logs of all other annotators of a project.
+
+    Returns
+    -------
+    logs : dict of str to AnnotationLog
+    problem : str
+        A sentence about the first log that cannot be read, which is left out; "" if all can be read.
+    """
+    logs, problem = {}, ""
+    for file in sorted(folder.glob("*.csv")):
+        if file != excluding_file:
+            try:
+                logs[file.stem] = AnnotationLog(read_entries(file))
+            except ProjectError as error:
+                problem = problem or str(error)
+    return logs, problem
 
 
 def read_entries(file: Path) -> list[AnnotationEvent]:
     """Read the events in an annotation file.
 
     A missing file has no events. An incomplete last line is ignored.
+
+    Raises
+    ------
+    ProjectError
+        If the file cannot be read; the error names the line.
     """
-    if not file.exists():
+    return [entry for _, entry in numbered_entries(file)]
+
+
+def numbered_entries(file: Path) -> list[tuple[int, AnnotationEvent]]:
+    """Read the events in an annotation file with their line numbers."""
+    if not os.path.lexists(file):
         return []
-    whole, _, _ = file.read_text("utf-8").rpartition("\n")
-    entries, masks = [], dict[str, int]()
-    header, *rows = csv.reader(io.StringIO(whole, newline="")) if whole else ([],)
-    for number, cells in enumerate(rows, 2):
+    try:
+        rows = read_csv_rows(file)
+    except (OSError, ValueError) as error:
+        raise ProjectError(
+            f"{file} cannot be read as annotations: {error}. Correct it or restore it from a backup. To use the "
+            'rest of the project meanwhile, open it with another name: annotator="…".'
+        ) from error
+    entries, masks = list[tuple[int, AnnotationEvent]](), dict[str, int]()
+    header = next(rows, (0, []))[1]
+    for number, cells in rows:
         row = {_RENAMED.get(name, name): cell for name, cell in zip(header, cells)}
         row["action"] = _RENAMED.get(row.get("action", ""), row.get("action", ""))
         try:
+            row |= {name: unescape_formula(row[name]) for name in ("image", "source")}
             if row["action"] == MASK:
-                masks[row["image"]] = int(row["object"])
+                masks[row["image"]] = _integer(row["object"])
             else:
-                entries.append(_to_entry(row, masks.get(row["image"], 0)))
+                entries.append((number, _to_entry(row, masks.get(row["image"], 0))))
         except (KeyError, ValueError, TypeError) as error:
             raise ProjectError(
                 f"Line {number} of {file} is not an annotation ({error}). Correct or remove that line."
@@ -228,20 +268,38 @@ def read_entries(file: Path) -> list[AnnotationEvent]:
 
 def _to_entry(row: dict[str, str], mask: int) -> AnnotationEvent:
     if row["action"] not in ACTIONS:
-        raise ValueError(f"unknown action {row['action']!r}")
+        raise ValueError(f"unknown action {row['action']!r:.80}")
+    if not 1970 <= datetime.fromisoformat(row["time"]).year < 2262:  # the years that pandas can represent
+        raise ValueError(f"time {row['time']!r} is out of range")
+    if len(row["image"]) > MAX_NAME or len(row["source"]) > MAX_NAME:
+        raise ValueError(f"a text has more than {MAX_NAME} characters")
     return AnnotationEvent(
         time=row["time"],
         action=row["action"],  # type: ignore[arg-type]
-        edit=int(row["edit"]),
+        edit=_integer(row["edit"]),
         image=row["image"],
-        label=int(row["object"]),
-        class_id=int(row["class_id"]),
-        center=tuple(float(row[axis]) for axis in "zyx" if row[axis]),
-        box=tuple(map(int, row["box"].split())),
+        label=_integer(row["object"]),
+        class_id=_integer(row["class_id"], least=row["action"] == "label"),
+        center=tuple(_finite(row[axis]) for axis in "zyx" if row[axis]),
+        box=tuple(map(_integer, row["box"].split())),
         source=row["source"],
-        seconds=float(row["seconds"]) if row["seconds"] else None,
+        seconds=_finite(row["seconds"]) if row["seconds"] else None,
         mask=mask,
     )
+
+
+def _integer(text: str, least: int = 0) -> int:
+    number = int(text)
+    if not least <= number < 2**62:
+        raise ValueError(f"{text} is out of range")
+    return number
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a finite number")
+    return number
 
 
 def _to_csv(entries: Iterable[AnnotationEvent], masks: Mapping[str, int] | None = None) -> bytes:
@@ -253,13 +311,14 @@ def _to_csv(entries: Iterable[AnnotationEvent], masks: Mapping[str, int] | None 
     writer = csv.writer(text, lineterminator="\n")
     known = dict(masks or {})
     for e in entries:
+        image, source = map(escape_formula, (e.image, e.source))
         if e.mask != known.get(e.image, 0):
             known[e.image] = e.mask
-            writer.writerow([e.time, MASK, 0, e.image, e.mask, *[""] * (len(CSV_COLUMNS) - 5)])
+            writer.writerow([e.time, MASK, 0, image, e.mask, *[""] * (len(CSV_COLUMNS) - 5)])
         center = ["", "", "", *(f"{value:.2f}" for value in e.center)][-3:]
         seconds = "" if e.seconds is None else f"{e.seconds:.2f}"
         box = " ".join(map(str, e.box))
-        writer.writerow([e.time, e.action, e.edit, e.image, e.label, e.class_id, *center, box, e.source, seconds])
+        writer.writerow([e.time, e.action, e.edit, image, e.label, e.class_id, *center, box, source, seconds])
     return text.getvalue().encode()
 
 

@@ -6,6 +6,7 @@ label of an object is the majority vote of all annotators (`core.consensus.Curre
 
 from __future__ import annotations
 
+import csv
 import getpass
 import itertools
 import statistics
@@ -18,12 +19,12 @@ import pandas as pd
 
 from svetlana_jupyter.core.annotations import (
     ERASED_LABEL,
+    FLAGS,
     IMPORT_SOURCE_PREFIX,
     UNLABELED,
     AnnotationEvent,
     AnnotationLog,
     Label,
-    LabelAction,
     ObjectId,
     VersionedObjectId,
     events_table,
@@ -32,7 +33,8 @@ from svetlana_jupyter.core.consensus import CurrentLabels
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
 from svetlana_jupyter.core.relabeling import LINK_COLUMNS, LabelMapping
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.annotation_file import open_annotation_file, read_other_logs
+from svetlana_jupyter.project.annotation_file import numbered_entries, open_annotation_file, read_other_logs
+from svetlana_jupyter.project.file_access import check_readable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project_classes import ProjectClasses
     from svetlana_jupyter.project.storage import Notify, ProjectFolder
 
-FLAGS: tuple[LabelAction, ...] = ("ambiguous", "bad_segmentation", "skip")
 ObjectLabels = int | Iterable[int]
 PAUSE_SECONDS = 60  # longer gaps between annotations do not count as annotation time
 _FLAGGED = {"ambiguous": "flagged as ambiguous", "bad_segmentation": "flagged as badly segmented", "skip": "skipped"}
@@ -74,6 +75,11 @@ class Annotations:
         creates a new dict.
     version : int
         Number of changes since the project was opened.
+    problem : str
+        A sentence about an annotation file that cannot be read or used completely, "" without a problem. Training is
+        refused while there is one.
+    note : str
+        A sentence about an annotation of an unknown image, which is ignored; "" if there is none.
     last_edited : list of ObjectId
         The objects that this annotator's last edit, undo or redo changed.
     """
@@ -92,7 +98,9 @@ class Annotations:
         self.file.add_listener(self._file_changed)
         self.version = 0
         self.mappings = self._read_mappings()
-        self._others = read_other_logs(folder.annotations_folder, excluding_file=self.file.file)
+        self._others, self.problem = read_other_logs(folder.annotations_folder, excluding_file=self.file.file)
+        self.problem = self.problem or self._unknown("class_id", {0, *(info.id for info in classes.infos)})
+        self.note = self._unknown("image", {"", *images})
         self.last_edited: list[ObjectId] = []
         self._handed_out: dict[VersionedObjectId, list[VersionedObjectId]] = {}
         self._table: tuple[CurrentLabels, int, dict[int, str], pd.DataFrame] | None = None
@@ -158,16 +166,9 @@ class Annotations:
         self._record(labels, source)
         self._notify.status(f"{_describe(labels)} no longer annotated.")
 
-    def apply(self, labels: Mapping[tuple[str, int], str], source: str = "script") -> None:
-        """Label or flag objects of one or several images in a single edit.
-
-        Each object is mapped to a class name or a flag. A class with the name of a flag takes precedence.
-        """
-        classes = self._classes
-        names = {info.name for info in classes.infos}
-        flags: dict[str, Label] = {flag: Label(flag) for flag in FLAGS if flag not in names}
-        given = {key: flags.get(text) or Label("label", classes.by_name(text).id) for key, text in labels.items()}
-        self._record(given, source)
+    def apply(self, labels: Mapping[tuple[str, int], Label], source: str = "script") -> None:
+        """Label or flag objects of one or several images in a single edit."""
+        self._record(labels, source)
 
     def undo(self) -> bool:
         """Undo the last edit; return False if there is none."""
@@ -229,6 +230,22 @@ class Annotations:
         counts = [self._current.counts[Label("label", info.id)] for info in self._classes]
         index = pd.Index(self._classes.names, name="class", dtype="object")
         return pd.Series(counts, index, "int64", "annotations")
+
+    def class_use(self, class_id: int) -> str:
+        """Return a sentence about the labels of a class, "" without any.
+
+        Labels that undo can bring back count, too.
+        """
+        name, n = self._classes.by_id(class_id).name, self._current.counts[Label("label", class_id)]
+        if n:
+            return f"{n:,} objects are labeled {name!r}, so it cannot be deleted."
+        others, problem = read_other_logs(self._folder.annotations_folder, self.file.file)
+        logs = [self.file.log, *others.values()]
+        if problem:
+            return problem
+        if any(event.class_id == class_id for log in logs for event in log.events):
+            return f"Undo can bring back labels of {name!r}, so it cannot be deleted."
+        return ""
 
     def flag_counts(self) -> dict[str, int]:
         """Return the number of objects with each flag."""
@@ -302,6 +319,20 @@ class Annotations:
                 f"The mask file of {name!r} was overwritten after annotation. Call project.replace_mask({name!r}, "
                 f"{str(self._images.mask_file(name))!r}) to carry the annotations over to the new objects."
             )
+        return ""
+
+    def _unknown(self, name: Literal["class_id", "image"], known: Collection[object]) -> str:
+        """Return a sentence about the first annotation of an unknown class or image."""
+        for who, log in self.logs.items():
+            unknown = next((event for event in log.events if getattr(event, name) not in known), None)
+            if unknown is not None:
+                file = self._folder.annotations_folder / f"{who}.csv"
+                line = next((line for line, event in numbered_entries(file) if event == unknown), 0)
+                what = f"class {unknown.class_id}" if name == "class_id" else f"image {unknown.image!r:.80}"
+                return (
+                    f"Line {line} of {file} is about {what}, which the project does not have. Restore project.json, or "
+                    "correct that line."
+                )
         return ""
 
     def refresh(self) -> None:
@@ -446,8 +477,12 @@ def _describe(objects: Mapping[tuple[str, int], object]) -> str:
 
 def _read_links(file: Path) -> pd.DataFrame:
     try:
-        return pd.read_csv(file, usecols=LINK_COLUMNS, dtype="int64")
-    except (OSError, ValueError) as error:
+        check_readable(file)
+        links = pd.read_csv(file, usecols=LINK_COLUMNS, dtype="int64")
+        if (links < 0).to_numpy().any():
+            raise ValueError("it contains negative numbers")
+        return links
+    except (OSError, ValueError, MemoryError, csv.Error) as error:
         raise ProjectError(
             f"{file}, which links the objects of a new mask to the old ones, cannot be read ({error}). "
             "Restore it from a backup; without it annotations would refer to the wrong objects."

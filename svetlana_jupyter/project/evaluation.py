@@ -16,7 +16,7 @@ import pandas as pd
 
 from svetlana_jupyter.core.groups import name_groups
 from svetlana_jupyter.core.io.table_files import format_list
-from svetlana_jupyter.core.predictions import merge_predictions
+from svetlana_jupyter.core.predictions import EXCLUDING_FLAGS, merge_predictions
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, Reliability, class_ids, reliability
 from svetlana_jupyter.core.stats.metrics import Scores, score
 from svetlana_jupyter.project.runs import Run, uncalibrated_column
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.image_collection import ImageEntry
 
 TEST_SET, CROSS_VALIDATION, NO_SOURCE = "test set", "cross-validation", "no estimate yet"
-EXCLUDED = ("ambiguous", "bad_segmentation")
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def score_run(run: Run, data: EvaluationData) -> Evaluation:
         source, note = CROSS_VALIDATION, run.note
         table, forest = (_held_out(run, name, data.classes) for name in ("network", "forest"))
     note += " The training was stopped early." * run.stopped
-    left_out = {flag: int(flags.get(flag, 0)) for flag in EXCLUDED}
+    left_out = {flag: int(flags.get(flag, 0)) for flag in EXCLUDING_FLAGS}
     warning = f" {run.warning}" if run.warning else ""
     if table is None:
         text = f"{note} {remark}".rstrip() + warning
@@ -174,7 +173,7 @@ def test_set_predictions(run: Run, data: EvaluationData) -> tuple[pd.DataFrame |
     known = data.test_set
     if known.empty:
         return None, ""
-    answered = known["action"].isin(["label", *EXCLUDED]).sum()
+    answered = known["action"].isin(["label", *EXCLUDING_FLAGS]).sum()
     labeled = known[known["action"] == "label"]
     # Scoring before most objects are annotated would favor objects that are easy to annotate.
     if answered < MIN_ANNOTATED_FRACTION * len(known) or len(labeled) < MIN_ANNOTATED:

@@ -18,7 +18,8 @@ from filelock import FileLock
 from svetlana_jupyter.core.features.catalog import VERSION, columns
 from svetlana_jupyter.core.features.compute import cached_features, in_um, measure
 from svetlana_jupyter.core.io.images import fingerprint
-from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.file_access import make_folder, read_parquet, refuse_link
 from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.storage import atomic_write
 
@@ -69,8 +70,9 @@ class DiskFeatureCache:
         with self._lock:
             self._tables[key] = _append_new(self.get_features(key), table)
             if self._writable and self._version:
-                with suppress(OSError):  # a full disk must not interrupt the user
-                    self._folder.mkdir(parents=True, exist_ok=True)
+                with suppress(OSError, ProjectError):  # a full disk or a link must not interrupt the user
+                    make_folder(self._folder)
+                    refuse_link(self._folder / ".measurements.lock")
                     # Another kernel may have written rows after this kernel read the file.
                     with FileLock(self._folder / ".measurements.lock"):
                         self._tables[key] = _append_new(self._read(key), self._tables[key])
@@ -83,8 +85,9 @@ class DiskFeatureCache:
 
     def _read(self, key: str) -> pd.DataFrame:
         with suppress(OSError, ValueError):  # an unreadable file is measured again
-            table = pd.read_parquet(self._file(key))
-            if table.attrs.get("of") == self._version:
+            table = read_parquet(self._file(key))
+            numeric = all(map(pd.api.types.is_numeric_dtype, table.dtypes))
+            if numeric and table.attrs.get("of") == self._version:
                 return table
         return _empty_table()
 

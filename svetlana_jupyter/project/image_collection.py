@@ -6,11 +6,11 @@ import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-import pandas as pd
+import numpy as np
 import xarray as xr
 import zarr
 from xarray import DataArray
@@ -22,12 +22,16 @@ from svetlana_jupyter.core.io.images import Spacing, fingerprint, open_image, op
 from svetlana_jupyter.core.io.readers import hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
-from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, index_objects
 from svetlana_jupyter.core.polygons import PolygonMask
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
+from svetlana_jupyter.project.file_access import is_present, read_parquet
 from svetlana_jupyter.project.image_warnings import ImageWarnings
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CHUNK = 512  # pixels per side; a multiple of the side of the tiles in which outlines are rasterized
 LOCK_WAIT_SECONDS = 5.0  # to wait for an object table that another thread is computing
@@ -218,7 +222,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def replace_entry(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
         """Save the entry of an image with a new mask, and the object table of that mask."""
         self._write_table(entry.name, objects, fingerprint(self._folder.absolute(entry.mask)))
-        with self._folder.edit_document(min_version=2) as document:
+        with self._folder.edit_document() as document:
             document["images"][entry.name] = _to_json(entry)
         self.reload()
 
@@ -229,7 +233,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """
         entry = self.entry(name)
         if name not in self._pairs:
-            mask = self._folder.absolute(entry.mask)
+            mask = self._path(entry.mask)
             folder, files = self._folder.measurements_folder(name), (self._paths(entry.image), mask)
             opened = self.open(entry, mask, check_mask=False)
             self._pairs[name] = with_feature_cache(opened, folder, self._folder.writable, files)
@@ -255,7 +259,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 raise ProjectError(f"The objects of {name!r} are still being indexed. Try again when this is done.")
             try:
                 if name not in self._tables:
-                    mask = fingerprint(self._folder.absolute(entry.mask))
+                    mask = fingerprint(self._path(entry.mask))
                     self._tables[name] = self._read_table(name, mask, progress)
             finally:
                 indexing.release()
@@ -281,7 +285,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """
         accepted = {name: self.mask_fingerprint(name) for name in names or self._entries}
         with self._folder.lock:
-            with self._folder.edit_document(min_version=3) as document:
+            with self._folder.edit_document() as document:
                 for name, mask in accepted.items():
                     document["images"][name]["accepted"] = mask
             self.reload()
@@ -293,7 +297,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def is_indexed(self, name: str) -> bool:
         """Return whether the object table of an image has been computed already."""
-        return name in self._tables or self._folder.objects_file(name).exists()
+        return name in self._tables or is_present(self._folder.objects_file(name))
 
     def image_fingerprint(self, name: str) -> str:
         """Return a fingerprint of the pixels of an image.
@@ -311,7 +315,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def missing(self) -> list[Path]:
         """Return the files of images and masks that do not exist."""
-        return [path for path in self.files() if not path.exists()]
+        return [path for path in self.files() if not path.exists() or self._folder.own_link(path) is not None]
 
     def mask_file(self, name: str) -> Path:
         """Return the path of the mask of an image."""
@@ -390,11 +394,11 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def _read_table(self, name: str, mask: str, progress: Progress | None) -> pd.DataFrame:
         file = self._folder.objects_file(name)
-        known = pd.read_parquet(file) if file.exists() else None
+        known = _read_objects(file, self.entry(name).shape)
         if known is not None and known.attrs.get("mask") == mask:
             return known
         entry = self.entry(name)  # the mask alone, since the image file may be missing
-        opened = open_mask(self._folder.absolute(entry.mask), spacing=entry.spacing, cache=self._folder.cache_folder)
+        opened = open_mask(self._path(entry.mask), spacing=entry.spacing, cache=self._folder.cache_folder)
         table = index_objects(opened, progress)
         if known is None or known.equals(table):
             self._write_table(name, table, mask)
@@ -405,7 +409,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def _write_table(self, name: str, table: pd.DataFrame, mask: str) -> None:
         table.attrs["mask"] = mask
         if self._folder.writable:
-            with suppress(OSError):  # the table is only a cache: viewing must work on a full disk
+            with suppress(OSError, ProjectError):  # only a cache: viewing must work on a full disk, or with a link
                 write_parquet(self._folder.objects_file(name), table)
 
     def _mask_warning(self, name: str) -> str:
@@ -416,7 +420,16 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return ""
 
     def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
-        return _for_each(self._folder.absolute, image)
+        return _for_each(self._path, image)
+
+    def _path(self, text: str) -> Path:
+        """Return a path; raise an `InputError` if it is a link inside the project."""
+        path = self._folder.absolute(text)
+        if (link := self._folder.own_link(path)) is not None:
+            raise InputError(
+                f"{link} is a link, and links inside a project folder are not followed. Put the file itself there."
+            )
+        return path
 
 
 def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path, str]:
@@ -497,5 +510,21 @@ def _to_json(entry: ImageEntry) -> dict[str, Any]:
 
 
 def _from_json(name: str, document: dict[str, Any]) -> ImageEntry:
-    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+    plain: dict[str, Any] = {
+        field.name: tuple(value) if isinstance(value := document[field.name], list) else value
+        for field in fields(ImageEntry)
+        if field.name in document
+    }
     return ImageEntry(name, **plain)
+
+
+def _read_objects(file: Path, shape: tuple[int, ...]) -> pd.DataFrame | None:
+    """Read a stored object table; return None if it is missing or damaged."""
+    low, high = bbox_columns(len(shape))[: len(shape)], bbox_columns(len(shape))[len(shape) :]
+    try:
+        table = read_parquet(file, ["size", *centroid_columns(len(shape)), *low, *high, "on_border"])
+    except (OSError, ValueError):
+        return None
+    starts, ends = table[low].to_numpy(float), table[high].to_numpy(float)
+    is_inside = (starts >= 0).all() and (starts < ends).all() and (ends <= np.array(shape)).all()
+    return table if is_inside and len(table) and table.index.min() > 0 and table.index.name == "object" else None

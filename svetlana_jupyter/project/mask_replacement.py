@@ -30,6 +30,7 @@ from svetlana_jupyter.core.relabeling import (
     overlap_table,
 )
 from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.file_access import make_folder
 from svetlana_jupyter.project.image_collection import ImageCollection, ImageEntry, Source, lazy_outline_mask, to_zarr
 from svetlana_jupyter.project.storage import ProjectFolder, atomic_folder, atomic_write
 
@@ -149,7 +150,7 @@ class MaskReplacement:
         """Match objects by overlap; None if the old mask has changed or is unreadable."""
         file = self._folder.absolute(entry.mask)
         try:
-            if not file.is_relative_to(self._folder.path) and fingerprint(file) != entry.fingerprint.split()[1]:
+            if not file.is_relative_to(self._folder.root) and fingerprint(file) != entry.fingerprint.split()[1]:
                 return None
             pairs = overlap_table(self._images.pair(entry.name).mask, opened.mask)
         except (OSError, InputError):
@@ -180,10 +181,11 @@ class MaskReplacement:
         number = entry.mask_number + 1
         if not isinstance(mask, str | os.PathLike):
             mask = folder.arrays_folder(entry.name) / f"mask.{number}.zarr"
+            make_folder(mask.parent)
             with atomic_folder(mask) as draft:
                 to_zarr(opened.mask, draft)
         links = folder.links_file(entry.name, number)
-        links.parent.mkdir(exist_ok=True)
+        make_folder(links.parent)
         with atomic_write(links) as draft:
             match.mapping.links.to_csv(draft, index=False)
         replaced = (*entry.replaced, {"mask": entry.mask, "fingerprint": entry.fingerprint})

@@ -160,7 +160,10 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
 
     yield Progress(0, 1, "opening")
-    classifier, reference = load_classifier(task.run.path, task.network), ReferenceDistribution.load(task.run.path)
+    classifier, reference = (
+        load_classifier(task.run.classifier_folder(), task.network),
+        ReferenceDistribution.load(task.run.path),
+    )
     if task.average:
         classifier = classifier.with_test_time_augmentation()
     torch.set_num_threads(task.threads)

@@ -9,18 +9,19 @@ are combined in ``predictions/<image>.parquet``, which contains the key, and the
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pandas as pd
-from pyarrow.parquet import read_schema
+from pydantic import BaseModel, Field, Strict
 
 from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.file_access import make_folder, read_parquet
+from svetlana_jupyter.project.project_document import validate_fields
 from svetlana_jupyter.project.storage import atomic_write, file_name
 
 if TYPE_CHECKING:
@@ -58,6 +59,14 @@ class PartPredictions:
     compared: int
     outliers: int
     failed: Mapping[int, str]
+
+
+class _PartAttributes(BaseModel):
+    model_config = {"strict": True}
+    count: Annotated[int, Field(ge=0)]
+    asked: Annotated[int, Field(ge=0, lt=2**62)]
+    beyond: Annotated[int, Field(ge=0, lt=2**62)]
+    failed: list[Annotated[tuple[int, str], Strict(False)]]
 
 
 def merge_batches(batches: Sequence[PredictionBatch], end: PartFinished, classes: Sequence[int]) -> PartPredictions:
@@ -124,9 +133,9 @@ class ImageParts:
         """Return the number of predicted objects of each stored part."""
         finished = {}
         for file in self._folder.glob("*.parquet"):
-            with suppress(OSError, ValueError):  # an unreadable part is predicted again
-                attributes = json.loads(read_schema(file).metadata[b"PANDAS_ATTRS"])
-                finished[int(file.stem)] = int(attributes["count"])
+            # An unreadable part is predicted again. Parts are read completely, since they are merged without a check.
+            with suppress(OSError, ValueError, KeyError):
+                finished[int(file.stem)] = self._read_part(file).attrs["count"]
         return finished
 
     def start(self, resume: bool) -> None:
@@ -142,7 +151,7 @@ class ImageParts:
         failed = [[label, why] for label, why in sorted(part.failed.items())]
         table.attrs = {"count": len(table), "asked": part.compared, "beyond": part.outliers, "failed": failed}
         with _wrap_write_errors(self._image):
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             with atomic_write(self._file(number)) as draft:
                 table.to_parquet(draft)
 
@@ -156,7 +165,7 @@ class ImageParts:
         DataFrame
             Indexed by object: ``predicted`` (class id), ``probability`` and ``p_<class id>`` per class.
         """
-        parts = [pd.read_parquet(self._file(number)) for number in numbers]
+        parts = [self._read_part(self._file(number)) for number in numbers]
         empty = pd.DataFrame([], pd.Index([], dtype="int64", name="object"), self._columns, "float32")
         table = pd.concat([empty, *parts]).sort_index()
         p = table.to_numpy()
@@ -173,6 +182,15 @@ class ImageParts:
             self._run.write_predictions(self._image, table)
         if not failed:
             shutil.rmtree(self._folder, ignore_errors=True)
+        return table
+
+    def _read_part(self, file: Path) -> pd.DataFrame:
+        """Read a part; raise an `OSError` or `ValueError` if it is damaged."""
+        table = read_parquet(file, self._columns)
+        validate_fields(_PartAttributes, table.attrs)
+        p = table.to_numpy()
+        if list(table) != self._columns or not ((p >= 0) & (p <= 1.001)).all() or table.attrs["count"] != len(table):
+            raise ValueError(f"{file} is damaged")
         return table
 
     def _file(self, number: int) -> Path:

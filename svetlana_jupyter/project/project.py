@@ -33,7 +33,7 @@ from svetlana_jupyter.project.features import DEFAULT_FEATURE_GROUPS, feature_ta
 from svetlana_jupyter.project.image_collection import ImageCollection, Source
 from svetlana_jupyter.project.importers import read_imported_labels
 from svetlana_jupyter.project.importers.imported_labels import ImportRequest, apply_import
-from svetlana_jupyter.project.jobs import JobRunner, Progress, Stop, Work, thread_count
+from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, Work, thread_count
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
 from svetlana_jupyter.project.patch_previews import augmented_patches, check_pipeline
 from svetlana_jupyter.project.prediction_job import AllPredicted, ImagePredicted, PredictionTask, predict_images
@@ -41,10 +41,10 @@ from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.repr_html import project_report_html
 from svetlana_jupyter.project.runs import NOTHING_PREDICTED, Run, RunStore
-from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder, pack, unpack
+from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
-from svetlana_jupyter.project.training_job import LearningCurve, RunScored, TrainingAbandoned, train_run
+from svetlana_jupyter.project.training_job import BEING_SCORED, LearningCurve, RunScored, TrainingAbandoned, train_run
 from svetlana_jupyter.project.training_task import (
     TrainingTask,
     label_digest,
@@ -52,6 +52,7 @@ from svetlana_jupyter.project.training_task import (
     resolve_setup,
     select_training_objects,
 )
+from svetlana_jupyter.project.zip_archive import pack, unpack
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -75,7 +76,8 @@ class Project(HasTraits):
     path : str or Path
         The project folder. An existing project is opened; otherwise the folder is created.
     classes : iterable of str, optional
-        Class names. New names are added to the classes of the project; no class is removed.
+        Class names. New names are added to the classes of the project, and reported in `status` if it has others; a
+        possible misspelling of a class is refused. No class is removed.
     annotator : str, optional
         Name under which annotations are saved; by default the user name on this computer.
 
@@ -84,7 +86,7 @@ class Project(HasTraits):
     images : ImageCollection
         The images by name.
     classes : ProjectClasses
-        The classes, with methods to add, rename, recolor, merge and split them.
+        The classes, with methods to add, rename, recolor, merge, split and delete them.
     annotations : Annotations
         The annotations of all annotators and the current label of every object.
     test_set : TestSet
@@ -136,13 +138,15 @@ class Project(HasTraits):
         self.classes = ProjectClasses(self._folder, notify)
         self.annotations = Annotations(self._folder, annotator, self.images, self.classes, notify)
         self.classes.on_edit = self.annotations.refresh
-        self.trouble = self.annotations.file.trouble
         self.test_set = TestSet(self._folder, self.images, self.annotations, notify)
-        show, score = partial(self.set_trait, "current_run"), lambda run: score_run(run, self._evaluation_data())
-        self.runs = RunStore(self._folder, notify, show, score)
+        self.runs = RunStore(self._folder, notify, partial(self.set_trait, "current_run"), self._score)
+        self._scoring = ""  # name of the run that a training has stored and now scores
         self.current_run = self.runs.current_name
+        notes = (self.annotations.problem, self.annotations.note, self._folder.link_warning, self.runs.problem)
+        self.trouble = self.annotations.file.trouble or " ".join(filter(None, notes))
+        self.classes.find_use = lambda code: self.annotations.class_use(code) or self.runs.class_use(code)
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
-        self._jobs = JobRunner(self._handle, partial(self.set_trait, "job"), self._report)
+        self._jobs = JobRunner(self._handle, self._show_job, self._report)
         self.plot = Plots(self.images, self.classes, self.counts, self.predictions, self.evaluate)
         self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export_work)
         self.classes.extend(names)
@@ -165,7 +169,8 @@ class Project(HasTraits):
         Raises
         ------
         ProjectError
-            If the file is not a zipped project or contains paths outside its folder, or if ``folder`` is not empty.
+            If the file is not a zipped project, contains links, paths outside its folder or more than 100,000 files,
+            or takes more than 90 % of the free disk space, or if ``folder`` is not empty.
         """
         project = cls(unpack(Path(file), folder), annotator=annotator)
         if missing := project.images.missing():
@@ -189,7 +194,12 @@ class Project(HasTraits):
         Returns
         -------
         Path
-            The zip file, which is written atomically.
+            The zip file, which is read back before it replaces an earlier file.
+
+        Raises
+        ------
+        ProjectError
+            If the project folder is missing or has more than 100,000 files, or if the zip file cannot be written.
         """
         with self._folder.lock:
             file = pack(self._folder, path, arrays)
@@ -799,7 +809,7 @@ class Project(HasTraits):
         labels, _ = self._training_objects(exclude_border, size)
         outdated = chosen.annotations != label_digest(labels["class_id"])
         images = self.compare_images(run=chosen.name)
-        return replace(score_run(chosen, self._evaluation_data()), outdated=outdated, images=images)
+        return replace(self._score(chosen), outdated=outdated, images=images)
 
     def compare_images(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
         """Test each predicted image for out-of-distribution objects.
@@ -852,7 +862,7 @@ class Project(HasTraits):
             raise ProjectError(
                 f"Object {label} of {image!r} belongs to the test set, so its prediction is hidden. Annotate it first."
             )
-        classifier = load_classifier(run.path, self.runs.networks.get(run.name))
+        classifier = load_classifier(run.classifier_folder(), self.runs.networks.get(run.name))
         return explain(self.pair(image), self.objects(image), label, classifier, class_id)
 
     def queue(
@@ -927,10 +937,12 @@ class Project(HasTraits):
             case LearningCurve():
                 self.training_curve = event
             case Run() as run, network:
+                self._scoring = run.name
                 self.runs.add(run, network)
                 self.runs.choose(run.name)
                 self.status = run.summary
             case RunScored(run):
+                self._scoring = ""
                 self.runs.update(run)
                 self.status = self.evaluate(run.name).text
             case TrainingAbandoned():
@@ -942,6 +954,16 @@ class Project(HasTraits):
                 self._report_predicted(event)
             case ExportFinished():
                 self.last_export, self.status = event, event.text
+
+    def _show_job(self, state: JobState | None) -> None:
+        if state is None and self._scoring:  # the training ended without a score
+            self._scoring = ""
+            self._bump("runs")
+        self.job = state
+
+    def _score(self, run: Run) -> Evaluation:
+        shown = replace(run, note=BEING_SCORED) if run.name == self._scoring else run
+        return score_run(shown, self._evaluation_data())
 
     def _report_predicted(self, predicted: AllPredicted) -> None:
         events = predicted.images
@@ -987,12 +1009,15 @@ class Project(HasTraits):
 
     def _training_objects(self, exclude_border: bool, size: SizeLimits | None) -> tuple[pd.DataFrame, str]:
         """Return the labels used for training, and a sentence about excluded labels."""
-        return select_training_objects(self.test_set.training_labels(), self.images.objects, exclude_border, size)
+        labels = self.test_set.training_labels()
+        labels = labels[labels.index.get_level_values("image").isin(list(self.images))]
+        return select_training_objects(labels, self.images.objects, exclude_border, size)
 
     def _missing(self, labels: pd.DataFrame, explanation: str) -> str:
         counts = labels["class_id"].value_counts().reindex(self.classes.ids, fill_value=0)
         named = counts.set_axis(self.classes.names)
-        return self.annotations.overwritten_message(self.images) or readiness(bool(self.images), named, explanation)
+        problem = self.annotations.problem or self.annotations.overwritten_message(self.images)
+        return problem or readiness(bool(self.images), named, explanation)
 
     def _task(
         self,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from svetlana_jupyter.core.classes import ClassInfo, ClassScheme
+from svetlana_jupyter.core.classes import ClassInfo, ClassScheme, resembles
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,14 +26,17 @@ class ProjectClasses:
         The current classes as an immutable object.
     on_edit : callable
         Called after every edit, inside the lock of the folder and before observers are notified.
+    find_use : callable
+        Returns a sentence about the labels and runs that need the class with an id, "" without any.
     """
 
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, folder: ProjectFolder, notify: Notify) -> None:
         self._folder, self._notify = folder, notify
-        self.scheme = _from_json(folder.read_document()["classes"])
+        self.scheme = _from_json(folder.read_document())
         self.on_edit: Callable[[], None] = lambda: None
+        self.find_use: Callable[[int], str] = lambda class_id: ""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -91,14 +95,48 @@ class ProjectClasses:
         self._edit(lambda scheme: scheme.with_added([name], color))
 
     def extend(self, names: Iterable[str]) -> None:
-        """Add the classes that the project does not have yet."""
-        names = list(names)
-        if self.scheme.with_added(names) != self.scheme:
-            self._edit(lambda scheme: scheme.with_added(names))
+        """Add the missing classes, and report them if the project has others.
+
+        Raises
+        ------
+        InputError
+            If a new name looks like a misspelling of an existing one; nothing is changed then.
+        """
+        before = self.names
+        added = [name for name in self.scheme.with_added(names).names if name not in before]
+        for name in added:
+            if alike := [other for other in before if resembles(name, other)]:
+                raise InputError(
+                    f"The project has a class {alike[0]!r}, of which {name!r} may be a misspelling. Pass "
+                    f"{alike[0]!r}, or add the other class with project.classes.add({name!r})."
+                )
+        if added:
+            self._edit(lambda scheme: scheme.with_added(added))
+        if added and before:
+            self._notify.status(
+                f"Added {', '.join(map(repr, added))} to the classes {', '.join(map(repr, before))}. "
+                f"To take it back, call project.classes.delete({added[0]!r})."
+            )
 
     def rename(self, old: str, new: str) -> None:
         """Rename a class, which keeps its annotations and predictions."""
         self._edit(lambda scheme: scheme.with_renamed(old, new))
+
+    def delete(self, name: str) -> None:
+        """Delete a class that was never used; `add` creates it again.
+
+        Raises
+        ------
+        InputError
+            If the class has labels, undo can bring back its labels, or a run was trained with it.
+        """
+        with self._folder.lock:
+            if use := self.find_use(self.by_name(name).id):
+                raise InputError(
+                    f"{use} Merge it into another class instead: project.classes.merge({name!r}, into=...)."
+                )
+            self._edit(lambda scheme: scheme.with_deleted(name))
+        self._notify.status(f"Deleted the class {name}, which no label needs.")
 
     def recolor(self, name: str, color: str) -> None:
         """Change the color of a class, which is given as ``"#rrggbb"``."""
@@ -111,7 +149,7 @@ class ProjectClasses:
         class stays in ``project.json``, and `split` separates it again. Undo and redo apply to annotations only, so
         they do not revert a merge.
         """
-        self._edit(lambda scheme: scheme.with_merged(name, into), min_version=2)
+        self._edit(lambda scheme: scheme.with_merged(name, into))
         self._notify.status(f"{name} now counts as {self.by_name(into).name}.")
 
     def split(self, name: str) -> None:
@@ -119,18 +157,22 @@ class ProjectClasses:
         self._edit(lambda scheme: scheme.with_unmerged(name))
         self._notify.status(f"{name} is a separate class again.")
 
-    def _edit(self, edit: Callable[[ClassScheme], ClassScheme], min_version: int = 1) -> None:
+    def _edit(self, edit: Callable[[ClassScheme], ClassScheme]) -> None:
         with self._folder.lock:
-            with self._folder.edit_document(min_version) as document:
-                scheme = edit(_from_json(document["classes"]))
+            with self._folder.edit_document() as document:
+                scheme = edit(_from_json(document))
                 document["classes"] = [_to_json(info) for info in scheme.infos]
+                if scheme.last_id:
+                    document["last_class_id"] = scheme.last_id
             self.scheme = scheme
             self.on_edit()
         self._notify.changed("classes")
 
 
-def _from_json(infos: list[dict[str, Any]]) -> ClassScheme:
-    return ClassScheme(tuple(ClassInfo(**info) for info in infos))
+def _from_json(document: Mapping[str, Any]) -> ClassScheme:
+    names = [field.name for field in fields(ClassInfo)]
+    infos = (ClassInfo(**{name: info[name] for name in names if name in info}) for info in document["classes"])
+    return ClassScheme(tuple(infos), document.get("last_class_id", 0))
 
 
 def _to_json(info: ClassInfo) -> dict[str, Any]:

@@ -16,20 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import pandas as pd
-from pyarrow.parquet import read_schema
 
 from svetlana_jupyter.core.features.catalog import CUES
+from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.predictions import merge_predictions
 from svetlana_jupyter.core.settings import TrainingSettings, parse_allowed_cues
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, calibrate
 from svetlana_jupyter.core.stats.metrics import Scores, score
-from svetlana_jupyter.core.stats.outliers import HeldOutGroups
 from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.file_access import find_link, is_link, read_attributes, read_json, read_parquet
+from svetlana_jupyter.project.run_files import check_attributes, check_predictions, read_run_document
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, draft_folder, file_name, write_json, write_parquet
 
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from svetlana_jupyter.core.stats.outliers import HeldOutGroups
     from svetlana_jupyter.learn.preset_search import CandidateResult, SearchResult
 
 RECORD_FILE = "tried.json"
@@ -71,16 +73,16 @@ def read_search_record(folder: Path) -> dict[str, Any] | None:
         If the record cannot be read.
     """
     file = folder / RECORD_FILE
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
     try:
-        document: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        document: dict[str, Any] = dict(read_json(file))
         for entry in (document["asked"], *document["tried"]):
             if "recipe" in entry:  # the name that version 0.1.0 wrote
                 entry["preset"] = entry.pop("recipe")
         str(document["chosen"]), dict(document["asked"]), pd.DataFrame(document["tried"], columns=_ALL)
         return document
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ProjectError(f"{file} cannot be read ({error}). Remove it; the run itself is not affected.") from error
 
 
@@ -192,8 +194,20 @@ class Run:
 
         The seed and the number of threads are in ``settings``.
         """
-        document = json.loads((self.path / "classifier.json").read_text("utf-8"))
-        return dict(document["versions"])
+        file = self.path / "classifier.json"
+        try:
+            return {str(name): str(version) for name, version in read_json(file)["versions"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ProjectError(f"{file} cannot be read ({error}). Restore it from a backup.") from error
+
+    def classifier_folder(self) -> Path:
+        """Return the folder of the classifier; raise a `ProjectError` for links in it."""
+        link = find_link(self.path) or next((file for file in self.path.glob("*") if is_link(file)), None)
+        if link is not None:
+            raise ProjectError(
+                f"{link} is a link, and links inside a project folder are not followed. Put the file itself there."
+            )
+        return self.path
 
     def search_results(self) -> pd.DataFrame:
         """Return a table of the candidate presets of the model selection.
@@ -230,8 +244,10 @@ class Run:
             probabilities before calibration. After model selection, each fold is predicted with the preset selected on
             the other folds (nested cross-validation).
         """
-        file = self.path / f"held_out_{architecture}.parquet"
-        return pd.read_parquet(file) if file.exists() else None
+        try:
+            return read_parquet(self.path / f"held_out_{architecture}.parquet", ["fold", "truth", "predicted"])
+        except (OSError, ValueError):
+            return None
 
     def with_score(self, note: str, held_out: Mapping[str, pd.DataFrame], warning: str = "") -> Run:
         """Save the cross-validated predictions of the run, and return the scored run.
@@ -266,16 +282,19 @@ class Run:
         return self.path / "predictions" / f"{file_name(image)}.parquet"
 
     def read_predictions(self, image: str) -> pd.DataFrame | None:
-        """Read the predictions for an image; return None if there are none."""
-        file = self.predictions_file(image)
-        return pd.read_parquet(file) if file.exists() else None
+        """Read the predictions for an image; None if they are missing or damaged."""
+        try:
+            table = read_parquet(self.predictions_file(image), ["predicted", "probability"])
+            return check_predictions(table, self.classes)
+        except (OSError, ValueError):
+            return None
 
     def predictions_attributes(self, image: str) -> dict[str, Any]:
         """Read the attributes of the predictions for an image, but not the predictions."""
-        file = self.predictions_file(image)
-        if not file.exists():
+        try:
+            return check_attributes(read_attributes(self.predictions_file(image)))
+        except (OSError, ValueError):
             return {}
-        return dict(json.loads((read_schema(file).metadata or {}).get(b"PANDAS_ATTRS", b"{}")))
 
     def outlier_fractions(self, masks: Mapping[str, int]) -> pd.DataFrame:
         """Return the fraction of out-of-distribution objects per image.
@@ -351,7 +370,7 @@ class RunStore(Sequence[Run]):
         score: Callable[[Run], RunScore] | None = None,
     ) -> None:
         self._folder, self._notify, self._show, self._score = folder, notify, show, score
-        self._runs = read_runs(folder.runs_folder)
+        self._runs, self.problem = _read_all_runs(folder.runs_folder)
         self.networks: dict[str, Module] = {}
         self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
         chosen = str(folder.read_document().get("current_run", ""))
@@ -390,6 +409,11 @@ class RunStore(Sequence[Run]):
             names = ", ".join(self._runs) or "(none yet)"
             raise InputError(f"There is no run {name!r}. Choose one of the runs {names}.")
         return self._runs[name]
+
+    def class_use(self, class_id: int) -> str:
+        """Return a sentence about the runs trained with a class, "" without any."""
+        runs = [run.name for run in self if class_id in run.classes]
+        return f"The runs {format_list(runs)} were trained with this class, so it cannot be deleted." if runs else ""
 
     def choose(self, name: str, *, keep: bool = True) -> None:
         """Make a run the current run, whose results are shown.
@@ -528,11 +552,19 @@ def uncalibrated_column(column: str) -> str:
 
 
 def read_runs(folder: Path) -> dict[str, Run]:
-    """Read all finished runs of a project.
+    """Read all finished runs of a project; incomplete and damaged runs are ignored."""
+    return _read_all_runs(folder)[0]
 
-    Folders that a crash left incomplete are ignored.
-    """
-    return {path.parent.name: _read_run(path) for path in sorted(folder.glob("[0-9]*/run.json"))}
+
+def _read_all_runs(folder: Path) -> tuple[dict[str, Run], str]:
+    """Return the readable runs, and a sentence about the first damaged one."""
+    runs, problem = {}, ""
+    for path in sorted(folder.glob("[0-9]*/run.json")):
+        try:
+            runs[path.parent.name] = _read_run(path)
+        except ProjectError as error:
+            problem = problem or str(error)
+    return runs, problem
 
 
 @contextmanager
@@ -559,16 +591,8 @@ def _to_json(run: Run) -> dict[str, Any]:
 
 def _read_run(file: Path) -> Run:
     try:
-        document = json.loads(file.read_text("utf-8"))
-        document["classes"] = {int(key): name for key, name in document["classes"].items()}
-        if "recipe" in document["settings"]:  # the name that version 0.1.0 wrote
-            document["settings"]["preset"] = document["settings"].pop("recipe")
-        calibration = document.pop("calibration", {"temperature": 1.0, "bias": {}})
-        calibration["bias"] = {int(key): value for key, value in calibration["bias"].items()}
-        left_out = document.pop("left_out", None)
-        document["left_out"] = left_out and HeldOutGroups(**{name: tuple(values) for name, values in left_out.items()})
-        return Run(name=file.parent.name, path=file.parent, calibration=Calibration(**calibration), **document)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return Run(name=file.parent.name, path=file.parent, **read_run_document(file))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ProjectError(
             f"The run in {file.parent} cannot be read ({error}). Restore that folder, or remove it."
         ) from error

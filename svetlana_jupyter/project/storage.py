@@ -1,4 +1,4 @@
-"""Project folder: paths, atomic writes, and the project as a zip file.
+"""Project folder: paths, checks, and atomic writes.
 
 Every file is either replaced as a whole (written to a draft, synced, renamed) or appended to, so that saved data
 survive a power failure. All files are readable without this package.
@@ -9,33 +9,40 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
-import stat
 import tempfile
 import threading
-import zipfile
-import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 from uuid import uuid4
 
 from filelock import FileLock
 
+from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ProjectError, SettingsError
+from svetlana_jupyter.project.file_access import (
+    DOCUMENT,
+    find_link,
+    is_present,
+    links_below,
+    make_folder,
+    read_json,
+    read_text,
+    refuse_link,
+)
+from svetlana_jupyter.project.project_document import check_document, format_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     import pandas as pd
 
-DOCUMENT = "project.json"
-# The latest readable version. 2 is written after a class was merged or a mask replaced, 3 after a warning was accepted.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 3  # of what this version writes; versions 1 and 2 have other names in settings and annotations
+ESSENTIAL = ("training.json", "sweep.jsonl", "test_set.csv", "annotations", "runs")  # no link may stand for these
 
 Aspect = Literal["classes", "images", "annotations", "predictions", "runs"]
 
@@ -73,10 +80,17 @@ class ProjectFolder:
     Raises
     ------
     ProjectError
-        If the folder cannot be created, is not a project, or has a newer format version.
+        If the folder cannot be created, is not a project, has a newer format version, or if its document, settings,
+        logs or test set are links.
 
     Attributes
     ----------
+    path : Path
+        The folder as the user named it.
+    root : Path
+        The folder itself, which ``path`` may reach through links. Links inside it are not followed.
+    link_warning : str
+        A sentence about links inside the folder; "" if there are none.
     document_file : Path
         Images and classes: ``project.json``.
     settings_file : Path
@@ -89,8 +103,8 @@ class ProjectFolder:
         The annotation files.
     runs_folder : Path
         The finished runs.
-    cache_folder : Path
-        Caches, which are rebuilt if they were deleted.
+    cache_folder : Path or None
+        Caches, which are rebuilt if they were deleted; None if there are links in their place.
     writable : bool
     lock : threading.RLock
         Lock for changes of images, classes, annotations or test set, and for reading several of these in a consistent
@@ -98,48 +112,69 @@ class ProjectFolder:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.root = path, path.resolve()
         self.lock = threading.RLock()
-        self.document_file, self.settings_file = path / DOCUMENT, path / "training.json"
-        self.sweep_file, self.test_set_file = path / "sweep.jsonl", path / "test_set.csv"
-        self.annotations_folder = path / "annotations"
-        self.runs_folder, self.cache_folder = path / "runs", path / "cache"
-        if self.document_file.exists():
+        self.link_warning = ""
+        root = self.root
+        self.document_file, self.settings_file = root / DOCUMENT, root / "training.json"
+        self.sweep_file, self.test_set_file = root / "sweep.jsonl", root / "test_set.csv"
+        self.annotations_folder = root / "annotations"
+        self.runs_folder = root / "runs"
+        self.cache_folder: Path | None = root / "cache"
+        if os.path.lexists(self.document_file):
+            self._check_links()
             self.read_document()
-            self.writable = _can_write(path)
+            self.writable = _can_write(root)
             return
-        if _is_taken(path):
+        if is_taken(path):
             raise ProjectError(
                 f"{path} exists and is not a project folder: it contains no project.json. "
                 f"Choose another folder, for example {path.with_suffix('.svetlana').name!r}."
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
-            write_json(self.document_file, {"format": 1, "classes": [], "images": {}})
+            write_json(self.document_file, {"format": FORMAT_VERSION, "classes": [], "images": {}})
         except OSError as error:
             raise ProjectError(
                 f"Project folder {path} cannot be created ({error.strerror}). Choose a folder that you can write to."
             ) from error
         self.writable = True
 
+    def _check_links(self) -> None:
+        """Refuse links in place of essential files, and describe other links."""
+        links = [link.relative_to(self.root) for link in links_below(self.root)]
+        for link in links:
+            if link.parts[0] == DOCUMENT or (link.parts[0] in ESSENTIAL and (len(link.parts) == 1 or _is_log(link))):
+                raise ProjectError(
+                    f"{self.root / link} is a link. Links inside a project folder are not followed, because they may "
+                    "lead to files of other people. Put the file or folder itself there, and open the project again."
+                )
+        if any(link.parts[0] == "cache" for link in links):
+            self.cache_folder = None
+        if links:
+            self.link_warning = (
+                f"Links inside the project folder are not followed and count as missing ({len(links):,}): "
+                f"{format_list(map(Path.as_posix, links), 3)}. Put the files themselves there."
+            )
+
     def objects_file(self, image: str) -> Path:
         """Return the file of an image's object table."""
-        return self.path / "objects" / f"{file_name(image)}.parquet"
+        return self.root / "objects" / f"{file_name(image)}.parquet"
 
     def measurements_folder(self, image: str) -> Path:
         """Return the folder of an image's measurements."""
-        return self.path / "measurements" / file_name(image)
+        return self.root / "measurements" / file_name(image)
 
     def links_file(self, image: str, mask: int) -> Path:
         """Return the file of the links between two successive masks.
 
         The links connect the objects of mask number ``mask`` with the objects of the previous mask.
         """
-        return self.path / "masks" / f"{file_name(image)}.{mask}.csv"
+        return self.root / "masks" / f"{file_name(image)}.{mask}.csv"
 
     def arrays_folder(self, image: str) -> Path:
         """Return the folder of the arrays of an image."""
-        return self.path / "arrays" / file_name(image)
+        return self.root / "arrays" / file_name(image)
 
     def read_document(self) -> dict[str, Any]:
         """Read ``project.json``.
@@ -147,38 +182,40 @@ class ProjectFolder:
         Raise a `ProjectError` if the file is missing or damaged, or if a newer version of this package wrote it.
         """
         try:
-            document = json.loads(self.document_file.read_text("utf-8"))
-            version = int(document["format"])
+            document = read_json(self.document_file, strict=True)
+            version = format_of(document)
         except FileNotFoundError as error:
             raise ProjectError(
-                f"Project folder {self.path} is missing or incomplete. Restore it and try again. "
-                "Saved annotations are not lost."
+                f"Project folder {self.path} is missing or incomplete, so nothing was changed. Restore it and "
+                "try again. Saved annotations are not lost."
             ) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise ProjectError(f"{self.document_file} cannot be read ({error}). Restore it from a backup.") from error
         if version > FORMAT_VERSION:
             raise ProjectError(
                 f"{self.path} was written by a newer version of svetlana_jupyter (format {version}; this version reads "
                 f"up to {FORMAT_VERSION}). Update it with: pip install -U svetlana-jupyter"
             )
-        return dict(document)
+        try:
+            return check_document(document)
+        except ValueError as error:
+            raise ProjectError(
+                f"{self.document_file} cannot be used: {error}. Correct it, or restore it from a backup."
+            ) from error
 
     @contextmanager
-    def edit_document(self, min_version: int = 1) -> Iterator[dict[str, Any]]:
+    def edit_document(self) -> Iterator[dict[str, Any]]:
         """Read ``project.json``, let the caller change it, and write it back.
 
         A file lock ensures that only one kernel at a time edits the file.
-
-        Parameters
-        ----------
-        min_version : int
-            The oldest format version that can represent the change.
         """
         self.check_writable()
-        with self._writing(self.document_file), FileLock(self.path / ".project.lock"):
+        lock = self.root / ".project.lock"
+        refuse_link(lock)
+        with self._writing(self.document_file), FileLock(lock):
             document = self.read_document()
             yield document
-            document["format"] = max(int(document["format"]), min_version)
+            document["format"] = FORMAT_VERSION
             write_json(self.document_file, document)
 
     def read_settings(self) -> TrainingSettings:
@@ -186,12 +223,13 @@ class ProjectFolder:
 
         Users may edit this file. The default settings are returned if it does not exist.
         """
-        if not self.settings_file.exists():
-            return TrainingSettings()
         try:
-            return TrainingSettings.from_json(self.settings_file.read_text("utf-8"))
-        except SettingsError as error:
-            raise SettingsError(f"{self.settings_file}: {error}") from error
+            return TrainingSettings.from_json(read_text(self.settings_file))
+        except FileNotFoundError:
+            return TrainingSettings()
+        except (OSError, ValueError) as error:  # a SettingsError is a ValueError
+            advice = "" if isinstance(error, SettingsError) else " Correct or remove the file."
+            raise SettingsError(f"{self.settings_file}: {str(error).removesuffix('.')}.{advice}") from error
 
     def write_text(self, file: Path, text: str) -> None:
         """Write a text file atomically."""
@@ -202,7 +240,7 @@ class ProjectFolder:
     @contextmanager
     def _writing(self, file: Path) -> Iterator[None]:
         try:
-            if not self.path.is_dir():  # FileLock would create the folder, and then the user could not restore it
+            if not self.root.is_dir():  # FileLock would create the folder, and then the user could not restore it
                 raise OSError(errno.ENOENT, "the project folder is missing")
             yield
         except OSError as error:
@@ -212,7 +250,9 @@ class ProjectFolder:
             ) from error
 
     def check_writable(self) -> None:
-        """Raise a `ProjectError` if the folder is read-only."""
+        """Raise a `ProjectError` if the folder is read-only or missing."""
+        if not is_present(self.document_file):
+            self.read_document()  # raises the error that names the problem
         if not self.writable:
             raise ProjectError(
                 f"Project folder {self.path} is read-only. Copy it to a folder that you can write to, and open "
@@ -225,18 +265,34 @@ class ProjectFolder:
         The path is relative to the project if the file is in the parent folder of the project or below it.
         """
         path = Path(path).absolute()
-        if path.is_relative_to(self.path.parent):
-            return Path(os.path.relpath(path, self.path)).as_posix()
+        for folder in (self.path, self.root):
+            if path.is_relative_to(folder.parent):
+                return Path(os.path.relpath(path, folder)).as_posix()
         return str(path)
 
     def absolute(self, text: str) -> Path:
         """Return the absolute path of a path written by `relative`."""
-        return Path(os.path.normpath(self.path / text))
+        path = Path(os.path.normpath(self.path / text))
+        return self.root / path.relative_to(self.path) if path.is_relative_to(self.path) else path
+
+    def own_link(self, path: Path) -> Path | None:
+        """Return the first link inside the project on the way to a path or below it.
+
+        The result is None without such a link, and for paths outside the project, which may contain links.
+        """
+        if not path.is_relative_to(self.root):
+            return None
+        link = find_link(path)
+        return link or (next(links_below(path), None) if path.is_dir() else None)
 
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """Yield a draft path to write to, which replaces ``file`` if no error occurs."""
+    """Yield a draft path to write to, which replaces ``file`` if no error occurs.
+
+    A link in place of the file is refused with a `ProjectError`.
+    """
+    refuse_link(file)
     draft = draft_path(file)
     try:
         yield draft
@@ -252,8 +308,11 @@ def draft_folder(path: Path) -> Iterator[Path]:
 
     The new folder is removed afterwards unless it was renamed.
     """
+    refuse_link(path)
     draft = draft_path(path)
-    draft.mkdir(parents=True)
+    if not draft.parent.is_dir():
+        make_folder(draft.parent)
+    draft.mkdir()
     try:
         yield draft
     finally:
@@ -276,6 +335,7 @@ def write_json(file: Path, document: Mapping[str, Any]) -> None:
 
 def write_parquet(file: Path, table: pd.DataFrame) -> None:
     """Write a table to a Parquet file atomically; create its folder if needed."""
+    refuse_link(file)
     file.parent.mkdir(exist_ok=True)
     with atomic_write(file) as draft:
         table.to_parquet(draft)
@@ -314,119 +374,10 @@ def _can_write(folder: Path) -> bool:
         return False
 
 
-def _is_taken(path: Path) -> bool:
+def _is_log(link: Path) -> bool:
+    return link.parts[0] == "annotations"
+
+
+def is_taken(path: Path) -> bool:
+    """Return whether a path is a file, or a folder with content."""
     return path.exists() and (not path.is_dir() or any(path.iterdir()))
-
-
-_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}|lock)")  # drafts and locks
-
-
-def pack(project: ProjectFolder, path: str | Path | None, arrays: bool) -> Path:
-    """Write the project to a zip file atomically, and return its path."""
-    name = f"{project.path.name}.zip"
-    target = project.path.with_name(name) if path is None else Path(path).absolute()
-    target = target / name if target.is_dir() else target
-    try:
-        with atomic_write(target) as draft, zipfile.ZipFile(draft, "w", strict_timestamps=False) as archive:
-            archive.comment = str(project.path).encode()
-            for file in _members(project, arrays):
-                if file not in (target, draft):
-                    inside = file.relative_to(project.path)
-                    packed = inside.parts[0] == "arrays"  # the chunks of arrays are already compressed
-                    method = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
-                    archive.write(file, (project.path.name / inside).as_posix(), method)
-    except OSError as error:
-        raise ProjectError(
-            f"The project could not be saved to {target} ({error.strerror or error}). Free disk space, or pass "
-            "another path."
-        ) from error
-    return target
-
-
-def unpack(file: Path, folder: str | Path | None) -> Path:
-    """Extract the project in a zip file atomically, and return its folder.
-
-    Raises
-    ------
-    ProjectError
-        If the file is not a zipped project or contains paths outside its folder, or if the folder is not empty.
-    """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members, top = _checked(archive, file)
-            target = Path(folder).absolute() if folder is not None else file.absolute().with_name(top or file.stem)
-            if _is_taken(target):
-                raise ProjectError(
-                    f"{target} exists already. Open it with sv.Project({str(target)!r}), or pass another folder to "
-                    "extract to."
-                )
-            target.parent.mkdir(parents=True, exist_ok=True)
-            needed = sum(member.file_size for member in members)
-            if needed > shutil.disk_usage(target.parent).free:
-                raise ProjectError(
-                    f"{file} needs {needed / 1e9:.1f} GB, more than is free in {target.parent}. Free disk space first."
-                )
-            with draft_folder(target) as draft:
-                for member in members:
-                    extracted = draft / PurePosixPath(member.filename).relative_to(top)
-                    extracted.parent.mkdir(parents=True, exist_ok=True)
-                    with archive.open(member) as source, extracted.open("xb") as handle:
-                        shutil.copyfileobj(source, handle)
-                _resolve_paths(draft, target, Path(archive.comment.decode(errors="replace")))
-                os.replace(draft, target)
-    except (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
-        raise ProjectError(
-            f"{file} cannot be extracted ({error}). Check that it is complete and that there is enough disk space."
-        ) from error
-    return target
-
-
-def _members(project: ProjectFolder, arrays: bool) -> Iterator[Path]:
-    for folder, folders, files in os.walk(project.path):
-        here = Path(folder)
-        if here == project.path:
-            folders[:] = [name for name in folders if name != "cache" and (arrays or name != "arrays")]
-        folders[:] = sorted(name for name in folders if not _TEMPORARY.fullmatch(name))
-        for name in sorted(files):
-            if not _TEMPORARY.fullmatch(name) and not (here / name).is_symlink():
-                yield here / name
-
-
-def _checked(archive: zipfile.ZipFile, file: Path) -> tuple[list[zipfile.ZipInfo], str]:
-    """Return the files of the project in a zip file, and their top folder.
-
-    Raise a `ProjectError` if the zip file contains an unsafe path.
-    """
-    members = [member for member in archive.infolist() if not member.is_dir()]
-    for member in members:
-        # A Windows path, since Windows accepts both slashes as separators and has drives.
-        path = PureWindowsPath(member.filename)
-        if path.anchor or ".." in path.parts or stat.S_ISLNK(member.external_attr >> 16):
-            raise ProjectError(
-                f"{file} contains the unsafe path {member.filename!r}, so nothing was extracted. "
-                "Use a file written by project.save_zip()."
-            )
-    paths = [PurePosixPath(member.filename) for member in members]
-    tops = [path.parent for path in paths if path.name == DOCUMENT and len(path.parts) < 3]
-    if len(tops) != 1:
-        raise ProjectError(
-            f"{file} contains {len(tops)} projects instead of one. Choose a file written by project.save_zip()."
-        )
-    return [member for member, path in zip(members, paths) if path.is_relative_to(tops[0])], tops[0].name
-
-
-def _resolve_paths(draft: Path, target: Path, origin: Path) -> None:
-    """Make paths absolute that exist only relative to the original project."""
-
-    def resolved(path: Any) -> Any:
-        if isinstance(path, list):
-            return [resolved(file) for file in path]
-        here, there = (Path(os.path.normpath(folder / path)) for folder in (target, origin))
-        return path if not path.startswith("..") or here.exists() or not there.exists() else str(there)
-
-    with ProjectFolder(draft).edit_document() as document:
-        for entry in document["images"].values():
-            entry["image"] = resolved(entry["image"])
-            for holder in (entry, *entry.get("replaced", ())):
-                holder["mask"] = resolved(holder["mask"])
-    (draft / ".project.lock").unlink(missing_ok=True)

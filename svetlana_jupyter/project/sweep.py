@@ -10,18 +10,23 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
+from pydantic import BaseModel, Field
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
+from svetlana_jupyter.core.io.bounded_files import parse_json
 from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.file_access import read_text, refuse_link
 from svetlana_jupyter.project.jobs import Progress, Stop
+from svetlana_jupyter.project.project_document import validate_fields
 from svetlana_jupyter.project.training_task import TrainingTask, label_digest
 
 if TYPE_CHECKING:
@@ -129,13 +134,31 @@ def sweep_table(points: list[SweepPoint], file: Path) -> pd.DataFrame:
 
 
 def read_rows(file: Path) -> dict[str, dict[str, Any]]:
-    """Read the results that `sweep` wrote, by key; incomplete lines are skipped."""
+    """Read the results that `sweep` wrote, by key; invalid lines are skipped."""
     rows: dict[str, dict[str, Any]] = {}
-    for line in file.read_text("utf-8").splitlines() if file.exists() else ():
-        with suppress(ValueError, KeyError, AttributeError):
-            row = json.loads(line)
+    if not os.path.lexists(file):
+        return rows
+    try:
+        lines = read_text(file).splitlines()
+    except (OSError, ValueError) as error:
+        raise ProjectError(f"{file} cannot be read ({error}). Remove it to compute the sweep again.") from error
+    for line in lines:
+        with suppress(ValueError):
+            row = parse_json(line)
+            validate_fields(_StoredRow, row)
             rows[row.pop("key")] = row
     return rows
+
+
+class _StoredRow(BaseModel):
+    model_config = {"strict": True}
+    key: str
+    classes: Annotated[dict[str, Annotated[float, Field(ge=0, le=1)]], Field(min_length=1)]
+    accuracy: Annotated[float, Field(ge=0, le=1)]
+    low: float
+    high: float
+    parameters: Annotated[int, Field(ge=0, lt=2**62)] | None
+    seconds: float
 
 
 def _score_point(
@@ -171,7 +194,7 @@ def _score_point(
 
 
 def _append(file: Path, row: Mapping[str, Any]) -> None:
-    file.parent.mkdir(exist_ok=True)
+    refuse_link(file)
     # If a crash has cut off the last line, the new line must not be appended to it.
     is_torn = file.exists() and file.read_bytes()[-1:] not in (b"", b"\n")
     with file.open("a", encoding="utf-8") as handle:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -17,8 +18,11 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.annotations import ObjectId, VersionedObjectId
+from svetlana_jupyter.core.io.bounded_files import parse_json
+from svetlana_jupyter.core.io.table_files import escape_formula, unescape_formula
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.annotation_store import Annotations, object_index
+from svetlana_jupyter.project.file_access import read_csv_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -249,23 +253,26 @@ def draw_sample(groups: Iterable[Sequence[SamplingFrame]], n: int, per: tuple[st
 def read_test_set(folder: ProjectFolder) -> TestSetSample | None:
     """Read the test set of a project; return None if none was drawn."""
     file = folder.test_set_file
-    if not file.exists():
+    if not os.path.lexists(file):
         return None
-    rows = list(csv.DictReader(io.StringIO(file.read_text("utf-8"), newline="")))
+    line, row = 1, dict[str, str]()
+    object_ids, weights = list[VersionedObjectId](), list[float]()
     try:
-        first = rows[0]
-        return TestSetSample(
-            time=first["drawn"],
-            n=int(first["n"]),
-            per=tuple(json.loads(first["per"])),
-            seed=int(first["seed"]),
-            object_ids=tuple(VersionedObjectId(row["image"], int(row["object"]), int(row["mask"])) for row in rows),
-            stands_for=tuple(float(row["stands_for"]) for row in rows),
-        )
-    except (KeyError, ValueError, TypeError, IndexError) as error:
+        (_, header), *lines = read_csv_rows(file)
+        for number, cells in lines:
+            line, row = number, dict(zip(header, cells, strict=True))
+            image = unescape_formula(row["image"])
+            object_ids.append(VersionedObjectId(image, int(row["object"]), int(row["mask"])))
+            weights.append(float(row["stands_for"]))
+            if not (0 <= object_ids[-1].label < 2**62 and 0 <= object_ids[-1].mask < 2**31 and 0 < weights[-1] < 1e18):
+                raise ValueError("a number is out of range")
+        datetime.fromisoformat(row["drawn"])
+        per = tuple(map(str, parse_json(row["per"])))
+        return TestSetSample(row["drawn"], int(row["n"]), per, int(row["seed"]), tuple(object_ids), tuple(weights))
+    except (OSError, KeyError, ValueError, TypeError) as error:
         raise ProjectError(
-            f"{file} is not a valid test set ({error}). Restore it from a backup, or remove it to continue without a "
-            "test set."
+            f"{file} is not a valid test set (line {line}: {error}). Restore it from a backup, or remove it to "
+            "continue without a test set."
         ) from error
 
 
@@ -275,5 +282,7 @@ def write_test_set(folder: ProjectFolder, sample: TestSetSample) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for object_id, weight in zip(sample.object_ids, sample.stands_for, strict=True):
-        writer.writerow([sample.time, sample.n, json.dumps(sample.per), sample.seed, *object_id, repr(weight)])
+        image = escape_formula(object_id.image)
+        row = [sample.time, sample.n, json.dumps(sample.per), sample.seed, image, *object_id[1:], repr(weight)]
+        writer.writerow(row)
     folder.write_text(folder.test_set_file, text.getvalue())

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SEARCH_AGAIN_FACTOR = 2  # growth of the number of annotations after which presets are compared again
 MAX_SAMPLE_BYTES = 2**30  # memory for the patches of all candidate presets together
+NOT_SCORED = "No accuracy estimate yet: the run was not scored."
+BEING_SCORED = "No accuracy estimate yet: the run is being scored."
 DEFAULT_USED = "The default preset was used, since presets are compared only"
 _Scoring = Generator[Progress, None, "tuple[str, dict[str, pd.DataFrame], str]"]  # note, held-out tables, warning
 
@@ -147,7 +149,7 @@ def _make_run(
         history=[{"epoch": epoch.epoch, "loss": epoch.loss, "score": epoch.score} for epoch in fitted.history],
         seconds=seconds,
         stopped=fitted.stopped,
-        note="No accuracy estimate yet: the run was not scored.",
+        note=NOT_SCORED,
         remarks=[*filter(None, [task.explanation]), *fitted.notes],
         left_out=reference.left_out if reference is not None else None,
         choice=choice.explanation,

@@ -88,7 +88,7 @@ def resolve_setup(
     if name is None:
         return TrainingSetup(settings, network)
     if name in runs:
-        return TrainingSetup(settings, network, runs[name].path, name)
+        return TrainingSetup(settings, network, runs[name].classifier_folder(), name)
     if "start_from" not in changes and name == stored.start_from:
         raise ProjectError(
             f"training.json contains start_from={name!r}, but the file may only name runs of its project "

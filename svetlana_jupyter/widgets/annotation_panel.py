@@ -14,6 +14,8 @@ from svetlana_jupyter.widgets.labeling import LabelingPanel
 from svetlana_jupyter.widgets.panel import Command, Panel, labeling_commands
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from svetlana_jupyter.core.classes import ClassInfo
     from svetlana_jupyter.project.project import Project
 
@@ -31,7 +33,7 @@ class AnnotationPanel(LabelingPanel):
 
     Parameters
     ----------
-    project : Project
+    project : Project or path
 
     Attributes
     ----------
@@ -44,8 +46,9 @@ class AnnotationPanel(LabelingPanel):
         Number of annotations, and edits per minute.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project | str | Path) -> None:
         super().__init__(project, "random", "panel", queue_source="queue", edit=lambda name: self.editor.edit(name))
+        project = self.project
         self.editor = ClassEditor(self)
         self._counts: dict[int, str] = {}
         self.command_bar.set_commands(
@@ -136,7 +139,7 @@ class AnnotationPanel(LabelingPanel):
 
 
 class ClassEditor(VBox):
-    """Form to rename a class, merge two classes, or split off a merged class.
+    """Form to rename, delete or merge a class, or to split off a merged class.
 
     Parameters
     ----------
@@ -153,6 +156,8 @@ class ClassEditor(VBox):
         on_enter(self.name, lambda: panel.run_action(self._rename))
         tooltip = "Rename the class; it keeps its annotations"
         self.rename = panel.make_button(self._rename, "Rename", "", tooltip, **_BUTTON)
+        tooltip = "Delete the class, if no annotation and no run needs it"
+        self.delete = panel.make_button(self._delete, "", "trash", tooltip, "quiet", width="28px", margin="0")
         self.into = Dropdown(tooltip="Class that takes over the annotations", layout=_FIELD)
         self.merge = panel.make_button(self._merge, "Merge", **_BUTTON)
         self.into.observe(lambda _: self._preview_merge(), "value")
@@ -160,7 +165,7 @@ class ClassEditor(VBox):
         self.merged = VBox(layout={"width": "100%"})
         super().__init__(
             [
-                HBox([self.title, self.done], layout={"align_items": "center"}),
+                HBox([self.title, self.delete, self.done], layout={"align_items": "center"}),
                 HBox([self.name, self.rename]),
                 HBox([self.into, self.merge]),
                 self.note,
@@ -230,6 +235,12 @@ class ClassEditor(VBox):
         old, new = self._info.name, self.name.value.strip()
         self._project.classes.rename(old, new)
         self._say(f"Renamed class {old} to {new}.")
+        self.hide()
+
+    def _delete(self) -> None:
+        name = self._info.name
+        self._project.classes.delete(name)
+        self._say(f"Deleted class {name}. To undo, add it again.")
         self.hide()
 
     def _merge(self) -> None:

@@ -12,11 +12,13 @@ from svetlana_jupyter.widgets.components import StatusLine, button, muted
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
 from svetlana_jupyter.widgets.images_panel import ImagesPanel
 from svetlana_jupyter.widgets.new_project_form import NewProjectForm
-from svetlana_jupyter.widgets.panel import PANEL_WIDTH, Panel, catch_errors, style_widget
+from svetlana_jupyter.widgets.panel import PANEL_WIDTH, Panel, as_project, catch_errors, style_widget
 from svetlana_jupyter.widgets.prediction_panel import PredictionPanel
 from svetlana_jupyter.widgets.training_panel import TrainingPanel
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from svetlana_jupyter.project.project import Project
 
 _PANELS: tuple[tuple[str, type[Any]], ...] = (
@@ -33,8 +35,9 @@ class App(VBox):
 
     Parameters
     ----------
-    project : Project, optional
-        Without a project, a form asks for the folder, the images and the classes.
+    project : Project or path, optional
+        The project, or the folder or zip file of a project, which is opened. Without it, a form asks for the folder,
+        the images and the classes.
 
     Attributes
     ----------
@@ -48,15 +51,15 @@ class App(VBox):
     status : StatusLine
     """
 
-    def __init__(self, project: Project | None = None) -> None:
+    def __init__(self, project: Project | str | Path | None = None) -> None:
         super().__init__(layout={"width": "100%", "max_width": PANEL_WIDTH})
         self.add_class("svetlana")
-        self.project = project
+        self.project: Project | None = None
         self.panels: dict[str, Panel] = {}
         if project is None:
             self.children: tuple[Any, ...] = (NewProjectForm(self._open),)
         else:
-            self._open(project)
+            self._open(as_project(project))
 
     def _open(self, project: Project, warning: str = "") -> None:
         self.project = project

@@ -162,6 +162,11 @@ class ClassButtons(VBox):
             self.lines.children = tuple(self._rows.values())
         self._draw()
 
+    @property
+    def find_is_needed(self) -> bool:
+        """Whether a class has no key, so that it is found by its name."""
+        return self._on_found is not None and any(not info.key for info in self._infos)
+
     def row(self, class_id: int) -> ClassButton:
         """Return the row of a class."""
         return self._rows[class_id]
@@ -183,8 +188,7 @@ class ClassButtons(VBox):
 
     def _draw(self) -> None:
         searching, matches = bool(self.find.value.strip()), self.matches()
-        needed = self._on_found is not None and any(not info.key for info in self._infos)
-        self.find.layout.display = None if needed else "none"
+        self.find.layout.display = None if self.find_is_needed else "none"
         for info in self._infos:
             # While searching, the only key that assigns a class is Enter, for the first match.
             first = "⏎" if [info] == matches[:1] else ""

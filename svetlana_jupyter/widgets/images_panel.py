@@ -33,7 +33,7 @@ class ImagesPanel(Panel):
 
     Parameters
     ----------
-    project : Project
+    project : Project or path
 
     Attributes
     ----------
@@ -46,8 +46,9 @@ class ImagesPanel(Panel):
         Holds the fields to add images, ``mask`` and ``importing``.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project | str | Path) -> None:
         super().__init__(project)
+        project = self.project
         self.listing = HTML(layout={"width": "100%", "margin": "0"})
         self.fields = PairFields(self.status)
         tooltip = "Add the images listed above; images of the project stay as they are"

@@ -17,12 +17,14 @@ from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from svetlana_jupyter.core.queue import QueuedObject
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.project.queues import Queue
 
 NO_OBJECT_SELECTED = "No object selected. Click an object, or press n for the next one."
+_FLAGGED = {"skip": "Skipped.", "ambiguous": "Flagged as ambiguous.", "bad_segmentation": "Flagged as badly segmented."}
 KEY_IGNORED = "Key ignored: the next object was not displayed yet."
 _PREFETCHED = 3  # objects of the queue that are read while the current one is displayed
 _VIEW_KEYS = (
@@ -66,9 +68,15 @@ class LabelingPanel(Panel):
     """
 
     def __init__(
-        self, project: Project, queue: str, source: str, queue_source: str, edit: Callable[[str], None] | None = None
+        self,
+        project: Project | str | Path,
+        queue: str,
+        source: str,
+        queue_source: str,
+        edit: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(project)
+        project = self.project
         self.command_bar = CommandBar(self, lambda: self.shown, "Label the object with this class", _VIEW_KEYS)
         self.viewer = Viewer(project, VIEWER_SIZE)
         self.class_buttons = ClassButtons(
@@ -86,6 +94,7 @@ class LabelingPanel(Panel):
         self.menu = ObjectMenu(VIEWER_SIZE)
         self.viewer.image_area.children = (*self.viewer.image_area.children, self.menu)
         self.viewer.screen.handle_key = catch_errors(self.handle_key, self.status)
+        self.viewer.screen.report = self.report_key
         self.viewer.selector.on_select = catch_errors(self._object_selected, self.status)
         self._watcher.observe(self.viewer.model, self.show, "image", "selected")
         self._watcher.observe(self.viewer.model, self._selection_changed, "selection")
@@ -134,22 +143,23 @@ class LabelingPanel(Panel):
         object_id = ObjectId(*shown) if shown else None
         if info := self.project.classes.by_shortcut(key):
             self.label(info.name, object_id)
-        if key == "/":
+        elif key == "/" and self.class_buttons.find_is_needed:
             self._searched = object_id
             self.class_buttons.find.focus()
-        self.command_bar.dispatch_key(key, object_id)
+        else:
+            self.command_bar.dispatch_key(key, object_id)
 
     def label(self, name: str, object_id: ObjectId | None) -> None:
         """Label an object, or all selected objects, with a class."""
-        self._edit(object_id, self.project.annotate, name)
+        self._edit(object_id, f"Labeled {name}.", self.project.annotate, name)
 
     def flag_command(self, flag: LabelAction) -> Callable[[ObjectId | None], None]:
         """Return the command that flags an object, or all selected objects."""
-        return lambda object_id: self._edit(object_id, self.project.flag, flag)
+        return lambda object_id: self._edit(object_id, _FLAGGED[flag], self.project.flag, flag)
 
     def erase(self, object_id: ObjectId | None) -> None:
         """Remove the annotation of an object, or of all selected objects."""
-        self._edit(object_id, self.project.erase)
+        self._edit(object_id, "", self.project.erase)
 
     def undo(self, object_id: ObjectId | None = None) -> None:
         """Undo the last edit, regardless of the selection."""
@@ -161,9 +171,13 @@ class LabelingPanel(Panel):
 
     def next(self, object_id: ObjectId | None = None) -> None:
         """Show the next object of the queue."""
+        self._advance()
+
+    def _advance(self, done: str = "") -> None:
+        """Show the next object of the queue, after a sentence on the last edit."""
         self.viewer.indexing.run_when_indexed(
             self.project.images if self._queue is None else (),  # a new queue needs the objects of every image
-            lambda: self._show_candidate(self.queue.next(), "No object is left in the queue."),
+            lambda: self._show_candidate(self.queue.next(), "No object is left in the queue.", done),
             "The next object is shown afterwards.",
             needs_all=False,
         )
@@ -180,7 +194,7 @@ class LabelingPanel(Panel):
         object_id, self._searched = self._searched or self.shown, None
         self.label(name, object_id)
 
-    def _edit(self, object_id: ObjectId | None, write: Callable[..., object], *value: str) -> None:
+    def _edit(self, object_id: ObjectId | None, done: str, write: Callable[..., object], *value: str) -> None:
         """Annotate the selection once it is indexed; without a value, erase its label.
 
         After an annotation of the object that the queue showed, the next object is shown. If the user presses a
@@ -199,8 +213,9 @@ class LabelingPanel(Panel):
         def act() -> None:
             write()
             if value and self._is_candidate(object_id):
-                self.next()
-            self.status.say(self.project.status)  # the saved annotation, not the next object
+                self._advance(done)
+            else:
+                self.status.say(self.project.status)
 
         self._run_when_indexed([object_id.image], act)
 
@@ -242,17 +257,22 @@ class LabelingPanel(Panel):
     def _object_selected(self, image: str, label: int) -> None:
         self._candidate = None
         self._selected_at = time.monotonic()
-        self.status.say(f"Object {label} in {image}." if label else NO_OBJECT_SELECTED)
+        self.status.say(self.describe_selection())
 
-    def _show_candidate(self, candidate: QueuedObject | None, empty_text: str) -> None:
+    def describe_selection(self) -> str:
+        """Return a sentence about the selected objects."""
+        return f"{self._describe_selection()}." if self.shown else NO_OBJECT_SELECTED
+
+    def _show_candidate(self, candidate: QueuedObject | None, empty_text: str, done: str = "") -> None:
         if candidate is None:
-            self.status.say(empty_text)
+            self.status.say(f"{done} {empty_text}".strip())
             return
         self._candidate = candidate
         self.viewer.show(candidate.image, candidate.label)
         self.viewer.prefetch([coming.id for coming in self.queue.coming(_PREFETCHED)])
         self._selected_at = time.monotonic()
-        self.status.say(f"Object {candidate.label} in {candidate.image}, {candidate.reason}.")
+        now = f"bject {candidate.label} in {candidate.image}, {candidate.reason}."
+        self.status.say(f"{done} Now o{now}" if done else f"O{now}")
 
     def _revisit(self, done: bool, verb: str) -> None:
         """Show the objects of an edit that was undone or redone.

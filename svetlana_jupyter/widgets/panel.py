@@ -6,12 +6,13 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial, wraps
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from ipywidgets import HTML, Box, Button, GridBox, HBox, VBox, Widget
 
-from svetlana_jupyter.errors import SvetlanaError
+from svetlana_jupyter.errors import ProjectError, SvetlanaError
 from svetlana_jupyter.widgets.components import StatusLine, button, heading, keycap, no_images_hint
 from svetlana_jupyter.widgets.viewer.pointer import KeyGuard
 from svetlana_jupyter.widgets.warning_list import WarningList
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.annotations import LabelAction
     from svetlana_jupyter.core.classes import ClassInfo
+    from svetlana_jupyter.project.jobs import JobKind
     from svetlana_jupyter.project.project import Project
 
 # Together these fit the output area of a notebook (920 pixels) in a window that is 1100 pixels wide.
@@ -92,25 +94,58 @@ class Watcher:
         self._observers.close()
 
 
+def as_project(project: Project | str | Path) -> Project:
+    """Return a project, or open the project in a folder or zip file.
+
+    Raises
+    ------
+    ProjectError
+        If there is no project at this path, or the argument is neither a project nor a path.
+    """
+    from svetlana_jupyter.project.project import Project
+
+    if isinstance(project, Project):
+        return project
+    if not isinstance(project, str | PathLike):
+        raise ProjectError(
+            f"A panel needs a project or the path of its folder, got {type(project).__name__}. "
+            'Pass sv.Project("osteoclasts.svetlana").'
+        )
+    path = Path(project).expanduser()
+    if path.suffix.lower() == ".zip":
+        return Project.from_zip(path)
+    if not (path / "project.json").is_file():
+        raise ProjectError(
+            f"There is no project at '{path.absolute()}'. Pass sv.Project({str(project)!r}) to create one, or call "
+            "sv.App() for a form."
+        )
+    return Project(path)
+
+
 class Panel(VBox):
     """Base class of the panels.
 
     Parameters
     ----------
-    project : Project
+    project : Project or path
         Shared with other panels and with scripts. A panel observes the project and calls its methods, but holds no
-        state of the project itself.
+        state of the project itself. A path is the folder or the zip file of a project, which is opened.
 
     Attributes
     ----------
     project : Project
     status : StatusLine
-        Displays the result or the error of the last action.
+        Displays the result or the error of the last action in this panel, and of the jobs in ``job_kinds``.
+    job_kinds : frozenset of str
+        Kinds of jobs whose results the panel displays, even if it did not start them.
     warnings : WarningList
         Displays warnings about images, above everything else.
     """
 
-    def __init__(self, project: Project) -> None:
+    job_kinds: ClassVar[frozenset[JobKind]] = frozenset()
+
+    def __init__(self, project: Project | str | Path) -> None:
+        project = as_project(project)
         super().__init__(layout={"width": "100%", "max_width": PANEL_WIDTH})
         self.add_class("svetlana")
         self.project = project
@@ -118,9 +153,16 @@ class Panel(VBox):
         self.warnings = WarningList(project, self.run_action)
         self._style = VBox([style_widget(), self.warnings])
         self._watcher = Watcher(self.status)
-        self.observe_project(lambda: self.status.say(project.status), "status")
+        self._acting, self._unused_key = False, ""
+        self._job, self._follows_job = project.job, project.job is not None and project.job.kind in self.job_kinds
+        self.observe_project(self._follow_job, "job")
+        self.observe_project(self._show_status, "status")
         self.observe_project(self._show_trouble, "trouble")
         self.observe_project(self.warnings.refresh, "images_version", "predictions_version")
+
+    def __del__(self) -> None:
+        if hasattr(self, "project"):  # a panel whose argument was refused has nothing to close
+            super().__del__()
 
     def observe_project(self, act: Callable[[], object], *names: str) -> None:
         """Call ``act()`` whenever one of the named traits of the project changes."""
@@ -136,8 +178,22 @@ class Panel(VBox):
         If a button kept the focus, JupyterLab would handle the next key as a shortcut: for
         example, ``m`` turns the cell into Markdown and deletes its output.
         """
+        self._acting = True
         catch_errors(act, self.status)(*args)
+        self._acting = False
         self.focus()
+
+    def report_key(self, problem: str) -> None:
+        """Display why a key had no effect; "" after a key that had an effect."""
+        if problem:
+            self._unused_key = problem
+            self.status.say(problem)
+        elif self._unused_key and self.status.text == self._unused_key:
+            self.status.say(self.describe_selection())
+
+    def describe_selection(self) -> str:
+        """Return a sentence about what is selected in the panel."""
+        return ""
 
     def arrange(self, main: Widget, *side: Widget) -> tuple[Widget, Widget]:
         """Arrange the main widget, with the other widgets in a column at its side.
@@ -171,6 +227,22 @@ class Panel(VBox):
         """Stop observing the project, and remove the panel."""
         self._watcher.close()
         super().close()
+
+    def _follow_job(self) -> None:
+        """Display the start and the result of a job, if it concerns this panel."""
+        before, job = self._job, self.project.job
+        self._job = job
+        if before is None and job is not None:
+            self._follows_job = self._acting or job.kind in self.job_kinds
+            if self._follows_job:  # not the result of an earlier job
+                self.status.say(f"{job.kind.capitalize()} started.")
+        elif job is None and self._follows_job:
+            self._follows_job = False
+            self.show_hint(self.project.status)
+
+    def _show_status(self) -> None:
+        if self._acting or self._follows_job:
+            self.status.say(self.project.status)
 
     def _show_trouble(self) -> None:
         if self.project.trouble:
@@ -212,8 +284,8 @@ def labeling_commands(panel: LabelingActions, *names: str) -> list[Command]:
     """Return the labeling commands with the given names, in the given order."""
     flag = panel.flag_command
     commands = (
-        Command(("u",), "Undo", "undo", "Undo the last edit", panel.undo),
-        Command(("r",), "Redo", "repeat", "Redo the edit undone last", panel.redo),
+        Command(("u", "Ctrl+z"), "Undo", "undo", "Undo the last edit", panel.undo),
+        Command(("r", "Ctrl+Shift+z", "Ctrl+y"), "Redo", "repeat", "Redo the edit undone last", panel.redo),
         Command(("s",), "Skip", "step-forward", "Skip without a label", flag("skip")),
         Command(("e", "Delete"), "Erase", "eraser", "Remove the annotation", panel.erase),
         Command(("a",), "Ambiguous", "question", "The class is unclear even to an expert", flag("ambiguous")),
@@ -264,12 +336,16 @@ class CommandBar:
         self._list_keys()
 
     def dispatch_key(self, key: str, shown: Any) -> None:
-        """Run the commands of a key, or show the help."""
+        """Run the command of a key, show the help, or say that the key has no effect."""
+        command = next((command for command in self.commands if key in command.keys), None)
         if key == "?":
             self.toggle_help()
-        for command in self.commands:
-            if key in command.keys:
-                command.act(shown)
+        elif command is not None:
+            command.act(shown)
+        elif key in _DIGITS:
+            self._panel.report_key(f"No class has the key {key}. Press ? for all keys.")
+        elif key != "Escape":
+            self._panel.report_key(f"The key {_key_text(key)} has no effect here. Press ? for all keys.")
 
     def header(self, title: str) -> HBox:
         """Return a heading with the button that shows the keys."""
@@ -293,8 +369,7 @@ class CommandBar:
         """Write the help, with the current keys of the classes."""
         lines = class_keys(self._panel.project.classes.scheme, self._class_help)
         lines += [
-            (" ".join(keycap("Space" if key == " " else key) for key in command.keys), command.tooltip)
-            for command in self.commands
+            (" ".join(keycap(_key_text(key)) for key in command.keys), command.tooltip) for command in self.commands
         ]
         lines += [(" ".join(map(keycap, keys.split())), text) for keys, text in self._view_keys]
         lines.append((keycap("?"), "Show or hide these keys"))
@@ -303,6 +378,16 @@ class CommandBar:
 
     def _run(self, command: Command) -> None:
         command.act(self._shown())
+
+
+def _key_text(key: str) -> str:
+    """Return the name of a key as a keyboard shows it.
+
+    >>> _key_text(" "), _key_text("Ctrl+Shift+z")
+    ('Space', 'Ctrl+Shift+Z')
+    """
+    *modifiers, name = [key] if key == "+" else key.split("+")
+    return "+".join([*modifiers, name.upper() if modifiers and len(name) == 1 else "Space" if name == " " else name])
 
 
 def class_keys(classes: Iterable[ClassInfo], text: str) -> list[Line]:

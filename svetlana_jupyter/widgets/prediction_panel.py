@@ -26,6 +26,8 @@ from svetlana_jupyter.widgets.scheduling import Debounce, LatestQuestion
 from svetlana_jupyter.widgets.viewer.object_details import Inspector, explanation_pictures
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
     from svetlana_jupyter.project.project import Project
@@ -43,11 +45,14 @@ class PredictionPanel(LabelingPanel):
 
     Parameters
     ----------
-    project : Project
+    project : Project or path
     """
 
-    def __init__(self, project: Project) -> None:
+    job_kinds = frozenset({"prediction", "export"})
+
+    def __init__(self, project: Project | str | Path) -> None:
         super().__init__(project, "uncertain", "correction", queue_source="correction")
+        project = self.project
         self.viewer.model.overlay = "predictions"
         self.command_bar.set_commands(
             Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),

@@ -20,6 +20,7 @@ from traitlets import Instance
 from svetlana_jupyter.core.allowed_cues import explain_restrictions
 from svetlana_jupyter.core.settings import ARCHITECTURES, NESTED_SETTINGS, PRESET_NAMES, TrainingSettings
 from svetlana_jupyter.errors import SettingsError, SvetlanaError
+from svetlana_jupyter.project.file_access import read_text
 from svetlana_jupyter.widgets.components import button, error_html, heading, html_table, muted
 from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.scheduling import FileWatcher
@@ -109,9 +110,14 @@ class SettingsEditor(VBox):
             settings, problem = self._project.settings, ""
         except SettingsError as error:
             settings, problem = None, str(error)
-        file = self._project.path / "training.json"
         # The raw text of the file, because an invalid file has no settings and the user repairs it here.
-        self.json.show(file.read_text("utf-8") if file.exists() else self._project.settings.to_json(), discard_draft)
+        try:
+            text = read_text(self._project.path.resolve() / "training.json")
+        except FileNotFoundError:
+            text = self._project.settings.to_json()
+        except (OSError, ValueError):  # `problem` names the reason
+            text = ""
+        self.json.show(text, discard_draft)
         if settings is None:
             self.view.value = JSON
             self._status.warn(problem)

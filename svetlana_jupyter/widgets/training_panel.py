@@ -34,6 +34,7 @@ from svetlana_jupyter.widgets.viewer.object_details import patch_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
+    from pathlib import Path
 
     import pandas as pd
 
@@ -52,7 +53,7 @@ class TrainingPanel(Panel):
 
     Parameters
     ----------
-    project : Project
+    project : Project or path
 
     Attributes
     ----------
@@ -74,8 +75,11 @@ class TrainingPanel(Panel):
         Holds ``preview``, ``runs`` and ``settings``.
     """
 
-    def __init__(self, project: Project) -> None:
+    job_kinds = frozenset({"training", "sweep"})
+
+    def __init__(self, project: Project | str | Path) -> None:
         super().__init__(project)
+        project = self.project
         self._throttle = Throttle(catch_errors(self._show_curves, self.status), interval=0.4)
         train, tooltip = project.background.train, "Train on all annotations, in the background"
         self.train = self.make_button(train, "Train", "play", tooltip, "primary", width="110px", flex="0 0 auto")

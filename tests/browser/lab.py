@@ -162,7 +162,8 @@ class LabPage:
 
     def pixels(self, shown: Locator) -> NDArray[np.uint8]:
         """Return the pixels of an element in the browser, of shape (rows, columns, 3)."""
-        return iio.imread(shown.screenshot(), extension=".png")[..., :3]
+        style = ".sv-keys-hint { visibility: hidden; }"
+        return iio.imread(shown.screenshot(style=style), extension=".png")[..., :3]
 
     def screenshot(self, name: str) -> Path:
         """Save a screenshot of the page."""

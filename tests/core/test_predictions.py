@@ -75,7 +75,8 @@ def test_the_table_prefers_annotations_and_excludes_flagged_objects() -> None:
     }
     assert table.loc[4, "predicted"] == "resting"
     assert table.loc[4, "annotation"] == "very active"
-    assert table.loc[6, "annotation"] == "bad_segmentation"
+    assert table["flag"].fillna("").to_dict() == {2: "skip", 4: "", 6: "bad_segmentation", 8: ""}
+    assert table["annotation"].fillna("").to_dict() == {2: "", 4: "very active", 6: "", 8: ""}
     assert pd.isna(table.loc[8, "run"])
     assert table.loc[2, "run"] == "0003"
     assert table.loc[2, "p_resting"] == pytest.approx(0.9)

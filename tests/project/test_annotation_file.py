@@ -209,6 +209,6 @@ def test_an_annotator_name_cannot_escape_the_folder(tmp_path: Path, name: str) -
 def test_logs_of_all_other_annotators_are_read(tmp_path: Path) -> None:
     open_annotation_file(tmp_path, "bo").append([label_entry(1)])
     ann = open_annotation_file(tmp_path, "ann")
-    assert {
-        annotator: len(log.events) for annotator, log in read_other_logs(tmp_path, excluding_file=ann.file).items()
-    } == {"bo": 1}
+    logs, problem = read_other_logs(tmp_path, excluding_file=ann.file)
+    assert {annotator: len(log.events) for annotator, log in logs.items()} == {"bo": 1}
+    assert problem == ""

@@ -127,8 +127,8 @@ def naive_counts(
         conditions = {**project.images[image].groups, **extra[image], "image": image}
         key = tuple(conditions[column] for column in by)
         group = result.setdefault(key, dict.fromkeys(["bright", "dim", *EXCLUSION_REASONS], 0))
-        if row["annotation"] in ("ambiguous", "bad_segmentation"):
-            group[row["annotation"]] += 1
+        if row["flag"] in ("ambiguous", "bad_segmentation"):
+            group[row["flag"]] += 1
         elif border and row["on_border"]:
             group["border"] += 1
         elif row["size"] < low:

@@ -118,7 +118,11 @@ def test_existing_annotations_are_not_overwritten_by_default(project: Project, l
     project.flag("P2_A1", 3, "bad_segmentation")
     report = project.import_annotations(label_table)
     assert report["outcome"].tolist() == ["differs", "known", "differs"]
-    assert report["why"].tolist() == ["labeled bright in this project", "", "labeled bad_segmentation in this project"]
+    assert report["why"].tolist() == [
+        "labeled bright in this project",
+        "",
+        "flagged as bad_segmentation in this project",
+    ]
     assert "Imported 0 annotations" in project.status
     assert "2 not imported, as the project has another label" in project.status
     assert classes_of(project)["P1_A1", 1] == "bright"
@@ -140,36 +144,21 @@ def test_rejected_rows_are_reported_one_by_one(project: Project) -> None:
         ("P1_A1", 3, "dim"),
         ("P1_A1", 3, "bright"),
         ("P1_A1", 4, "new one"),
-        ("P1_A1", 5, "Ambiguous"),
-        ("P1_A1", 6, "bad_segmentation"),
+        ("P1_A1", 5, "ambiguous"),
         ("P1_A1", 1, "dim"),
     ]
     report = project.import_annotations(pd.DataFrame(rows, columns=["image", "object", "class"]))
     assert report["outcome"].tolist() == [
-        *(
-            "taken",
-            "not found",
-            "not found",
-            "no class",
-            "contradicts",
-            "contradicts",
-            "taken",
-            "taken",
-            "taken",
-            "taken",
-        )
+        *("taken", "not found", "not found", "no class", "contradicts", "contradicts", "taken", "taken", "taken")
     ]
     assert report["why"][1] == "the mask has no object 99"
     assert report["why"][2] == "the project has no image 'P9_X9'"
-    assert classes_of(project) == {
-        ("P1_A1", 1): "dim",
-        ("P1_A1", 4): "new one",
-        ("P1_A1", 5): "ambiguous",
-        ("P1_A1", 6): "bad_segmentation",
-    }
-    assert project.classes.names == ("dim", "bright", "new one"), "the others are marks"
+    assert classes_of(project) == {("P1_A1", 1): "dim", ("P1_A1", 4): "new one", ("P1_A1", 5): "ambiguous"}
+    assert project.labels().loc[("P1_A1", 5), "action"] == "label", "a class with the name of a flag"
+    assert project.status.endswith("New classes: “new one”, “ambiguous”.")
+    assert project.classes.names == ("dim", "bright", "new one", "ambiguous")
     assert project.annotations.table()["edit"].nunique() == 1
-    assert "Imported 4 annotations" in project.status
+    assert "Imported 3 annotations" in project.status
     assert "1 skipped because of two classes" in project.status
 
 

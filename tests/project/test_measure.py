@@ -157,6 +157,7 @@ def test_a_broken_cache_file_is_measured_again(project: Project, wells: Path) ->
 
 
 def test_the_cache_keeps_measurements_of_two_kernels(tmp_path: Path) -> None:
+    (tmp_path / "project.json").write_text("{}")
     first, second = (DiskFeatureCache(tmp_path / "one", True, lambda: "same") for _ in range(2))
     rows = pd.DataFrame({"area": np.float32([1, 2, 3])}, pd.Index([5, 6, 7], name="object"))
     assert first.get_features("shape").empty

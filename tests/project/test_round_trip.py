@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from skimage.measure import label
 
 from svetlana_jupyter.core.io.images import open_mask
 from svetlana_jupyter.project.project import Project
+from tests.project.conftest import squares
 from tests.project.test_importers import classes_of
 
 if TYPE_CHECKING:
@@ -85,3 +87,62 @@ def test_an_ilastik_label_image_is_exported_with_the_same_objects(tmp_path: Path
     project.undo()
     project.import_annotations(file)
     assert classes_of(project) == labels
+
+
+# Names that other programs read as numbers, formulas, missing values or flags.
+ODD_NAMES = [
+    *(
+        "bad",
+        "ambiguous",
+        "bad_segmentation",
+        "skip",
+        "label",
+        "NA",
+        "nan",
+        "None",
+        "null",
+        "True",
+        "true",
+        "-",
+        "none",
+    ),
+    *("1", "1.0", "-1", "+", "CD8+", "CD8-", "=1+1", "@x", "'s", "'-1", "''=1"),
+]
+
+
+@pytest.mark.parametrize("form", ["csv", "excel", "parquet", "geojson", "table", "labels"])
+def test_every_class_name_and_flag_survives_a_round_trip(tmp_path: Path, form: str) -> None:
+    image, mask = squares(len(ODD_NAMES) + 4)
+    tifffile.imwrite(tmp_path / "-1.tif", image)
+    tifffile.imwrite(tmp_path / "mask.tif", mask)
+    first = Project(tmp_path / "first.svetlana", classes=ODD_NAMES)
+    second = Project(tmp_path / "second.svetlana")
+    for project in (first, second):
+        project.add("-1", tmp_path / "-1.tif", tmp_path / "mask.tif")
+    for number, name in enumerate(ODD_NAMES, 1):
+        first.annotate("-1", number, name)
+    for number, flag in enumerate(("ambiguous", "bad_segmentation", "skip"), len(ODD_NAMES) + 1):
+        first.flag("-1", number, flag)
+    table = first.predictions().droplevel("image")
+    assert table["annotation"].dropna().tolist() == ODD_NAMES
+    assert table["flag"].dropna().tolist() == ["ambiguous", "bad_segmentation", "skip"]
+    assert first.counts().set_index("class")["count"].to_dict() == dict.fromkeys(ODD_NAMES, 1)
+    if form in ("table", "labels"):
+        source = first.predictions() if form == "table" else first.labels()
+    else:
+        source = first.export(tmp_path / "out", [form])[0]
+        source = pd.read_parquet(source) if form == "parquet" else source
+    report = second.import_annotations(source)
+    assert (report["outcome"].isin(["taken", "no class"])).all()
+    pd.testing.assert_frame_equal(
+        second.labels().sort_index()[["action", "class"]], first.labels().sort_index()[["action", "class"]]
+    )
+
+
+def test_flags_of_earlier_exports_are_read_as_flags(tmp_path: Path) -> None:
+    image, mask = squares(4)
+    project = Project(tmp_path / "p.svetlana", classes=["bad"])
+    project.add("i", image, mask)
+    earlier = {"class": ["bad", None, None], "predicted": [None] * 3, "annotation": ["bad", "bad", "ambiguous"]}
+    project.import_annotations(pd.DataFrame({"image": "i", "object": [1, 2, 3], **earlier, "run": ""}))
+    assert project.labels()["action"].tolist() == ["label", "bad_segmentation", "ambiguous"]

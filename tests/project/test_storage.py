@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project import storage as archive
+from svetlana_jupyter.project import zip_archive as archive
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.storage import ProjectFolder, atomic_write, file_name
 from tests.project.conftest import squares
@@ -99,7 +99,7 @@ def test_a_manually_zipped_folder_can_be_opened(used_project: Project, tmp_path:
 
 def write_zip(file: Path, name: str, mode: int = 0) -> Path:
     with zipfile.ZipFile(file, "w") as packed:
-        packed.writestr("p/project.json", '{"format": 1, "classes": [], "images": {}}')
+        packed.writestr("p/project.json", '{"format": 3, "classes": [], "images": {}}')
         member = zipfile.ZipInfo(name)
         member.external_attr = mode << 16
         packed.writestr(member, "/etc")
@@ -169,7 +169,7 @@ def test_a_zip_larger_than_the_free_space_is_refused(
 ) -> None:
     file = used_project.save_zip()
     monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100})())
-    with pytest.raises(ProjectError, match="more than is free in"):
+    with pytest.raises(ProjectError, match=r"more than 90% of the 0\.0 GB that is free in"):
         Project.from_zip(file, tmp_path / "copy")
 
 
@@ -197,7 +197,7 @@ def read_only(folder: Path) -> Iterator[None]:
 
 def test_a_new_folder_becomes_a_project(tmp_path: Path) -> None:
     store = ProjectFolder(tmp_path / "new" / "cells.svetlana")
-    assert json.loads(store.document_file.read_text()) == {"format": 1, "classes": [], "images": {}}
+    assert json.loads(store.document_file.read_text()) == {"format": 3, "classes": [], "images": {}}
 
 
 def test_another_folder_is_refused_and_left_unchanged(tmp_path: Path) -> None:

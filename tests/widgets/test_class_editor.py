@@ -68,6 +68,19 @@ def test_a_class_is_merged_into_another_and_its_annotations_count_there(panel, p
     assert not panel.editor.merged.children
 
 
+def test_a_mistyped_class_is_deleted_but_not_one_with_annotations(panel, project):
+    project.annotate("left", 1, "bright")
+    panel.class_buttons.row(1).edit.click()
+    panel.editor.delete.click()
+    assert "Merge it into another class instead" in panel.status.text
+    project.classes.add("brihgt")
+    panel.class_buttons.row(3).edit.click()
+    panel.editor.delete.click()
+    assert project.classes.names == ("bright", "dark")
+    assert "Deleted class brihgt. To undo, add it again." in panel.status.text
+    assert panel.editor.layout.display == "none"
+
+
 def test_an_existing_class_name_is_refused_in_the_editor(panel, project):
     panel.class_buttons.row(1).edit.click()
     enter(panel.editor.name, "dark")

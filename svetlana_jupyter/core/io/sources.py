@@ -207,7 +207,7 @@ def unpack_to_zarr(path: Path, decode: Decode, folder: Path) -> None:
 
     The array is written under a temporary name next to ``folder`` and renamed when it is complete.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(exist_ok=True)  # not its parents: a project folder that is gone must not reappear
     unfinished = folder.with_name(f"{folder.name}.{uuid4().hex}.part")
     try:
         pixels = decode(path)

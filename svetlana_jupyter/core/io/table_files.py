@@ -21,7 +21,7 @@ import pandas as pd
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -32,13 +32,15 @@ IMAGE_COLUMN_NAMES = ("image", "file", "filename", "imagename", "name")
 _GROUP_SUFFIXES = ("", "id", "name", "no", "number", "s")
 MISSING_NUMBERS = ("NA", "N/A", "#N/A", "n/a", "NaN", "nan", "null", "NULL", "None")
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)"
+_FORMULA = r"'*[=+\-@\t\r]"  # apostrophes are counted, so that a text that begins with one stays the same
 _SEPARATOR = "\x1f"  # between the values of a row
 
 
-def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
+def read_table(source: TableSource, table_name: str, keep_text: Iterable[str] = ()) -> pd.DataFrame:
     """Read a table as a DataFrame with text headers.
 
-    Named levels of a DataFrame's index become columns.
+    Named levels of a DataFrame's index become columns. In CSV files, the apostrophe that `escape_formula` wrote before
+    a text is removed.
 
     Parameters
     ----------
@@ -47,6 +49,9 @@ def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
         unless commas separate the columns), or an Excel file, of which the first sheet is read.
     table_name : str
         Name of the table in error messages, such as "a table of conditions".
+    keep_text : iterable of str
+        Columns of a file whose cells are names, so that "1.0" and "1", or "true" and "True", stay different. Headers
+        are compared as in `find_column`.
 
     Raises
     ------
@@ -57,7 +62,7 @@ def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
         table = source.reset_index(level=[level for level in source.index.names if level is not None])
         name = _capitalize(table_name)
     elif isinstance(source, str | PathLike):
-        table, name = _read_file(Path(source).expanduser(), table_name), str(source)
+        table, name = _read_file(Path(source).expanduser(), table_name, keep_text), str(source)
     else:
         raise InputError(
             f"Expected {table_name}, got {type(source).__name__}. Pass the path of a CSV file or a DataFrame."
@@ -70,17 +75,66 @@ def read_table(source: TableSource, table_name: str) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def _read_file(path: Path, table_name: str) -> pd.DataFrame:
+def escape_formula(text: str) -> str:
+    """Return a text for a CSV file, which no spreadsheet program runs as a formula.
+
+    Text that begins with ``= + - @``, a tab or a return gets an apostrophe in front.
+
+    >>> [escape_formula(text) for text in ("=1+1", "CD8-", "'-1")]
+    ["'=1+1", 'CD8-', "''-1"]
+    """
+    return f"'{text}" if re.match(_FORMULA, text) else text
+
+
+def unescape_formula(text: str) -> str:
+    """Return a text without the apostrophe that `escape_formula` wrote.
+
+    >>> [unescape_formula(text) for text in ("'=1+1", "'s", "''-1")]
+    ['=1+1', "'s", "'-1"]
+    """
+    return text[1:] if re.match(f"'{_FORMULA}", text) else text
+
+
+def write_csv(table: pd.DataFrame, file: Path) -> None:
+    """Write a table with its named index as CSV, without text that is a formula."""
+
+    def escape(value: object) -> object:
+        return escape_formula(value) if isinstance(value, str) else value
+
+    table = table.reset_index(level=[level for level in table.index.names if level is not None])
+    texts = table.select_dtypes(exclude=["number", "bool"])
+    table = table.assign(**{str(column): texts[column].map(escape) for column in texts})
+    table.rename(columns=escape).to_csv(file, index=False, encoding="utf-8")
+
+
+def _read_file(path: Path, table_name: str, keep_text: Iterable[str]) -> pd.DataFrame:
+    kept = set(map(normalize_header, keep_text))
+
+    def text_types(header: pd.DataFrame) -> dict[str, type]:
+        return {column: str for column in map(str, header) if normalize_header(column) in kept}
+
     try:
         if path.suffix.casefold() in EXCEL_SUFFIXES:
-            return _parse_numbers(pd.read_excel(path, engine="openpyxl", keep_default_na=False, na_values=""))
+            types = text_types(pd.read_excel(path, engine="openpyxl", nrows=0))
+            table = pd.read_excel(path, engine="openpyxl", dtype=types, keep_default_na=False, na_values="")
+            return _parse_numbers(table, types)
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
         delimiter = max(DELIMITERS, key=header.count)
+        types = text_types(pd.read_csv(path, sep=delimiter, encoding="utf-8-sig", skipinitialspace=True, nrows=0))
         table = pd.read_csv(
-            path, sep=delimiter, encoding="utf-8-sig", skipinitialspace=True, keep_default_na=False, na_values=""
+            path,
+            sep=delimiter,
+            encoding="utf-8-sig",
+            skipinitialspace=True,
+            keep_default_na=False,
+            na_values="",
+            dtype=types,  # type: ignore[arg-type]
         )
-        return _parse_numbers(table, delimiter != ",")
+        table = _parse_numbers(table, types, delimiter != ",")
+        for column in table.select_dtypes(exclude=["number", "bool"]):
+            table[column] = table[column].map(unescape_formula, na_action="ignore")
+        return table.rename(columns=unescape_formula)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist. Pass the path of {table_name} as a CSV file.") from error
     except (OSError, ValueError, KeyError, BadZipFile) as error:  # the errors of pandas are ValueErrors
@@ -89,12 +143,12 @@ def _read_file(path: Path, table_name: str) -> pd.DataFrame:
         ) from error
 
 
-def _parse_numbers(table: pd.DataFrame, decimal_comma: bool = False) -> pd.DataFrame:
+def _parse_numbers(table: pd.DataFrame, keep_text: Collection[object], decimal_comma: bool = False) -> pd.DataFrame:
     """Convert numeric columns, with “NA” as a missing value.
 
     In a text column, “NA” remains text.
     """
-    for column in table.select_dtypes(exclude=["number", "bool"]):
+    for column in table.select_dtypes(exclude=["number", "bool"]).columns.difference(list(keep_text)):
         texts = table[column].dropna().astype(str)
         texts = texts[~texts.isin(MISSING_NUMBERS)]
         numbers = pd.to_numeric(texts.str.replace(",", ".") if decimal_comma else texts, errors="coerce")

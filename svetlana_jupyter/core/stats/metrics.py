@@ -315,7 +315,7 @@ def count_classes(
     ----------
     table : DataFrame
         One row per object, with a column ``class`` (missing for objects without a class) and the columns ``by``. The
-        columns ``annotation``, ``on_border`` and ``size`` of `core.predictions.object_table` are used to exclude
+        columns ``flag``, ``on_border`` and ``size`` of `core.predictions.object_table` are used to exclude
         objects.
     names : sequence of str
         The classes; each class has a row in every group, even if it does not occur in the group.
@@ -357,10 +357,10 @@ def exclusion_reasons(table: pd.DataFrame, exclude_border: bool, size: SizeLimit
     low, high = (-np.inf if size[0] is None else size[0]), (np.inf if size[1] is None else size[1])
     nothing = pd.Series(False, table.index)
     unclassified = table["class"].isna()
-    flag = table.get("annotation", nothing)
+    flag = table.get("flag", nothing)
     reasons = {
-        "ambiguous": unclassified & (flag == "ambiguous"),
-        "bad_segmentation": unclassified & (flag == "bad_segmentation"),
+        "ambiguous": flag == "ambiguous",
+        "bad_segmentation": flag == "bad_segmentation",
         "border": table["on_border"].astype(bool) if exclude_border else nothing,
         "size": nothing if size == (None, None) else ~table["size"].between(low, high),
         "not_predicted": unclassified,

@@ -2,7 +2,7 @@
 
 A file is a ``FeatureCollection`` with one detection per object; in 3D, with one per object and plane (``plane.z``).
 Outlines follow the pixel edges, with coordinates ``(x, y)`` in pixels. ``name`` is the label of the object in the mask;
-``metadata`` holds the image, prediction and annotation. Missing values are left out, because GeoJSON has no NaN.
+``metadata`` holds the image, prediction, annotation and flag. Missing values are left out, because GeoJSON has no NaN.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _features(snapshot: ResultsSnapshot, image: str) -> Iterator[Mapping[str, An
     table, classes, pair = snapshot.rows_of_image(image), snapshot.classes, snapshot.pair(image)
     shown = ["probability", *(f"p_{name}" for name in classes.names if f"p_{name}" in table), "size"]
     numbers = pd.concat([table[shown], snapshot.measurements(image)], axis=1)
-    texts = table[["class", "predicted", "annotation", "run", *snapshot.groups[image]]].astype("object")
+    texts = table[["class", "predicted", "annotation", "flag", "run", *snapshot.groups[image]]].astype("object")
     colors = {info.name: list(bytes.fromhex(info.color[1:])) for info in classes}
     # Plain arrays, because looking up rows of a DataFrame would take longer than the rest of the export.
     text_names, number_names = list(map(str, texts)), list(map(str, numbers))

@@ -97,7 +97,7 @@ def _class_attributes(classes: ClassScheme, unknown: int) -> dict[str, Any]:
 
 def _object_attributes(classes: ClassScheme, table: pd.DataFrame) -> dict[str, Any]:
     colors: dict[str, Sequence[int]] = {info.name: _rgba(info.color) for info in classes}
-    cells = table[["class", "predicted", "annotation", "probability"]].astype("object")
+    cells = table[["class", "predicted", "annotation", "flag", "probability"]].astype("object")
     properties: list[dict[str, Any]] = []
     for label, record in zip(table.index, cells.where(cells.notna(), None).to_dict("records"), strict=True):
         properties.append({"label-value": int(label), **{str(k): v for k, v in record.items() if v is not None}})

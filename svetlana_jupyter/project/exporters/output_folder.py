@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shutil
 import time
 import unicodedata
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.file_access import read_json, refuse_link
 from svetlana_jupyter.project.storage import atomic_write, draft_path, file_name, sync, write_json
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class OutputFolder:
     """
 
     def __init__(self, folder: Path, project_folder: Path, images: Iterable[str], inputs: Iterable[Path]) -> None:
-        self.folder, self._project_folder = folder.absolute(), project_folder.resolve()
+        self.folder, self._project_folder = folder.resolve(), project_folder.resolve()
         self.names = unique_file_names(images)
         self.current_file = str(self.folder)
         self.stop: Callable[[], bool] = lambda: False
@@ -127,6 +127,7 @@ class OutputFolder:
         file = self.folder / name
         self.current_file = str(file)
         self._check(file.parent)
+        refuse_link(file)
         if file.exists() and name not in self._manifest["files"]:
             raise ProjectError(f"{file} exists already and does not come from an export. Export to a different folder.")
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +157,7 @@ class OutputFolder:
 
     def _read_manifest(self) -> dict[str, Any]:
         try:
-            document = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+            document = read_json(self.folder / MANIFEST)
             return {**document, "files": dict(document["files"])}
         except (OSError, ValueError, KeyError, TypeError):  # missing, or written by another program
             return {"files": {}}

@@ -7,6 +7,7 @@ integers with one or three channels are PNG files, all other patches are TIFF fi
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -15,6 +16,7 @@ import pandas as pd
 import tifffile
 
 from svetlana_jupyter.core.io.chunks import group_by_block, index_last_axes, processing_block_shape, read_padded
+from svetlana_jupyter.core.io.table_files import write_csv
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
 from svetlana_jupyter.core.patch_geometry import units_per_pixel, view_size_per_object
 from svetlana_jupyter.errors import ProjectError
@@ -50,7 +52,9 @@ def write_patches(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[P
     y1, x1`` (the bounding box of the patch in image pixels, which may exceed the image), ``test_set`` (whether the
     object belongs to the test set), and the grouping columns of the image.
     """
-    folders = unique_file_names([TABLE, *snapshot.classes.names])
+    # A path in the table must not begin like a formula, since `write_csv` would put an apostrophe before it.
+    names = unique_file_names([TABLE, *snapshot.classes.names])
+    folders = {name: re.sub(r"^[=+@-]", lambda sign: f"%{ord(sign[0]):X}", text) for name, text in names.items()}
     rows: list[dict[str, Any]] = []
     with output.write_folder(FOLDER) as draft:
         for name in snapshot.classes.names:
@@ -63,7 +67,7 @@ def write_patches(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[P
                 row = {"file": file, "class": name, "image": image, "object": label}
                 rows.append({**row, **box, "test_set": test_set, **snapshot.groups[image]})
         table = pd.DataFrame(rows).sort_values(["image", "object"])
-        table.to_csv(draft / TABLE, index=False, encoding="utf-8")
+        write_csv(table, draft / TABLE)
     yield output.folder / FOLDER
 
 

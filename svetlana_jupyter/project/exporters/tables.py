@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from svetlana_jupyter.core.io.table_files import write_csv as write_table
 from svetlana_jupyter.errors import ProjectError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def write_csv(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]
     """
     for name, table in _tables(snapshot):
         with output.write_file(f"{name}.csv") as draft:
-            table.to_csv(draft, encoding="utf-8")
+            write_table(table, draft)
         yield output.folder / f"{name}.csv"
 
 

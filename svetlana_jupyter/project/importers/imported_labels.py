@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.annotations import IMPORT_SOURCE_PREFIX, ObjectId
+from svetlana_jupyter.core.annotations import FLAGS, IMPORT_SOURCE_PREFIX, Label, ObjectId
 from svetlana_jupyter.core.classes import check_class_name, check_color
 from svetlana_jupyter.core.io.chunks import ArrayRegion, block_order, processing_block_shape, read_regions
 from svetlana_jupyter.core.io.table_files import describe_matches, format_list, match_names, same_case, same_name
@@ -27,10 +27,9 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.project_classes import ProjectClasses
 
-FLAGS = ("ambiguous", "bad_segmentation")
-FLAG_OF_NAME = {"bad": "bad_segmentation", **{flag: flag for flag in FLAGS}}  # version 0.1.0 exported "bad"
-COLUMNS = ["image", "object", "class", "outcome", "why"]
+COLUMNS = ["image", "object", "class", "flag", "outcome", "why"]
 NO_CLASS = "it has no class"
+_RENAMED_FLAGS = {"bad": "bad_segmentation"}  # the name in version 0.1.0
 
 
 @dataclass(frozen=True)
@@ -124,16 +123,23 @@ class ImportRequest:
 
 
 class ImportedLabel(NamedTuple):
-    """Class of one object in the source of an import.
+    """Class or flag of one object in the source of an import.
 
     ``label`` is the label of the object in the mask, or 0 if no object matches. ``class_name`` is "" if the source
-    contains no class. ``problem`` is the reason why the label cannot be imported, or "".
+    contains no class, and ``flag`` is one of `core.annotations.FLAGS` or "". ``problem`` is the reason why the label
+    cannot be imported, or "".
     """
 
     image: str
     label: int
     class_name: str
     problem: str = ""
+    flag: str = ""
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """Class name and flag, of which one is ""."""
+        return ("", self.flag) if self.flag else (self.class_name, "")
 
 
 @dataclass(frozen=True)
@@ -180,27 +186,49 @@ def apply_import(
     rows = [_check_row(images, row, names) for row in imported.rows]
     wanted = _consistent_labels(rows, imported.last_wins)
     outcomes: dict[ObjectId, tuple[str, str]] = {}
-    chosen: dict[tuple[str, int], str] = {}
-    for key, name in wanted.items():
+    chosen: dict[ObjectId, tuple[str, str]] = {}
+    for key, content in wanted.items():
         label = annotations.label_of(*key)
-        present = classes.by_id(label.class_id).name if label.action == "label" else label.action
-        if present == name:
+        name = classes.by_id(label.class_id).name if label.action == "label" else ""
+        present = (name, "" if name else label.action)
+        is_free = present[1] == "skip" or not any(present)
+        if present == content:
             outcomes[key] = "known", ""
-        elif present not in ("", "skip") and not overwrite:
-            outcomes[key] = "differs", f"labeled {present} in this project"
+        elif not is_free and (content[1] == "skip" or not overwrite):
+            outcomes[key] = "differs", f"{_describe_label(present)} in this project"
         else:
-            outcomes[key] = "taken", "" if present in ("", "skip") else f"was {present}"
-            chosen[key] = name
+            outcomes[key] = "taken", "" if is_free else f"was {''.join(present)}"
+            chosen[key] = content
+    added: dict[str, None] = {}
     if chosen:
-        known = {*FLAGS, *(info.name for info in classes.infos)}
-        for name in dict.fromkeys(name for name in chosen.values() if name not in known):
+        known = {info.name for info in classes.infos}
+        added = dict.fromkeys(name for name, _ in chosen.values() if name and name not in known)
+        for name in added:
             color = imported.colors.get(name, "")
             classes.add(name, check_color(color) if color else None)
-        annotations.apply(chosen, f"{IMPORT_SOURCE_PREFIX}{imported.source}")
-    report = pd.DataFrame([(*row[:3], *_outcome(row, wanted, outcomes)) for row in rows], columns=COLUMNS)
-    spelled = describe_matches({name: other for name, other in names.items() if name not in FLAG_OF_NAME})
-    report.attrs["summary"] = " ".join(filter(None, [_summary(report, imported), spelled]))
-    return report
+        labels: dict[tuple[str, int], Label] = {
+            key: Label(flag) if flag else Label("label", classes.by_name(name).id)  # type: ignore[arg-type]
+            for key, (name, flag) in chosen.items()
+        }
+        annotations.apply(labels, f"{IMPORT_SOURCE_PREFIX}{imported.source}")
+    report = [(row.image, row.label, *row.content, *_outcome(row, wanted, outcomes)) for row in rows]
+    table = pd.DataFrame(report, columns=COLUMNS)
+    sentences = [_summary(table, imported), describe_matches(names), _describe_added(list(added))]
+    table.attrs["summary"] = " ".join(filter(None, sentences))
+    return table
+
+
+def _describe_label(content: tuple[str, str]) -> str:
+    name, flag = content
+    return f"labeled {name}" if name else f"flagged as {flag}"
+
+
+def _describe_added(names: Sequence[str]) -> str:
+    """Return a sentence about the classes that an import added, "" without any."""
+    if not names:
+        return ""
+    quoted = [f"“{name}”" for name in names]
+    return f"New {'class' if len(names) == 1 else 'classes'}: {format_list(quoted, 10)}."
 
 
 def _match_class_names(classes: ProjectClasses, imported: ImportedLabels) -> Mapping[str, str]:
@@ -213,40 +241,41 @@ def _match_class_names(classes: ProjectClasses, imported: ImportedLabels) -> Map
     names = {name: exact[known] for name, known in match_names(given, exact).items()}
     for name in given:
         if name not in names:
-            check_class_name(name)
-            names[name] = FLAG_OF_NAME.get(name.casefold(), same_name(name))
+            names[name] = check_class_name(name)
     return names
 
 
 def _check_row(images: ImageCollection, row: ImportedLabel, names: Mapping[str, str]) -> ImportedLabel:
     row = row._replace(class_name=names.get(row.class_name, ""))
-    problem = row.problem or ("" if row.class_name else NO_CLASS)
+    problem = row.problem or ("" if any(row.content) else NO_CLASS)
     if not problem and row.label not in images.objects(row.image).index:
         problem = f"the mask has no object {row.label}"
     return row._replace(problem=problem)
 
 
-def _consistent_labels(rows: Sequence[ImportedLabel], last_wins: bool) -> dict[ObjectId, str]:
-    """Return the class of each object.
+def _consistent_labels(rows: Sequence[ImportedLabel], last_wins: bool) -> dict[ObjectId, tuple[str, str]]:
+    """Return the class name and flag of each object.
 
-    Objects with contradicting classes are left out, unless ``last_wins``: then the last class counts.
+    Objects with contradicting labels are left out, unless ``last_wins``: then the last label counts.
     """
-    names: dict[ObjectId, list[str]] = {}
+    labels: dict[ObjectId, list[tuple[str, str]]] = {}
     for row in rows:
         if not row.problem:
-            names.setdefault(ObjectId(row.image, row.label), []).append(row.class_name)
-    return {key: given[-1] for key, given in names.items() if last_wins or len(set(given)) == 1}
+            labels.setdefault(ObjectId(row.image, row.label), []).append(row.content)
+    return {key: given[-1] for key, given in labels.items() if last_wins or len(set(given)) == 1}
 
 
 def _outcome(
-    row: ImportedLabel, wanted: Mapping[ObjectId, str], outcomes: Mapping[ObjectId, tuple[str, str]]
+    row: ImportedLabel, wanted: Mapping[ObjectId, tuple[str, str]], outcomes: Mapping[ObjectId, tuple[str, str]]
 ) -> tuple[str, str]:
     key = ObjectId(row.image, row.label)
     if row.problem:
         return ("no class" if row.problem == NO_CLASS else "not found"), row.problem
     if key not in wanted:
         return "contradicts", "it has two classes"
-    return outcomes[key] if wanted[key] == row.class_name else ("earlier", f"a later row has the class {wanted[key]}")
+    if wanted[key] == row.content:
+        return outcomes[key]
+    return "earlier", f"a later row has the class {''.join(wanted[key])}"
 
 
 def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
@@ -268,6 +297,19 @@ def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
         reasons = dict.fromkeys(report.loc[report["outcome"] == "not found", "why"])
         parts.append(f"{counts['not found']:,} without a matching object ({format_list(reasons, 2)})")
     return "; ".join(parts) + "." + (f" {imported.note}" if imported.note else "")
+
+
+def split_flag(annotation: str, flag: str | None, has_class: bool) -> tuple[str, str]:
+    """Return the class name and the flag in a row that this package exported.
+
+    Earlier exports have no column of flags, but the flag as the annotation of an object without a class.
+
+    >>> split_flag("bad", None, has_class=False), split_flag("bad", "", has_class=True)
+    (('', 'bad_segmentation'), ('bad', ''))
+    """
+    if flag is None:
+        flag = "" if has_class else _RENAMED_FLAGS.get(annotation, annotation)
+    return ("", flag) if flag in FLAGS else (annotation, "")
 
 
 def _file_name(name: str) -> str:

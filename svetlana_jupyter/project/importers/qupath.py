@@ -10,7 +10,7 @@ import numpy as np
 from svetlana_jupyter.core.io.chunks import ArrayRegion, block_order, processing_block_shape, read_regions
 from svetlana_jupyter.core.io.geojson import PolygonObject, read_geojson
 from svetlana_jupyter.core.polygons import fill_polygons
-from svetlana_jupyter.project.importers.imported_labels import ImportedLabel, ImportedLabels, ImportRequest
+from svetlana_jupyter.project.importers.imported_labels import ImportedLabel, ImportedLabels, ImportRequest, split_flag
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.image_collection import ImageCollection
 
 CLASSIFICATION = "classification"
+EXPORTED_KEYS = ("predicted", "annotation", "flag")
 
 
 def read_qupath(request: ImportRequest, file: Path) -> ImportedLabels:
@@ -41,7 +42,8 @@ def read_qupath(request: ImportRequest, file: Path) -> ImportedLabels:
     partners = _match_objects(request.images, name, outlines)
     for number, shapes in outlines.items():
         problem = "" if partners[number] else f"no object overlaps with outline {number} by more than half"
-        rows.append(ImportedLabel(name, partners[number], _class_name(shapes[0], request.column), problem))
+        class_name, flag = _class_and_flag(shapes[0], request.column)
+        rows.append(ImportedLabel(name, partners[number], class_name, problem, flag))
     for shape in content.shapes:
         if not shape.polygons:
             rows += _label_points(request, name, shape)
@@ -49,11 +51,11 @@ def read_qupath(request: ImportRequest, file: Path) -> ImportedLabels:
     return ImportedLabels(rows, f"QuPath {file.name}", colors, note=content.note)
 
 
-def _class_name(shape: PolygonObject, column: str | None) -> str:
-    exported_here = shape.metadata is not None and ("predicted" in shape.metadata or "annotation" in shape.metadata)
-    if exported_here and column != CLASSIFICATION:
-        return (shape.metadata or {}).get("annotation", "")
-    return shape.class_name
+def _class_and_flag(shape: PolygonObject, column: str | None) -> tuple[str, str]:
+    metadata = shape.metadata or {}
+    if column == CLASSIFICATION or metadata.keys().isdisjoint(EXPORTED_KEYS):
+        return shape.class_name, ""
+    return split_flag(metadata.get("annotation", ""), metadata.get("flag"), bool(shape.class_name))
 
 
 def _match_objects(images: ImageCollection, image: str, outlines: dict[int, list[PolygonObject]]) -> dict[int, int]:
@@ -92,8 +94,8 @@ def _label_points(request: ImportRequest, image: str, shape: PolygonObject) -> l
     positions = np.floor(shape.points).astype(np.int64)
     if request.images.pair(image).ndim == 3:
         positions = np.c_[np.full(len(positions), shape.plane), positions]
-    name = _class_name(shape, request.column)
+    name, flag = _class_and_flag(shape, request.column)
     return [
-        ImportedLabel(image, label, name, "" if label else "no object lies under a point")
+        ImportedLabel(image, label, name, "" if label else "no object lies under a point", flag)
         for label in request.objects_at_points(image, positions).tolist()
     ]

@@ -5,17 +5,20 @@ They are CSV or Excel files, for example from ilastik, QuPath or this package.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from svetlana_jupyter.core.annotations import FLAGS
 from svetlana_jupyter.core.io.geojson import MAX_COORDINATE
 from svetlana_jupyter.core.io.table_files import EXCEL_SUFFIXES, find_column, format_list, normalize_header, read_table
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.importers.imported_labels import ImportedLabel, ImportedLabels, ImportRequest
+from svetlana_jupyter.project.importers.imported_labels import ImportedLabel, ImportedLabels, ImportRequest, split_flag
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -42,6 +45,10 @@ POSITION_COLUMNS = (
     (("{0} µm", "{0} um", "center {0} um", "position {0} um"), True, False),
     (("centroid {0} µm", "centroid {0} um"), True, True),
 )
+FLAG_NAMES = ("flag", "action")
+TEXT_NAMES = (*IMAGE_NAMES, *CLASS_NAMES, *FLAG_NAMES)
+# Columns of `Project.predictions` and of `Project.labels`, whose classes are written exactly.
+PREDICTION_NAMES, LABEL_NAMES = {"class", "predicted", "annotation", "run"}, {"action", "class_id", "class"}
 NO_CLASS = ("", "nan", "none", "-", "unlabelled", "unlabeled", "unclassified")
 
 
@@ -55,9 +62,10 @@ def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> Imp
 
     An object is identified by its label in the mask or by its position.
     """
-    table = read_table(source, "a table of classes")
+    table = read_table(source, "a table of classes", (*TEXT_NAMES, *filter(None, [request.column])))
     file = None if isinstance(source, pd.DataFrame) else source
     class_column, object_column = _find_columns(table, request.column)
+    contents = _class_names_and_flags(table, class_column, [info.name for info in request.classes.infos])
     time = find_column(table, ("timestep", "time", "frame"))
     is_ilastik = "labelimageoid" in map(normalize_header, table)
     if time is not None and is_ilastik and table[time].nunique() > 1:
@@ -71,11 +79,11 @@ def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> Imp
     else:
         objects = _objects_by_position(request, table, names)
     rows = []
-    for name, text, label, value in zip(names, written, objects.tolist(), table[class_column]):
+    for name, text, label, (class_name, flag) in zip(names, written, objects.tolist(), contents):
         problem = "" if name else f"the project has no image {text!r}"
         if name and object_column is None and label == 0:
             problem = "no object at this position"
-        rows.append(ImportedLabel(name, label, _class_name(value, is_ilastik), problem))
+        rows.append(ImportedLabel(name, label, class_name, problem, flag))
     origin = f"{'ilastik table' if is_ilastik else 'table'} {file.name}" if file is not None else "DataFrame"
     return ImportedLabels(rows, f"{origin}, column {class_column}", note=note)
 
@@ -99,6 +107,8 @@ def _find_columns(table: pd.DataFrame, column: str | None) -> tuple[str, str | N
         raise InputError(
             f"The table has no column of classes; its columns are {names}. Rename the column of classes to “class”."
         )
+    if set(table) >= PREDICTION_NAMES:
+        return "annotation", object_column
     # If the column of annotations is empty, the column of predictions is read.
     return next((name for name in candidates if any(map(_class_name, others[name]))), candidates[0]), object_column
 
@@ -108,11 +118,39 @@ def _is_integer(values: pd.Series) -> bool:
     return bool(numbers.notna().any() and (numbers.notna() | values.isna()).all() and (numbers.dropna() % 1 == 0).all())
 
 
-def _class_name(value: object, is_ilastik: bool = False) -> str:
-    if isinstance(value, float):
-        value = "" if np.isnan(value) else int(value) if value.is_integer() else value
-    text = "" if value is None else str(value).strip()
-    return "" if text.casefold() in NO_CLASS or (is_ilastik and text == "0") else text
+def _class_name(value: Any, known: Collection[str] = ()) -> str:
+    """Return the class in a cell, "" without one.
+
+    Texts such as "none" are a class only if the project has it.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = "" if value is None or pd.isna(value) else str(value)
+    return text if text in known else "" if text.strip().casefold() in NO_CLASS else text.strip()
+
+
+def _class_names_and_flags(table: pd.DataFrame, column: str, known: Collection[str]) -> list[tuple[str, str]]:
+    """Return the class name and the flag of each row.
+
+    A table that this package exported contains class names only, such as "nan". Other programs write the class 1 of a
+    column with empty cells as 1.0.
+    """
+    if set(table) >= PREDICTION_NAMES or set(table) >= LABEL_NAMES:
+        names = ["" if pd.isna(value) else str(value) for value in table[column]]
+    else:
+        names = [_class_name(value, known) for value in table[column]]
+        plain = {name: re.sub(r"(?<=\d)\.0+$", "", name) for name in names}
+        if all(re.fullmatch(r"[+-]?\d+\.0+", name) for name in plain if name) and plain.keys().isdisjoint(known):
+            names = [plain[name] for name in names]
+    if "labelimageoid" in map(normalize_header, table):
+        names = ["" if name == "0" else name for name in names]
+    flag_column = find_column(table, FLAG_NAMES)
+    flags = ["" if pd.isna(flag) else str(flag) for flag in table[flag_column]] if flag_column else []
+    if flag_column != column and set(flags) & set(FLAGS) and set(flags) <= {"", "label", *FLAGS}:
+        return [split_flag(name, flag, bool(name)) for name, flag in zip(names, flags)]
+    if column == "annotation" and "flag" not in table and set(table) >= PREDICTION_NAMES:
+        return [split_flag(name, None, bool(has)) for name, has in zip(names, table["class"].notna())]
+    return [(name, "") for name in names]
 
 
 def _resolve_images(request: ImportRequest, table: pd.DataFrame, file: Path | None) -> tuple[list[str], list[str], str]:

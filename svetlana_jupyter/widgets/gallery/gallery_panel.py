@@ -23,6 +23,7 @@ from svetlana_jupyter.widgets.viewer.open_images import predicted_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from svetlana_jupyter.core.annotations import LabelAction, ObjectId
     from svetlana_jupyter.core.classes import ClassInfo
@@ -72,7 +73,7 @@ class GalleryPanel(Panel):
 
     Parameters
     ----------
-    project : Project
+    project : Project or path
 
     Attributes
     ----------
@@ -84,8 +85,9 @@ class GalleryPanel(Panel):
     command_bar : CommandBar
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project | str | Path) -> None:
         super().__init__(project)
+        project = self.project
         self._listed: list[tuple[str, int]] = []  # the objects of all pages
         self._crop_side = 1.0
         self._page_number = 0
@@ -124,6 +126,7 @@ class GalleryPanel(Panel):
         self.children = (self._style, self.hint, self.body, self.status)
         self._moves = self._key_actions()
         self.page.screen.handle_key = catch_errors(self.handle_key, self.status)
+        self.page.screen.report = self.report_key
         self.page.turn_page = catch_errors(self._turn_page, self.status)
         self._watcher.observe(self.page, self._show_selection, "selection")
         self._watcher.observe(self.page, self._resize, "columns")
@@ -166,6 +169,7 @@ class GalleryPanel(Panel):
         self.page.show(shown, self._crop_side, following, "" if self._listed else message)
         self._selected_at = time.monotonic()
         self._show_selection()
+        self.report_key("")
 
     def handle_key(self, key: str, shown: SelectionId) -> None:
         """Handle a key that was pressed while ``shown`` was selected on the screen."""
@@ -174,6 +178,8 @@ class GalleryPanel(Panel):
             self.label(info.name, shown)
         elif key in self._moves:
             self._moves[key]()
+        elif key == "/" and self.class_buttons.find_is_needed:
+            self.class_buttons.find.focus()
         else:
             self.command_bar.dispatch_key(key, shown)
 
@@ -218,6 +224,11 @@ class GalleryPanel(Panel):
         """Redo the edit that was undone last, and select its objects."""
         self._revisit(self.project.redo(), "redo")
 
+    def describe_selection(self) -> str:
+        """Return a sentence about the selected objects."""
+        count = len(self.page.selected)
+        return f"{count:,} object{'' if count == 1 else 's'} selected." if count else _NOTHING_SELECTED
+
     def focus(self) -> None:
         """Give the grid the keyboard focus."""
         self.page.screen.focus()
@@ -257,7 +268,11 @@ class GalleryPanel(Panel):
         self.show_page(0)
 
     def _turn_page(self, pages: int) -> None:
-        self.show_page(self._page_number + pages)
+        page = self._page_number + pages
+        if page != self.pages.nearest(page):
+            self.report_key("This is the last page." if pages > 0 else "This is the first page.")
+        else:
+            self.show_page(page)
 
     def _annotate(self, classes: dict[tuple[str, int], str]) -> None:
         self.project.annotations.annotate_each(classes, source="gallery", seconds=self._seconds())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import traitlets
-from ipywidgets import Box, VBox
+from ipywidgets import VBox
 
 from svetlana_jupyter.core.display import encode
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
@@ -68,8 +68,8 @@ class PatchGrid(VBox):
     depth : {"plane", "maximum"}
         What is displayed of a volume: the middle plane of each object, or the maximum over its planes.
     outlines : bool
-    hint : Hint or None
-        Description of the object under the pointer.
+    hovered : tuple of float or None
+        Row and column of the pointer, if it is over an object.
     turn_page : callable
         Called with the number of pages to turn, 1 or -1; set by the panel.
     screen : Screen
@@ -82,7 +82,7 @@ class PatchGrid(VBox):
     field_of_view = traitlets.Enum(FIELDS_OF_VIEW, 1.0)
     depth = traitlets.Enum(["plane", "maximum"], "plane")
     outlines = traitlets.Bool(True)
-    hint = traitlets.Instance(Hint, allow_none=True)
+    hovered = traitlets.Instance(tuple, allow_none=True)
 
     def __init__(self, project: Project, size: tuple[int, int]) -> None:
         super().__init__(layout={"width": f"{size[1]}px", "flex": "0 0 auto"})
@@ -97,11 +97,11 @@ class PatchGrid(VBox):
         self._selection_count = 0
         self.turn_page: Callable[[int], object] = lambda pages: None
         self.screen = Screen(GridCanvas(size), self._draw, self._raise_unreadable, self.status)
-        self.children = (Box([self.screen.canvas.widget]), self.status, self.screen.pointer)
+        self.children = (self.screen.stage, self.status, self.screen.pointer)
         self.screen.add_listener(GridInteraction(self))
         observe = Watcher(self.status).observe
         observe(self.screen.pointer, self.screen.redraw, "dpr")
-        observe(self, self.screen.redraw, "field_of_view", "depth", "outlines", "hint")
+        observe(self, self.screen.redraw, "field_of_view", "depth", "outlines", "hovered")
         observe(self, self._count_selection, "selection")
 
     @property
@@ -138,7 +138,7 @@ class PatchGrid(VBox):
         """
         self.objects, self._side = tuple(objects), side
         self._next_objects, self.message = tuple(following), message
-        self.hint = None
+        self.hovered = None
         self.status.say("")
         self.screen.loader.retry_failed()
         self.select(Selection())
@@ -168,17 +168,20 @@ class PatchGrid(VBox):
         """Show more of the surroundings of each object; if ``by`` is negative, less."""
         self.field_of_view = _step(FIELDS_OF_VIEW, self.field_of_view, by)
 
-    def move_cursor(self, down: int, right: int, extend: bool = False) -> None:
-        """Select the cell next to the cursor; with ``extend``, the range up to this cell."""
+    def move_cursor(self, down: int, right: int, extend: bool = False) -> bool:
+        """Select the cell next to the cursor; with ``extend``, the range up to this cell.
+
+        Return whether there is such a cell.
+        """
         cursor = self.selection.cursor
         cell = cursor + down * self.columns + right if cursor >= 0 else 0
         if 0 <= cell < len(self.objects):
             self.select(self.selection.with_range(cell) if extend else self.selection.only(cell))
+        return 0 <= cell < len(self.objects)
 
     def hover(self, row: float, column: float) -> None:
         """Describe the object at a point of the screen."""
-        cell = self.cell_at(row, column)
-        self.hint = Hint(_hover_text(self._project, *self.objects[cell]), (row, column)) if cell >= 0 else None
+        self.hovered = (row, column) if self.cell_at(row, column) >= 0 else None
 
     def cell_at(self, row: float, column: float) -> int:
         """Return the cell at a point of the screen, or -1."""
@@ -213,7 +216,11 @@ class PatchGrid(VBox):
             pixels, ink = self.scene.pixels, self.scene.ink
         captions = tuple(_caption(self._project, *object_id) for object_id in self.objects)
         chosen, cursor = self.selection.chosen, self.selection.cursor
-        self.scene = GridScene(grid, dpr, key, pixels, ink, captions, chosen, cursor, self.hint, self.message)
+        # Described now, because a key may have labeled the object under the pointer.
+        row, column = self.hovered or (-1.0, -1.0)
+        under = self.cell_at(row, column) if self.hovered else -1
+        hint = Hint(_hover_text(self._project, *self.objects[under]), (row, column)) if under >= 0 else None
+        self.scene = GridScene(grid, dpr, key, pixels, ink, captions, chosen, cursor, hint, self.message)
         self.screen.paint(self.scene, self.selection_id, [page] if None in pictures and in_loop else ())
         if None not in pictures and self._next_objects and in_loop:
             self.screen.loader.load_ahead([self._page(self._next_objects)])
@@ -260,7 +267,7 @@ class GridInteraction:
     def pointer_left(self) -> None:
         """End a drag that leaves the canvas."""
         self._dragging = False
-        self._grid.hint = None
+        self._grid.hovered = None
 
     def wheeled(self, delta: float, at: tuple[float, float] | None = None) -> None:
         """Show the next or the previous page."""
@@ -273,7 +280,8 @@ class GridInteraction:
         """Move the cursor, or pass the key to ``handle_key``."""
         name = key.removeprefix("Shift+")
         if name in _ARROWS:
-            self._grid.move_cursor(*_ARROWS[name], extend=name != key)
+            moved = self._grid.move_cursor(*_ARROWS[name], extend=name != key)
+            self._grid.screen.report("" if moved else "There is no object further this way on the page.")
         elif key not in MODIFIERS:
             self._grid.screen.handle_key(key, shown)
 

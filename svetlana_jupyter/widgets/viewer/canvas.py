@@ -357,11 +357,15 @@ def check_decodable(picture: bytes) -> bytes:
 def key_name(key: str, control: bool, shift: bool = False) -> str:
     """Return the name of a key with its modifiers, such as ``"Ctrl+z"``.
 
-    Command on a Mac counts as Ctrl. Shift is not named with a key that writes a character, because the
-    character already differs.
+    Command on a Mac counts as Ctrl. Shift is not named with a key that writes a character, because the character
+    already differs; with Ctrl, where browsers differ in the case of letters, a letter is named in lower case.
+
+    >>> key_name("Z", control=True, shift=True), key_name("Z", control=False, shift=True)
+    ('Ctrl+Shift+z', 'Z')
     """
-    modifiers = [name for name, down in (("Ctrl", control), ("Shift", shift and len(key) > 1)) if down]
-    return "+".join([*modifiers, key])
+    is_letter = control and len(key) == 1 and key.isalpha()
+    modifiers = [name for name, down in (("Ctrl", control), ("Shift", shift and (is_letter or len(key) > 1))) if down]
+    return "+".join([*modifiers, key.lower() if is_letter else key])
 
 
 def crop_to_visible(scene: Scene) -> ImageLayer:

@@ -8,7 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from ipywidgets import Button, ToggleButton
+from ipywidgets import HTML, Box, Button, ToggleButton
 
 from svetlana_jupyter.core.display.selection import PlaneSelection, Point, objects_in_polygon, rectangle_corners
 from svetlana_jupyter.widgets.panel import ICON_LAYOUT, catch_errors
@@ -59,6 +59,11 @@ class Screen:
         Called as ``handle_key(key, shown)`` for each key that does not move the view; set by the panel. ``shown``
         identifies the selection that was on the screen when the key was pressed, or is None if nothing was selected.
         With Ctrl or Command the key is named ``"Ctrl+z"``.
+    report : callable
+        Called with a sentence if a key that moves the view had no effect, otherwise with ""; set by the panel.
+    stage : Box
+        Holds the canvas, a hint that is displayed while the canvas does not have the keyboard focus, and widgets that a
+        panel places over the canvas.
     request : callable
         Draws as soon as the browser can keep up. Unlike `redraw`, it does not return from full to reduced quality.
     """
@@ -69,11 +74,14 @@ class Screen:
         self.canvas, self._status = canvas, status
         self._still = False  # nothing has changed for a while: the frame is to be painted in full quality
         self.handle_key: Callable[[str, SelectionId], object] = lambda key, shown: None
+        self.report: Callable[[str], object] = lambda problem: None
         self.request = Throttle(catch_errors(draw, status)).request
         self._debounce = Debounce(self._sharpen)
         self.loader = BackgroundLoader(self.request, catch_errors(on_error, status))
         self.pointer = Pointer(layer=canvas.widget[-1].model_id)
         canvas.repaint = self.request
+        hint = HTML("Click here to use the keys", layout={"margin": "0"}).add_class("sv-keys-hint")
+        self.stage = Box([canvas.widget, hint]).add_class("sv-stage")
 
     def add_listener(self, listener: InputListener) -> None:
         """Report mouse and keyboard events to ``listener``, and display its errors."""
@@ -351,7 +359,9 @@ class ViewerEvents:
         if self._selector.close_menu() and key == "Escape":
             return
         if key in self._keys:
+            before = self._state()
             self._keys[key]()
+            self._screen.report("" if self._state() != before else self._no_effect(key))
         elif key == "Escape":
             self._escape(shown)
         elif key not in MODIFIERS:
@@ -363,6 +373,23 @@ class ViewerEvents:
         if press is not None and self._dragged and press.tool != "move":
             self._selector.finish_lasso(press.extend)
         return press
+
+    def _state(self) -> tuple[object, ...]:
+        model = self._model
+        return model.view, model.plane, model.tool, model.selection, model.menu
+
+    def _no_effect(self, key: str) -> str:
+        """Return a sentence on why a key changed nothing."""
+        if key in _PLANES:
+            edge = "first" if _PLANES[key] < 0 else "last"
+            return "This image has a single plane." if self._model.planes == 1 else f"This is the {edge} plane."
+        if key in _MENU_KEYS:
+            return "No object is selected. Click an object, then open its menu."
+        if key in _ARROWS:
+            return "The image cannot move any further this way."
+        if key in _ZOOMS:
+            return "The image cannot be zoomed any further."
+        return "The whole image is visible." if key == "f" else ""
 
     def _pan(self, down: int, right: int) -> None:
         height, width = self._model.view.size

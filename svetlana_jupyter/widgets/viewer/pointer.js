@@ -119,6 +119,7 @@ function render({ model, el }) {
       const before = pending.wheeled?.delta ?? 0;
       sendOnRefresh("wheeled", { delta: before + e.deltaY * unit * (e.ctrlKey ? 4 : 1), ...position(e) });
     });
+    viewer.addEventListener("focusin", (e) => e.target.closest(".sv-stage")?.classList.add("sv-used"), { signal });
     viewer.addEventListener("keydown", (e) => {
       const menu = e.target.closest(".sv-menu");
       if (e.target.tagName !== "CANVAS" && !menu) return;

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import traitlets
-from ipywidgets import Box, VBox
+from ipywidgets import VBox
 
 from svetlana_jupyter.core.display.scene import Hint, compose
 from svetlana_jupyter.core.display.tiles import MEMORY_MB, limit_cache
@@ -81,8 +81,7 @@ class Viewer(VBox):
         self.selector = ObjectSelector(project, model, self.indexing, self.screen.canvas)
         # The toolbar observes the model before the viewer does, so that controls are up to date when a frame is drawn.
         self._toolbar = Toolbar(model, self.selector, self.screen, self.set_palette)
-        self.image_area = Box([self.screen.canvas.widget])
-        self.image_area.add_class("sv-stage")
+        self.image_area = self.screen.stage
         self.object_details = ObjectDetails(project)
         below = self._toolbar.plane, self.status, self.object_details, self.screen.pointer
         self.children = (self._toolbar, self.image_area, *below)
@@ -169,7 +168,9 @@ class Viewer(VBox):
                 allow_missing=running_loop() is not None,
                 moving=model.moving,
             )
-            hint = Hint(image.describe(hovered[0], model.overlay), hovered[1:]) if hovered else None
+            # The object that is under the pointer now: the view may have moved since the pointer did.
+            under = scene.object_at(*hovered[1:]) if hovered else 0
+            hint = Hint(image.describe(under, model.overlay), hovered[1:]) if hovered and under else None
             scene = replace(scene, hint=hint, lasso=model.lasso, field=self.object_details.field)
         model.scene = scene
         self.screen.paint(scene, model.selection_id, scene.missing)

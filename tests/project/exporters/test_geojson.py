@@ -62,9 +62,10 @@ def test_features_have_the_classes_and_measurements_of_the_table(predicted: Proj
         properties = by_name[label]["properties"]
         assert properties["objectType"] == "detection"
         assert uuid.UUID(by_name[label]["id"])
-        if row["annotation"] == "ambiguous":
+        if row["flag"] == "ambiguous":
             assert "classification" not in properties
-            assert properties["metadata"]["annotation"] == "ambiguous"
+            assert properties["metadata"]["flag"] == "ambiguous"
+            assert "annotation" not in properties["metadata"]
         else:
             assert properties["classification"]["name"] == row["class"]
             assert bytes(properties["classification"]["color"]).hex() == colors[row["class"]][1:]

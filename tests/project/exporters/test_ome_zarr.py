@@ -76,7 +76,7 @@ def test_labels_have_class_colors_and_object_properties(predicted: Project, tmp_
         assert properties["predicted"] == row["predicted"]
         assert np.float32(properties["probability"]) == row["probability"]
         shown = bytes(round(255 * part) for part in objects["color"][label][:3]).hex()
-        if row["annotation"] == "ambiguous":
+        if row["flag"] == "ambiguous":
             assert "class" not in properties
             assert shown == "808080"
         else:

@@ -10,9 +10,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from svetlana_jupyter.core.io.table_files import read_table
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.project.storage import file_name
 from tests.project.exporters.conftest import NAMES, flat
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def table_of(folder: Path) -> pd.DataFrame:
-    table = pd.read_csv(folder / "patches.csv")
+    table = read_table(folder / "patches.csv", "a table")
     files = {str(file.relative_to(folder).as_posix()) for file in folder.rglob("*") if file.is_file()}
     assert files == {*table["file"], "patches.csv"}
     return table
@@ -39,7 +39,7 @@ def cropped(image: np.ndarray, row: pd.Series) -> np.ndarray:
 def test_two_channel_patches_are_tiff_files_with_the_image_pixels(predicted: Project, tmp_path: Path) -> None:
     (folder,) = predicted.export(tmp_path / "results", ["patches"])
     table = table_of(folder)
-    assert {part.name for part in folder.iterdir()} == {"dim", file_name("=bright <b>"), "patches.csv"}
+    assert {part.name for part in folder.iterdir()} == {"dim", "%3Dbright %3Cb%3E", "patches.csv"}
     assert table["object"].tolist() == [1, 2, 3, 4, 5, 6]
     assert set(table["image"]) == {NAMES[0]}
     image = flat(0)[0]

@@ -25,7 +25,8 @@ def test_the_dataset_contains_the_table(predicted: Project) -> None:
     assert dataset["code"].values.tolist() == [1, 2]
     for i, name in enumerate(predicted.classes.names):
         np.testing.assert_array_equal(dataset["probability"][:, i], table[f"p_{name}"])
-    for name, column in {"predicted": "predicted", "annotation": "annotation", "assigned": "class"}.items():
+    columns = {"predicted": "predicted", "annotation": "annotation", "flag": "flag", "assigned": "class"}
+    for name, column in columns.items():
         assert dataset[name].values.tolist() == table[column].fillna("").tolist()
     np.testing.assert_array_equal(dataset["centroid"].sel(axis="x"), table["x"])
     np.testing.assert_array_equal(dataset["centroid_um"], table[["y", "x"]] * [0.5, 0.25])
