@@ -1,10 +1,10 @@
 """Detection of masks whose numbers do not name objects.
 
 In a label image, each number is one object. A few objects may have several pieces: cells cut by a fold, several nuclei
-of one cell, stray pixels. Pieces of one object lie close together, though. If the bounding box of a number also encloses
+of one cell, stray pixels. Pieces of one object lie close together, though. If the bounding box of a number also holds
 the centers of more other objects than it has pieces, its pieces are scattered. In simulated dense tissue in which all
 nuclei belong to cells of 2 to 5 nuclei, this holds for less than 1 % of the objects; in masks of classes, in tiles that
-were put together, and in numbers that started again from 0, for nearly all.
+were put together, and in numbers that started again from 0, it holds for nearly all.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+
+from svetlana_jupyter.core.pieces import SPECK_PIXELS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,17 +39,14 @@ class NumberingProblem:
         Sentences that state the problem and its likely cause.
     repair : {"components", "foreground"} or None
         The repair that fits the cause; None if the mask must be exported again.
-    background : int
-        The number that is probably the background, 0 in most masks.
     """
 
     text: str
     repair: Repair | None
-    background: int = 0
 
 
 def find_numbering_problem(table: pd.DataFrame, mask_size: int, file_suffix: str = "") -> NumberingProblem | None:
-    """Return the reason to doubt that the numbers in a mask name objects, if there is one.
+    """Return the reason to doubt that numbers in a mask name objects, if any.
 
     Parameters
     ----------
@@ -78,8 +77,11 @@ def find_numbering_problem(table: pd.DataFrame, mask_size: int, file_suffix: str
         "pieces), so they do not name objects."
     )
     if file_suffix.lower() in (".jpg", ".jpeg"):
-        return NumberingProblem(f"{text} The mask is a JPEG file, and JPEG changes numbers. Save it as TIFF or PNG.", None)
-    if n > 3 and table.attrs.get("specks", 0) >= SPECK_FRACTION * (pieces.sum() - n):
+        return NumberingProblem(
+            f"{text} The mask is a JPEG file, and JPEG changes numbers. Save it as TIFF or PNG.", None
+        )
+    are_tiny = table["size"].median() <= 4 * SPECK_PIXELS
+    if n > 3 and not are_tiny and table.attrs.get("specks", 0) >= SPECK_FRACTION * (pieces.sum() - n):
         cause = (
             "Interpolation or lossy compression (JPEG) probably changed the numbers; where possible, export the mask "
             "again, as TIFF or PNG, and resize it with order=0."
@@ -95,13 +97,21 @@ def find_numbering_problem(table: pd.DataFrame, mask_size: int, file_suffix: str
         cause = f"Numbers above {largest:,} were probably cut off, or {largest:,} marks pixels of no object."
         return NumberingProblem(f"{text} {cause}", "components")
     if n > MAX_CLASSES:
-        return NumberingProblem(f"{text} Tiles or images that each count from 1 were probably put together.", "components")
-    background, cause = 0, "They are probably classes."
-    if int(table["size"].sum()) == mask_size and n > 1:
-        background = int(table["size"].idxmax())
-        cover = table["size"].max() / mask_size
-        cause += f" No pixel is 0; number {background}, which covers {cover:.0%} of the image, is probably the background."
-    return NumberingProblem(f"{text} {cause}", "components", background)
+        return NumberingProblem(
+            f"{text} Tiles or images that each count from 1 were probably put together.", "components"
+        )
+    cause, background = "They are probably classes.", probable_background(table, mask_size)
+    if background:
+        cover = f"{100 * int(table['size'].max()) / mask_size:.0f} % of the image"
+        cause += f" No pixel is 0; number {background}, which covers {cover}, is probably the background."
+    return NumberingProblem(f"{text} {cause}", "components")
+
+
+def probable_background(table: pd.DataFrame, mask_size: int) -> int:
+    """Return the largest class if a mask of classes has no 0, otherwise 0."""
+    sizes = table["size"].to_numpy()
+    has_zero = sizes.sum() < mask_size
+    return 0 if has_zero or not 1 < len(sizes) <= MAX_CLASSES else int(table.index.to_numpy()[sizes.argmax()])
 
 
 def _count_scattered(table: pd.DataFrame) -> float:

@@ -141,7 +141,7 @@ def _block_tallies(
 def tally_block(
     pixels: npt.NDArray[np.integer], start: Sequence[int], mask_shape: Sequence[int]
 ) -> tuple[Integers, BlockPieces]:
-    """Count the pixels and pieces of each object of a block, and sum their coordinates.
+    """Count pixels and pieces of the objects of a block; sum their coordinates.
 
     Parameters
     ----------
@@ -226,9 +226,11 @@ def _is_single(nodes: list[Integers]) -> npt.NDArray[np.bool_]:
     heads = np.flatnonzero(np.diff(labels, prepend=0))
     if not heads.size:
         return np.ones(0, bool)
-    return (np.add.reduceat(starts, heads) == np.add.reduceat(linked, heads) + 1) & (
-        np.maximum.reduceat(starts, heads) == 1
+    counts, links, most = (
+        ufunc.reduceat(values, heads) for ufunc, values in ((np.add, starts), (np.add, linked), (np.maximum, starts))
     )
+    single: npt.NDArray[np.bool_] = (counts == links + 1) & (most == 1)
+    return single
 
 
 def _order(labels: Integers, planes: Integers | None = None) -> Integers:

@@ -81,7 +81,7 @@ class BlockPieces:
 
 
 def touching_runs(before: Runs, after: Runs, shift: int) -> tuple[Integers, Integers]:
-    """Return the pairs of touching runs with the same label, as two arrays of indices.
+    """Return pairs of touching runs with the same label, as arrays of indices.
 
     Parameters
     ----------
@@ -149,9 +149,10 @@ def _find(labels: Integers, values: Integers) -> Integers:
     """Return the position of each value among ascending labels that contain it."""
     if not len(labels) or labels[-1] - labels[0] > MAX_TABLE:
         return np.searchsorted(labels, values)
-    position = np.empty(labels[-1] - labels[0] + 1, np.int64)  # a table, ten times as fast as a search
-    position[labels - labels[0]] = np.arange(len(labels))
-    return position[values - labels[0]]
+    table = np.empty(labels[-1] - labels[0] + 1, np.int64)  # ten times as fast as a search
+    table[labels - labels[0]] = np.arange(len(labels))
+    positions: Integers = table[values - labels[0]]
+    return positions
 
 
 def _join_runs(runs: Runs, plane: int) -> Integers:
@@ -161,7 +162,8 @@ def _join_runs(runs: Runs, plane: int) -> Integers:
     shifts = (1,) if z[-1] == z[0] else (1, plane + 1, plane + 2, plane + 3)
     i, j = (np.concatenate(ends) for ends in zip(*(touching_runs(padded, padded, shift) for shift in shifts)))
     graph = coo_array((np.ones(len(i), np.int8), (i, j)), shape=(len(runs), len(runs)))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    piece: Integers = connected_components(graph, directed=False)[1].astype(np.int64)
+    return piece
 
 
 def _faces(runs: Runs, place: BlockPlace) -> Iterator[tuple[tuple[int, int], Runs]]:

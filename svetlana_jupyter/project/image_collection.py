@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
@@ -22,12 +24,14 @@ from svetlana_jupyter.core.io.images import Spacing, fingerprint, open_image, op
 from svetlana_jupyter.core.io.readers import hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
+from svetlana_jupyter.core.mask_numbers import NumberingProblem, find_numbering_problem
+from svetlana_jupyter.core.mask_repair import repair_mask
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, index_objects
 from svetlana_jupyter.core.polygons import PolygonMask
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
 from svetlana_jupyter.project.file_access import is_present, read_parquet
-from svetlana_jupyter.project.image_warnings import ImageWarnings
+from svetlana_jupyter.project.image_warnings import ImageWarnings, summarize
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
 
 if TYPE_CHECKING:
@@ -123,6 +127,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._pairs: dict[str, ImagePair] = {}
         self._tables: dict[str, pd.DataFrame] = {}
         self._indexing: dict[str, threading.Lock] = {}
+        self._problems: dict[str, tuple[pd.DataFrame, NumberingProblem | None]] = {}
         self.overwritten: set[str] = set()
         self.warnings = ImageWarnings(self._mask_warning)
         self._owner = threading.get_ident()
@@ -170,16 +175,23 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """Return the number of the current mask of each image."""
         return {name: entry.mask_number for name, entry in self._entries.items()}
 
-    def add(self, name: str, image: Source, mask: Source, **options: Unpack[ImageOptions]) -> None:
+    def add(
+        self, name: str, image: Source, mask: Source, repair: str | None = None, **options: Unpack[ImageOptions]
+    ) -> None:
         """Add an image with its mask, as `Project.add` describes."""
-        self._save([self._prepare(name, image, mask, **options)])
+        self._save([self._prepare(name, image, mask, repair, **options)])
 
     def add_all(self, pairs: Mapping[str, tuple[Source, Source]]) -> None:
         """Add images with their masks, by name; if one of them is invalid, add none."""
         self._save([self._prepare(name, image, mask) for name, (image, mask) in pairs.items()])
 
     def add_matching(
-        self, images: str | Path, masks: str | Path, axes: str | None = None, spacing: Spacing | None = None
+        self,
+        images: str | Path,
+        masks: str | Path,
+        axes: str | None = None,
+        spacing: Spacing | None = None,
+        repair: str | None = None,
     ) -> pd.DataFrame:
         """Add all images that match a pattern, as `Project.add_images` describes."""
         table = find_pairs(images, masks)
@@ -190,7 +202,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
             groups = {column: str(table.at[row, column]) for column in columns}
             options = ImageOptions(axes=axes, spacing=spacing, channels=channels, groups=groups)
             try:
-                entries.append(self._prepare(name, image, mask, **options))
+                entries.append(self._prepare(name, image, mask, repair, **options))
             except SvetlanaError as error:
                 table.loc[row, "problem"] = str(error)
         if not entries:
@@ -221,10 +233,12 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def replace_entry(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
         """Save the entry of an image with a new mask, and the object table of that mask."""
+        shown = self.warnings.of_images([entry.name])
         self._write_table(entry.name, objects, fingerprint(self._folder.absolute(entry.mask)))
         with self._folder.edit_document() as document:
             document["images"][entry.name] = _to_json(entry)
         self.reload()
+        self._withdraw(shown)
 
     def pair(self, name: str) -> ImagePair:
         """Open an image with its mask, lazily.
@@ -265,7 +279,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 indexing.release()
         if name not in self._announced and threading.get_ident() == self._owner:
             self._announced.add(name)
-            if self.warnings.of_image(name):
+            if found := self.warnings.of_images([name]):
+                self._notify.trouble(summarize(found), None)
                 self._notify.changed("images")  # panels show the warning
         return self._tables[name]
 
@@ -284,12 +299,32 @@ class ImageCollection(Mapping[str, ImageEntry]):
         Without names, the masks of all images are accepted. A mask that replaces an accepted mask is checked again.
         """
         accepted = {name: self.mask_fingerprint(name) for name in names or self._entries}
+        shown = self.warnings.of_images(accepted)
         with self._folder.lock:
             with self._folder.edit_document() as document:
                 for name, mask in accepted.items():
                     document["images"][name]["accepted"] = mask
             self.reload()
             self._notify.changed("images")
+        self._withdraw(shown)
+
+    def _withdraw(self, shown: Mapping[str, str]) -> None:
+        """Remove a warning that the project still shows as trouble."""
+        for name, text in shown.items():
+            self._notify.trouble("", summarize({name: text}))
+
+    def numbering_problem(self, name: str) -> NumberingProblem | None:
+        """Return the reason to doubt that the numbers in a mask name objects.
+
+        None if there is no doubt, the objects have not been indexed, or the user accepted the mask.
+        """
+        table, entry = self._tables.get(name), self.entry(name)
+        if table is None or not _has_pieces(table) or (entry.accepted and entry.accepted == table.attrs.get("mask")):
+            return None
+        if name not in self._problems or self._problems[name][0] is not table:
+            suffix = self.mask_file(name).suffix
+            self._problems[name] = table, find_numbering_problem(table, math.prod(entry.shape), suffix)
+        return self._problems[name][1]
 
     def mask_fingerprint(self, name: str) -> str:
         """Return a fingerprint of the content of the mask of an image."""
@@ -325,7 +360,9 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """Return the paths of an image: a single path, or one path per channel."""
         return [self._folder.absolute(path) for path in _as_tuple(self.entry(name).image)]
 
-    def _prepare(self, name: str, image: Source, mask: Source, **options: Unpack[ImageOptions]) -> Prepared:
+    def _prepare(
+        self, name: str, image: Source, mask: Source, repair: str | None = None, **options: Unpack[ImageOptions]
+    ) -> Prepared:
         """Check an image and its mask, and return their entry and a note about outlines.
 
         Arrays are copied into the project.
@@ -354,10 +391,16 @@ class ImageCollection(Mapping[str, ImageEntry]):
             opened_image = open_image(image, axes, options.get("spacing"), options.get("channels"), cache)
             mask, summary = write_outline_mask(folder, Path(mask), opened_image)
             note = f"{name}: {summary}"
+        source = mask
+        if repair is not None:
+            with atomic_folder(folder) as draft:
+                repaired, note = repair_mask(open_mask(mask, cache=cache), repair, draft / "mask.zarr")
+            mask = folder / "mask.zarr"
+            source = repaired.copy(data=da.from_zarr(mask))
         try:
-            opened = open_pair(name, image, mask, **options, cache=cache)
+            opened = open_pair(name, image, source, **options, cache=cache)
         except InputError:
-            if has_outlines:
+            if has_outlines or repair is not None:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         if not (_is_file(image) and _is_file(mask)):
@@ -395,12 +438,12 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def _read_table(self, name: str, mask: str, progress: Progress | None) -> pd.DataFrame:
         file = self._folder.objects_file(name)
         known = _read_objects(file, self.entry(name).shape)
-        if known is not None and known.attrs.get("mask") == mask:
+        if known is not None and known.attrs.get("mask") == mask and _has_pieces(known):
             return known
         entry = self.entry(name)  # the mask alone, since the image file may be missing
         opened = open_mask(self._path(entry.mask), spacing=entry.spacing, cache=self._folder.cache_folder)
         table = index_objects(opened, progress)
-        if known is None or known.equals(table):
+        if known is None or known.equals(table.reindex(columns=known.columns)):  # tables of 0.1.0 have fewer columns
             self._write_table(name, table, mask)
         else:  # the stored table of the annotated mask is kept, to detect the overwritten file again
             self.overwritten.add(name)
@@ -414,10 +457,13 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def _mask_warning(self, name: str) -> str:
         """Return a warning if numbers in the mask do not name objects, else ""."""
-        table = self._tables.get(name)
-        if table is None or self._entries[name].accepted == table.attrs.get("mask"):
+        problem = self.numbering_problem(name)
+        if problem is None:
             return ""
-        return ""
+        call = f"`project.replace_mask({name!r}, repair={problem.repair!r})`"
+        unit = "connected area" if problem.repair == "foreground" else "piece"
+        advice = f"Give each {unit} its own number with {call}" if problem.repair else "Replace the mask"
+        return f"{problem.text} {advice}, or accept it with `project.images.accept_warning({name!r})`."
 
     def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
         return _for_each(self._path, image)
@@ -516,6 +562,11 @@ def _from_json(name: str, document: dict[str, Any]) -> ImageEntry:
         if field.name in document
     }
     return ImageEntry(name, **plain)
+
+
+def _has_pieces(table: pd.DataFrame) -> bool:
+    """Return whether an object table counts pieces; those of version 0.1.0 do not."""
+    return "pieces" in table and table["pieces"].dtype.kind == "i" and isinstance(table.attrs.get("specks"), int)
 
 
 def _read_objects(file: Path, shape: tuple[int, ...]) -> pd.DataFrame | None:

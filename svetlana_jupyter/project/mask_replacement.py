@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.io.geojson import is_geojson
-from svetlana_jupyter.core.io.images import fingerprint
+from svetlana_jupyter.core.io.images import fingerprint, open_mask
+from svetlana_jupyter.core.mask_repair import repair_mask
 from svetlana_jupyter.core.objects import bbox_columns, index_objects
 from svetlana_jupyter.core.relabeling import (
     LINK_COLUMNS,
@@ -32,7 +33,7 @@ from svetlana_jupyter.core.relabeling import (
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.file_access import make_folder
 from svetlana_jupyter.project.image_collection import ImageCollection, ImageEntry, Source, lazy_outline_mask, to_zarr
-from svetlana_jupyter.project.storage import ProjectFolder, atomic_folder, atomic_write
+from svetlana_jupyter.project.storage import ProjectFolder, atomic_folder, atomic_write, draft_folder
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -95,6 +96,19 @@ class MaskReplacement:
         This method may be called from any thread.
         """
         return status_table(self._matched(name, mask), self._labels_as_text(name))
+
+    def repair(self, name: str, mask: Source | None, repair: str) -> tuple[pd.DataFrame, str]:
+        """Replace the mask of an image by a repaired copy of it or of a new mask."""
+        with self._folder.lock, draft_folder(self._folder.arrays_folder(name)) as draft:
+            self._folder.check_writable()
+            entry = self._images.entry(name)
+            cache = self._folder.cache_folder
+            source = (
+                self._images.pair(name).mask if mask is None else open_mask(mask, spacing=entry.spacing, cache=cache)
+            )
+            repaired, note = repair_mask(source, repair, draft / "mask.zarr")
+            report, summary = self.replace(name, repaired)
+        return report, f"{summary}. {note}" if note else summary
 
     def replace(self, name: str, mask: Source) -> tuple[pd.DataFrame, str]:
         """Replace the mask of an image, as `Project.replace_mask` describes.

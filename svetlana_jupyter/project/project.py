@@ -20,7 +20,7 @@ from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.predictions import class_map, object_table, probability_map
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
-from svetlana_jupyter.errors import ProjectError, SettingsError
+from svetlana_jupyter.errors import InputError, ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, ObjectLabels, object_ids
 from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
@@ -215,6 +215,7 @@ class Project(HasTraits):
         spacing: tuple[float, ...] | None = None,
         channels: Sequence[str] | None = None,
         groups: Mapping[str, str] | None = None,
+        repair: str | None = None,
     ) -> None:
         """Add one image with its mask; adding the same files again changes nothing.
 
@@ -232,11 +233,18 @@ class Project(HasTraits):
         channels : sequence of str, optional
         groups : mapping of str to str, optional
             Values of the columns by which images are grouped: plate, well, patient, ...
+        repair : {"components", "foreground", "unsigned"}, optional
+            Add a repaired copy of the mask (`replace_mask`).
         """
-        self.images.add(name, image, mask, axes=axes, spacing=spacing, channels=channels, groups=groups)
+        self.images.add(name, image, mask, repair, axes=axes, spacing=spacing, channels=channels, groups=groups)
 
     def add_images(
-        self, images: str | Path, masks: str | Path, axes: str | None = None, spacing: Spacing | None = None
+        self,
+        images: str | Path,
+        masks: str | Path,
+        axes: str | None = None,
+        spacing: Spacing | None = None,
+        repair: str | None = None,
     ) -> pd.DataFrame:
         """Add all images that match a pattern, with the masks of the same names.
 
@@ -247,7 +255,7 @@ class Project(HasTraits):
         images, masks : str
             Patterns such as ``"wells/{plate}_{well}.tif"``. Placeholders pair images with masks, name the images and
             become grouping columns; ``{channel}`` combines files that contain one channel each.
-        axes, spacing
+        axes, spacing, repair
             As for `add`.
 
         Returns
@@ -261,7 +269,7 @@ class Project(HasTraits):
         InputError
             If no pair can be added.
         """
-        return self.images.add_matching(images, masks, axes, spacing)
+        return self.images.add_matching(images, masks, axes, spacing, repair)
 
     def pair(self, name: str) -> ImagePair:
         """Open an image with its mask, lazily."""
@@ -423,7 +431,7 @@ class Project(HasTraits):
         """
         return self._masks.preview(name, mask)
 
-    def replace_mask(self, name: str, mask: Source) -> pd.DataFrame:
+    def replace_mask(self, name: str, mask: Source | None = None, *, repair: str | None = None) -> pd.DataFrame:
         """Replace the mask of an image, and carry annotations over to the new objects.
 
         Nothing is deleted. The annotation log with its undo history, the old mask and the predictions for the old mask
@@ -437,7 +445,11 @@ class Project(HasTraits):
         name : str
         mask : path or array
             The new mask, of the same shape. A file is read in place, an array is copied into the project, and outlines
-            (GeoJSON) are rasterized to a mask in the project.
+            (GeoJSON) are rasterized to a mask in the project. It may be left out to repair the current mask.
+        repair : {"components", "foreground", "unsigned"}, optional
+            Use a repaired copy of the mask. "components" numbers each connected piece of equal pixels, for masks of
+            classes and numbers that occur twice; "foreground" numbers each connected area that is not 0, for numbers
+            changed by interpolation; "unsigned" reads negative numbers as unsigned.
 
         Returns
         -------
@@ -454,7 +466,12 @@ class Project(HasTraits):
         """
         with self._folder.lock:
             self._jobs.check_idle()
-            report, self.status = self._masks.replace(name, mask)
+            if repair is not None:
+                report, self.status = self._masks.repair(name, mask, repair)
+            elif mask is None:
+                raise InputError('Pass a new mask, or repair the current one with repair="components".')
+            else:
+                report, self.status = self._masks.replace(name, mask)
         self._bump("predictions")
         return report
 
