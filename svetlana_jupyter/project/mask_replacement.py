@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.io.geojson import is_geojson
-from svetlana_jupyter.core.io.images import fingerprint, open_mask
+from svetlana_jupyter.core.io.images import fingerprint, open_mask_levels
 from svetlana_jupyter.core.mask_repair import repair_mask
 from svetlana_jupyter.core.objects import bbox_columns, index_objects
 from svetlana_jupyter.core.relabeling import (
@@ -102,10 +102,10 @@ class MaskReplacement:
         with self._folder.lock, draft_folder(self._folder.arrays_folder(name)) as draft:
             self._folder.check_writable()
             entry = self._images.entry(name)
-            cache = self._folder.cache_folder
-            source = (
-                self._images.pair(name).mask if mask is None else open_mask(mask, spacing=entry.spacing, cache=cache)
-            )
+            if mask is None:
+                source = self._images.pair(name).mask
+            else:
+                source = open_mask_levels(mask, spacing=entry.spacing, cache=self._folder.cache_folder)[0]
             repaired, note = repair_mask(source, repair, draft / "mask.zarr")
             report, summary = self.replace(name, repaired)
         return report, f"{summary}. {note}" if note else summary

@@ -33,15 +33,6 @@ Decode = Callable[[Path], npt.NDArray[Any]]
 
 BLOCK_PIXELS = 1 << 21  # maximum number of pixels per block; blocks of large images have at least half as many
 Z_BLOCK_WEIGHT = 4  # blocks of a volume are at least this many times longer along y and x than along z
-UM_PER_UNIT = {
-    **dict.fromkeys(
-        ["um", "µm", "μm", "micron", "microns", "micrometer", "micrometre", "micrometers", "micrometres"], 1.0
-    ),
-    **dict.fromkeys(["nm", "nanometer", "nanometre"], 1e-3),
-    **dict.fromkeys(["mm", "millimeter", "millimetre"], 1e3),
-    **dict.fromkeys(["cm", "centimeter", "centimetre"], 1e4),
-    **dict.fromkeys(["m", "meter", "metre"], 1e6),
-}
 
 
 class ArraySource(Protocol):
@@ -75,6 +66,9 @@ class OpenedFile:
     levels : sequence of ArraySource
         The resolutions of the file, the finest first, for reading without dask; empty if this is no faster than reading
         ``pixels``.
+    notes, spacing_notes : sequence of str
+        Sentences about what the reader converted or did not use; ``spacing_notes`` matter only if the user does not
+        pass a pixel size.
     """
 
     pixels: da.Array
@@ -82,6 +76,28 @@ class OpenedFile:
     spacing: Mapping[str, float] = field(default_factory=dict)
     channels: Sequence[str] = ()
     levels: Sequence[ArraySource] = ()
+    notes: Sequence[str] = ()
+    spacing_notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ReadRequest:
+    """What a reader needs to know besides the path.
+
+    Attributes
+    ----------
+    cache : Path, optional
+        Folder for the unpacked copy of a file that cannot be read in parts.
+    labels : bool
+        Whether to open a mask. The indices of a palette are its labels; from an OME-Zarr image, its label image is
+        opened.
+    mask_shape : tuple of int, optional
+        Shape ``([z,] y, x)`` of the mask of the image, which tells apart several images in one file.
+    """
+
+    cache: Path | None = None
+    labels: bool = False
+    mask_shape: tuple[int, ...] | None = None
 
 
 def to_dask(source: ArraySource, storage_chunk: Sequence[int] | None = None) -> da.Array:
@@ -182,7 +198,7 @@ def undivided_to_dask(
     version = file_version(path)
     if cache is None or math.prod(shape) <= BLOCK_PIXELS:
         return to_dask(FileSource(path, version, shape, dtype, partial(_read_whole, path, decode)), shape)
-    folder = cache / f"{path.stem}-{tokenize(path, version)}.zarr"
+    folder = cache / f"{path.stem}-{tokenize(path, version, shape, dtype, decode)}.zarr"
     return to_dask(FileSource(path, version, shape, dtype, partial(_read_unpacked, path, decode, folder)))
 
 
@@ -217,16 +233,3 @@ def unpack_to_zarr(path: Path, decode: Decode, folder: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
         if not folder.exists():  # otherwise another process was faster, and its copy is as good
             raise
-
-
-def to_micrometers(length: object, unit: object) -> float | None:
-    """Return a length in micrometers.
-
-    Return None if the length is not a positive number or the unit is unknown.
-    """
-    factor = UM_PER_UNIT.get(str(unit).strip().lower())
-    try:
-        size = float(str(length))
-    except ValueError:
-        return None
-    return size * factor if factor and math.isfinite(size) and size > 0 else None
