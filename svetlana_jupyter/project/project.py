@@ -20,7 +20,7 @@ from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.predictions import class_map, object_table, probability_map
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
-from svetlana_jupyter.errors import InputError, ProjectError, SettingsError
+from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, ObjectLabels, object_ids
 from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
@@ -34,6 +34,7 @@ from svetlana_jupyter.project.image_collection import ImageCollection, Source
 from svetlana_jupyter.project.importers import read_imported_labels
 from svetlana_jupyter.project.importers.imported_labels import ImportRequest, apply_import
 from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, Work, thread_count
+from svetlana_jupyter.project.known_files import checked_once
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
 from svetlana_jupyter.project.open_folders import open_folder
 from svetlana_jupyter.project.patch_previews import augmented_patches, check_pipeline
@@ -142,6 +143,7 @@ class Project(HasTraits):
         self.classes = ProjectClasses(self._folder, notify)
         self.annotations = Annotations(self._folder, annotator, self.images, self.classes, notify)
         self.classes.on_edit = self.annotations.refresh
+        self.images.on_replaced = self.annotations.reload_masks
         self.test_set = TestSet(self._folder, self.images, self.annotations, notify)
         self.runs = RunStore(self._folder, notify, partial(self.set_trait, "current_run"), self._score)
         self._scoring = ""  # name of the run that a training has stored and now scores
@@ -378,8 +380,9 @@ class Project(HasTraits):
             One of the following.
 
             - A table (CSV, Excel or DataFrame) with one row per object. Its columns contain the image, the class, and
-              either the label in the mask or the position (x, y and z in pixels, or in µm if the header contains the
-              unit). Common column names are recognized, including the names in ilastik's object tables.
+              the label in the mask, the position (x, y and z in pixels, or in the unit in the header), or both. The
+              columns of ilastik, QuPath, CellProfiler, TrackMate, Imaris, ImageJ and napari are recognized. Where
+              labels and positions disagree, positions count, which is reported.
             - Outlines or points from QuPath (GeoJSON). An outline labels the object with which it overlaps by more
               than half (IoU), and a point labels the object at its position.
             - A class image (TIFF, HDF5, ...), in which each pixel has the class of its object.
@@ -403,12 +406,14 @@ class Project(HasTraits):
             One row per label of the source: ``image``, ``object``, ``class``, ``outcome`` and ``why`` (the reason).
             Outcomes are "taken" (imported), "known" (the object has this label already), "differs" (the object has
             another label), "contradicts" (the source has two classes for the object), "earlier" (a later row replaces
-            this one), "no class" and "not found". ``attrs["summary"]`` and `status` summarize the import in a sentence.
+            this one), "no class", "not found" and "set aside" (the row is of another image, or of a region instead of
+            an object). ``attrs["summary"]`` and `status` summarize the import with the number of each.
 
         Raises
         ------
         InputError
-            If the source cannot be used; nothing is changed then.
+            If the source cannot be used, for example because its rows are of several time points or in an unknown
+            unit; nothing is changed then.
         """
         self._folder.check_writable()
         request = ImportRequest(self.images, self.classes.scheme, image, column, names)
@@ -417,7 +422,7 @@ class Project(HasTraits):
         self.status = report.attrs["summary"]
         return report
 
-    def check_mask(self, name: str, mask: Source) -> pd.DataFrame:
+    def check_mask(self, name: str, mask: Source | None = None) -> pd.DataFrame:
         """Preview the result of `replace_mask`, without changing anything.
 
         This method may be called from any thread. A later call of `replace_mask` with the same mask reuses the result.
@@ -425,7 +430,8 @@ class Project(HasTraits):
         Parameters
         ----------
         name : str
-        mask : path or array
+        mask : path or array, optional
+            By default the file of the current mask, which another program has overwritten.
 
         Returns
         -------
@@ -445,15 +451,16 @@ class Project(HasTraits):
         Nothing is deleted. The annotation log with its undo history, the old mask and the predictions for the old mask
         are kept, but these predictions are no longer shown. A new object takes over an annotation if more than half of
         the pixels that it shares with old objects belong to objects with that annotation; otherwise it is not
-        annotated. If the file of the old mask was overwritten, objects are matched by the bounding boxes that were
-        stored with the annotations.
+        annotated. If the file of the old mask was overwritten, objects are matched by their bounding boxes, which the
+        project has kept.
 
         Parameters
         ----------
         name : str
-        mask : path or array
-            The new mask, of the same shape. A file is read in place, an array is copied into the project, and outlines
-            (GeoJSON) are rasterized to a mask in the project. It may be left out to repair the current mask.
+        mask : path or array, optional
+            The new mask, of the same shape; by default the file of the current mask, which another program has
+            overwritten. A file is read in place, an array is copied into the project, and outlines
+            (GeoJSON) are rasterized to a mask in the project.
         repair : {"components", "foreground", "unsigned"}, optional
             Use a repaired copy of the mask. "components" numbers each connected piece of equal pixels, for masks of
             classes and numbers that occur twice; "foreground" numbers each connected area that is not 0, for numbers
@@ -474,12 +481,10 @@ class Project(HasTraits):
         """
         with self._folder.lock:
             self._jobs.check_idle()
-            if repair is not None:
-                report, self.status = self._masks.repair(name, mask, repair)
-            elif mask is None:
-                raise InputError('Pass a new mask, or repair the current one with repair="components".')
-            else:
+            if repair is None:
                 report, self.status = self._masks.replace(name, mask)
+            else:
+                report, self.status = self._masks.repair(name, mask, repair)
         self._announce("predictions")
         return report
 
@@ -517,7 +522,11 @@ class Project(HasTraits):
             settings = self.settings
         except SettingsError:  # the settings panel reports invalid settings
             settings = TrainingSettings()
-        return self._missing(*self._training_objects(settings.exclude_border, settings.size))
+        try:
+            with checked_once(max_age=1):
+                return self._missing(*self._training_objects(settings.exclude_border, settings.size))
+        except ProjectError as error:  # a mask was overwritten
+            return str(error)
 
     def train(
         self,
@@ -686,6 +695,7 @@ class Project(HasTraits):
         """
         self._jobs.stop()
 
+    @checked_once()
     def predictions(self, images: Iterable[str] | None = None) -> pd.DataFrame:
         """Return a table with the label and prediction of every object.
 
@@ -707,7 +717,7 @@ class Project(HasTraits):
             are calibrated if the run has a calibration. The table is empty before the image is predicted; objects of
             the test set are left out until they are annotated.
         """
-        self.images.entry(image)
+        self.images.check([image])
         if not (run or self.current_run):
             return NOTHING_PREDICTED
         chosen = self.runs.get(run)
@@ -724,10 +734,12 @@ class Project(HasTraits):
         """
         return self.runs.failed(self.runs.get(run), self.images.chosen(images))
 
+    @checked_once()
     def class_map(self, image: str) -> xr.DataArray:
         """Return a lazy map of the class of each pixel (`core.predictions.class_map`)."""
         return class_map(self.pair(image).mask, self._object_table(image).droplevel("image"), self.classes.scheme)
 
+    @checked_once()
     def probability_map(self, image: str) -> xr.DataArray:
         """Return a lazy map of the probability of the predicted class.
 
@@ -735,6 +747,7 @@ class Project(HasTraits):
         """
         return probability_map(self.pair(image).mask, self._object_table(image).droplevel("image"))
 
+    @checked_once()
     def counts(
         self,
         by: Sequence[str] | str = (),
@@ -785,6 +798,7 @@ class Project(HasTraits):
         self.status = remark or self.status
         return self.images.warnings.attach(table, self.images)
 
+    @checked_once()
     def compare_counts(
         self,
         manual: TableSource | Mapping[str, float],
@@ -824,12 +838,14 @@ class Project(HasTraits):
         self.status = str(comparison)
         return comparison
 
+    @checked_once()
     def evaluate(self, run: str | None = None) -> Evaluation:
         """Return the accuracy report of a run.
 
         Accuracy is measured on the test set if it is annotated, otherwise by cross-validation.
         """
         chosen = self.runs.get(run)
+        self.images.check(dict.fromkeys(image for image, _ in self.test_set.objects))
         exclude_border, size = chosen.settings.get("exclude_border", False), chosen.settings.get("size")
         labels, _ = self._training_objects(exclude_border, size)
         outdated = chosen.annotations != label_digest(labels["class_id"])
@@ -866,6 +882,7 @@ class Project(HasTraits):
         table = flag_unfamiliar_images(chosen.outlier_fractions(compared), annotated, left_out)
         return table[table.index.isin(names)]
 
+    @checked_once()
     def explain(self, image: str, label: int, class_name: str | None = None) -> xr.Dataset:
         """Return the patch of an object and its saliency map (Grad-CAM).
 
@@ -985,7 +1002,10 @@ class Project(HasTraits):
             case RunScored(run):
                 self._scoring = ""
                 self.runs.update(run)
-                self.status = self.evaluate(run.name).text
+                try:
+                    self.status = self.evaluate(run.name).text
+                except ProjectError as error:  # a mask was overwritten during the training
+                    self.trouble = str(error)
             case TrainingAbandoned():
                 self.status = "Stopped before anything was trained."
             case ImagePredicted():
@@ -1017,6 +1037,7 @@ class Project(HasTraits):
         return self.runs.probabilities(run, image, self.images.entry(image).mask_number, self.classes.merged)
 
     def _object_table(self, name: str) -> pd.DataFrame:
+        self.images.check([name])  # may read the annotations again
         groups, labels, classes = self.images.entry(name).groups, self.annotations.labels, self.classes.scheme
         predictions = self.probabilities(name)
         known = None if predictions.empty else predictions
@@ -1052,13 +1073,13 @@ class Project(HasTraits):
         """Return the labels used for training, and a sentence about excluded labels."""
         labels = self.test_set.training_labels()
         labels = labels[labels.index.get_level_values("image").isin(list(self.images))]
+        self.images.check(labels.index.unique("image"))
         return select_training_objects(labels, self.images.objects, exclude_border, size)
 
     def _missing(self, labels: pd.DataFrame, explanation: str) -> str:
         counts = labels["class_id"].value_counts().reindex(self.classes.ids, fill_value=0)
         named = counts.set_axis(self.classes.names)
-        problem = self.annotations.problem or self.annotations.overwritten_message(self.images)
-        return problem or readiness(bool(self.images), named, explanation)
+        return self.annotations.problem or readiness(bool(self.images), named, explanation)
 
     def _task(
         self,

@@ -77,7 +77,7 @@ class ImagesPanel(Panel):
                 *(entry.groups.get(group, "") for group in groups),
                 f"{len(entry.channels)} channels, " * (len(entry.channels) > 1) + " × ".join(map(str, entry.shape)),
                 entry.dtype,
-                len(project.objects(name)) if images.is_indexed(name) else "not counted yet",
+                self._object_count(name),
                 int(annotated.get(name, 0)),
                 images.mask_file(name).name,
             ]
@@ -88,6 +88,14 @@ class ImagesPanel(Panel):
         self.listing.value = f'<div class="sv-pairs">{html_table(titles, rows)}{more}</div>' if rows else ""
         self.mask.refresh()
         self.importing.refresh()
+
+    def _object_count(self, name: str) -> int | str:
+        if not self.project.images.is_indexed(name):
+            return "not counted yet"
+        try:
+            return len(self.project.objects(name))
+        except SvetlanaError:  # the warning above the panel tells the user what to do
+            return "unknown"
 
     def _add(self) -> None:
         patterns = self.fields.patterns()
@@ -176,7 +184,8 @@ class MaskForm(VBox):
         self._current_mask.value = muted(f"Current mask: {current.name}")
         self._current_mask.tooltip = str(current)
         files = sorted(filter(is_mask_file, current.parent.iterdir())) if current.parent.is_dir() else []
-        self.path.options = [str(file) for file in files[:_LISTED_FILES] if file != current]
+        changed = self._project.images.refusal(self.image.value)  # then the current file is a new mask
+        self.path.options = [str(file) for file in files[:_LISTED_FILES] if changed or file != current]
         self._ask()
 
     def _ask(self) -> None:
@@ -242,6 +251,10 @@ _FROM_FILE = "from the file"
 _PANEL_TERMS = {
     r"pass overwrite=True to replace": "check the box above to replace",
     r"Pass image=, one of": "Choose one of these above:",
+    r"or pass image=": "or choose an image above",
+    r"Leave out image= if": f"Choose “{_FROM_FILE}” as the image if",
+    r"Pass column=, one of": "Enter one of these as the class column:",
+    r"with spacing=": "with its pixel size",
     r"Pass their names with names=\{[^}]*\}": "Enter their names above",
     r"Pass names=": "Enter class names above",
     r"Pass the path": "Enter the path",
@@ -337,10 +350,11 @@ class ImportForm(VBox):
 
 
 def import_report_html(not_imported: pd.DataFrame) -> str:
-    """Return the first rows of an import report as HTML; "" if there are none."""
+    """Return rows of an import report as HTML, at first one for each reason."""
     if not_imported.empty:
         return ""
-    shown = not_imported.head(_LISTED_ROWS)[["image", "object", "class", "why"]].astype({"object": int})
+    order = not_imported.groupby("why").cumcount().sort_values(kind="stable").index
+    shown = not_imported.loc[order].head(_LISTED_ROWS)[["image", "object", "class", "why"]]
     rows = [[value or "–" for value in row] for row in shown.itertuples(index=False)]
     more = f"and {len(not_imported) - len(rows):,} more" if len(not_imported) > len(rows) else ""
     listed = html_table(["Image", "Object", "Class", "Not imported because"], rows)

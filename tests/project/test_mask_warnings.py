@@ -112,7 +112,6 @@ def test_tables_without_piece_counts_are_built_again(project):
     opened = Project(project.path)
 
     assert "lie in several places" in opened.images.warning("classes")
-    assert opened.images.overwritten == set()
 
 
 @pytest.mark.parametrize("repair", [None, "unsigned"])
@@ -138,8 +137,3 @@ def test_a_single_negative_number_marks_pixels_to_ignore(tmp_path):
 
     with pytest.raises(InputError, match=r"-1 may mark pixels to ignore: set them to 0 first, .*mask.clip\(0\)"):
         Project(tmp_path / "p.svetlana").add("i", CELLS.astype(np.uint8), mask)
-
-
-def test_replacing_a_mask_needs_a_mask_or_a_repair(project):
-    with pytest.raises(InputError, match='Pass a new mask, or repair the current one with repair="components"'):
-        project.replace_mask("cells")
