@@ -107,6 +107,11 @@ def find_numbering_problem(table: pd.DataFrame, mask_size: int, file_suffix: str
     return NumberingProblem(f"{text} {cause}", "components")
 
 
+def counts_pieces(table: pd.DataFrame) -> bool:
+    """Return whether an object table counts pieces; those of version 0.1.0 do not."""
+    return "pieces" in table and table["pieces"].dtype.kind == "i" and isinstance(table.attrs.get("specks"), int)
+
+
 def probable_background(table: pd.DataFrame, mask_size: int) -> int:
     """Return the largest class if a mask of classes has no 0, otherwise 0."""
     sizes = table["size"].to_numpy()

@@ -20,7 +20,7 @@ from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.io.images import OpenOptions, fingerprint, open_image_levels, open_mask_levels
 from svetlana_jupyter.core.io.readers import SMALL_BYTES, hdf5_file
-from svetlana_jupyter.core.mask_numbers import NumberingProblem, find_numbering_problem
+from svetlana_jupyter.core.mask_numbers import NumberingProblem, counts_pieces, find_numbering_problem
 from svetlana_jupyter.core.mask_repair import repair_mask
 from svetlana_jupyter.core.normalization import set_image_statistics
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, index_objects, object_difference
@@ -28,7 +28,7 @@ from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, Svet
 from svetlana_jupyter.project.features import with_feature_cache
 from svetlana_jupyter.project.file_access import is_present, read_attributes, read_parquet
 from svetlana_jupyter.project.image_entry import ImageEntry, entry_from_json, entry_to_json
-from svetlana_jupyter.project.image_warnings import ImageWarnings, summarize
+from svetlana_jupyter.project.image_warnings import ImageWarnings, describe_numbering, summarize
 from svetlana_jupyter.project.known_files import FileState, KnownFiles
 from svetlana_jupyter.project.outline_masks import write_outline_mask
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
@@ -326,7 +326,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """
         entry = self.entry(name)
         table = self._known_table(entry)
-        if table is None or not _has_pieces(table) or (entry.accepted and entry.accepted == table.attrs.get("mask")):
+        if table is None or not counts_pieces(table) or (entry.accepted and entry.accepted == table.attrs.get("mask")):
             return None
         if name not in self._problems or self._problems[name][0] is not table:
             suffix = self.mask_file(name).suffix
@@ -481,7 +481,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
             raise ProjectError(f"The objects of {entry.name!r} are still being indexed. Try again when this is done.")
         try:
             content, kept = self._files.content_hash(state, "mask"), self.kept_objects(entry.name)
-            if kept is None or not content or kept.attrs.get("mask") != content or not _has_pieces(kept):
+            if kept is None or not content or kept.attrs.get("mask") != content or not counts_pieces(kept):
                 try:
                     table = self._index(entry, progress)
                 except DamagedError:
@@ -579,14 +579,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 write_parquet(self._folder.objects_file(entry.name), table)
 
     def _mask_warning(self, name: str) -> str:
-        """Return a warning if numbers in the mask do not name objects, else ""."""
-        problem = self.numbering_problem(name)
-        if problem is None:
-            return ""
-        call = f"`project.replace_mask({name!r}, repair={problem.repair!r})`"
-        unit = "connected area" if problem.repair == "foreground" else "piece"
-        advice = f"Give each {unit} its own number with {call}" if problem.repair else "Replace the mask"
-        return f"{problem.text} {advice}, or accept it with `project.images.accept_warning({name!r})`."
+        return describe_numbering(name, self.numbering_problem(name))
 
     def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
         return _for_each(self._path, image)
@@ -619,11 +612,6 @@ def _for_each(convert: Callable[[Any], Item], image: Any) -> Item | tuple[Item, 
 def _is_file(source: Source) -> bool:
     sources = source if isinstance(source, tuple | list) else [source]
     return all(isinstance(path, str | Path) for path in sources)
-
-
-def _has_pieces(table: pd.DataFrame) -> bool:
-    """Return whether an object table counts pieces; those of version 0.1.0 do not."""
-    return "pieces" in table and table["pieces"].dtype.kind == "i" and isinstance(table.attrs.get("specks"), int)
 
 
 def _read_objects(file: Path, shape: tuple[int, ...]) -> pd.DataFrame | None:
