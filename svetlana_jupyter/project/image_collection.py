@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import threading
 import time
@@ -12,31 +11,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-import dask.array as da
-import numpy as np
-
 from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.io.images import OpenOptions, fingerprint, open_image_levels, open_mask_levels
 from svetlana_jupyter.core.io.readers import SMALL_BYTES, hdf5_file
-from svetlana_jupyter.core.mask_numbers import NumberingProblem, counts_pieces, find_numbering_problem
-from svetlana_jupyter.core.mask_repair import repair_mask
+from svetlana_jupyter.core.mask_numbers import NumberingProblem, counts_pieces
 from svetlana_jupyter.core.normalization import set_image_statistics
-from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, index_objects, object_difference
+from svetlana_jupyter.core.objects import index_objects, object_difference
 from svetlana_jupyter.core.predictions import OBJECT_COLUMNS
 from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
-from svetlana_jupyter.project.file_access import is_present, read_attributes, read_parquet
+from svetlana_jupyter.project.file_access import is_present, read_attributes
 from svetlana_jupyter.project.image_entry import ImageEntry, entry_from_json, entry_to_json
 from svetlana_jupyter.project.image_warnings import ImageWarnings, describe_numbering, summarize
 from svetlana_jupyter.project.known_files import FileState, KnownFiles
+from svetlana_jupyter.project.object_tables import NumberingChecks, read_objects, to_zarr, write_repaired_mask
 from svetlana_jupyter.project.outline_masks import write_outline_mask
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
 
     from svetlana_jupyter.core.io.pixel_size import Spacing
 LOCK_WAIT_SECONDS = 5.0  # to wait for an object table that another thread is computing
@@ -85,7 +80,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._pairs: dict[str, tuple[FileState, ImagePair]] = {}
         self._tables: dict[str, tuple[ImageEntry, pd.DataFrame]] = {}
         self._indexing: dict[str, threading.Lock] = {}
-        self._problems: dict[str, tuple[pd.DataFrame, NumberingProblem | None]] = {}
+        self._numbering = NumberingChecks()
         self._files = KnownFiles(folder, self._paths)
         self._accepted: dict[str, tuple[float, FileState]] = {}  # with the time at which the mask was compared
         self._refused: dict[str, tuple[FileState, str]] = {}
@@ -309,7 +304,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
         Without names, the masks of all images are accepted. A mask that replaces an accepted mask is checked again.
         """
-        accepted = {name: self.mask_fingerprint(name) for name in names or self._entries}
+        accepted = {name: fingerprint(self.mask_file(name)) for name in names or self._entries}
         shown = self.warnings.of_images(accepted)
         with self._folder.lock:
             with self._folder.edit_document() as document:
@@ -325,22 +320,9 @@ class ImageCollection(Mapping[str, ImageEntry]):
             self._notify.trouble("", summarize({name: text}))
 
     def numbering_problem(self, name: str) -> NumberingProblem | None:
-        """Return the reason to doubt that the numbers in a mask name objects.
-
-        None if there is no doubt, the objects have not been indexed, or the user accepted the mask.
-        """
+        """Return the reason to doubt that the numbers in an indexed mask name objects."""
         entry = self.entry(name)
-        table = self._known_table(entry)
-        if table is None or not counts_pieces(table) or (entry.accepted and entry.accepted == table.attrs.get("mask")):
-            return None
-        if name not in self._problems or self._problems[name][0] is not table:
-            suffix = self.mask_file(name).suffix
-            self._problems[name] = table, find_numbering_problem(table, math.prod(entry.shape), suffix)
-        return self._problems[name][1]
-
-    def mask_fingerprint(self, name: str) -> str:
-        """Return a fingerprint of the content of the mask of an image."""
-        return fingerprint(self.mask_file(name))
+        return self._numbering.problem(entry, self._known_table(entry))
 
     def is_indexed(self, name: str) -> bool:
         """Return whether the object table of an image has been computed already."""
@@ -411,10 +393,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
             note = f"{name}: {summary}"
         source = mask
         if repair is not None:
-            with atomic_folder(folder) as draft:
-                repaired, note = repair_mask(open_mask_levels(mask, cache=cache)[0], repair, draft / "mask.zarr")
-            mask = folder / "mask.zarr"
-            source = repaired.copy(data=da.from_zarr(mask))
+            mask, source, note = write_repaired_mask(folder, open_mask_levels(mask, cache=cache)[0], repair)
         try:
             opened = open_pair(name, image, source, **options, cache=cache)
         except InputError:
@@ -570,7 +549,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return {}
 
     def _read_kept(self, entry: ImageEntry) -> pd.DataFrame | None:
-        table = _read_objects(self._folder.objects_file(entry.name), entry.shape)
+        table = read_objects(self._folder.objects_file(entry.name), entry.shape)
         is_other = table is not None and table.attrs.get("number", entry.mask_number) != entry.mask_number
         return None if is_other else table
 
@@ -603,12 +582,6 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return path
 
 
-def to_zarr(array: xr.DataArray, path: Path) -> None:
-    """Write a lazy array to Zarr block by block, in chunks of equal size."""
-    regular = array.data.rechunk(tuple(max(sizes) for sizes in array.data.chunks))
-    regular.to_zarr(str(path))
-
-
 def _as_tuple(image: str | tuple[str, ...]) -> tuple[str, ...]:
     return image if isinstance(image, tuple) else (image,)
 
@@ -621,15 +594,3 @@ def _for_each(convert: Callable[[Any], Item], image: Any) -> Item | tuple[Item, 
 def _is_file(source: Source) -> bool:
     sources = source if isinstance(source, tuple | list) else [source]
     return all(isinstance(path, str | Path) for path in sources)
-
-
-def _read_objects(file: Path, shape: tuple[int, ...]) -> pd.DataFrame | None:
-    """Read a stored object table; return None if it is missing or damaged."""
-    low, high = bbox_columns(len(shape))[: len(shape)], bbox_columns(len(shape))[len(shape) :]
-    try:
-        table = read_parquet(file, ["size", *centroid_columns(len(shape)), *low, *high, "on_border"])
-    except (OSError, ValueError):
-        return None
-    starts, ends = table[low].to_numpy(float), table[high].to_numpy(float)
-    is_inside = (starts >= 0).all() and (starts < ends).all() and (ends <= np.array(shape)).all()
-    return table if is_inside and len(table) and table.index.min() > 0 and table.index.name == "object" else None

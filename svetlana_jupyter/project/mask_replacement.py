@@ -32,7 +32,8 @@ from svetlana_jupyter.core.relabeling import (
 )
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.file_access import make_folder
-from svetlana_jupyter.project.image_collection import ImageCollection, Source, to_zarr
+from svetlana_jupyter.project.image_collection import ImageCollection, Source
+from svetlana_jupyter.project.object_tables import to_zarr
 from svetlana_jupyter.project.outline_masks import lazy_outline_mask
 from svetlana_jupyter.project.storage import ProjectFolder, atomic_folder, atomic_write, draft_folder
 
