@@ -32,7 +32,6 @@ from svetlana_jupyter.core.relabeling import (
 )
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.file_access import make_folder
-from svetlana_jupyter.project.image_collection import ImageCollection, Source
 from svetlana_jupyter.project.object_tables import to_zarr
 from svetlana_jupyter.project.outline_masks import lazy_outline_mask
 from svetlana_jupyter.project.storage import ProjectFolder, atomic_folder, atomic_write, draft_folder
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.project.annotation_store import Annotations
+    from svetlana_jupyter.project.image_collection import ImageCollection, Source
     from svetlana_jupyter.project.image_entry import ImageEntry
     from svetlana_jupyter.project.project_classes import ProjectClasses
 
