@@ -78,7 +78,7 @@ class ImagesPanel(Panel):
                 *(entry.groups.get(group, "") for group in groups),
                 f"{len(entry.channels)} channels, " * (len(entry.channels) > 1) + " × ".join(map(str, entry.shape)),
                 entry.dtype,
-                len(project.objects(name)) if images.is_indexed(name) else "not counted yet",
+                self._object_count(name),
                 int(annotated.get(name, 0)),
                 images.mask_file(name).name,
             ]
@@ -89,6 +89,14 @@ class ImagesPanel(Panel):
         self.listing.value = f'<div class="sv-pairs">{html_table(titles, rows)}{more}</div>' if rows else ""
         self.mask.refresh()
         self.importing.refresh()
+
+    def _object_count(self, name: str) -> int | str:
+        if not self.project.images.is_indexed(name):
+            return "not counted yet"
+        try:
+            return len(self.project.objects(name))
+        except SvetlanaError:  # the warning above the panel tells the user what to do
+            return "unknown"
 
     def _add(self) -> None:
         patterns = self.fields.patterns()
@@ -177,7 +185,8 @@ class MaskForm(VBox):
         self._current_mask.value = muted(f"Current mask: {current.name}")
         self._current_mask.tooltip = str(current)
         files = sorted(filter(is_mask_file, current.parent.iterdir())) if current.parent.is_dir() else []
-        self.path.options = [str(file) for file in files[:_LISTED_FILES] if file != current]
+        changed = self._project.images.refusal(self.image.value)  # then the current file is a new mask
+        self.path.options = [str(file) for file in files[:_LISTED_FILES] if changed or file != current]
         self._ask()
 
     def _ask(self) -> None:

@@ -51,6 +51,16 @@ def test_pairs_are_listed_and_problems_come_first(files):
     assert form.fields.pairs.value.index("No mask was found") < form.fields.pairs.value.index("A1_mask.tif")
 
 
+def test_a_pixel_size_that_is_not_used_is_shown_with_the_pair(files):
+    image = squares(0)[0]
+    tifffile.imwrite(files / "A1.tif", image, imagej=True, resolution=(2, 2), metadata={"unit": "<parsnip>"})
+
+    form = fill_form(files).children[0]
+
+    assert "0.5 &#x27;&lt;parsnip&gt;&#x27;) is not used: the unit is unknown" in form.fields.pairs.value
+    assert "2 of 3 images can be used" in form.fields.pairs.value
+
+
 def test_mismatched_files_are_reported_before_the_project_exists(files):
     tifffile.imwrite(files / "A3_mask.tif", squares(0)[1][:50])
     tifffile.imwrite(files / "A4.tif", squares(0)[0])
