@@ -16,8 +16,8 @@ from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, AugmentS
 from svetlana_jupyter.core.stats.model_selection import MIN_ACCURACY_LOSS, augmentation_warning
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
-from svetlana_jupyter.project.runs import RECORD_FILE, Run, last_search, new_run, search_record
-from svetlana_jupyter.project.storage import write_json
+from svetlana_jupyter.project.runs import LABELS_FILE, RECORD_FILE, Run, last_search, new_run, search_record
+from svetlana_jupyter.project.storage import write_json, write_parquet
 from svetlana_jupyter.project.training_task import label_digest
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ NOT_SCORED = "No accuracy estimate yet: the run was not scored."
 BEING_SCORED = "No accuracy estimate yet: the run is being scored."
 STOPPED_SEARCH = "No accuracy estimate yet: the comparison of presets was stopped."
 DEFAULT_USED = "The default preset was used, since presets are compared only"
-_Scoring = Generator[Progress, None, "tuple[str, dict[str, pd.DataFrame], str]"]  # note, held-out tables, warning
+Score = tuple[str, "dict[str, pd.DataFrame]", str]  # note, held-out tables, warning
+_Scoring = Generator[Progress, None, Score]
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,10 @@ def train_run(
         yield RunUnsaved(save)
         raise
     yield run
-    if samples is None:
-        yield RunScored(run.with_score(STOPPED_SEARCH, {}))
-        return
-    if choice.search_result is not None and not run.stopped:
+    score: Score = (STOPPED_SEARCH, {}, "")
+    if samples is not None and choice.search_result is not None and not run.stopped:
         score = yield from _score_search(samples, choice.search_result, stop)
-    else:
+    elif samples is not None:
         score = yield from _score(task, samples, choice, stop)
     try:
         yield RunScored(run.with_score(*score))
@@ -138,6 +137,7 @@ def _save_run(
                 reference.save(folder)
             if choice.search_record is not None:
                 write_json(folder / RECORD_FILE, choice.search_record)
+            write_parquet(folder / LABELS_FILE, task.labels_table())
             return finish(_make_run(task, choice, fitted, reference, seconds))
     except (OSError, SafetensorError) as error:
         raise RunNotSavedError(
@@ -251,12 +251,12 @@ def choose_preset(task: TrainingTask, stop: Stop) -> Generator[Progress, None, P
     if previous is not None and len(targets) < SEARCH_AGAIN_FACTOR * sum(previous[0].labels.values()):
         run, chosen = previous
         return PresetChoice(chosen, f"Preset {chosen.preset} was selected in run {run.name}.", run=run.name)
-    from svetlana_jupyter.learn.cross_validation import MIN_PER_CLASS, describe_scarce_classes
+    from svetlana_jupyter.learn.cross_validation import MIN_PER_CLASS, scored_objects
 
     if len(np.unique(targets)) < 2:
         return PresetChoice(default)  # training will raise an error
-    if scarce := describe_scarce_classes(targets, task.class_names):
-        reason = f"{DEFAULT_USED} with at least {MIN_PER_CLASS} annotated objects per class, but {scarce}."
+    if len(scored_objects(targets)) == 0:
+        reason = f"{DEFAULT_USED} with at least {MIN_PER_CLASS} annotated objects of two classes."
         return PresetChoice(default, reason)
     return (yield from _compare_presets(task, presets, parts, stop))
 
@@ -360,7 +360,7 @@ def _subsample(parts: Sequence[AnnotatedImage], limit: int, seed: int) -> list[A
 
 def _score_search(samples: TrainingData, result: SearchResult, stop: Stop) -> _Scoring:
     """Score the selection of presets by the nested cross-validation of the search."""
-    from svetlana_jupyter.learn.cross_validation import describe_score_source
+    from svetlana_jupyter.learn.cross_validation import describe_score_source, describe_unscored
 
     table, least = result.nested_table, _least_augmentation(samples.settings)
     forest = [one.table for one in result.candidates if one.settings.architecture == "forest"]
@@ -368,6 +368,7 @@ def _score_search(samples: TrainingData, result: SearchResult, stop: Stop) -> _S
     warning = yield from _check_augmentation(samples, table, stop, plain)
     source = describe_score_source(len(table), result.kept_whole)
     note = f"{source}; each fold is scored with the preset selected on the other folds (nested cross-validation)."
+    note = f"{note} {describe_unscored(samples)}".rstrip()
     return note, dict(zip(("network", "forest"), [table, *forest])), warning
 
 
