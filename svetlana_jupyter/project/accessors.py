@@ -99,7 +99,7 @@ class Plots:
         """
         from svetlana_jupyter.project.plots import plot_gallery
 
-        if n < 1:
+        if not isinstance(n, int) or n < 1:
             raise InputError(f"A gallery cannot show n={n} objects. Show at least one object per class.")
         table = self._predictions()
         table = table[table[["predicted", "class"]].notna().all(axis=1) & table["annotation"].isna()]

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
@@ -142,10 +143,12 @@ class Project(HasTraits):
     trouble = Unicode()
 
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
-        names = ClassScheme().with_added(classes or ()).names  # raises for duplicates before a folder is created
+        names = (
+            ClassScheme().with_added(() if classes is None else classes).names
+        )  # raises for duplicates before a folder is created
         super().__init__()
         notify = Notify(self._announce, partial(self.set_trait, "status"), self._report)
-        self.path = Path(path).absolute()
+        self.path = _check_path(path, "sv.Project").absolute()
         self._folder = ProjectFolder(self.path)
         self._shared = open_folder(self.path)
         self._folder.lock = self._shared.lock
@@ -192,7 +195,7 @@ class Project(HasTraits):
             If the file is not a zipped project, contains links, paths outside its folder or more than 100,000 files,
             or takes more than 90 % of the free disk space, or if ``folder`` is not empty.
         """
-        project = cls(unpack(Path(file), folder), annotator=annotator)
+        project = cls(unpack(_check_path(file, "sv.Project.from_zip"), folder), annotator=annotator)
         if missing := project.images.missing():
             project.trouble = f"{len(missing)} image files are missing, for example {missing[0]}. Copy them there."
         return project
@@ -221,6 +224,8 @@ class Project(HasTraits):
         ProjectError
             If the project folder is missing or has more than 100,000 files, or if the zip file cannot be written.
         """
+        if path is not None:
+            path = _check_path(path, "project.save_zip")
         with self._folder.lock:
             file = pack(self._folder, path, arrays)
         self.status = f"Saved to {file}"
@@ -235,6 +240,7 @@ class Project(HasTraits):
         spacing: tuple[float, ...] | None = None,
         channels: Sequence[str] | None = None,
         groups: Mapping[str, str] | None = None,
+        repair: str | None = None,
     ) -> None:
         """Add one image with its mask; adding the same files again changes nothing.
 
@@ -252,11 +258,18 @@ class Project(HasTraits):
         channels : sequence of str, optional
         groups : mapping of str to str, optional
             Values of the columns by which images are grouped: plate, well, patient, ...
+        repair : {"components", "foreground", "unsigned"}, optional
+            Add a repaired copy of the mask (`replace_mask`).
         """
-        self.images.add(name, image, mask, axes=axes, spacing=spacing, channels=channels, groups=groups)
+        self.images.add(name, image, mask, repair, axes=axes, spacing=spacing, channels=channels, groups=groups)
 
     def add_images(
-        self, images: str | Path, masks: str | Path, axes: str | None = None, spacing: Spacing | None = None
+        self,
+        images: str | Path,
+        masks: str | Path,
+        axes: str | None = None,
+        spacing: Spacing | None = None,
+        repair: str | None = None,
     ) -> pd.DataFrame:
         """Add all images that match a pattern, with the masks of the same names.
 
@@ -268,7 +281,7 @@ class Project(HasTraits):
             Patterns such as ``"wells/{plate}_{well}.tif"``. Placeholders pair images with masks, name the images and
             become grouping columns (except ``{name}`` and ``{image}``); ``{channel}`` combines files that contain one
             channel each. A folder stands for all its files.
-        axes, spacing
+        axes, spacing, repair
             As for `add`.
 
         Returns
@@ -283,7 +296,7 @@ class Project(HasTraits):
         InputError
             If no pair can be added.
         """
-        table = self.images.add_matching(images, masks, axes, spacing)
+        table = self.images.add_matching(images, masks, axes, spacing, repair)
         if skipped := describe_skipped(table):
             self.status = skipped
             warnings.warn(skipped, stacklevel=2)
@@ -454,7 +467,7 @@ class Project(HasTraits):
         """
         return self._masks.preview(name, mask)
 
-    def replace_mask(self, name: str, mask: Source | None = None) -> pd.DataFrame:
+    def replace_mask(self, name: str, mask: Source | None = None, *, repair: str | None = None) -> pd.DataFrame:
         """Replace the mask of an image, and carry annotations over to the new objects.
 
         Nothing is deleted. The annotation log with its undo history, the old mask and the predictions for the old mask
@@ -470,6 +483,10 @@ class Project(HasTraits):
             The new mask, of the same shape; by default the file of the current mask, which another program has
             overwritten. A file is read in place, an array is copied into the project, and outlines
             (GeoJSON) are rasterized to a mask in the project.
+        repair : {"components", "foreground", "unsigned"}, optional
+            Use a repaired copy of the mask. "components" numbers each connected piece of equal pixels, for masks of
+            classes and numbers that occur twice; "foreground" numbers each connected area that is not 0, for numbers
+            changed by interpolation; "unsigned" reads negative numbers as unsigned.
 
         Returns
         -------
@@ -486,7 +503,10 @@ class Project(HasTraits):
         """
         with self._folder.lock:
             self._jobs.check_idle()
-            report, self.status = self._masks.replace(name, mask)
+            if repair is None:
+                report, self.status = self._masks.replace(name, mask)
+            else:
+                report, self.status = self._masks.repair(name, mask, repair)
         self._announce("predictions")
         return report
 
@@ -649,6 +669,9 @@ class Project(HasTraits):
             ``_um`` in the name. A feature is NaN if it is undefined for an object.
         """
         names = self.images.chosen(images)
+        if not isinstance(groups, Iterable):
+            raise SettingsError(f'groups must be a list of feature groups, got {groups!r}. Pass ["shape"].')
+        groups = [groups] if isinstance(groups, str) else groups
         chosen = self.settings.measurements
         chosen = chosen.changed(groups=tuple(groups), ring=chosen.ring if ring is None else ring)
         pairs = {name: self.pair(name) for name in names}
@@ -1128,6 +1151,8 @@ class Project(HasTraits):
         network: Module | None = None,
         search: bool = False,
     ) -> TrainingTask:
+        if settings is not None and not isinstance(settings, TrainingSettings):
+            raise SettingsError(f"Settings must be TrainingSettings, got {settings!r}. Pass single ones as epochs=50.")
         wanted = (settings or self.settings).changed(**changes)
         labels, explanation = self._training_objects(wanted.exclude_border, wanted.size)
         if missing := self._missing(labels, explanation):
@@ -1192,7 +1217,7 @@ class Project(HasTraits):
 
     def _export(self, folder: str | Path, formats: Sequence[str]) -> Export:
         names = list(self.images)
-        output = OutputFolder(Path(folder), self.path, names, self.images.files())
+        output = OutputFolder(_check_path(folder, "project.export"), self.path, names, self.images.files())
         return Export(lambda: self._snapshot(names), output, formats)
 
     def _export_work(self, folder: str | Path, formats: Sequence[str]) -> Work:
@@ -1208,3 +1233,9 @@ class Project(HasTraits):
             yield ExportFinished(export.folder, tuple(files), export.stopped)
 
         return work
+
+
+def _check_path(path: object, call: str) -> Path:
+    if not isinstance(path, str | PathLike):
+        raise ProjectError(f'Expected a path, got {path!r}. Pass it as text: {call}("cells.svetlana").')
+    return Path(path)

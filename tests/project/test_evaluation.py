@@ -205,6 +205,31 @@ def test_a_run_trained_after_merging_classes_is_scored(project: Project) -> None
     assert project.runs.compare()["source"].tolist() == ["cross-validation"]
 
 
+def test_scores_of_runs_of_all_ages_survive_merging_with_merged_probabilities(project: Project) -> None:
+    rng = np.random.default_rng(1)
+    p = rng.dirichlet([1.2, 1.0, 1.0], 240).astype(np.float32)
+    truth = np.array([rng.choice([1, 2, 3], p=row / row.sum()) for row in p.astype(float)])
+    table = held_out_table().drop(columns=["p_1", "p_2"]).assign(truth=truth, predicted=p.argmax(1) + 1)
+    table = table.assign(**{f"p_{i + 1}": p[:, i] for i in range(3)})
+    project.classes.add("third")
+    before = add_scored_run(project, {"network": table, "forest": table})
+    calibrated = before.held_out()
+    project.classes.merge("third", into="bright")
+    add_scored_run(project, {"network": held_out_table()})
+
+    merged_truth = np.where(truth == 1, 1, 2)
+    for column, one in (("accuracy", calibrated), ("forest", table)):
+        predicted = np.where(one["p_1"] >= one["p_2"] + one["p_3"], 1, 2)
+        relabeled = np.where(one["predicted"] == 1, 1, 2)
+        assert (predicted != relabeled).any(), "two of three probabilities outweigh the largest one"
+        assert project.runs.compare().loc["0001", column] == (predicted == merged_truth).mean()
+    assert project.runs.compare()["source"].tolist() == ["cross-validation"] * 2
+    assert list(project.evaluate("0001").network.per_class.index) == ["dim", "bright"]
+    project.classes.split("third")
+    expected = (calibrated["predicted"] == truth).mean()
+    assert project.evaluate("0001").network.accuracy.value == expected
+
+
 def test_without_grouping_columns_the_groups_are_images(project: Project) -> None:
     add_scored_run(project, {"network": held_out_table().assign(image=lambda table: "other " + table["image"])})
     assert project.evaluate().interval_unit == "6 images"
