@@ -260,6 +260,22 @@ def test_a_class_map_gives_each_object_its_majority_class(project: Project, well
         project.import_annotations(wells / "P1_A1_small.tif")
 
 
+def test_class_names_in_a_class_map_or_the_report_tell_which_code_is_which(
+    project: Project, wells: Path, tmp_path: Path
+) -> None:
+    project.annotate("P1_A1", range(1, 5), "bright")
+    project.annotate("P1_A1", range(5, 9), "dim")
+    labels = classes_of(project)
+    files = project.export(tmp_path / "out", ["ome-tiff", "tiff"])
+    other = Project(tmp_path / "other.svetlana", classes=["bright", "dim"])  # the codes are the other way around
+    other.add("P1_A1", wells / "wells/P1_A1.tif", wells / "masks/P1_A1.tif")
+    other.import_annotations(next(file for file in files if file.name == "P1_A1_classes.ome.tif"))
+    assert classes_of(other) == labels
+    other.undo()
+    report = other.import_annotations(next(file for file in files if file.name == "P1_A1_classes.tif"))
+    assert "Its codes were read as 1 = bright, 2 = dim." in report.attrs["summary"]
+
+
 def test_an_exported_class_map_and_table_are_imported_again(project: Project, wells: Path, tmp_path: Path) -> None:
     project.annotate("P1_A1", range(1, 5), "bright")
     project.annotate("P1_A1", range(5, 9), "dim")
