@@ -168,7 +168,7 @@ def _read_features(path: Path) -> list[Mapping[str, Any]]:
         document = json.loads(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist. Check the path.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as GeoJSON ({error}). Export or copy it again.") from error
     features = document.get("features", [document]) if isinstance(document, dict) else document
     found = list(_with_children(features, path)) if isinstance(features, list) else []
@@ -275,6 +275,6 @@ def _classification(value: Any) -> tuple[str, str]:
         return "", ""
     names, color, packed = value.get("names"), value.get("color"), value.get("colorRGB")
     name = str(value.get("name") or (": ".join(map(str, names)) if isinstance(names, list) else "")).strip()
-    if isinstance(color, list) and len(color) >= 3:
+    if isinstance(color, list) and len(color) >= 3 and all(isinstance(part, int) for part in color[:3]):
         return name, "#" + "".join(f"{int(part) & 255:02x}" for part in color[:3])
     return name, f"#{packed & 0xFFFFFF:06x}" if isinstance(packed, int) else ""
