@@ -5,9 +5,8 @@ The vertices of an outline are in pixels from the top left corner of the image. 
 
 from __future__ import annotations
 
-import gzip
 import itertools
-import json
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from svetlana_jupyter.core.io.bounded_files import decompress_gzip, parse_json, read_bounded
 from svetlana_jupyter.errors import InputError
 
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
@@ -113,11 +113,11 @@ def read_geojson(path: Path) -> GeoJsonObjects:
 
 def _read_features(path: Path) -> list[Mapping[str, Any]]:
     try:
-        content = path.read_bytes()
-        document = json.loads(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
+        content = read_bounded(path)
+        document = parse_json(decompress_gzip(content) if content[:2] == b"\x1f\x8b" else content)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist. Check the path.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read as GeoJSON ({error}). Export or copy it again.") from error
     features = document.get("features", [document]) if isinstance(document, dict) else document
     if not isinstance(features, list) or not all(isinstance(item, dict) and "geometry" in item for item in features):

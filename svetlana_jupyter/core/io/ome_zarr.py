@@ -14,7 +14,7 @@ import zarr
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from zarr.errors import BaseZarrError
 
-from svetlana_jupyter.core.io.sources import FileSource, OpenedFile, to_dask, to_micrometers
+from svetlana_jupyter.core.io.sources import FileSource, OpenedFile, check_codecs, to_dask, to_micrometers
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -157,4 +157,5 @@ def _from_array(array: zarr.Array, path: Path) -> OpenedFile:
 
 
 def _source(array: zarr.Array, path: Path) -> FileSource:
+    check_codecs(array, path)
     return FileSource(path, "", array.shape, array.dtype, array.__getitem__)
