@@ -51,7 +51,21 @@ COMMANDS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fo
 CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink", "os.chmod")
 SPECIAL = [
     *(None, True, -1, 0, 1, 2**31, 2**63, 2**70, -(2**63), 10**30, 1e308, 0.5, float("nan"), float("inf"), [], {}),
-    *([[]], [1, 2, 3, 4, 5, 6], {"a": 1}, {"id": "pickle"}, "", "a", "-1", "NaN", "1e999", "|O", "\0", "C:\\x", "e\u0301"),
+    *(
+        [[]],
+        [1, 2, 3, 4, 5, 6],
+        {"a": 1},
+        {"id": "pickle"},
+        "",
+        "a",
+        "-1",
+        "NaN",
+        "1e999",
+        "|O",
+        "\0",
+        "C:\\x",
+        "e\u0301",
+    ),
     *("../../canary", "/etc/passwd", "x" * 5000, "<img src=x onerror=alert(1)>", "=cmd|'x'!A0"),
 ]
 

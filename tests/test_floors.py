@@ -27,7 +27,7 @@ FLOORS = ["errors", "core", "samples", "learn", "project", "widgets", "top"]
 # The lowest floor that may import a library (the longest dotted name applies). An unlisted library is refused.
 # Locks are allowed everywhere, since dask reads in threads; from `learn` on, the package starts threads to prefetch.
 LOWEST_FLOOR = {
-    "core": "numpy scipy PIL pandas pyarrow xarray dask zarr numcodecs tifffile h5py skimage imageio cv2 pydantic "
+    "core": "numpy scipy PIL pandas pyarrow xarray dask zarr numcodecs tifffile h5py skimage imagecodecs cv2 pydantic "
     "natsort zict yaozarrs",
     "learn": "torch torchvision albumentations pytorch_grad_cam sklearn safetensors threadpoolctl threading.Thread",
     "project": "traitlets asyncio filelock tqdm matplotlib dask.distributed distributed anndata openpyxl",

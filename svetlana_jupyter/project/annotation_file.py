@@ -197,16 +197,23 @@ def open_annotation_file(folder: Path, annotator: str, writable: bool = True) ->
         raise ProjectError(f"Annotator name {annotator!r} is not valid. Use letters, digits, spaces and . @ - _ only.")
     file = folder / f"{annotator}.csv"
     with _opening:
-        opened = _open_files.get(file)
+        opened = _open_files.get(key := folder.resolve() / file.name)
+        if opened is not None and writable:
+            with suppress(ProjectError):
+                opened.ensure_writable()
         if opened is None or not opened.has_open_file():
             if opened is not None:
                 opened.close()
-            _open_files[file] = opened = AnnotationFile(file, writable)
+            _open_files[key] = opened = AnnotationFile(file, writable)
         return opened
 
 
-def read_other_logs(folder: Path, excluding_file: Path) -> tuple[dict[str, AnnotationLog], str]:
-    """Read the logs of all other annotators of a project.
+def read_other_logs(
+    folder: Path, excluding_file: Path, known: Mapping[str, AnnotationLog] | None = None
+) -> tuple[dict[str, AnnotationLog], str]:
+    """Return the logs of all other annotators of a project.
+
+    A log that this kernel writes is followed; of the others, those in ``known`` are not read again.
 
     Returns
     -------
@@ -214,13 +221,16 @@ def read_other_logs(folder: Path, excluding_file: Path) -> tuple[dict[str, Annot
     problem : str
         A sentence about the first log that cannot be read, which is left out; "" if all can be read.
     """
-    logs, problem = {}, ""
+    logs, problem = dict(known or {}), ""
     for file in sorted(folder.glob("*.csv")):
-        if file != excluding_file:
-            try:
-                logs[file.stem] = AnnotationLog(read_entries(file))
-            except ProjectError as error:
-                problem = problem or str(error)
+        opened = _open_files.get(folder.resolve() / file.name)
+        if file.name == excluding_file.name or (file.stem in logs and opened is None):
+            continue
+        try:
+            followed = opened is not None and opened.has_open_file()
+            logs[file.stem] = opened.log if opened is not None and followed else AnnotationLog(read_entries(file))
+        except ProjectError as error:
+            problem = problem or str(error)
     return logs, problem
 
 

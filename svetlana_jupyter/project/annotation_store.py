@@ -101,6 +101,7 @@ class Annotations:
         self._others, self.problem = read_other_logs(folder.annotations_folder, excluding_file=self.file.file)
         self.problem = self.problem or self._unknown("class_id", {0, *(info.id for info in classes.infos)})
         self.note = self._unknown("image", {"", *images})
+        self._other_lengths = [len(log.events) for log in self._others.values()]
         self.last_edited: list[ObjectId] = []
         self._handed_out: dict[VersionedObjectId, list[VersionedObjectId]] = {}
         self._table: tuple[CurrentLabels, int, dict[int, str], pd.DataFrame] | None = None
@@ -352,6 +353,17 @@ class Annotations:
         self.refresh()
         self._notify.changed("images")
         self._file_changed()
+
+    def reload_others(self) -> None:
+        """Follow logs of other annotators that another `Project` object changed."""
+        others, _ = read_other_logs(self._folder.annotations_folder, self.file.file, known=self._others)
+        if list(map(id, others.values())) != list(map(id, self._others.values())):
+            self._others, self._carried_over = others, ()
+            self.refresh()
+        lengths = [len(log.events) for log in others.values()]
+        if lengths != self._other_lengths:
+            self._other_lengths = lengths
+            self._file_changed()
 
     def _file_changed(self) -> None:
         self.version += 1

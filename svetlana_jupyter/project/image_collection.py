@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -18,7 +19,7 @@ from xarray import DataArray
 from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.geojson import is_geojson, read_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
-from svetlana_jupyter.core.io.images import Spacing, fingerprint, open_image, open_mask
+from svetlana_jupyter.core.io.images import OpenOptions, fingerprint, open_image_levels, open_mask_levels
 from svetlana_jupyter.core.io.readers import hdf5_file
 from svetlana_jupyter.core.io.sources import to_dask
 from svetlana_jupyter.core.io.table_files import format_list
@@ -32,6 +33,8 @@ from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folde
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from svetlana_jupyter.core.io.pixel_size import Spacing
 
 CHUNK = 512  # pixels per side; a multiple of the side of the tiles in which outlines are rasterized
 LOCK_WAIT_SECONDS = 5.0  # to wait for an object table that another thread is computing
@@ -99,7 +102,8 @@ class ImageEntry:
         return len(self.replaced)
 
 
-Prepared = tuple[ImageEntry, str]  # an entry, and a note if its mask was rasterized from outlines
+# An entry, a note if its mask was rasterized from outlines, and what was converted or not used of the files.
+Prepared = tuple[ImageEntry, str, tuple[str, ...]]
 
 
 class ImageCollection(Mapping[str, ImageEntry]):
@@ -172,7 +176,10 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def add(self, name: str, image: Source, mask: Source, **options: Unpack[ImageOptions]) -> None:
         """Add an image with its mask, as `Project.add` describes."""
-        self._save([self._prepare(name, image, mask, **options)])
+        prepared = self._prepare(name, image, mask, **options)
+        self._save([prepared])
+        for note in prepared[2]:
+            warnings.warn(note, stacklevel=3)  # the caller of `Project.add`
 
     def add_all(self, pairs: Mapping[str, tuple[Source, Source]]) -> None:
         """Add images with their masks, by name; if one of them is invalid, add none."""
@@ -185,12 +192,14 @@ class ImageCollection(Mapping[str, ImageEntry]):
         table = find_pairs(images, masks)
         columns = [str(column) for column in table if column not in PAIR_COLUMNS]
         entries = []
+        table["note"] = ""
         for row in table.index[table["problem"] == ""]:
             name, image, mask, channels = table.loc[row, ["name", "image", "mask", "channels"]]
             groups = {column: str(table.at[row, column]) for column in columns}
             options = ImageOptions(axes=axes, spacing=spacing, channels=channels, groups=groups)
             try:
                 entries.append(self._prepare(name, image, mask, **options))
+                table.loc[row, "note"] = " ".join(entries[-1][2])
             except SvetlanaError as error:
                 table.loc[row, "problem"] = str(error)
         if not entries:
@@ -326,7 +335,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return [self._folder.absolute(path) for path in _as_tuple(self.entry(name).image)]
 
     def _prepare(self, name: str, image: Source, mask: Source, **options: Unpack[ImageOptions]) -> Prepared:
-        """Check an image and its mask, and return their entry and a note about outlines.
+        """Check an image and its mask, and return their entry and notes.
 
         Arrays are copied into the project.
 
@@ -343,7 +352,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         new_fingerprint = f"{fingerprint(image)} {fingerprint(mask)}"
         if (known := self._entries.get(name)) is not None:
             if new_fingerprint in (known.fingerprint, *(former["fingerprint"] for former in known.replaced)):
-                return known, ""
+                return known, "", ()
             raise ProjectError(
                 f"The project has another image named {name!r}, or the file of that image has changed. "
                 "Add the new file under another name."
@@ -351,7 +360,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
         cache, folder, has_outlines = self._folder.cache_folder, self._folder.arrays_folder(name), is_geojson(mask)
         axes, note = options.get("axes"), ""
         if has_outlines:
-            opened_image = open_image(image, axes, options.get("spacing"), options.get("channels"), cache)
+            choice = OpenOptions(axes, options.get("spacing"), options.get("channels"), cache)
+            opened_image, _ = open_image_levels(image, choice)
             mask, summary = write_outline_mask(folder, Path(mask), opened_image)
             note = f"{name}: {summary}"
         try:
@@ -378,18 +388,18 @@ class ImageCollection(Mapping[str, ImageEntry]):
             dtype=str(opened.image.dtype),
             fingerprint=new_fingerprint,
         )
-        return entry, note
+        return entry, note, opened.notes
 
     def _save(self, prepared: list[Prepared]) -> None:
         """Write new entries to ``project.json``."""
         with self._folder.lock:
-            new = {entry.name: _to_json(entry) for entry, _ in prepared if entry.name not in self._entries}
+            new = {entry.name: _to_json(entry) for entry, *_ in prepared if entry.name not in self._entries}
             if new:
                 with self._folder.edit_document() as document:
                     document["images"].update(new)
                 self.reload()
                 self._notify.changed("images")
-            if notes := [note for _, note in prepared if note]:
+            if notes := [note for _, outlines, others in prepared for note in (outlines, *others) if note]:
                 self._notify.status(" ".join(notes))
 
     def _read_table(self, name: str, mask: str, progress: Progress | None) -> pd.DataFrame:
@@ -398,7 +408,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
         if known is not None and known.attrs.get("mask") == mask:
             return known
         entry = self.entry(name)  # the mask alone, since the image file may be missing
-        opened = open_mask(self._path(entry.mask), spacing=entry.spacing, cache=self._folder.cache_folder)
+        mask_file, cache = self._path(entry.mask), self._folder.cache_folder
+        opened, _ = open_mask_levels(mask_file, spacing=entry.spacing, cache=cache)
         table = index_objects(opened, progress)
         if known is None or known.equals(table):
             self._write_table(name, table, mask)

@@ -11,7 +11,9 @@ import asyncio
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -97,6 +99,15 @@ class TimeEstimator:
         return replace(state, done=progress.done, total=progress.total, text=text, seconds_left=left)
 
 
+class JobSlot:
+    """Place for one job at a time, and the runners that share it."""
+
+    def __init__(self) -> None:
+        self.runners: weakref.WeakSet[JobRunner] = weakref.WeakSet()
+        self.owner: JobRunner | None = None
+        self.lock = threading.RLock()  # held while the state of the job changes
+
+
 class JobRunner:
     """Background job runner, limited to one job at a time.
 
@@ -108,6 +119,8 @@ class JobRunner:
         Called with the state of the job whenever it changes, and with None when the job has ended.
     report : callable
         Called with the problem that ended a job, and with "" when a job starts.
+    slot : JobSlot, optional
+        Shared by the runners of all `Project` objects of one folder, which run one job at a time and show its state.
 
     Attributes
     ----------
@@ -115,10 +128,13 @@ class JobRunner:
     """
 
     def __init__(
-        self, handle: Callable[[object], None], show: Callable[[JobState | None], None], report: Callable[[str], None]
+        self,
+        handle: Callable[[object], None],
+        show: Callable[[JobState | None], None],
+        report: Callable[[str], None],
+        slot: JobSlot | None = None,
     ) -> None:
         self._handle_event, self._show, self._report = handle, show, report
-        self.state: JobState | None = None
         try:
             self._loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
@@ -126,21 +142,27 @@ class JobRunner:
         self._estimator = TimeEstimator()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._claiming = threading.Lock()
+        self._slot = slot or JobSlot()
+        self.state: JobState | None = self._slot.owner.state if self._slot.owner is not None else None
+        self._slot.runners.add(self)
 
     def start(self, kind: JobKind, work: Work) -> None:
         """Start a job on a background thread, without waiting for it."""
-        self._claim(kind)
-        self._stopping = threading.Event()
-        arguments = work, self._stopping.is_set
-        self._thread = threading.Thread(target=self._work, args=arguments, name=f"svetlana {kind}", daemon=True)
-        self._thread.start()
+        with self._slot.lock:
+            self._claim(kind)
+            arguments = work, self._stopping.is_set
+            self._thread = threading.Thread(target=self._work, args=arguments, name=f"svetlana {kind}", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError as error:  # the system allows no more threads
+                self._finish(error)
 
     def run(self, kind: JobKind, work: Work) -> None:
         """Run a job on this thread with a progress bar; raise its exceptions."""
         self._claim(kind)
-        events = work(lambda: False)
+        events: Iterator[object] = iter(())
         try:
+            events = work(self._stopping.is_set)
             with tqdm(total=100, desc=kind, bar_format="{desc} {percentage:3.0f}% |{bar:30}| {remaining} left") as bar:
                 for event in events:
                     self._handle(event)
@@ -155,10 +177,11 @@ class JobRunner:
             self._finish(None)
 
     def stop(self) -> None:
-        """Ask the background job to stop and keep its results, without waiting for it."""
-        if self._thread is not None and self.state is not None:
-            self._stopping.set()
-            self._set(replace(self.state, stopping=True))
+        """Ask the running job to stop and keep its results, without waiting for it."""
+        with self._slot.lock:  # the job may end at this moment
+            if self._slot.owner is not None and self.state is not None:
+                self._slot.owner._stopping.set()
+                self._set(replace(self.state, stopping=True))
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until the background thread has ended, at most ``timeout`` seconds.
@@ -170,45 +193,61 @@ class JobRunner:
 
     def check_idle(self, activity: str = "reading these objects") -> None:
         """Raise a `ProjectError` that describes the ``activity`` if a job is running."""
+        owner = self._slot.owner
+        if owner is not None and owner._has_ended():
+            owner._finish(None)
         if self.state is not None:
             job = self.state.with_article.capitalize()
             raise ProjectError(f"{job} is {activity}. Wait for it, or call project.stop().")
 
     def _claim(self, kind: JobKind) -> None:
-        with self._claiming:
+        with self._slot.lock:
             self.check_idle("running")
             self._report("")
-            self._estimator = TimeEstimator()
+            self._estimator, self._stopping, self._thread = TimeEstimator(), threading.Event(), None
+            self._slot.owner = self
             self._set(JobState(kind))
 
+    def _has_ended(self) -> bool:
+        """Return whether the job has ended after its event loop did."""
+        loop_runs = self._loop is not None and self._loop.is_running()
+        return self._thread is not None and not self._thread.is_alive() and not loop_runs
+
     def _work(self, work: Work, stop: Stop) -> None:
-        trouble: Exception | None = None
+        trouble: BaseException | None = None
         try:
             for event in work(stop):
                 self._post(self._handle, event)
-        except Exception as error:  # reported on the thread that created the project
+        except BaseException as error:  # reported on the thread that created the project
             trouble = error
         self._post(self._finish, trouble)
 
     def _post(self, call: Callable[[Any], None], argument: object) -> None:
         """Call a function on the project's event loop, or at once if it is not running."""
-        if self._loop is None or not self._loop.is_running():
-            call(argument)
-        else:
-            self._loop.call_soon_threadsafe(call, argument)
+        if self._loop is not None and self._loop.is_running():
+            with suppress(RuntimeError):  # the loop was closed in the meantime
+                self._loop.call_soon_threadsafe(call, argument)
+                return
+        call(argument)
 
     def _handle(self, event: object) -> None:
         if not isinstance(event, Progress):
             self._handle_event(event)
-        elif self.state is not None:
-            self._set(self._estimator.with_progress(self.state, event))
+            return
+        with self._slot.lock:
+            if self.state is not None and self._slot.owner is self:
+                self._set(self._estimator.with_progress(self.state, event))
 
-    def _finish(self, trouble: Exception | None) -> None:
-        kind = self.state.kind if self.state is not None else "job"
-        self._set(None)
+    def _finish(self, trouble: BaseException | None) -> None:
+        with self._slot.lock:
+            kind = self.state.kind if self.state is not None else "job"
+            if self._slot.owner is self:
+                self._slot.owner = None
+                self._set(None)
         if trouble is not None:
             self._report(f"The {kind} stopped: {trouble}")
 
     def _set(self, state: JobState | None) -> None:
-        self.state = state
-        self._show(state)
+        for runner in list(self._slot.runners):
+            runner.state = state
+            runner._show(state)

@@ -35,12 +35,14 @@ from svetlana_jupyter.project.importers import read_imported_labels
 from svetlana_jupyter.project.importers.imported_labels import ImportRequest, apply_import
 from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, Work, thread_count
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
+from svetlana_jupyter.project.open_folders import open_folder
 from svetlana_jupyter.project.patch_previews import augmented_patches, check_pipeline
 from svetlana_jupyter.project.prediction_job import AllPredicted, ImagePredicted, PredictionTask, predict_images
 from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.repr_html import project_report_html
-from svetlana_jupyter.project.runs import NOTHING_PREDICTED, Run, RunStore
+from svetlana_jupyter.project.run_store import NOTHING_PREDICTED, RunStore
+from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
-    from svetlana_jupyter.core.io.images import Spacing
+    from svetlana_jupyter.core.io.pixel_size import Spacing
     from svetlana_jupyter.core.io.table_files import TableSource
     from svetlana_jupyter.core.stats.metrics import SizeLimits
     from svetlana_jupyter.project.evaluation import Evaluation
@@ -131,9 +133,11 @@ class Project(HasTraits):
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
         names = ClassScheme().with_added(classes or ()).names  # raises for duplicates before a folder is created
         super().__init__()
-        notify = Notify(self._bump, partial(self.set_trait, "status"), self._report)
+        notify = Notify(self._announce, partial(self.set_trait, "status"), self._report)
         self.path = Path(path).absolute()
         self._folder = ProjectFolder(self.path)
+        self._shared = open_folder(self.path)
+        self._folder.lock = self._shared.lock
         self.images = ImageCollection(self._folder, notify)
         self.classes = ProjectClasses(self._folder, notify)
         self.annotations = Annotations(self._folder, annotator, self.images, self.classes, notify)
@@ -146,9 +150,12 @@ class Project(HasTraits):
         self.trouble = self.annotations.file.trouble or " ".join(filter(None, notes))
         self.classes.find_use = lambda code: self.annotations.class_use(code) or self.runs.class_use(code)
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
-        self._jobs = JobRunner(self._handle, self._show_job, self._report)
+        self._jobs = JobRunner(self._handle, self._show_job, self._report, self._shared.slot)
+        self.job = self._jobs.state
         self.plot = Plots(self.images, self.classes, self.counts, self.predictions, self.evaluate)
         self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export_work)
+        self._shared.announce("annotations")  # other objects of this folder may now read the log of this annotator
+        self._shared.add_follower(self._follow)
         self.classes.extend(names)
         if self._folder.writable and not self._folder.settings_file.exists():
             self.settings = TrainingSettings()
@@ -228,7 +235,7 @@ class Project(HasTraits):
         axes : str, optional
             Axes of an image file that does not define them, for example ``"zyx"`` or ``"cyx"``.
         spacing : tuple of float, optional
-            Micrometers per pixel, ``([z,] y, x)``.
+            Micrometers per pixel, ``([z,] y, x)``; needed if image and mask state different pixel sizes.
         channels : sequence of str, optional
         groups : mapping of str to str, optional
             Values of the columns by which images are grouped: plate, well, patient, ...
@@ -254,7 +261,8 @@ class Project(HasTraits):
         -------
         DataFrame
             One row per pair of image and mask (`core.io.file_pairs.find_pairs`). ``problem`` is a sentence if the pair
-            could not be added, otherwise "".
+            could not be added, otherwise "". ``note`` states what was converted or not used of the files, such as a
+            pixel size in an unknown unit.
 
         Raises
         ------
@@ -455,7 +463,7 @@ class Project(HasTraits):
         with self._folder.lock:
             self._jobs.check_idle()
             report, self.status = self._masks.replace(name, mask)
-        self._bump("predictions")
+        self._announce("predictions")
         return report
 
     @property
@@ -926,6 +934,22 @@ class Project(HasTraits):
     def _bump(self, aspect: Aspect) -> None:
         name = f"{aspect}_version"
         self.set_trait(name, getattr(self, name) + 1)
+
+    def _announce(self, aspect: Aspect) -> None:
+        self._bump(aspect)
+        self._shared.announce(aspect, self._follow)
+
+    def _follow(self, aspect: Aspect) -> None:
+        """Read a change that another `Project` object of this folder has made."""
+        match aspect:
+            case "classes":
+                self.classes.reload()
+            case "images":
+                self.annotations.reload_masks()
+            case "annotations":
+                self.annotations.reload_others()
+            case "predictions" | "runs":
+                self.runs.reload()
 
     def _report(self, text: str, was: str | None = None) -> None:
         if was is None or self.trouble == was:

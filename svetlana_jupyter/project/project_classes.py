@@ -157,6 +157,13 @@ class ProjectClasses:
         self._edit(lambda scheme: scheme.with_unmerged(name))
         self._notify.status(f"{name} is a separate class again.")
 
+    def reload(self) -> None:
+        """Read the classes again, after another `Project` object has changed them."""
+        with self._folder.lock:
+            self.scheme = _from_json(self._folder.read_document())
+            self.on_edit()
+        self._notify.changed("classes")
+
     def _edit(self, edit: Callable[[ClassScheme], ClassScheme]) -> None:
         with self._folder.lock:
             with self._folder.edit_document() as document:

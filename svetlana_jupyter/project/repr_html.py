@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.annotation_store import Annotations
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.project_classes import ProjectClasses
-    from svetlana_jupyter.project.runs import RunStore
+    from svetlana_jupyter.project.run_store import RunStore
 
 MAX_IMAGES_SHOWN = 12
 

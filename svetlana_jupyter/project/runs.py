@@ -1,4 +1,4 @@
-"""Finished runs of a project, their predictions and model selections.
+"""Results of trainings: settings, scores, predictions and model selections.
 
 A run is the result of one training. Each run has a folder, which is written atomically; only the score and the
 predictions of the run are added later.
@@ -9,27 +9,23 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from svetlana_jupyter.core.features.catalog import CUES
-from svetlana_jupyter.core.io.table_files import format_list
-from svetlana_jupyter.core.predictions import merge_predictions
-from svetlana_jupyter.core.settings import TrainingSettings, parse_allowed_cues
+from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, calibrate
-from svetlana_jupyter.core.stats.metrics import Scores, score
-from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.core.stats.metrics import score
+from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.file_access import find_link, is_link, read_attributes, read_json, read_parquet
 from svetlana_jupyter.project.run_files import check_attributes, check_predictions, read_run_document
-from svetlana_jupyter.project.storage import Notify, ProjectFolder, draft_folder, file_name, write_json, write_parquet
+from svetlana_jupyter.project.storage import draft_folder, file_name, write_json, write_parquet
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from svetlana_jupyter.core.stats.outliers import HeldOutGroups
     from svetlana_jupyter.learn.preset_search import CandidateResult, SearchResult
@@ -324,228 +320,6 @@ class Run:
         write_parquet(self.predictions_file(image), table)
 
 
-class RunScore(Protocol):
-    """Score of a run with its source, as `project.evaluation` computes it."""
-
-    @property
-    def source(self) -> str:
-        """Source of the score: the test set, cross-validation, or none yet."""
-
-    @property
-    def network(self) -> Scores | None:
-        """Score of the run's classifier."""
-
-    @property
-    def forest(self) -> Scores | None:
-        """Score of the random forest trained on the same annotations."""
-
-
-class RunStore(Sequence[Run]):
-    """Finished runs of a project, the oldest first, and their predictions.
-
-    ``runs[0]`` and ``runs["0001"]`` return a `Run`; `current` is the run whose results are shown.
-
-    Parameters
-    ----------
-    folder : ProjectFolder
-    notify : Notify
-    show : callable
-        Called with the name of a run after it has become the current run.
-    score : callable
-        Computes the score of a run from the test set or from cross-validation.
-
-    Attributes
-    ----------
-    current_name : str
-        Name of the current run; "" before the first training.
-    networks : dict of str to torch.nn.Module
-        Networks that the user passed as objects in this session, by the name of their run.
-    """
-
-    def __init__(
-        self,
-        folder: ProjectFolder,
-        notify: Notify,
-        show: Callable[[str], None] = lambda name: None,
-        score: Callable[[Run], RunScore] | None = None,
-    ) -> None:
-        self._folder, self._notify, self._show, self._score = folder, notify, show, score
-        self._runs, self.problem = _read_all_runs(folder.runs_folder)
-        self.networks: dict[str, Module] = {}
-        self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
-        chosen = str(folder.read_document().get("current_run", ""))
-        self.current_name = chosen if chosen in self._runs else max(self._runs, default="")
-
-    def __len__(self) -> int:
-        return len(self._runs)
-
-    def __iter__(self) -> Iterator[Run]:
-        return iter(list(self._runs.values()))
-
-    def __contains__(self, run: object) -> bool:
-        return run in self._runs if isinstance(run, str) else run in self._runs.values()
-
-    @overload
-    def __getitem__(self, key: int | str) -> Run: ...
-    @overload
-    def __getitem__(self, key: slice) -> list[Run]: ...
-    def __getitem__(self, key: int | str | slice) -> Run | list[Run]:
-        return self.get(key) if isinstance(key, str) else list(self._runs.values())[key]
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} runs: {', '.join(self._runs) or 'none yet'}>"
-
-    @property
-    def current(self) -> Run:
-        """The run whose predictions, counts and maps are shown."""
-        return self.get(None)
-
-    def get(self, name: str | None) -> Run:
-        """Return the run with the given name, or the current run if it is None."""
-        name = name or self.current_name
-        if not name:
-            raise ProjectError("There is no trained classifier yet. Annotate some objects of each class, then train.")
-        if name not in self._runs:
-            names = ", ".join(self._runs) or "(none yet)"
-            raise InputError(f"There is no run {name!r}. Choose one of the runs {names}.")
-        return self._runs[name]
-
-    def class_use(self, class_id: int) -> str:
-        """Return a sentence about the runs trained with a class, "" without any."""
-        runs = [run.name for run in self if class_id in run.classes]
-        return f"The runs {format_list(runs)} were trained with this class, so it cannot be deleted." if runs else ""
-
-    def choose(self, name: str, *, keep: bool = True) -> None:
-        """Make a run the current run, whose results are shown.
-
-        If ``keep`` is True, the run is also the current run when the project is opened again.
-        """
-        run = self.get(name)
-        if keep and self._folder.writable:
-            with self._folder.edit_document() as document:
-                document["current_run"] = run.name
-        self.current_name = run.name
-        self._show(run.name)
-        self._notify.changed("predictions")
-
-    def add(self, run: Run, network: Module | None = None) -> None:
-        """Add a finished run, with its network if the user passed it as an object."""
-        self._runs[run.name] = run
-        if network is not None:
-            self.networks[run.name] = network
-        self._notify.changed("runs")
-
-    def update(self, run: Run) -> None:
-        """Replace a run by the same run with its score and calibration.
-
-        Cached predictions are discarded if the run has a calibration, since it changes their probabilities.
-        """
-        self._runs[run.name] = run
-        self._notify.changed("runs")
-        if not run.calibration.is_identity:
-            self.clear_cache()
-            self._notify.changed("predictions")
-
-    def probabilities(self, run: Run, image: str, mask: int, merged: Mapping[int, int]) -> pd.DataFrame:
-        """Return the calibrated predictions of a run for an image, which are cached.
-
-        Predictions that are hidden because their objects belong to the test set are included.
-
-        Parameters
-        ----------
-        run : Run
-        image : str
-        mask : int
-            Number of the current mask; predictions for another mask are ignored.
-        merged : mapping of int to int
-            Id of the target class of each merged class.
-
-        Returns
-        -------
-        DataFrame
-            Indexed by object: ``predicted`` (class id), ``probability`` and ``p_<class id>`` per class. The table is
-            empty before the image is predicted.
-        """
-        known = self._predicted.get((run.name, image))
-        if known is None or known[:2] != (merged, mask):
-            table = run.read_predictions(image)
-            if table is None or table.attrs.get("mask", 0) != mask:
-                table = NOTHING_PREDICTED
-            table = merge_predictions(run.calibration.apply(table), merged)
-            self._predicted[run.name, image] = known = merged, mask, table
-        return known[2]
-
-    def forget_predictions(self, run_name: str, image: str) -> None:
-        """Discard the cached predictions of an image after new ones were written."""
-        self._predicted.pop((run_name, image), None)
-        self._notify.changed("predictions")
-
-    def clear_cache(self) -> None:
-        """Discard all cached predictions, which are read again when needed."""
-        self._predicted.clear()
-
-    def failed(self, run: Run, images: Sequence[str]) -> pd.DataFrame:
-        """Return the objects that a run could not predict, as `Project.failed` describes."""
-        stored = {name: run.predictions_attributes(name).get("failed", ()) for name in images}
-        rows = [(name, int(label), str(why)) for name, failed in stored.items() for label, why in failed]
-        return pd.DataFrame(rows, columns=["image", "object", "why"]).set_index(["image", "object"])
-
-    def score(self, run: Run) -> RunScore:
-        """Return the accuracy report of a run.
-
-        Accuracy is measured on the test set if it is annotated, otherwise by cross-validation.
-        """
-        assert self._score is not None
-        return self._score(run)
-
-    def compare(self) -> pd.DataFrame:
-        """Return a table of the finished runs, the latest first.
-
-        Returns
-        -------
-        DataFrame
-            Indexed by run: ``finished`` (UTC), ``preset``, ``architecture``, ``may_use`` (the allowed cues), ``labels``
-            (number of annotations used for training), ``source`` of the score, ``accuracy`` with its 95 % confidence
-            interval ``low`` and ``high``, ``balanced`` accuracy, accuracy of the random ``forest`` on the same objects,
-            ``epochs``, ``stopped``, ``seconds`` of training, ``annotations`` (a hash, which is the same for the same
-            annotations) and ``current`` (whether the run is the current run). Scores of runs with different annotations
-            were measured on different objects.
-        """
-        runs = list(reversed(self))
-        scores = [self.score(run) for run in runs]
-        networks = [score.network for score in scores]
-        accuracies = [network and network.accuracy for network in networks]
-        columns = {
-            "finished": [pd.Timestamp(run.finished) for run in runs],
-            "preset": [run.settings["preset"] for run in runs],
-            "architecture": [run.settings["architecture"] for run in runs],
-            "may_use": [_cues_as_text(parse_allowed_cues(run.settings.get("may_use", CUES))) for run in runs],
-            "labels": [sum(run.labels.values()) for run in runs],
-            "source": [score.source for score in scores],
-            "accuracy": [accuracy.value if accuracy else math.nan for accuracy in accuracies],
-            "low": [accuracy.low if accuracy else math.nan for accuracy in accuracies],
-            "high": [accuracy.high if accuracy else math.nan for accuracy in accuracies],
-            "balanced": [network.balanced_accuracy.value if network else math.nan for network in networks],
-            "forest": [score.forest.accuracy.value if score.forest else math.nan for score in scores],
-            "epochs": [len(run.history) for run in runs],
-            "stopped": [run.stopped for run in runs],
-            "seconds": [run.seconds for run in runs],
-            "annotations": [run.annotations for run in runs],
-            "current": [run.name == self.current_name for run in runs],
-        }
-        return pd.DataFrame(columns, pd.Index([run.name for run in runs], name="run"))
-
-
-def _cues_as_text(may_use: Collection[str]) -> str:
-    return "everything" if set(may_use) == set(CUES) else ", ".join(sorted(may_use)) or "nothing but shape"
-
-
-NOTHING_PREDICTED = pd.DataFrame(
-    {"predicted": pd.Series(dtype="int64"), "probability": pd.Series(dtype="float32")},
-    index=pd.Index([], dtype="int64", name="object"),
-)
-
-
 def uncalibrated_column(column: str) -> str:
     """Return the name of the column with ``p_<class id>`` before calibration."""
     return column.replace("p_", "raw_", 1)
@@ -553,10 +327,10 @@ def uncalibrated_column(column: str) -> str:
 
 def read_runs(folder: Path) -> dict[str, Run]:
     """Read all finished runs of a project; incomplete and damaged runs are ignored."""
-    return _read_all_runs(folder)[0]
+    return read_all_runs(folder)[0]
 
 
-def _read_all_runs(folder: Path) -> tuple[dict[str, Run], str]:
+def read_all_runs(folder: Path) -> tuple[dict[str, Run], str]:
     """Return the readable runs, and a sentence about the first damaged one."""
     runs, problem = {}, ""
     for path in sorted(folder.glob("[0-9]*/run.json")):

@@ -195,14 +195,14 @@ def _pairs_html(pairs: pd.DataFrame | str) -> str:
     usable = pairs["problem"] == ""
     # At most half of the rows show problems, so that the user also sees pairs that match.
     shown = pd.concat([pairs[~usable].head(_SHOWN_PAIRS // 2), pairs[usable].head(_SHOWN_PAIRS)]).head(_SHOWN_PAIRS)
-    fixed = {"name", "image", "mask", "channels", "problem", "shape", "dtype", "spacing"}
+    fixed = {"name", "image", "mask", "channels", "problem", "shape", "dtype", "spacing", "note"}
     groups = [str(column) for column in pairs if column not in fixed]  # one per placeholder in braces
     rows = []
     for _, row in shown.iterrows():
         files = " + ".join(_file_names(row[kind]) for kind in ("image", "mask") if row[kind])
         status = "⚠" if row["problem"] else "✓"
         values = [row["name"], *(row[group] for group in groups), row["shape"] or "", row["dtype"] or "", files]
-        rows.append([status, *values, row["problem"]])
+        rows.append([status, *values, row["problem"] or row["note"]])
     order = "." if usable.all() else ", problems first."
     more = f" Showing {len(shown)}{order}" if len(pairs) > len(shown) else ""
     summary = f"{int(usable.sum()):,} of {len(pairs):,} images can be used.{more}"
@@ -225,16 +225,19 @@ def _spacing_text(pairs: pd.DataFrame | str) -> str:
 
 
 def skipped_pairs_text(added: pd.DataFrame) -> str:
-    """Return a sentence on skipped pairs, with a reason; "" if no pair was skipped.
+    """Return a text on skipped pairs, with a reason, and the first note, if any.
 
     ``added`` is the result of `Project.add_images`.
     """
-    problems = added.loc[added["problem"] != ""]
+    problems, notes = added.loc[added["problem"] != ""], [note for note in added["note"] if note]
+    note = (
+        f"{notes[0]}{f' The same table has {len(notes) - 1:,} more notes.' if len(notes) > 1 else ''}" if notes else ""
+    )
     if problems.empty:
-        return ""
+        return note
     first = problems.iloc[0]
     reason = first["problem"].removeprefix(f"{first['name']}: ")
-    return f"{len(problems):,} of {len(added):,} pairs were skipped. {first['name']}: {reason}"
+    return f"{len(problems):,} of {len(added):,} pairs were skipped. {first['name']}: {reason} {note}".strip()
 
 
 def parse_numbers(text: str) -> tuple[float, ...] | float | None:

@@ -206,6 +206,7 @@ class BackgroundLoader:
         self._expected: dict[Loadable, None] = {}
         self._running: set[Loadable] = set()
         self._failed: set[Loadable] = set()
+        self._closed = False
 
     @property
     def busy(self) -> bool:
@@ -230,11 +231,11 @@ class BackgroundLoader:
 
     def close(self) -> None:
         """Stop loading in the background."""
-        self._visible, self._expected = {}, {}
+        self._visible, self._expected, self._closed = {}, {}, True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _begin(self) -> None:
-        loop = running_loop()
+        loop = None if self._closed else running_loop()  # a timer may draw once more after closing
         while loop is not None and len(self._running) < _LOADER_THREADS and (piece := self._next()) is not None:
             self._running.add(piece)
             loop.run_in_executor(self._pool, piece.load).add_done_callback(partial(self._end, piece))

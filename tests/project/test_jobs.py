@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,6 +70,67 @@ def test_only_one_job_runs_at_a_time() -> None:
     owner.runner.run("training", nested)
     assert owner.events == ["done"]
     owner.runner.check_idle()
+
+
+def test_a_stop_at_the_end_of_a_job_leaves_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, may_end = Owner(), threading.Event()
+
+    def work(stop: Stop) -> Iterator[object]:
+        may_end.wait(30)
+        yield "result"
+
+    def replace_while_the_job_ends(state: JobState, **changes: object) -> JobState:
+        may_end.set()
+        owner.runner.wait(0.1)  # the job cannot end while it is being stopped
+        return replace(state, **changes)
+
+    monkeypatch.setattr("svetlana_jupyter.project.jobs.replace", replace_while_the_job_ends)
+    owner.runner.start("training", work)
+    owner.runner.stop()
+    owner.runner.wait(30)
+    assert owner.states[-2].stopping
+    assert owner.states[-1] is owner.runner.state is None
+    owner.runner.stop()
+    assert owner.runner.state is None
+
+
+def test_a_job_whose_event_loop_has_ended_does_not_block_the_next_one() -> None:
+    may_end = threading.Event()
+
+    def work(stop: Stop) -> Iterator[object]:
+        yield "begun"
+        may_end.wait(30)
+
+    async def begin() -> Owner:
+        owner = Owner()
+        owner.runner.start("training", work)
+        may_end.set()
+        owner.runner.wait(30)  # its end waits in the event loop, which runs no more
+        asyncio.get_running_loop().stop()
+        return owner
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(begin())
+    loop.run_forever()
+    loop.close()
+    owner = task.result()
+    owner.runner.run("export", steps)
+    assert owner.runner.state is None
+
+
+def test_a_job_that_cannot_begin_leaves_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Iterator[object]:
+        raise RuntimeError("can't start new thread")
+
+    owner = Owner()
+    with pytest.raises(RuntimeError):
+        owner.runner.run("training", fail)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", fail)
+        owner.runner.start("export", steps)
+    assert owner.problems[-1] == "The export stopped: can't start new thread"
+    owner.runner.run("training", steps)
+    assert owner.events == ["result"]
 
 
 def test_each_stage_is_timed_on_its_own() -> None:

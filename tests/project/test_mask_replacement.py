@@ -123,6 +123,13 @@ def test_a_carried_annotation_can_be_erased(project: Project) -> None:
     assert 102 not in current_labels(reopened(project))
 
 
+@pytest.fixture
+def other_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `Project` objects of one folder not follow each other, as if they were in different kernels."""
+    monkeypatch.setattr("svetlana_jupyter.project.open_folders.OpenFolder.announce", lambda *_: None)
+
+
+@pytest.mark.usefixtures("other_kernels")
 def test_annotations_of_others_are_carried_over_at_any_time(project: Project) -> None:
     other = Project(project.path, annotator="bo")
     project.replace_mask("P1_A1", resegmented())
@@ -133,6 +140,7 @@ def test_annotations_of_others_are_carried_over_at_any_time(project: Project) ->
     assert current_labels(reopened(project)) == {102: "dim"}
 
 
+@pytest.mark.usefixtures("other_kernels")
 def test_a_second_project_with_the_old_mask_cannot_annotate(project: Project) -> None:
     second = Project(project.path, annotator="ann")
     project.replace_mask("P1_A1", resegmented())

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.runs import Run, RunStore, new_run
+from svetlana_jupyter.project.run_store import RunStore
+from svetlana_jupyter.project.runs import Run, new_run
 from svetlana_jupyter.project.storage import Notify, ProjectFolder
 
 if TYPE_CHECKING:

@@ -109,6 +109,16 @@ def test_an_unreadable_piece_is_reported_once_and_retried_on_request():
     run(scenario)
 
 
+def test_a_closed_loader_reads_nothing():
+    async def scenario(loader, until, on_loaded, errors):
+        loader.close()
+        loader.load_visible([Part("late", [])])
+        loader.load_ahead([Part("later", [])])
+        assert not loader._running
+
+    run(scenario)
+
+
 def test_without_a_loop_nothing_is_read_in_the_background():
     loaded = []
     loader = BackgroundLoader(lambda: None, lambda error: None)

@@ -13,11 +13,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from svetlana_jupyter.core.io.sources import FileSource, OpenedFile, file_version, to_dask, to_micrometers
+from svetlana_jupyter.core.io.pixel_size import read_spacing
+from svetlana_jupyter.core.io.sources import FileSource, OpenedFile, file_version, to_dask
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -31,10 +31,12 @@ def read_hdf5(path: Path, dataset_name: str = "") -> OpenedFile:
         ) from error
     with file:
         dataset = _find_dataset(file, path, dataset_name)
+        _refuse_missing_files(dataset, path)
         axes = _axes(dataset)
         read = partial(_read_part, path, dataset.name)
         source = FileSource(path, file_version(path), dataset.shape, dataset.dtype, read)
-        return OpenedFile(to_dask(source, dataset.chunks), axes, _spacing(dataset, axes))
+        spacing, notes = _spacing(dataset, axes)
+        return OpenedFile(to_dask(source, dataset.chunks), axes, spacing, spacing_notes=notes)
 
 
 def _read_part(path: Path, dataset_name: str, part: Any) -> npt.NDArray[Any]:
@@ -58,6 +60,18 @@ def _find_dataset(file: h5py.File, path: Path, dataset_name: str) -> h5py.Datase
     raise InputError(f"{path} holds several images: {listing}. Name one of them, for example '{path}/{images[0]}'.")
 
 
+def _refuse_missing_files(dataset: h5py.Dataset, path: Path) -> None:
+    """Raise an error if a file with a part of the dataset is missing.
+
+    HDF5 would fill the part with zeros.
+    """
+    names = [source.file_name for source in dataset.virtual_sources()] if dataset.is_virtual else []
+    names += [name for name, *_ in dataset.external or ()]
+    for name in names:
+        if name != "." and not (path.parent / name).exists():
+            raise InputError(f"A part of {path}{dataset.name} is in {name}, which is missing. Copy all files together.")
+
+
 def _axes(dataset: h5py.Dataset) -> str | None:
     """Return the axes from the attribute ``axistags`` of ilastik and vigra."""
     try:
@@ -67,11 +81,14 @@ def _axes(dataset: h5py.Dataset) -> str | None:
     return axes if set(axes) <= set("tczyx") and len(axes) == dataset.ndim else None
 
 
-def _spacing(dataset: h5py.Dataset, axes: str | None) -> Mapping[str, float]:
-    """Return the spacing from the attribute ``element_size_um``.
+def _spacing(dataset: h5py.Dataset, axes: str | None) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Return the spacing from ``element_size_um``, and sentences on unused sizes.
 
     The HDF5 plugins of ImageJ write the attribute, with the sizes along z, y and x.
     """
     sizes = np.ravel(dataset.attrs.get("element_size_um", ())).tolist()
-    spacing = {axis: to_micrometers(size, "um") for axis, size in zip("zyx", sizes)} if len(sizes) == 3 else {}
-    return {axis: size for axis, size in spacing.items() if size and (axes is None or axis in axes)}
+    if len(sizes) not in (2, 3):
+        note = f"Its attribute element_size_um, {sizes}, is not used: it must have the sizes along z, y and x."
+        return {}, (note,) if sizes else ()
+    stated = dict(zip("zyx"[-len(sizes) :], sizes))
+    return read_spacing({axis: (size, "um") for axis, size in stated.items() if axes is None or axis in axes})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from svetlana_jupyter.core.io.file_pairs import find_pairs
@@ -10,14 +10,18 @@ from svetlana_jupyter.core.io.images import (
     ImageSource,
     OpenOptions,
     Source,
-    Spacing,
     format_shape,
+    known_spacing,
+    notes_of,
     open_image_levels,
     open_mask_levels,
+    partial_spacing_note,
     spacing_of,
     with_channel_axis,
+    with_spacing,
 )
 from svetlana_jupyter.core.io.mask_checks import check_is_label_image
+from svetlana_jupyter.core.io.pixel_size import Spacing, combine_spacings
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,6 +57,7 @@ class ImagePair:
     ``image`` has the dims ``(c, [z,] y, x)`` and ``mask`` has ``([z,] y, x)``; both are lazy. ``groups`` contains the
     plate, well or patient of the image. ``levels`` and ``mask_levels`` are the resolutions that the viewer reads, the
     finest first; without them, the viewer reads the arrays. ``feature_cache`` stores the features of the objects.
+    ``notes`` are sentences about what was converted or not used when the files were opened.
     """
 
     name: str
@@ -62,6 +67,7 @@ class ImagePair:
     levels: tuple[PyramidLevel, ...] = ()
     mask_levels: tuple[PyramidLevel, ...] = ()
     feature_cache: FeatureCache | None = field(default=None, compare=False, repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def ndim(self) -> int:
@@ -113,7 +119,8 @@ def open_pair(
     Raises
     ------
     InputError
-        If the image or the mask cannot be used, their shapes differ, or the mask is binary or has no objects.
+        If the image or the mask cannot be used, their shapes or pixel sizes differ, or the mask is binary or has no
+        objects.
     """
     try:
         opened_mask, mask_levels = open_mask_levels(mask, spacing=spacing, cache=cache)
@@ -122,11 +129,15 @@ def open_pair(
         _refuse_different_shapes(opened, opened_mask)
         if check_mask:
             check_is_label_image(opened_mask)
+        sizes = combine_spacings(known_spacing(opened), known_spacing(opened_mask), ("image", "mask"))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
-    if spacing_of(opened) is None and spacing_of(opened_mask) is not None:
-        opened = opened.assign_coords({str(dim): opened_mask[dim] for dim in opened_mask.dims})
-    return ImagePair(name, with_channel_axis(opened), opened_mask, dict(groups or {}), levels, mask_levels)
+    if spacing_of(opened) is None:
+        opened = with_spacing(opened, sizes)
+    notes = [*notes_of(opened), *notes_of(opened_mask), partial_spacing_note(opened)]
+    notes = [f"{name}: {note}" for note in dict.fromkeys(notes) if note]
+    pair = ImagePair(name, with_channel_axis(opened), opened_mask, dict(groups or {}), levels, mask_levels)
+    return replace(pair, notes=tuple(notes))
 
 
 def _refuse_different_shapes(image: DataArray, mask: DataArray) -> None:
@@ -168,16 +179,16 @@ def preview_pairs(
     Returns
     -------
     DataFrame
-        The table of `find_pairs` with three more columns for the opened pairs: ``shape`` (such as ``"2 channels, 1,200
-        × 1,600"``), ``dtype`` and ``spacing`` (a tuple in micrometers, or None). ``problem`` also states why opened
-        files cannot be used together.
+        The table of `find_pairs` with more columns for the opened pairs: ``shape`` (such as ``"2 channels, 1,200 ×
+        1,600"``), ``dtype``, ``spacing`` (a tuple in micrometers, or None) and ``note``, what was converted or not
+        used. ``problem`` also states why opened files cannot be used together.
 
     Raises
     ------
     InputError
         If nothing matches a pattern, or the patterns have no placeholder in common.
     """
-    table = find_pairs(images, masks).reset_index(drop=True).assign(shape=None, dtype=None, spacing=None)
+    table = find_pairs(images, masks).reset_index(drop=True).assign(shape=None, dtype=None, spacing=None, note="")
     for row in table.index[table["problem"] == ""][:max_pairs]:
         name, image, mask, channels = table.loc[row, ["name", "image", "mask", "channels"]]
         try:
@@ -190,7 +201,13 @@ def preview_pairs(
             table.at[row, "shape"], table.at[row, "dtype"] = format_pair_shape(opened), str(opened.image.dtype)
             spacing_um: Any = opened.spacing  # a tuple in one cell
             table.at[row, "spacing"] = spacing_um
+            table.at[row, "note"] = format_notes(opened)
     return table
+
+
+def format_notes(pair: ImagePair) -> str:
+    """Return the notes of an image pair as one text, without the name of the image."""
+    return " ".join(note.removeprefix(f"{pair.name}: ") for note in pair.notes)
 
 
 def format_pair_shape(pair: ImagePair) -> str:

@@ -1,7 +1,7 @@
-"""PNG, JPEG and ``.npy`` files, including ``*_seg.npy`` files of Cellpose.
+"""NumPy files (``.npy``), including ``*_seg.npy`` files of Cellpose.
 
-PNG and JPEG files are decoded as a whole; ``.npy`` files are memory-mapped. The files of Cellpose are pickles, which
-`load_plain_pickle` reads without calling any function that they name.
+Arrays are memory-mapped. The files of Cellpose are pickles, which `load_plain_pickle` reads without calling any
+function that they name.
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ import re
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
-import imageio.v3 as iio
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from svetlana_jupyter.core.io.sources import FileSource, OpenedFile, file_version, to_dask, undivided_to_dask
+from svetlana_jupyter.core.io.sources import (
+    FileSource,
+    OpenedFile,
+    ReadRequest,
+    file_version,
+    to_dask,
+    undivided_to_dask,
+)
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,34 +47,13 @@ COLLECTIONS: Mapping[str, Callable[[Any], Any]] = {
 PLAIN_DTYPE = re.compile(r"[bBhHiIlLqQefdgFD?]|[biufc]\d{1,2}|[SU]\d{1,6}")  # numbers and text
 
 
-def read_png_or_jpeg(path: Path, cache: Path | None = None) -> OpenedFile:
-    """Open a PNG or JPEG file lazily, reading only its header."""
-    try:
-        header = iio.improps(path, plugin="pillow")
-    except (OSError, ValueError, SyntaxError) as error:
-        reason = error.__cause__ or error
-        if isinstance(reason, Image.DecompressionBombError):
-            raise InputError(f"{path} is too large for PNG or JPEG. Save it as tiled TIFF or as Zarr.") from error
-        raise InputError(
-            f"{path} cannot be read as PNG or JPEG ({reason}). Check that the file is complete and opens in other "
-            "programs."
-        ) from error
-    pixels = undivided_to_dask(path, tuple(header.shape), np.dtype(header.dtype), _decode_picture, cache)
-    return OpenedFile(pixels, "yxs" if pixels.ndim == 3 else "yx")
-
-
-def _decode_picture(path: Path) -> npt.NDArray[Any]:
-    try:
-        return np.asarray(iio.imread(path, plugin="pillow"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path} cannot be decoded ({error}). It may be incomplete: copy it again.") from error
-
-
-def read_npy(path: Path, cache: Path | None = None) -> OpenedFile:
+def read_npy(path: Path, request: ReadRequest) -> OpenedFile:
     """Open an ``.npy`` file, or the masks in a ``*_seg.npy`` file of Cellpose."""
     if _is_pickled(path):
         masks = _decode_masks(path)
-        return OpenedFile(undivided_to_dask(path, masks.shape, masks.dtype, _decode_masks, cache), "zyx"[-masks.ndim :])
+        return OpenedFile(
+            undivided_to_dask(path, masks.shape, masks.dtype, _decode_masks, request.cache), "zyx"[-masks.ndim :]
+        )
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.hdf5 import read_hdf5
-from svetlana_jupyter.core.io.numpy_files import read_npy, read_png_or_jpeg
+from svetlana_jupyter.core.io.numpy_files import read_npy
 from svetlana_jupyter.core.io.ome_zarr import read_zarr
-from svetlana_jupyter.core.io.sources import OpenedFile, file_version
+from svetlana_jupyter.core.io.pictures import read_picture
+from svetlana_jupyter.core.io.sources import OpenedFile, ReadRequest, file_version
 from svetlana_jupyter.core.io.tiff import read_tiff
 from svetlana_jupyter.errors import InputError, SvetlanaError
 
@@ -20,22 +21,19 @@ SMALL_BYTES = 16 << 20
 HDF5_SUFFIXES = (".h5", ".hdf5")
 READERS = {
     **dict.fromkeys([".tif", ".tiff"], read_tiff),
-    **dict.fromkeys([".png", ".jpg", ".jpeg"], read_png_or_jpeg),
+    **dict.fromkeys([".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"], read_picture),
     ".npy": read_npy,
 }
 
 
-def open_array_source(path: Path, cache: Path | None = None, labels: bool = False) -> OpenedFile:
+def open_array_source(path: Path, request: ReadRequest) -> OpenedFile:
     """Open an image or mask lazily with the reader of its format.
 
     Parameters
     ----------
     path : Path
-        TIFF, PNG, JPEG, ``.npy``, HDF5 (``file.h5`` or ``file.h5/dataset``), Zarr or OME-Zarr.
-    cache : Path, optional
-        Folder for the unpacked copy of a file that cannot be read in parts.
-    labels : bool
-        Whether to open a mask. From an OME-Zarr image, its label image is opened instead of the image itself.
+        TIFF, PNG, JPEG, BMP, GIF, WebP, ``.npy``, HDF5 (``file.h5`` or ``file.h5/dataset``), Zarr or OME-Zarr.
+    request : ReadRequest
 
     Raises
     ------
@@ -59,17 +57,17 @@ def _read(path: Path, cache: Path | None, labels: bool) -> OpenedFile:
         return read_hdf5(file, path.relative_to(file).as_posix().strip("."))
     _refuse_missing(path)
     if path.is_dir():
-        return read_zarr(path, labels)
+        return read_zarr(path, request.labels)
     if is_geojson(path):
         raise InputError(
             f"{path} holds outlines instead of pixels and does not state the size of the image. Add it together with "
             "its image, project.add(name, image, mask), to rasterize the outlines."
         )
     if reader := READERS.get(path.suffix.lower()):
-        return reader(path, cache)
+        return reader(path, request)
     raise InputError(
-        f"{path} is of an unknown format. Supported are TIFF, PNG, JPEG, .npy, HDF5 and Zarr; convert other "
-        "microscope formats to OME-TIFF or OME-Zarr, for example with bioio."
+        f"{path} is of an unknown format. Supported are TIFF, PNG, JPEG, BMP, GIF, WebP, .npy, HDF5 and Zarr; convert "
+        "other microscope formats to OME-TIFF or OME-Zarr, for example with bioio."
     )
 
 

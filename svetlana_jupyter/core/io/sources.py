@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from dask.base import tokenize
+from zarr.storage import LocalStore
 
 from svetlana_jupyter.errors import DamagedError, InputError
 
@@ -37,15 +38,6 @@ MAX_CHUNK_BYTES = 4 << 30  # a chunk is decoded as a whole
 CODEC_PACKAGES = ("numcodecs", "imagecodecs", "zarr", "tifffile")
 OBJECT_CODECS = ("pickle", "json", "msgpack", "vlen", "categorize")
 Z_BLOCK_WEIGHT = 4  # blocks of a volume are at least this many times longer along y and x than along z
-UM_PER_UNIT = {
-    **dict.fromkeys(
-        ["um", "µm", "μm", "micron", "microns", "micrometer", "micrometre", "micrometers", "micrometres"], 1.0
-    ),
-    **dict.fromkeys(["nm", "nanometer", "nanometre"], 1e-3),
-    **dict.fromkeys(["mm", "millimeter", "millimetre"], 1e3),
-    **dict.fromkeys(["cm", "centimeter", "centimetre"], 1e4),
-    **dict.fromkeys(["m", "meter", "metre"], 1e6),
-}
 
 
 class ArraySource(Protocol):
@@ -79,6 +71,9 @@ class OpenedFile:
     levels : sequence of ArraySource
         The resolutions of the file, the finest first, for reading without dask; empty if this is no faster than reading
         ``pixels``.
+    notes, spacing_notes : sequence of str
+        Sentences about what the reader converted or did not use; ``spacing_notes`` matter only if the user does not
+        pass a pixel size.
     """
 
     pixels: da.Array
@@ -86,6 +81,28 @@ class OpenedFile:
     spacing: Mapping[str, float] = field(default_factory=dict)
     channels: Sequence[str] = ()
     levels: Sequence[ArraySource] = ()
+    notes: Sequence[str] = ()
+    spacing_notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ReadRequest:
+    """What a reader needs to know besides the path.
+
+    Attributes
+    ----------
+    cache : Path, optional
+        Folder for the unpacked copy of a file that cannot be read in parts.
+    labels : bool
+        Whether to open a mask. The indices of a palette are its labels; from an OME-Zarr image, its label image is
+        opened.
+    mask_shape : tuple of int, optional
+        Shape ``([z,] y, x)`` of the mask of the image, which tells apart several images in one file.
+    """
+
+    cache: Path | None = None
+    labels: bool = False
+    mask_shape: tuple[int, ...] | None = None
 
 
 def to_dask(source: ArraySource, storage_chunk: Sequence[int] | None = None) -> da.Array:
@@ -117,6 +134,20 @@ def _check_size(source: ArraySource, storage_chunk: Sequence[int] | None) -> Non
             f"An array is stored in chunks of {chunk / 1e9:.0f} GB, which do not fit in memory. Save it again in "
             "smaller chunks."
         )
+
+
+class RegularStore(LocalStore):
+    """Folder of a Zarr array or group, in which named pipes and devices are refused.
+
+    Reading them may never end.
+    """
+
+    async def get(self, key: str, *args: Any, **options: Any) -> Any:
+        """Return the content of a file of the store, or None if it is missing."""
+        path = self.root / key
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError(f"{path} is a named pipe or device, not a file")
+        return await super().get(key, *args, **options)
 
 
 def check_codecs(array: zarr.Array, path: Path) -> None:
@@ -231,7 +262,7 @@ def undivided_to_dask(
     version = file_version(path)
     if cache is None or math.prod(shape) <= BLOCK_PIXELS:
         return to_dask(FileSource(path, version, shape, dtype, partial(_read_whole, path, decode)), shape)
-    folder = cache / f"{path.stem}-{tokenize(path, version)}.zarr"
+    folder = cache / f"{path.stem}-{tokenize(path, version, shape, dtype, decode)}.zarr"
     return to_dask(FileSource(path, version, shape, dtype, partial(_read_unpacked, path, decode, folder)))
 
 
@@ -248,7 +279,7 @@ def _read_unpacked(path: Path, decode: Decode, folder: Path, part: Any) -> npt.N
     with _unpacking:
         if not folder.exists():
             unpack_to_zarr(path, decode, folder)
-    array = zarr.open_array(folder, mode="r")
+    array = zarr.open_array(RegularStore(folder, read_only=True), mode="r")
     check_codecs(array, folder)
     return np.asarray(array[part])
 
@@ -268,16 +299,3 @@ def unpack_to_zarr(path: Path, decode: Decode, folder: Path) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
         if not folder.exists():  # otherwise another process was faster, and its copy is as good
             raise
-
-
-def to_micrometers(length: object, unit: object) -> float | None:
-    """Return a length in micrometers.
-
-    Return None if the length is not a positive number or the unit is unknown.
-    """
-    factor = UM_PER_UNIT.get(str(unit).strip().lower())
-    try:
-        size = float(str(length))
-    except ValueError:
-        return None
-    return size * factor if factor and math.isfinite(size) and size > 0 else None

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, softmax
-from scipy.stats import t
+from scipy.special import expit, ndtri, stdtr, stdtrit
+from scipy.stats import chi2
 
 from svetlana_jupyter.core.stats.calibration import to_logits
 
@@ -29,12 +29,24 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-MIN_LABELS = 20  # uniformly drawn labels that an interval requires
+MIN_LABELS = 20  # drawn labels that an interval requires, and those of a group for a correction of its own
+MIN_LABELS_PER_CLASS = 5
 N_DRAWS = 100
-SPREAD = 0.5  # objects spread over the classes, which keep fractions off 0 and 1
 N_POOLED = 500  # objects, drawn from all wells, on which the error that the wells share is computed
-# Prior standard deviations of the correction: of its slope (the inverse temperature) around 1, and of its biases.
+SPREAD = 0.5  # objects spread over the classes, which keep fractions off 0 and 1
+MIN_CORRELATION = 0.02  # of the objects of a well; few wells of a rare class show less than there is
+SIGNIFICANCE = 0.01
+# Prior standard deviations of the correction: of its slope (the inverse temperature), and of its biases.
 PRIOR_DEVIATIONS = 0.5, 1.0
+GRID = expit(np.linspace(-10, 10, 201))
+
+UNCORRECTED = f"Fewer than {MIN_LABELS} labels were drawn at random, so that the errors of the classifier are unknown."
+EXACT = "All objects are annotated; a single well or image does not show how much they differ."
+RARE = f"Fewer than {MIN_LABELS_PER_CLASS} of the labels that were drawn at random are of this class."
+ASSUMPTION = "Few labels were drawn here: the classifier is assumed to err as often as on labels drawn elsewhere."
+REFUSED = (
+    "The classifier does not err equally often in all groups, and too few labels were drawn here to correct its errors."
+)
 
 
 class DrawnLabels(NamedTuple):
@@ -79,18 +91,18 @@ class Fractions(NamedTuple):
     Attributes
     ----------
     fraction, low, high : float64 of shape (k,)
-        ``low`` and ``high`` are NaN without an interval.
+        ``low`` and ``high`` are NaN without an interval; ``fraction``, too, if no estimate holds.
     method : str
         "annotated" (all objects are), "corrected" or "predicted" (not corrected).
-    note : str
-        Why there is no interval, or what it assumes; "" otherwise.
+    note : list of str
+        For each class, why it has no interval, or what the interval assumes; "" otherwise.
     """
 
     fraction: Floats
     low: Floats
     high: Floats
     method: str
-    note: str
+    note: list[str]
 
 
 class FractionEstimator:
@@ -99,68 +111,180 @@ class FractionEstimator:
     Parameters
     ----------
     labels : DrawnLabels
-        May be empty; then fractions are counted predictions without intervals.
+        With fewer than `MIN_LABELS`, fractions are those of the predictions, without intervals.
     seed : int
     """
 
     def __init__(self, labels: DrawnLabels, seed: int = 0) -> None:
-        self._labels, self._rng = labels, np.random.default_rng(seed)
-        k = labels.probability.shape[1]
-        n_labels = len(labels.truth)
-        if n_labels >= MIN_LABELS:
-            self._fit = fit_corrections(labels, np.ones((1, n_labels)), np.zeros((1, k + 1)))
-            weights = self._rng.exponential(size=(N_DRAWS, n_labels))
-            priors = self._rng.standard_normal((N_DRAWS, k + 1))
-            self._draws = fit_corrections(labels, weights / weights.mean(axis=1, keepdims=True), priors)
+        self._labels, self._seed = labels, seed
+        if len(labels.truth) >= MIN_LABELS:
+            prior = np.eye(labels.probability.shape[1] + 1)[:1]  # a slope of 1, no bias
+            self._correction = fit_corrections(labels, prior)
+            self._drawn = draw_corrections(labels, prior, self._correction, seed)
 
     def estimate(self, groups: Sequence[CountedObjects]) -> list[Fractions]:
-        """Estimate the class fractions of each group."""
-        return [self._estimate(group) for group in groups]
+        """Estimate the class fractions of each group.
 
-    def _estimate(self, group: CountedObjects) -> Fractions:
-        k = group.probability.shape[1]
-        rest = group.annotation < 0
-        if not rest.any() or len(self._labels.truth) < MIN_LABELS:
-            chosen = np.where(rest, group.probability.argmax(axis=1), group.annotation)
-            none = np.full(k, np.nan)
-            method = "predicted" if rest.any() else "annotated"
-            return Fractions(np.bincount(chosen, minlength=k) / len(chosen), none, none, method, "")
-        names, unit = np.unique(group.unit, return_inverse=True)
-        known = np.stack([np.bincount(unit[group.annotation == c], minlength=len(names)) for c in range(k)], axis=1)
-        sizes = np.bincount(unit)
-        logits = to_logits(group.probability)
-        each = known.astype(float)
-        for u in range(len(names)):
-            chosen = rest & (unit == u)
-            if chosen.any():
-                each[u] += chosen.sum() * mix(self._fit.ratios(logits[chosen]))[0]
-        each /= sizes[:, None]
-        weight = sizes / sizes.sum()
-        fraction = weight @ each
-        # error that all units share
-        unannotated = np.flatnonzero(rest)
-        shared = np.zeros((N_DRAWS, k))
-        if len(unannotated):
-            some = self._rng.permutation(unannotated)[:N_POOLED]
-            ratios = self._draws.ratios(logits[some])
-            if len(names) == 1:
-                boot = self._rng.exponential(size=(N_DRAWS, len(some)))
-                boot /= boot.mean(axis=1, keepdims=True)
-            else:
-                boot = np.ones((1, len(some)))
-            pooled = mix(self._fit.ratios(logits[some]))
-            shared = (mix(ratios, boot) - pooled) * len(unannotated) / len(rest)
-        n = len(rest)
-        mean = np.clip(fraction, 0.5 / n, 1 - 0.5 / n)
-        values = logit(np.clip(mean + shared, 0.25 / n, 1 - 0.25 / n))
-        if len(names) > 1:
-            effective = 1 / (weight**2).sum()
-            variance = (weight**2) @ (each - fraction) ** 2 * effective / (effective - 1)
-            quantiles = t.ppf((np.arange(200) + 0.5) / 200, max(1.0, effective - 1))
-            error = np.sqrt(variance) / (mean * (1 - mean))
-            values = (values[:, None] + quantiles[None, :, None] * error).reshape(-1, k)
-        low, high = expit(np.quantile(values, [0.025, 0.975], axis=0))
-        return Fractions(fraction, np.minimum(low, fraction), np.maximum(high, fraction), "corrected", "")
+        A group with at least `MIN_LABELS` labels of its own has its own correction. For other groups, the classifier
+        is assumed to err as often as elsewhere, unless the labels of all groups show that it does not.
+        """
+        if len(self._labels.truth) < MIN_LABELS:
+            return [_count(group) for group in groups]
+        is_own = [np.isin(self._labels.unit, group.unit) for group in groups]
+        pooled = [_Mixture(group, self._correction) for group in groups]
+        differ = self._errors_differ(pooled, is_own)
+        return [self._estimate(*each, differ) for each in zip(groups, pooled, is_own)]
+
+    def _estimate(self, group: CountedObjects, mixture: _Mixture, is_own: NDArray[np.bool_], differ: bool) -> Fractions:
+        if not mixture.n:
+            return _count(group)
+        labels, drawn, note = self._labels, self._drawn, ""
+        if is_own.sum() < MIN_LABELS:
+            note = REFUSED if differ else ASSUMPTION
+        elif not is_own.all():
+            own = DrawnLabels(labels.probability[is_own], labels.truth[is_own], labels.unit[is_own])
+            correction = fit_corrections(own, self._correction.parameters)
+            mixture = _Mixture(group, correction)
+            drawn = draw_corrections(own, drawn.parameters, correction, self._seed)
+        counts = np.bincount(labels.truth, minlength=group.probability.shape[1])
+        none = np.full(len(counts), np.nan)
+        if note == REFUSED:
+            return Fractions(none, none, none, "corrected", [note] * len(counts))
+        fraction = mixture.of_all(mixture.fractions)
+        bounds = mixture.interval(drawn, np.minimum(counts, counts.sum() - counts), self._seed)
+        rare = counts < MIN_LABELS_PER_CLASS
+        low, high = (np.where(rare, np.nan, mixture.of_all(bound)) for bound in bounds)
+        return Fractions(fraction, low, high, "corrected", np.where(rare, RARE, note).tolist())
+
+    def _errors_differ(self, mixtures: Sequence[_Mixture], is_own: Sequence[NDArray[np.bool_]]) -> bool:
+        """Return whether the labels show that the classifier errs more in some groups."""
+        statistic, freedom = 0.0, 0
+        logits, truth = to_logits(self._labels.probability), self._labels.truth
+        for mixture, own in zip(mixtures, is_own):
+            if own.sum() < MIN_LABELS_PER_CLASS or own.all() or not mixture.n:
+                continue
+            expected = self._correction.ratios(logits[own])[0].T * mixture.fractions
+            expected /= expected.sum(axis=1, keepdims=True)
+            excess = (np.eye(expected.shape[1])[truth[own]] - expected).sum(axis=0)
+            covariance = np.diag(expected.sum(axis=0)) - expected.T @ expected
+            statistic += float(excess @ np.linalg.pinv(covariance, hermitian=True) @ excess)
+            freedom += len(excess) - 1
+        return bool(freedom and chi2.sf(statistic, freedom) < SIGNIFICANCE)
+
+
+def _count(group: CountedObjects) -> Fractions:
+    """Return the fractions of the annotated, or else predicted, classes."""
+    k, is_known = group.probability.shape[1], group.annotation >= 0
+    classes = np.eye(k)[np.where(is_known, group.annotation, group.probability.argmax(axis=1))]
+    fraction, none = classes.mean(axis=0), np.full(k, np.nan)
+    if not is_known.all():
+        return Fractions(fraction, none, none, "predicted", [UNCORRECTED] * k)
+    if len(np.unique(group.unit)) == 1:
+        return Fractions(fraction, none, none, "annotated", [EXACT] * k)
+    bounds = _interval(fraction, np.zeros((1, k)), classes - fraction, group.unit)
+    return Fractions(fraction, *bounds, "annotated", [""] * k)
+
+
+class _Mixture:
+    """Most likely class fractions of the unannotated objects of a group.
+
+    Attributes
+    ----------
+    n : int
+        Number of unannotated objects.
+    fractions : float64 of shape (k,)
+    """
+
+    def __init__(self, group: CountedObjects, correction: Corrections) -> None:
+        rest, k = group.annotation < 0, group.probability.shape[1]
+        self.n, self._unit = int(rest.sum()), group.unit[rest]
+        self._known = np.bincount(group.annotation[~rest], minlength=k)
+        self._logits = to_logits(group.probability[rest])
+        self._ratios = correction.ratios(self._logits)
+        self.fractions = mix(self._ratios)[0]
+
+    def of_all(self, fractions: Floats) -> Floats:
+        """Return fractions of all objects, annotated ones included."""
+        return np.asarray((self._known + self.n * fractions) / (self._known.sum() + self.n))
+
+    def interval(self, drawn: Corrections, n_labels: Integers, seed: int) -> tuple[Floats, Floats]:
+        """Return the bounds of the fractions.
+
+        Parameters
+        ----------
+        drawn : Corrections
+        n_labels : int64 of shape (k,)
+            Number of labels on which the correction of each class stands.
+        seed : int
+        """
+        some = np.random.default_rng(seed).permutation(self.n)[:N_POOLED]
+        pooled = mix(self._ratios[:, :, some])
+        shared = mix(drawn.ratios(self._logits[some]), pooled) - pooled
+        shared *= stdtrit(np.maximum(n_labels - 1, 1), 0.975) / ndtri(0.975)  # the draws are too narrow for few labels
+        return _interval(self.fractions, shared, influence(self._ratios[0].T, self.fractions), self._unit)
+
+
+def _interval(fractions: Floats, shared: Floats, effects: Floats, unit: NDArray[np.str_]) -> tuple[Floats, Floats]:
+    """Return the bounds of the fractions.
+
+    Parameters
+    ----------
+    fractions : float64 of shape (k,)
+    shared : float64 of shape (d, k)
+        Draws of the error that all units share.
+    effects : float64 of shape (n, k)
+        See `influence`.
+    unit : array of str, shape (n,)
+        Sampling units. Where all objects are of a single unit, they are the units themselves.
+    """
+    n, positions = len(unit), np.unique(unit, return_inverse=True)[1]
+    sizes = np.bincount(positions)
+    if len(sizes) == 1:
+        positions, sizes = np.arange(n), np.ones(n, np.int64)
+    share = sizes / n
+    units = float(1 / (share**2).sum())  # number of equal units with the same variance (Kish)
+    freedom = max(units - 1, 1.0)
+    each = np.stack([np.bincount(positions, effect) for effect in effects.T], axis=1) / sizes[:, None]
+    variance = share**2 @ (each - share @ each) ** 2 * units / freedom
+    least = (1 + MIN_CORRELATION * (n / units - 1)) / n
+    low, high = np.array([_invert(*row, least, freedom) for row in zip(fractions, shared.T, variance)]).T
+    return low, high
+
+
+def _invert(center: float, shared: Floats, variance: float, least: float, freedom: float) -> tuple[float, float]:
+    """Return the 95 % bounds of one fraction.
+
+    At a bound, an estimate as far away has a probability of 2.5 %, averaged over the draws of ``shared``. The variance
+    grows like that of a binomial fraction towards 1/2, and is at least ``least`` times that.
+    """
+    binomial, inside = GRID * (1 - GRID), min(max(center, least / 2), 1 - least / 2)
+    error = np.sqrt(np.maximum(variance * np.maximum(1, binomial / (inside * (1 - inside))), binomial * least))
+    below = stdtr(freedom, (GRID - inside - shared[:, None]) / error).mean(axis=0)
+    low, high = np.interp([0.025, 0.975], np.maximum.accumulate(below), GRID)
+    return min(float(low), center), max(float(high), center)
+
+
+def influence(ratios: Floats, fractions: Floats) -> Floats:
+    """Return n times the effect of each object on the estimated fractions.
+
+    The mean effect of the objects of a unit is the difference of its fractions from those of all units, without the
+    bias of an estimate for each unit, which cannot be negative.
+
+    Parameters
+    ----------
+    ratios : float64 of shape (n, k)
+        Likelihood of each object under each class, up to a factor per object.
+    fractions : float64 of shape (k,)
+
+    Returns
+    -------
+    float64 of shape (n, k)
+    """
+    n, k = ratios.shape
+    scores = ratios / (ratios @ fractions)[:, None]
+    tangent = np.linalg.svd(np.ones((1, k)))[2][1:]  # fractions add up to 1
+    information = (scores.T @ scores + np.diag(SPREAD / k / fractions**2)) / n
+    return np.asarray(scores @ tangent.T @ np.linalg.solve(tangent @ information @ tangent.T, tangent))
 
 
 class Corrections(NamedTuple):
@@ -168,68 +292,113 @@ class Corrections(NamedTuple):
 
     Attributes
     ----------
-    slope : float64 of shape (d,)
-    bias, prior : float64 of shape (d, k)
-        ``prior`` is the mean corrected probability of each class among the labels.
+    parameters : float64 of shape (d, k + 1)
+        The slope, then the biases.
+    prior : float64 of shape (d, k)
+        The mean corrected probability of each class among the labels.
     """
 
-    slope: Floats
-    bias: Floats
+    parameters: Floats
     prior: Floats
 
     def ratios(self, logits: Floats) -> Floats:
-        """Return likelihood ratios, (d, n, k), of objects with the given logits, (n, k)."""
-        p = softmax(self.slope[:, None, None] * logits + self.bias[:, None, :], axis=2)
-        return np.asarray(p / self.prior[:, None, :], np.float64)
+        """Return likelihood ratios, (d, k, n), of objects with the given logits, (n, k)."""
+        return _softmax(self.parameters, logits.T) / self.prior[:, :, None]
 
 
-def fit_corrections(labels: DrawnLabels, weights: Floats, priors: Floats) -> Corrections:
-    """Fit d corrections by weighted, penalized maximum likelihood (Newton's method)."""
-    z = to_logits(labels.probability)
-    k = z.shape[1]
-    y = np.eye(k)[labels.truth]
-    deviation = np.array([PRIOR_DEVIATIONS[0], *[PRIOR_DEVIATIONS[1]] * k])
-    center = priors * deviation + np.eye(k + 1)[0]
-    free = center.copy()
-    for _ in range(12):
-        p = softmax(free[:, :1, None] * z + free[:, None, 1:], axis=2)  # d, l, k
-        excess = weights[:, :, None] * (p - y)
-        pz = (p * z).sum(2)
-        gradient = np.concatenate([(excess * z).sum((1, 2))[:, None], excess.sum(1)], axis=1)
-        gradient += (free - center) / deviation**2
-        H = np.empty((len(free), k + 1, k + 1))
-        wp = weights[:, :, None] * p
-        H[:, 0, 0] = (wp * z * z).sum((1, 2)) - (weights * pz**2).sum(1)
-        H[:, 0, 1:] = H[:, 1:, 0] = (wp * (z - pz[:, :, None])).sum(1)
-        H[:, 1:, 1:] = -np.swapaxes(wp, 1, 2) @ p
-        H[:, np.arange(1, k + 1), np.arange(1, k + 1)] += wp.sum(1)
-        H += np.diag(1 / deviation**2)
-        step = np.linalg.solve(H, gradient[..., None])[..., 0]
-        free = free - np.clip(step, -1, 1)
-    p = softmax(free[:, :1, None] * z + free[:, None, 1:], axis=2)
-    prior = (weights[:, :, None] * p).sum(1) / weights.sum(1, keepdims=True)
-    return Corrections(free[:, 0], free[:, 1:], np.maximum(prior, 1e-6))
+def draw_corrections(labels: DrawnLabels, centers: Floats, fitted: Corrections, seed: int) -> Corrections:
+    """Draw corrections from their posterior distribution.
+
+    Each draw weights the labels, and moves the prior, at random (weighted likelihood bootstrap: Newton and Raftery,
+    Journal of the Royal Statistical Society B 56, 1994).
+    """
+    rng, k = np.random.default_rng(seed), labels.probability.shape[1]
+    weights = rng.exponential(size=(N_DRAWS, len(labels.truth)))
+    noise = rng.standard_normal((N_DRAWS, k + 1)) * _prior_deviations(k)
+    return fit_corrections(labels, centers + noise, weights / weights.mean(axis=1, keepdims=True), fitted.parameters)
 
 
-def mix(ratios: Floats, weights: Floats | None = None, steps: int = 100) -> Floats:
+def fit_corrections(
+    labels: DrawnLabels, centers: Floats, weights: Floats | None = None, start: Floats | None = None
+) -> Corrections:
+    """Fit corrections by penalized maximum likelihood (Newton's method).
+
+    Parameters
+    ----------
+    labels : DrawnLabels
+    centers : float64 of shape (d, k + 1)
+        Means of the normal prior distribution of each correction.
+    weights : float64 of shape (d, l), optional
+        Weights of the labels; equal by default.
+    start : float64 of shape (1, k + 1), optional
+        Parameters at which to begin.
+    """
+    weights = np.ones((1, len(labels.truth))) if weights is None else weights
+    z = to_logits(labels.probability).T
+    k = len(z)
+    truth = np.eye(k)[:, labels.truth]
+    precision = 1 / _prior_deviations(k) ** 2
+    free = np.broadcast_to(centers if start is None else start, centers.shape)
+    diagonal = np.arange(1, k + 1)
+    for _ in range(20):
+        p = _softmax(free, z)
+        weighted = weights[:, None, :] * p
+        mean = (p * z).sum(axis=1, keepdims=True)
+        excess = weighted - weights[:, None, :] * truth
+        gradient = (free - centers) * precision
+        gradient[:, 0] += (excess * z).sum(axis=(1, 2))
+        gradient[:, 1:] += excess.sum(axis=2)
+        hessian = np.zeros((len(free), k + 1, k + 1)) + np.diag(precision)
+        hessian[:, 0, 0] += (weighted * z * (z - mean)).sum(axis=(1, 2))
+        hessian[:, 0, 1:] = hessian[:, 1:, 0] = (weighted * (z - mean)).sum(axis=2)
+        hessian[:, 1:, 1:] -= weighted @ np.swapaxes(p, 1, 2)
+        hessian[:, diagonal, diagonal] += weighted.sum(axis=2)
+        step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        step /= np.maximum(1, np.abs(step).max(axis=1, keepdims=True))  # longer steps may diverge
+        free = free - step
+        if np.abs(step).max() < 1e-3:
+            break
+    prior = (weights[:, None, :] * _softmax(free, z)).sum(axis=2) / weights.sum(axis=1, keepdims=True)
+    return Corrections(free, np.maximum(prior, 1e-6))
+
+
+def _prior_deviations(k: int) -> Floats:
+    return np.array([PRIOR_DEVIATIONS[0], *[PRIOR_DEVIATIONS[1]] * k])
+
+
+def _softmax(free: Floats, z: Floats) -> Floats:
+    """Return corrected probabilities (d, k, n) for logits z (k, n)."""
+    scores = free[:, :1, None] * z + free[:, 1:, None]
+    scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(scores / scores.sum(axis=1, keepdims=True))
+
+
+def mix(ratios: Floats, start: Floats | None = None, steps: int = 100) -> Floats:
     """Return the most likely class fractions, (d, k), by expectation maximization.
 
     Parameters
     ----------
-    ratios : float64 of shape (d, n, k)
+    ratios : float64 of shape (d, k, n)
         Likelihood of each object under each class, up to a factor per object.
-    weights : float64 of shape (d or 1, n), optional
+    start : float64 of shape (1, k), optional
+        Fractions at which to begin; equal ones by default.
     steps : int
         Maximum number of iterations.
+
+    Examples
+    --------
+    A quarter of the objects look like the first class, and no object could be of both:
+
+    >>> ratios = np.array([[[1.0, 0, 0, 0], [0, 1, 1, 1]]])
+    >>> mix(ratios).round(2)
+    array([[0.28, 0.72]])
     """
-    d, n, k = ratios.shape
-    fractions = np.full((d, k), 1 / k)
-    weights = np.ones((1, n)) if weights is None else weights
-    total = weights.sum(axis=1)[:, None]
+    d, k, n = ratios.shape
+    fractions = np.full((d, k), 1 / k) if start is None else np.broadcast_to(start, (d, k))
     for _ in range(steps):
-        before, likelihood = fractions, (ratios @ fractions[:, :, None])[:, :, 0]
-        expected = fractions * ((weights / likelihood)[:, None, :] @ ratios)[:, 0]
-        fractions = (expected + SPREAD / k) / (total + SPREAD)
+        before, likelihood = fractions, (fractions[:, None, :] @ ratios)[:, 0]
+        expected = fractions * (ratios @ (1 / likelihood)[:, :, None])[:, :, 0]
+        fractions = (expected + SPREAD / k) / (n + SPREAD)
         if np.abs(fractions - before).max() < 1e-5:
             break
     return fractions

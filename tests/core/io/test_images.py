@@ -94,16 +94,23 @@ def test_pixel_indices_and_uneven_coordinates_give_no_spacing():
     assert spacing_of(open_image(uneven)) is None
 
 
-def test_color_is_recognized_in_a_uint8_array_and_transparency_is_dropped():
-    pixels = RNG.integers(0, 256, (30, 40, 4), np.uint8)
+def test_color_is_recognized_in_a_uint8_array():
+    pixels = RNG.integers(0, 256, (30, 40, 3), np.uint8)
 
     image = open_image(pixels)
 
     assert is_rgb(image)
     assert image.c.values.tolist() == ["red", "green", "blue"]
-    np.testing.assert_array_equal(image, np.moveaxis(pixels[..., :3], -1, 0))
+    np.testing.assert_array_equal(image, np.moveaxis(pixels, -1, 0))
     assert not is_rgb(image[:2])
     assert not is_rgb(image[0])
+
+
+def test_a_fourth_channel_of_an_array_is_kept_unless_the_user_states_color_samples():
+    pixels = RNG.integers(0, 256, (30, 40, 4), np.uint8)
+
+    np.testing.assert_array_equal(open_image(pixels), np.moveaxis(pixels, -1, 0))
+    np.testing.assert_array_equal(open_image(pixels, axes="yxs"), np.moveaxis(pixels[..., :3], -1, 0))
 
 
 def test_four_channels_that_are_not_rgba_are_kept():

@@ -95,7 +95,8 @@ def test_a_bare_array_opens_in_blocks_of_whole_chunks(tmp_path, zarr_format):
 
 
 def test_named_dimensions_of_a_bare_array_are_used(tmp_path):
-    zarr.create_array(tmp_path / "a.zarr", shape=(4, 9, 8), dtype=np.uint8, dimension_names=["z", "y", "x"])
+    pixels = np.ones((4, 9, 8), np.uint8)
+    zarr.create_array(tmp_path / "a.zarr", data=pixels, dimension_names=["z", "y", "x"])
 
     assert open_image(tmp_path / "a.zarr").dims == ("z", "y", "x")
 
@@ -103,13 +104,14 @@ def test_named_dimensions_of_a_bare_array_are_used(tmp_path):
 def test_missing_units_are_not_guessed(tmp_path):
     write_ome_zarr(tmp_path / "image.zarr", "0.5", unit=None)
 
-    assert spacing_of(open_image(tmp_path / "image.zarr")) is None
+    with pytest.warns(UserWarning, match=r"along z, y and x \(200, 50, 25\) is not used: it has no unit"):
+        assert spacing_of(open_image(tmp_path / "image.zarr")) is None
 
 
 def test_a_group_without_an_image_is_refused_with_its_content(tmp_path):
     group = zarr.create_group(tmp_path / "a.zarr")
     for name in ("first", "second"):
-        group.create_array(name, shape=(4, 4), dtype=np.uint8)
+        group.create_array(name, data=np.ones((4, 4), np.uint8))
 
     with pytest.raises(InputError, match="Zarr group but not an image; it holds first, second"):
         open_image(tmp_path / "a.zarr")
@@ -164,7 +166,8 @@ def test_a_scale_of_the_wrong_length_gives_no_spacing(tmp_path):
     attributes["multiscales"][0]["coordinateTransformations"] = [{"type": "scale", "scale": [0.1, 0.1]}]
     group.attrs.update(attributes)
 
-    assert spacing_of(open_image(tmp_path / "image.zarr")) is None
+    with pytest.warns(UserWarning, match="scale in the metadata has 2 numbers for 5 axes"):
+        assert spacing_of(open_image(tmp_path / "image.zarr")) is None
 
 
 def test_a_missing_label_image_named_in_the_metadata_is_an_error(tmp_path):

@@ -1,0 +1,158 @@
+"""Class fractions: estimates against formulas, intervals against Student's t, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import t
+
+from svetlana_jupyter.core.stats.fractions import ASSUMPTION, CountedObjects, DrawnLabels, FractionEstimator
+
+CONFUSION = np.array([[0.9, 0.1], [0.05, 0.95]])  # rows are the true classes
+
+
+def predicted(counts, confidence=0.95):
+    """Return probabilities of ``counts[j]`` objects that are predicted as class j."""
+    k = len(counts)
+    probability = np.full((k, k), (1 - confidence) / (k - 1))
+    np.fill_diagonal(probability, confidence)
+    return np.repeat(probability, counts, axis=0)
+
+
+def labels(confusion=CONFUSION, of_each=200, unit="elsewhere"):
+    """Return labels, ``of_each`` of each class, whose predictions have exactly the rates of ``confusion``."""
+    counts = np.rint(np.asarray(confusion) * np.reshape(of_each, (-1, 1))).astype(int)
+    truth = np.repeat(np.arange(len(counts)), counts.sum(axis=1))
+    return DrawnLabels(np.concatenate([predicted(row) for row in counts]), truth, np.full(len(truth), unit))
+
+
+def both(first, second):
+    return DrawnLabels(*(np.concatenate(columns) for columns in zip(first, second)))
+
+
+def objects(counts, units=1, name="w"):
+    """Return unannotated objects, ``counts[j]`` of each unit predicted as class j."""
+    probability = np.concatenate([predicted(counts)] * units)
+    unit = np.repeat([f"{name}{i}" for i in range(units)], sum(counts))
+    return CountedObjects(probability, np.full(len(unit), -1), unit)
+
+
+def estimate(drawn, *groups):
+    return FractionEstimator(drawn).estimate(groups)
+
+
+def draw(rng, fractions, confusion, n):
+    """Return true classes and predicted probabilities of n objects."""
+    truth = rng.choice(len(fractions), n, p=fractions)
+    counts = np.array([rng.multinomial(1, confusion[one]) for one in truth])
+    return truth, counts @ predicted([1] * len(fractions))
+
+
+@pytest.mark.parametrize("counts", [(20, 80), (60, 40), (87, 13)])
+def test_fractions_of_certain_rates_are_those_of_rogan_and_gladen(counts):
+    (result,) = estimate(labels(of_each=1000), objects(counts, units=4))
+    expected = (counts[0] / 100 - 0.05) / (0.9 - 0.05)
+    assert result.fraction == pytest.approx([expected, 1 - expected], abs=0.01)
+    assert result.method == "corrected"
+    assert result.note == [ASSUMPTION] * 2
+
+
+def test_class_weights_of_the_training_do_not_bias_the_fractions():
+    rng = np.random.default_rng(0)
+    truth, probability = draw(rng, [0.1, 0.9], CONFUSION, 3000)
+    weighted = probability * [5, 1]
+    weighted /= weighted.sum(axis=1, keepdims=True)
+    drawn = DrawnLabels(weighted[:1000], truth[:1000], np.full(1000, "elsewhere"))
+    counted = CountedObjects(weighted[1000:], np.full(2000, -1), np.repeat(["a", "b"], 1000))
+    assert estimate(drawn, counted)[0].fraction[0] == pytest.approx((truth[1000:] == 0).mean(), abs=0.02)
+
+
+def test_annotated_objects_count_as_annotated():
+    group = objects((10, 90), units=2)
+    group.annotation[:50] = 0
+    (result,) = estimate(labels(of_each=1000), group)
+    rest = group.probability[50:].argmax(axis=1) == 0
+    expected = (50 + 150 * (rest.mean() - 0.05) / 0.85) / 200
+    assert result.fraction[0] == pytest.approx(max(expected, 50 / 200), abs=0.01)
+    assert result.low[0] >= 50 / 200
+
+
+def test_the_interval_of_annotated_wells_is_that_of_student():
+    shares = np.array([0.2, 0.3, 0.35, 0.15])
+    annotation = np.concatenate([np.repeat([0, 1], [round(100 * share), 100 - round(100 * share)]) for share in shares])
+    group = CountedObjects(predicted([200, 200]), annotation, np.repeat(list("abcd"), 100))
+    (result,) = estimate(labels(of_each=0), group)
+    low, _ = t.interval(0.95, 3, shares.mean(), shares.std(ddof=1) / 2)
+    assert (result.method, result.note) == ("annotated", ["", ""])
+    assert result.fraction[0] == pytest.approx(shares.mean())
+    assert result.low[0] == pytest.approx(low, abs=0.003)
+    assert result.high[1] == pytest.approx(1 - low, abs=0.003)
+
+
+def test_a_single_annotated_well_has_no_interval():
+    (result,) = estimate(labels(), CountedObjects(predicted([3, 1]), np.array([0, 0, 1, 1]), np.full(4, "a")))
+    assert result.fraction.tolist() == [0.5, 0.5]
+    assert np.isnan(result.low).all()
+    assert np.isnan(result.high).all()
+    assert result.note[0] == "All objects are annotated; a single well or image does not show how much they differ."
+
+
+def test_without_drawn_labels_predictions_are_counted_without_an_interval():
+    (result,) = estimate(labels(of_each=8), objects((30, 70)))
+    assert result.fraction.tolist() == [0.3, 0.7]
+    assert np.isnan([result.low, result.high]).all()
+    assert result.method == "predicted"
+    assert "Fewer than 20 labels were drawn at random" in result.note[0]
+
+
+def test_only_a_class_with_few_drawn_labels_lacks_the_interval():
+    drawn = both(labels(np.eye(3), 40), DrawnLabels(*(column[-37:] for column in labels(np.eye(3), 37))))
+    drawn = DrawnLabels(*(column[np.r_[0:80, 81:84]] for column in drawn))  # 40, 40 and 3 labels
+    (result,) = estimate(drawn, objects((40, 50, 10), units=3))
+    assert np.isnan(result.low).tolist() == [False, False, True]
+    assert result.note[2] == "Fewer than 5 of the labels that were drawn at random are of this class."
+
+
+@pytest.mark.parametrize("units", [1, 3])
+@pytest.mark.parametrize("counts", [(0, 50), (50, 0)])
+def test_no_interval_has_zero_width(units, counts):
+    (result,) = estimate(labels(np.eye(2)), objects(counts, units))
+    assert (result.high - result.low > 0.01).all()
+    assert ((result.low <= result.fraction) & (result.fraction <= result.high)).all()
+    everything = objects(counts, 3)._replace(annotation=np.repeat([0, 1], [3 * counts[0], 3 * counts[1]]))
+    (annotated,) = estimate(labels(np.eye(2)), everything)
+    assert (annotated.high - annotated.low > 0.01).all()
+
+
+def test_a_group_with_labels_of_its_own_is_corrected_by_them():
+    other = np.array([[0.6, 0.4], [0.05, 0.95]])
+    drawn = both(labels(of_each=200), labels(other, of_each=200, unit="x0"))
+    _, strange = estimate(drawn, objects((30, 70), 3, "elsewhere"), objects((30, 70), 3, "x"))
+    assert strange.fraction[0] == pytest.approx((0.3 - 0.05) / (0.6 - 0.05), abs=0.05)
+    assert strange.note == ["", ""]
+
+
+def test_a_group_without_labels_is_refused_where_errors_differ_between_groups():
+    other = np.array([[0.5, 0.5], [0.05, 0.95]])
+    drawn = both(labels(of_each=200, unit="a0"), labels(other, of_each=200, unit="b0"))
+    groups = objects((30, 70), 2, "a"), objects((30, 70), 2, "b"), objects((30, 70), 2, "c")
+    *_, unlabeled = estimate(drawn, *groups)
+    assert np.isnan(unlabeled.fraction).all()
+    assert unlabeled.note[0].startswith("The classifier does not err equally often in all groups")
+    of_each = 60, 140  # as in groups where 30 % are predicted as the first class
+    equal = both(labels(of_each=of_each, unit="a0"), labels(of_each=of_each, unit="b0"))
+    *_, unlabeled = estimate(equal, *groups)
+    assert unlabeled.note[0] == ASSUMPTION
+    assert not np.isnan(unlabeled.high).any()
+
+
+def test_intervals_hold_where_fractions_differ_from_those_of_the_labels():
+    rng, held = np.random.default_rng(0), []
+    for _ in range(40):
+        truth, probability = draw(rng, [0.3, 0.7], CONFUSION, 60)
+        drawn = DrawnLabels(probability, truth, np.full(60, "elsewhere"))
+        shares = rng.beta(0.08 * 19, 0.92 * 19, 6)  # correlation 0.05
+        counted = np.concatenate([draw(rng, [share, 1 - share], CONFUSION, 50)[1] for share in shares])
+        (result,) = estimate(drawn, CountedObjects(counted, np.full(300, -1), np.repeat(list("abcdef"), 50)))
+        held.append(result.low[0] <= 0.08 <= result.high[0])
+    assert np.mean(held) > 0.9
