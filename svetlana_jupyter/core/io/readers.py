@@ -41,7 +41,7 @@ def open_array_source(path: Path, request: ReadRequest) -> OpenedFile:
         If the file does not exist, is damaged or of an unknown format, or holds several images.
     """
     try:
-        return _read(path, cache, labels)
+        return _read(path, request)
     except (SvetlanaError, MemoryError):
         raise
     except Exception as error:  # a damaged file fails in any part of the library that reads it
@@ -51,7 +51,7 @@ def open_array_source(path: Path, request: ReadRequest) -> OpenedFile:
         ) from error
 
 
-def _read(path: Path, cache: Path | None, labels: bool) -> OpenedFile:
+def _read(path: Path, request: ReadRequest) -> OpenedFile:
     if (file := hdf5_file(path)) is not None:
         _refuse_missing(file)
         return read_hdf5(file, path.relative_to(file).as_posix().strip("."))
