@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask
 import h5py
 import numpy as np
 import pandas as pd
@@ -43,12 +44,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MAX_SECONDS = 5
+# Seconds of computing; and of waiting, since other programs may keep the processor busy.
+TIMERS = {signal.SIGPROF: (signal.ITIMER_PROF, MAX_SECONDS), signal.SIGALRM: (signal.ITIMER_REAL, 6 * MAX_SECONDS)}
 MAX_GROWTH = 500 << 20  # bytes of memory
 PROJECT, SMALL, INPUTS, CANARY = "cells.svetlana", "small.svetlana", "inputs", "canary"
 IMAGE, MASK = f"{INPUTS}/image.tif", f"{INPUTS}/mask.tif"
 FOLDER = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None  # in memory: most of the time is spent on copying
 COMMANDS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pty.spawn")
-CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.link", "os.symlink", "os.chmod")
+CHANGES = (
+    "shutil.rmtree",
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.mkdir",
+    "os.truncate",
+    "os.link",
+    "os.symlink",
+    "os.chmod",
+)
 SPECIAL = [
     *(None, True, -1, 0, 1, 2**31, 2**63, 2**70, -(2**63), 10**30, 1e308, 0.5, float("nan"), float("inf"), [], {}),
     *(
@@ -115,9 +128,11 @@ class Fuzzer:
         for file in self.files:  # many chunks of arrays must not outweigh the rest
             parts = file.split("/")
             kind = "/".join(parts[:-1]) if "c" not in parts else "/".join(parts[: parts.index("c")])
-            self.by_kind.setdefault(kind if parts[0] == PROJECT else file, []).append(file)
+            self.by_kind.setdefault(kind if parts[0] == PROJECT else parts[1], []).append(file)
         self.kinds = sorted(self.by_kind)
         sys.addaudithook(self._audit)
+        import svetlana_jupyter.learn.cross_validation  # the first import of torch takes seconds
+        import svetlana_jupyter.learn.inference  # noqa: F401
 
     def run_case(self, number: int) -> Outcome:
         """Damage one file, use it, and return what happened."""
@@ -170,17 +185,22 @@ class Fuzzer:
         def ring(*_: object) -> None:
             raise Hang
 
-        previous = signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+        for signal_number, (timer, seconds) in TIMERS.items():
+            signal.signal(signal_number, ring)
+            signal.setitimer(timer, seconds)
         try:
-            with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            with (
+                warnings.catch_warnings(),
+                dask.config.set(scheduler="synchronous"),
+                contextlib.redirect_stderr(io.StringIO()),
+            ):
                 warnings.simplefilter("ignore")
                 use()
         except (Exception, Hang) as error:
             return error
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, previous)
+            for timer, _ in TIMERS.values():
+                signal.setitimer(timer, 0)
         return None
 
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -190,7 +210,7 @@ class Fuzzer:
         writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         if event.startswith(COMMANDS):
             self.events.append(f"{event} {arguments!r:.200}")
-        elif (writes or event in CHANGES) and isinstance(path, str | bytes | Path):
+        elif (writes or event in CHANGES) and isinstance(path, str | bytes | Path) and os.path.isabs(path):
             self._check_place(event, path)
 
     def _check_place(self, event: str, path: str | bytes | Path) -> None:
@@ -483,37 +503,40 @@ def chosen_uses(file: str, folder: Path, rng: random.Random) -> Iterator[Callabl
     if not project:
         return
     opened = project[0]
-    yield lambda: str(opened._repr_html_())
     if "/arrays/" in file or file.endswith("project.json"):
-        yield lambda: opened.pair("inside").image.compute()
-        yield lambda: opened.pair("inside").mask.compute()
+        yield lambda: (opened.pair("inside").image.compute(), opened.pair("inside").mask.compute())
     if "/runs/" in file:
-        yield lambda: opened.runs.compare()
         yield lambda: [(run.versions, run.summary, run.search_results(), run.held_out()) for run in opened.runs]
-        yield lambda: opened.predict(run=file.split("/")[2], resume=rng.random() < 0.5)
-    uses: list[Callable[[], object]] = [
-        opened.predictions,
+        yield lambda: opened.predict(run=file.split("/")[2], resume=rng.random() < 0.8)
+    if "/measurements/" in file:
+        yield lambda: opened.measure(groups=("shape",))
+    slow: list[Callable[[], object]] = [
         opened.evaluate,
+        opened.runs.compare,
+        lambda: str(opened._repr_html_()),
+        lambda: opened.counts(by="image"),
+        lambda: opened.train(architecture="forest"),
+        lambda: opened.sweep(architecture="forest", trees=[2]),
+        lambda: opened.export(folder / "results", ["csv", "geojson"]),
+        opened.save_zip,
+    ]
+    quick: list[Callable[[], object]] = [
+        opened.predictions,
         opened.labels,
         opened.annotations.table,
         opened.predict,
         opened.test_set.table,
         opened.undo,
         opened.images.missing,
-        lambda: opened.counts(by="image"),
         lambda: opened.objects("one"),
-        lambda: opened.measure(groups=("shape",)),
         lambda: opened.annotate("one", 14, "bright"),
         lambda: opened.queue("uncertain"),
-        lambda: opened.export(folder / "results", ["csv", "geojson"]),
-        lambda: opened.sweep(architecture="forest", trees=[2]),
         lambda: opened.classes.add("new"),
         lambda: opened.class_map("inside").compute(),
-        opened.save_zip,
     ]
-    if rng.random() < 0.1:
-        yield lambda: opened.train(architecture="forest")
-    yield from rng.sample(uses, 3)
+    yield from rng.sample(quick, 2)
+    if rng.random() < 0.05:
+        yield rng.choice(slow)
     opened.annotations.file.close()
 
 
@@ -530,11 +553,10 @@ def _input_uses(inputs: Path, name: str, folder: Path, rng: random.Random) -> It
     elif "geojson" in name:
         yield lambda: _open_project(folder).import_annotations(path, image="one")
         yield lambda: open_pair("outlines", inputs / "image.tif", path)
-        yield lambda: _open_project(folder).add("outlines", inputs / "image.tif", path)
     else:
-        yield lambda: open_image(path).compute()
-        yield lambda: open_mask(path).compute()
-        yield lambda: _open_project(folder).add("new", path, inputs / "mask.tif")
+        yield lambda: rng.choice([open_image, open_mask])(path).compute()
+        if rng.random() < 0.3:
+            yield lambda: _open_project(folder).add("new", path, inputs / "mask.tif")
 
 
 def _open_project(folder: Path) -> Project:

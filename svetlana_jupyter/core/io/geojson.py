@@ -149,23 +149,25 @@ def _label(value: Any) -> int:
 def _plane(feature: Mapping[str, Any]) -> int:
     geometry = feature.get("geometry")
     plane = geometry.get("plane") if isinstance(geometry, Mapping) else None
-    return int(plane.get("z", 0)) if isinstance(plane, Mapping) else 0
+    number = plane.get("z", 0) if isinstance(plane, Mapping) else 0
+    if not isinstance(number, int | float) or not 0 <= number < MAX_COORDINATE:
+        raise InputError(f"The plane of a feature is {number!r:.80}, which is not a number. Export the file again.")
+    return int(number)
 
 
 def _polygon_object(feature: Mapping[str, Any], label: int, path: Path) -> PolygonObject:
-    geometry, properties = feature["geometry"] or {}, _properties(feature)
-    kind, coordinates = geometry.get("type"), geometry.get("coordinates")
+    properties = _properties(feature)
     try:
+        geometry = feature["geometry"] or {}
+        kind, coordinates = geometry.get("type"), geometry.get("coordinates")
         polygons = [coordinates] if kind == "Polygon" else coordinates if kind == "MultiPolygon" else []
         points = [coordinates] if kind == "Point" else coordinates if kind == "MultiPoint" else []
         rings = tuple(tuple(map(_vertices, polygon)) for polygon in polygons or [] if polygon)
         positions = _vertices(points) if points else np.empty((0, 2))
         plane = _plane(feature)
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
-        raise InputError(
-            f"Feature {label} of {path} has an invalid outline ({error}). Export the file again."
-        ) from error
-    name, color = _classification(properties.get("classification"))
+        name, color = _classification(properties.get("classification"))
+    except (TypeError, ValueError, IndexError, KeyError, AttributeError, OverflowError) as error:
+        raise InputError(f"Feature {label} of {path} is invalid ({error}). Export the file again.") from error
     metadata = properties.get("metadata")
     texts = {str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else None
     return PolygonObject(label, rings, positions, plane, name, color, texts)
