@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from svetlana_jupyter.core.io.chunks import ArrayRegion, group_by_block, processing_block_shape, read_regions
+from svetlana_jupyter.core.io.geojson import check_planes
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
 
 if TYPE_CHECKING:
@@ -88,6 +89,11 @@ class PolygonMask:
     shape : tuple of int
         ``([z,] y, x)``.
 
+    Raises
+    ------
+    InputError
+        If the polygons of a 2D mask are in several planes.
+
     Attributes
     ----------
     dtype : dtype
@@ -101,6 +107,7 @@ class PolygonMask:
     """
 
     def __init__(self, shapes: Sequence[PolygonObject], shape: tuple[int, ...]) -> None:
+        check_planes(shapes, len(shape))
         self.shape = shape
         self.labels = {polygon.label for polygon in shapes}
         self.dtype: np.dtype[np.unsignedinteger] = np.promote_types(np.uint16, np.min_scalar_type(max(self.labels)))

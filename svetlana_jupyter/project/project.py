@@ -370,8 +370,9 @@ class Project(HasTraits):
             One of the following.
 
             - A table (CSV, Excel or DataFrame) with one row per object. Its columns contain the image, the class, and
-              either the label in the mask or the position (x, y and z in pixels, or in µm if the header contains the
-              unit). Common column names are recognized, including the names in ilastik's object tables.
+              the label in the mask, the position (x, y and z in pixels, or in the unit in the header), or both. The
+              columns of ilastik, QuPath, CellProfiler, TrackMate, Imaris, ImageJ and napari are recognized. Where
+              labels and positions disagree, positions count, which is reported.
             - Outlines or points from QuPath (GeoJSON). An outline labels the object with which it overlaps by more
               than half (IoU), and a point labels the object at its position.
             - A class image (TIFF, HDF5, ...), in which each pixel has the class of its object.
@@ -395,12 +396,14 @@ class Project(HasTraits):
             One row per label of the source: ``image``, ``object``, ``class``, ``outcome`` and ``why`` (the reason).
             Outcomes are "taken" (imported), "known" (the object has this label already), "differs" (the object has
             another label), "contradicts" (the source has two classes for the object), "earlier" (a later row replaces
-            this one), "no class" and "not found". ``attrs["summary"]`` and `status` summarize the import in a sentence.
+            this one), "no class", "not found" and "set aside" (the row is of another image, or of a region instead of
+            an object). ``attrs["summary"]`` and `status` summarize the import with the number of each.
 
         Raises
         ------
         InputError
-            If the source cannot be used; nothing is changed then.
+            If the source cannot be used, for example because its rows are of several time points or in an unknown
+            unit; nothing is changed then.
         """
         self._folder.check_writable()
         request = ImportRequest(self.images, self.classes.scheme, image, column, names)

@@ -242,6 +242,10 @@ _FROM_FILE = "from the file"
 _PANEL_TERMS = {
     r"pass overwrite=True to replace": "check the box above to replace",
     r"Pass image=, one of": "Choose one of these above:",
+    r"or pass image=": "or choose an image above",
+    r"Leave out image= if": f"Choose “{_FROM_FILE}” as the image if",
+    r"Pass column=, one of": "Enter one of these as the class column:",
+    r"with spacing=": "with its pixel size",
     r"Pass their names with names=\{[^}]*\}": "Enter their names above",
     r"Pass names=": "Enter class names above",
     r"Pass the path": "Enter the path",
@@ -337,10 +341,11 @@ class ImportForm(VBox):
 
 
 def import_report_html(not_imported: pd.DataFrame) -> str:
-    """Return the first rows of an import report as HTML; "" if there are none."""
+    """Return rows of an import report as HTML, at first one for each reason."""
     if not_imported.empty:
         return ""
-    shown = not_imported.head(_LISTED_ROWS)[["image", "object", "class", "why"]].astype({"object": int})
+    order = not_imported.groupby("why").cumcount().sort_values(kind="stable").index
+    shown = not_imported.loc[order].head(_LISTED_ROWS)[["image", "object", "class", "why"]]
     rows = [[value or "–" for value in row] for row in shown.itertuples(index=False)]
     more = f"and {len(not_imported) - len(rows):,} more" if len(not_imported) > len(rows) else ""
     listed = html_table(["Image", "Object", "Class", "Not imported because"], rows)

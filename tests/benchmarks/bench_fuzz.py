@@ -33,6 +33,8 @@ def main() -> int:
         fuzzer = Fuzzer(template, Path(temporary).resolve() / "work", arguments.seed)
         for number in range(arguments.first, arguments.first + arguments.cases):
             outcomes.append(fuzzer.run_case(number))
+            if outcomes[-1].problem:
+                print(report(outcomes[-1:]), flush=True)
             if len(outcomes) % 500 == 0:
                 found = sum(bool(outcome.problem) for outcome in outcomes)
                 print(f"{len(outcomes):,} cases, {found} problems, {time.monotonic() - start:.0f} s", flush=True)

@@ -1,7 +1,7 @@
 """Coverage of 95 % confidence intervals when the objects of a group are correlated.
 
 `python -m tests.benchmarks.bench_intervals [--repeats 400]`; exit code 1 if the coverage of the package's interval is
-below 90 % in a row, or below 94 % on average.
+below 92 % in a row, or below 94 % on average.
 
 Every repeat draws groups of unequal size, of three classes with unequal shares. In each group the probability of a
 correct prediction is drawn around that of the class, so that two objects of a group are correlated by
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 NAMES = {1: "a", 2: "b", 3: "c"}
 SHARES = np.array([0.5, 0.3, 0.2])
-RECALLS = {"easy": np.array([0.95, 0.9, 0.9]), "hard": np.array([0.8, 0.7, 0.55])}
-WORST, MEAN = 0.90, 0.94
+RECALLS = {"easy": np.array([0.95, 0.9, 0.9]), "hard": np.array([0.8, 0.7, 0.55]), "few errors": np.full(3, 0.98)}
+WORST, MEAN = 0.92, 0.94
 
 
 def draw_repeat(
@@ -88,7 +88,7 @@ def main() -> int:
     repeats = parser.parse_args().repeats
     rows = [
         measure_coverage(groups, objects, kind, correlation, repeats)
-        for groups, objects, kind, correlation in itertools.product((4, 8, 16, 40), (4, 20), RECALLS, (0.0, 0.05, 0.15))
+        for groups, objects, kind, correlation in itertools.product((4, 12, 40), (4, 20), RECALLS, (0.0, 0.05, 0.2))
     ]
     print_report("coverage of 95 % confidence intervals", rows)
     ours = np.array([[row[name] for name in ("accuracy", "balanced", "recall of c")] for row in rows])

@@ -107,7 +107,7 @@ def test_polygons_of_one_label_are_one_object_across_planes() -> None:
 
 @pytest.mark.parametrize("shape", [(30, 40), (4, 30, 40)])
 def test_parts_of_a_lazy_mask_are_drawn_when_they_are_read(shape: tuple[int, ...]) -> None:
-    shapes = [square(n, 4.2 * n, 5.7 * n, 7.5, plane=n % 4) for n in range(1, 7)]
+    shapes = [square(n, 4.2 * n, 5.7 * n, 7.5, plane=n % 4 if len(shape) == 3 else 0) for n in range(1, 7)]
     whole, _ = rasterize_all(shapes, shape)
     source = PolygonMask(shapes, shape)
     mask = to_dask(source)
@@ -245,3 +245,57 @@ def test_an_object_wider_than_a_block_is_read_alone(monkeypatch):
         pixels[tuple(corner)] = number
     mask = DataArray(da.from_array(pixels, chunks=8), dims=("y", "x"))
     np.testing.assert_array_equal(filled(pixels.shape, iter_object_outlines(mask, index_objects(mask))), pixels)
+
+
+LEGACY = ("PathAnnotationObject", "PathCellObject", "TMACoreObject", "PathRootObject", "PathTileObject")
+
+
+@pytest.mark.parametrize(
+    ("key", "kinds"),
+    [
+        ("id", LEGACY),  # QuPath 0.2
+        ("object_type", ("annotation", "cell", "tma_core", "root", "tile")),  # QuPath 0.3
+        ("objectType", ("annotation", "cell", "tma_core", "root", "tile")),  # since QuPath 0.4
+    ],
+)
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_cells_are_told_from_other_objects_in_every_version_of_qupath(tmp_path: Path, key, kinds, is_nested) -> None:
+    features = [feature(SQUARE, name=str(n)) for n in range(5)]
+    for one, kind in zip(features, kinds):
+        (one if key == "id" else one["properties"])[key] = kind
+    if is_nested:
+        features[0]["properties"]["childObjects"] = features[1:2]
+        features[3]["properties"]["childObjects"] = [features[0], *features[2:3], features[4]]
+        features = features[3:4]
+    result = read_geojson(write_geojson(tmp_path / "a.geojson", features))
+    assert [shape.label for shape in result.shapes] == [1]
+    assert result.note.startswith("Not read: 1 ")
+    assert result.note.count("1 ") == 4
+    only_cores = [{**feature(SQUARE), "id": "TMACoreObject"}]
+    with pytest.raises(InputError, match=r"holds no outline of an object\. Not read: 1 tma_cores"):
+        read_geojson(write_geojson(tmp_path / "b.geojson", only_cores))
+
+
+def test_collections_nuclei_and_single_time_points_are_read(tmp_path: Path) -> None:
+    nucleus = {"type": "Polygon", "coordinates": [[[2, 3], [4, 3], [4, 5], [2, 5], [2, 3]]]}
+    line = {"type": "LineString", "coordinates": [[1, 2], [3, 4]]}
+    collection = {
+        "type": "GeometryCollection",
+        "geometries": [SQUARE, line, nucleus],
+        "plane": {"c": -1, "z": 3, "t": 2},
+    }
+    cell = {**feature(collection, objectType="cell"), "nucleusGeometry": nucleus}
+    found = read_geojson(write_geojson(tmp_path / "a.json", [cell]))
+    (shape,) = found.shapes
+    assert len(shape.polygons) == 2
+    assert shape.nucleus[0][0].max() == 5
+    assert (shape.plane, shape.time) == (3, 2)
+    assert found.note == "All objects are of time point 2."
+    other = feature({**SQUARE, "plane": {"c": -1, "z": 3, "t": 0}}, objectType="cell")
+    with pytest.raises(InputError, match=r"objects of 2 time points \(0, 2\)"):
+        read_geojson(write_geojson(tmp_path / "a.json", [cell, other]))
+    with pytest.raises(InputError, match=r"The outlines are in 2 z planes \(0, 1\), but the image has only one"):
+        PolygonMask([square(1, 1, 1, 3), square(2, 1, 1, 3, plane=1)], (9, 9))
+    broken = feature({**SQUARE, "plane": {"z": "a"}})
+    with pytest.raises(InputError, match="the plane z='a', which is no integer"):
+        read_geojson(write_geojson(tmp_path / "a.json", [broken]))

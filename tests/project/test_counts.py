@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import linregress
+from scipy.stats import linregress, t
 
 from svetlana_jupyter.core.stats.agreement import agreement
 from svetlana_jupyter.core.stats.metrics import EXCLUSION_REASONS
@@ -260,7 +260,15 @@ def test_agreement_matches_numpy_and_bland_altman() -> None:
     deviation = np.sqrt(((d - d.sum() / 40) ** 2).sum() / 39)
     assert result.bias == pytest.approx(d.sum() / 40)
     assert result.deviation == pytest.approx(deviation)
-    assert result.limits == pytest.approx((result.bias - 1.96 * deviation, result.bias + 1.96 * deviation))
+    half = t.ppf(0.975, 39) * deviation * np.sqrt(1 + 1 / 40)
+    assert result.limits == pytest.approx((result.bias - half, result.bias + half))
+
+
+def test_limits_of_agreement_of_three_pairs_contain_95_percent_of_new_differences() -> None:
+    pairs = np.random.default_rng(0).normal(0, 5, (500, 4))
+    limits = [agreement(np.arange(3), np.arange(3) + three).limits for three in pairs[:, :3]]
+    held = [low <= new <= high for (low, high), new in zip(limits, pairs[:, 3])]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.03)
 
 
 def test_equal_references_have_a_bias_but_no_regression_line() -> None:

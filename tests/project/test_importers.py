@@ -211,8 +211,8 @@ def ilastik_table(tmp_path: Path) -> Path:
             "User Label": ["dim", "bright", *[""] * 10],
             "Predicted Class": ["dim", "bright"] * 6,
             "Probability of dim": 0.5,
-            "Center of the object_0": 1.0,
-            "Center of the object_1": 1.0,
+            "Center of the object_0": [24.0 * (n % 4) + 11.5 for n in range(12)],
+            "Center of the object_1": [24.0 * (n // 4) + 11.5 for n in range(12)],
         }
     )
     file = tmp_path / "P1_A2_table.csv"

@@ -189,3 +189,49 @@ def test_predictions_in_an_exported_file_are_imported_only_on_request(slide: Pat
     assert classes_of(project) == {("slide", 1): "Stroma"}
     project.import_annotations(slide / "slide.geojson", column="classification", overwrite=True)
     assert classes_of(project) == {("slide", 1): "Tumor", ("slide", 2): "Stroma"}
+
+
+def test_nuclei_are_matched_where_cells_are_not(slide: Path) -> None:
+    mask = np.zeros((30, 40), np.uint16)
+    mask[4:8, 4:8], mask[20:26, 20:26] = 1, 2
+    nucleus = {"type": "Polygon", "coordinates": [rectangle(4, 4, 8, 8)]}
+    cells = [
+        {**detection([rectangle(1, 1, 12, 12)], "Tumor"), "nucleusGeometry": nucleus},
+        detection([rectangle(20, 20, 26, 26)], "Stroma"),
+        detection([rectangle(1, 20, 6, 26)], "Stroma"),
+    ]
+    (slide / "cells.geojson").write_text(json.dumps(cells), "utf-8")
+    project = Project(slide / "new.svetlana")
+    project.add("slide", slide / "slide.tif", mask, axes="yx")
+    project.import_annotations(slide / "cells.geojson")
+    assert classes_of(project) == {("slide", 1): "Tumor", ("slide", 2): "Stroma"}
+    assert "1 cells were matched by their nucleus." in project.status
+
+
+def test_outlines_of_several_images_go_to_their_image(slide: Path) -> None:
+    mask = np.zeros((30, 40), np.uint16)
+    mask[4:8, 4:8] = 1
+    project = Project(slide / "new.svetlana")
+    for name in ("slide", "other"):
+        project.add(name, np.zeros(mask.shape, np.uint8), mask, axes="yx")
+    names = {"slide": "Tumor", "other": "Stroma", "third": "Fat"}
+    shapes = [detection([rectangle(4, 4, 8, 8)], kind, metadata={"image": name}) for name, kind in names.items()]
+    (slide / "both.geojson").write_text(json.dumps(shapes), "utf-8")
+    report = project.import_annotations(slide / "both.geojson")
+    assert classes_of(project) == {("slide", 1): "Tumor", ("other", 1): "Stroma"}
+    assert report["why"].tolist()[0] == "the project has no image 'third'"
+    project.undo()
+    report = project.import_annotations(slide / "both.geojson", "other")
+    assert classes_of(project) == {("other", 1): "Stroma"}
+    assert report["outcome"].value_counts().to_dict() == {"set aside": 2, "taken": 1}
+    with pytest.raises(InputError, match=r"The rows are of slide, not of 'other'"):
+        (slide / "one.geojson").write_text(json.dumps(shapes[:1]), "utf-8")
+        project.import_annotations(slide / "one.geojson", "other")
+
+
+def test_what_was_compared_is_said_where_outlines_match_nothing(slide: Path) -> None:
+    project = Project(slide / "new.svetlana")
+    project.add("slide", slide / "slide.tif", expected(), axes="yx")
+    (slide / "far.geojson").write_text(json.dumps([detection([rectangle(100, 200, 110, 210)], "Tumor")]), "utf-8")
+    project.import_annotations(slide / "far.geojson")
+    assert "Compared: outlines y 100 to 110, x 200 to 210 px with 'slide' of 30 × 40 px." in project.status

@@ -295,3 +295,19 @@ def test_a_long_list_of_failed_rows_is_shortened(import_panel, tmp_path):
     assert form.not_imported.value.count("<tr>") == 13
     assert "and 28 more" in form.not_imported.value
     assert form.undo.layout.display == "none", "nothing was imported"
+
+
+def test_what_an_import_sets_aside_is_counted_and_listed_by_reason(import_panel, project, tmp_path):
+    form = import_panel.importing
+    rows = [
+        *[("left.tif", 1, "dark")] * 3,
+        *[("right.tif", n, "dark") for n in range(1, 31)],
+        ("left.tif", 10**30, "dark"),
+    ]
+    form.path.value, form.image.value = write_table(tmp_path, rows), "left"
+    form.take.click()
+    assert project.labels()["class"].to_dict() == {("left", 1): "dark"}
+    assert "30 set aside (it is of image 'right.tif')" in form.message.text
+    assert f"the mask has no object {10**30}" in form.message.text
+    assert f"no object {10**30}" in form.not_imported.value
+    assert "and 19 more" in form.not_imported.value

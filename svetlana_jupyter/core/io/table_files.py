@@ -19,15 +19,15 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.io.bounded_files import MAX_GZIP_RATIO, MIN_GZIP_LIMIT, check_regular_file
+from svetlana_jupyter.core.io.cells import Cells, read_delimited, read_sheet
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
 TableSource: TypeAlias = str | PathLike[str] | pd.DataFrame
-DELIMITERS = ",;\t|"
 EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 IMAGE_COLUMN_NAMES = ("image", "file", "filename", "imagename", "name")
 _GROUP_SUFFIXES = ("", "id", "name", "no", "number", "s")
@@ -47,23 +47,31 @@ def read_table(source: TableSource, table_name: str, keep_text: Iterable[str] = 
     ----------
     source : path or DataFrame
         A CSV file with columns separated by commas, semicolons, tabs or vertical bars (numbers may have decimal commas
-        unless commas separate the columns), or an Excel file, of which the first sheet is read.
+        unless commas separate the columns), or an Excel file, of which the first sheet with content is read. Lines
+        above the header are skipped, and lines of units below it become part of the names (`core.io.cells`).
     table_name : str
         Name of the table in error messages, such as "a table of conditions".
     keep_text : iterable of str
         Columns of a file whose cells are names, so that "1.0" and "1", or "true" and "True", stay different. Headers
         are compared as in `find_column`.
 
+    Returns
+    -------
+    DataFrame
+        ``attrs["note"]`` of a file is a sentence about what was not read, or "".
+
     Raises
     ------
     InputError
         If the table cannot be read, has no rows, or has two columns of the same name.
     """
+    cells = None
     if isinstance(source, pd.DataFrame):
         table = source.reset_index(level=[level for level in source.index.names if level is not None])
         name = _capitalize(table_name)
     elif isinstance(source, str | PathLike):
-        table, name = _read_file(Path(source).expanduser(), table_name, keep_text), str(source)
+        cells, name = _read_file(Path(source).expanduser(), table_name), str(source)
+        table = cells.table
     else:
         raise InputError(
             f"Expected {table_name}, got {type(source).__name__}. Pass the path of a CSV file or a DataFrame."
@@ -73,6 +81,9 @@ def read_table(source: TableSource, table_name: str, keep_text: Iterable[str] = 
         raise InputError(f"{name} has two columns {duplicates[0]!r}. Give each its own name.")
     if table.empty:
         raise InputError(f"{name} has no rows. Pass {table_name} with at least one row.")
+    if cells is not None:
+        table = _parse_cells(cells._replace(table=table), keep_text)
+        table.attrs.update(note=cells.note, decimal_comma=cells.decimal_comma)
     return table.reset_index(drop=True)
 
 
@@ -108,36 +119,18 @@ def write_csv(table: pd.DataFrame, file: Path) -> None:
     table.rename(columns=escape).to_csv(file, index=False, encoding="utf-8")
 
 
-def _read_file(path: Path, table_name: str, keep_text: Iterable[str]) -> pd.DataFrame:
-    kept = set(map(normalize_header, keep_text))
-
-    def text_types(header: pd.DataFrame) -> dict[str, type]:
-        return {column: str for column in map(str, header) if normalize_header(column) in kept}
-
+def _read_file(path: Path, table_name: str) -> Cells:
     try:
         check_regular_file(path)
         if path.suffix.casefold() in EXCEL_SUFFIXES:
             _check_expansion(path)
-            types = text_types(pd.read_excel(path, engine="openpyxl", nrows=0))
-            table = pd.read_excel(path, engine="openpyxl", dtype=types, keep_default_na=False, na_values="")
-            return _parse_numbers(table, types)
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        delimiter = max(DELIMITERS, key=header.count)
-        types = text_types(pd.read_csv(path, sep=delimiter, encoding="utf-8-sig", skipinitialspace=True, nrows=0))
-        table = pd.read_csv(
-            path,
-            sep=delimiter,
-            encoding="utf-8-sig",
-            skipinitialspace=True,
-            keep_default_na=False,
-            na_values="",
-            dtype=types,  # type: ignore[arg-type]
-        )
-        table = _parse_numbers(table, types, delimiter != ",")
-        for column in table.select_dtypes(exclude=["number", "bool"]):
-            table[column] = table[column].map(unescape_formula, na_action="ignore")
-        return table.rename(columns=unescape_formula)
+            return read_sheet(path)
+        cells = read_delimited(path)
+        for column in cells.table:
+            texts = cells.table[column].dropna()
+            if texts.str.startswith("'").any():
+                cells.table[column] = texts.map(unescape_formula).reindex(cells.table.index)
+        return cells._replace(table=cells.table.rename(columns=unescape_formula))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist. Pass the path of {table_name} as a CSV file.") from error
     except Exception as error:  # a damaged file fails in any part of pandas and openpyxl
@@ -154,18 +147,28 @@ def _check_expansion(path: Path) -> None:
         raise ValueError(f"it expands to {size:,} bytes")
 
 
-def _parse_numbers(table: pd.DataFrame, keep_text: Collection[object], decimal_comma: bool = False) -> pd.DataFrame:
-    """Convert numeric columns, with “NA” as a missing value.
+def _parse_cells(cells: Cells, keep_text: Iterable[str]) -> pd.DataFrame:
+    """Return a table with numeric columns, in which “NA” is a missing value.
 
-    In a text column, “NA” remains text.
+    In a text column, “NA” remains text. Numbers that lose digits as a number, such as "007" or integers beyond 2**53
+    in a column with gaps, remain text, too.
     """
-    for column in table.select_dtypes(exclude=["number", "bool"]).columns.difference(list(keep_text)):
+    kept, table = set(map(normalize_header, keep_text)), cells.table
+    for column in table.select_dtypes(exclude=["number", "bool"]):
         texts = table[column].dropna().astype(str)
+        if normalize_header(column) in kept:
+            table[column] = texts.reindex(table.index)
+            continue
+        if len(texts) == len(table) and texts.isin(["True", "False"]).all():
+            table[column] = texts == "True"
+            continue
         texts = texts[~texts.isin(MISSING_NUMBERS)]
-        numbers = pd.to_numeric(texts.str.replace(",", ".") if decimal_comma else texts, errors="coerce")
-        if len(numbers) and numbers.notna().all():
+        numbers = pd.to_numeric(texts.str.replace(",", ".") if cells.decimal_comma else texts, errors="coerce")
+        is_exact = len(texts) == len(table) and pd.api.types.is_integer_dtype(numbers)
+        is_code = texts.str.match(r"[+-]?0\d" if is_exact else r"[+-]?(0\d|\d{16,}(\.0*)?$)")
+        if len(numbers) and numbers.notna().all() and not is_code.any():
             table[column] = numbers.reindex(table.index)
-    return table
+    return table.infer_objects()
 
 
 def normalize_header(name: object) -> str:

@@ -6,14 +6,12 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.stats import linregress
+from scipy.stats import linregress, t
 
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-Z_95 = 1.96  # standard deviations that contain 95 % of a normal distribution, rounded as by Bland and Altman
 
 
 class Agreement(NamedTuple):
@@ -31,8 +29,8 @@ class Agreement(NamedTuple):
     deviation : float
         Standard deviation of ``y - x`` (with divisor n - 1).
     limits : tuple of float
-        95 % limits of agreement, ``bias`` ∓ 1.96 ``deviation``: the range in which a new difference ``y - x`` is
-        expected.
+        95 % limits of agreement: the range that contains a new difference ``y - x`` with a probability of 95 %, also
+        if there are few pairs. For many pairs, it is ``bias`` ∓ 1.96 ``deviation``.
     """
 
     n: int
@@ -67,7 +65,8 @@ def agreement(x: ArrayLike, y: ArrayLike) -> Agreement:
     References
     ----------
     J. M. Bland, D. G. Altman: Statistical methods for assessing agreement between two methods of clinical measurement.
-    Lancet 327 (1986), 307-310.
+    Lancet 327 (1986), 307-310. Limits for few pairs (tolerance interval): B. Carstensen, Comparing clinical measurement
+    methods, Wiley (2010).
 
     Examples
     --------
@@ -84,5 +83,6 @@ def agreement(x: ArrayLike, y: ArrayLike) -> Agreement:
     if np.ptp(reference) > 0:
         line = linregress(reference, other)
         slope, intercept, r2 = float(line.slope), float(line.intercept), float(line.rvalue**2)
-    limits = bias - Z_95 * deviation, bias + Z_95 * deviation
-    return Agreement(len(reference), slope, intercept, r2, bias, deviation, limits)
+    n = len(reference)
+    half = float(t.ppf(0.975, n - 1)) * deviation * math.sqrt(1 + 1 / n)
+    return Agreement(n, slope, intercept, r2, bias, deviation, (bias - half, bias + half))

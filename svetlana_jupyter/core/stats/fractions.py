@@ -31,7 +31,7 @@ Integers = NDArray[np.int64]
 
 MIN_LABELS = 20  # drawn labels that an interval requires, and those of a group for a correction of its own
 MIN_LABELS_PER_CLASS = 5
-N_DRAWS = 100
+N_DRAWS = 60
 N_POOLED = 500  # objects, drawn from all wells, on which the error that the wells share is computed
 SPREAD = 0.5  # objects spread over the classes, which keep fractions off 0 and 1
 MIN_CORRELATION = 0.02  # of the objects of a well; few wells of a rare class show less than there is
@@ -356,7 +356,7 @@ def fit_corrections(
         step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
         step /= np.maximum(1, np.abs(step).max(axis=1, keepdims=True))  # longer steps may diverge
         free = free - step
-        if np.abs(step).max() < 1e-3:
+        if np.abs(step).max() < 1e-2:  # the error is the square of the last step
             break
     prior = (weights[:, None, :] * _softmax(free, z)).sum(axis=2) / weights.sum(axis=1, keepdims=True)
     return Corrections(free, np.maximum(prior, 1e-6))

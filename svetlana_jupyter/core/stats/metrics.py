@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 N_BOOTSTRAP = 2000
 CONFIDENCE = 0.95
+MIN_CORRELATION = 0.05  # of the objects of a group; a few groups with few errors show less correlation than there is
 EXCLUSION_REASONS = ("ambiguous", "bad_segmentation", "border", "size", "not_predicted")
 
 Floats = NDArray[np.float64]
@@ -204,12 +205,13 @@ def share_interval(value: float, standard_error: float, n: float, groups: int) -
     """
     if not n or math.isnan(value):
         return math.nan, math.nan
-    tail = (1 + CONFIDENCE) / 2
+    tail, limit = (1 + CONFIDENCE) / 2, n
     square, variance = float(norm.ppf(tail)) ** 2, standard_error**2
     if groups > 1:
         square += (float(t.ppf(tail, groups - 1)) ** 2 - square) * max(0.0, 1 - groups / n)
         variance *= groups / (groups - 1)
-    size = min(n, max(1.0, value * (1 - value) / variance)) if variance > 0 else n
+        limit = n / (1 + MIN_CORRELATION * max(0.0, n / groups - 1))
+    size = min(limit, max(1.0, value * (1 - value) / variance)) if variance > 0 else limit
     denominator = 1 + square / size
     center = (value + square / (2 * size)) / denominator
     half = math.sqrt(square * (value * (1 - value) / size + square / (4 * size**2))) / denominator

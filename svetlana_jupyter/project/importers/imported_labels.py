@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -51,16 +52,66 @@ class ImportRequest:
             if self.image not in self.images:
                 raise InputError(f"The project has no image {self.image!r}. Choose among {format_list(self.images)}.")
             return self.image
-        if file is not None and (
-            name := self.find_images([file.name])[0].get(file.name) or self._find_prefix(file_stem(file.name))
-        ):
-            return name
+        for text in () if file is None else (file.name, unquote(file.name)):  # exported files have quoted names
+            if name := self.find_images([text])[0].get(text) or self._find_prefix(file_stem(text)):
+                return name
         if len(self.images) == 1:
             return next(iter(self.images))
         raise InputError(
             f"{file or 'The table'} does not name its image. Pass image=, one of "
             f"{format_list(self.images) or 'none yet'}."
         )
+
+    def resolve_names(
+        self, written: Sequence[str], file: Path | None, notes: list[str], is_strict: bool = True
+    ) -> list[tuple[str, str]]:
+        """Return the image of each row, and the reason why the row is not used, or "".
+
+        Parameters
+        ----------
+        written : sequence of str
+            Name of an image in each row; "" if there is none.
+        file : Path, optional
+            Source; its name may be that of the image.
+        notes : list of str
+            Sentences about names that were taken for others are added.
+        is_strict : bool
+            Whether an unknown image is refused if it is the only one.
+
+        Raises
+        ------
+        InputError
+            If no row is of an image of the project, or of the image that the caller passed.
+        """
+        distinct = list(dict.fromkeys(filter(None, written)))
+        if not distinct:
+            return [(self.resolve_image(file), "")] * len(written)
+        found, note = self.find_images(distinct)
+        shown, wanted = format_list(distinct, 3), None if self.image is None else self.resolve_image(file)
+        if len(distinct) == 1 and not found and not (is_strict and wanted is None):
+            image = self.resolve_image(file)
+            notes.append(f"It names the image {distinct[0]!r}, and was read for {image!r}.")
+            return [(image, "")] * len(written)
+        if wanted is not None and wanted not in found.values():
+            raise InputError(
+                f"The rows are of {shown}, not of {wanted!r}. Leave out image= if the project has these images, or "
+                "pass the rows of one image without their names."
+            )
+        if not found:
+            raise InputError(
+                f"No image of the table ({shown}) is in the project, which has "
+                f"{format_list(self.images, 3) or 'no images yet'}. Add the images first, or pass image=."
+            )
+        notes.append(note)
+        rows = []
+        for text in written:
+            image = found.get(text, "")
+            unknown = f"the project has no image {text!r}" if text else "it names no image"
+            if wanted is None:
+                rows.append((image, "" if image else unknown))
+            else:
+                rows.append((wanted, "" if image == wanted else f"it is of image {text!r}" if text else unknown))
+        return rows
 
     def find_images(self, names: Iterable[str]) -> tuple[dict[str, str], str]:
         """Return the image of each name or file that belongs to one.
@@ -127,14 +178,15 @@ class ImportedLabel(NamedTuple):
 
     ``label`` is the label of the object in the mask, or 0 if no object matches. ``class_name`` is "" if the source
     contains no class, and ``flag`` is one of `core.annotations.FLAGS` or "". ``problem`` is the reason why the label
-    cannot be imported, or "".
+    cannot be imported, or ""; ``is_set_aside`` is whether the row is of something else, such as another image.
     """
 
     image: str
     label: int
     class_name: str
-    problem: str = ""
     flag: str = ""
+    problem: str = ""
+    is_set_aside: bool = False
 
     @property
     def content(self) -> tuple[str, str]:
@@ -237,7 +289,7 @@ def _match_class_names(classes: ProjectClasses, imported: ImportedLabels) -> Map
     The two may differ in case, where this is unambiguous.
     """
     exact = {info.name: classes.by_id(info.id).name for info in classes.infos}
-    given = list(dict.fromkeys(row.class_name for row in imported.rows if row.class_name))
+    given = list(dict.fromkeys(row.class_name for row in imported.rows if row.class_name and not row.problem))
     names = {name: exact[known] for name, known in match_names(given, exact).items()}
     for name in given:
         if name not in names:
@@ -246,8 +298,8 @@ def _match_class_names(classes: ProjectClasses, imported: ImportedLabels) -> Map
 
 
 def _check_row(images: ImageCollection, row: ImportedLabel, names: Mapping[str, str]) -> ImportedLabel:
-    row = row._replace(class_name=names.get(row.class_name, ""))
-    problem = row.problem or ("" if any(row.content) else NO_CLASS)
+    row = row._replace(class_name=names.get(row.class_name, row.class_name))
+    problem = row.problem if row.is_set_aside or any(row.content) else NO_CLASS
     if not problem and row.label not in images.objects(row.image).index:
         problem = f"the mask has no object {row.label}"
     return row._replace(problem=problem)
@@ -269,6 +321,8 @@ def _outcome(
     row: ImportedLabel, wanted: Mapping[ObjectId, tuple[str, str]], outcomes: Mapping[ObjectId, tuple[str, str]]
 ) -> tuple[str, str]:
     key = ObjectId(row.image, row.label)
+    if row.is_set_aside:
+        return "set aside", row.problem
     if row.problem:
         return ("no class" if row.problem == NO_CLASS else "not found"), row.problem
     if key not in wanted:
@@ -279,7 +333,7 @@ def _outcome(
 
 
 def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
-    counted_by_row = report["outcome"].isin(["no class", "not found"])
+    counted_by_row = report["outcome"].isin(["no class", "not found", "set aside"])
     objects = report[counted_by_row | ~report.duplicated(["image", "object", "outcome"])]
     counts = Counter(objects["outcome"])
     parts = [f"Imported {counts['taken']:,} annotations from {imported.source}"]
@@ -293,9 +347,11 @@ def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
     ):
         if counts[outcome]:
             parts.append(f"{counts[outcome]:,} {text}")
-    if counts["not found"]:
-        reasons = dict.fromkeys(report.loc[report["outcome"] == "not found", "why"])
-        parts.append(f"{counts['not found']:,} without a matching object ({format_list(reasons, 2)})")
+    for outcome, text in (("not found", "without a matching object"), ("set aside", "set aside")):
+        if counts[outcome]:
+            reasons = Counter(report.loc[report["outcome"] == outcome, "why"]).most_common()
+            texts = (f"{count:,} × {reason}" if len(reasons) > 1 else reason for reason, count in reasons)
+            parts.append(f"{counts[outcome]:,} {text} ({format_list(texts, 3)})")
     return "; ".join(parts) + "." + (f" {imported.note}" if imported.note else "")
 
 

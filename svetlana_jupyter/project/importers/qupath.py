@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from svetlana_jupyter.core.io.chunks import ArrayRegion, block_order, processing_block_shape, read_regions
-from svetlana_jupyter.core.io.geojson import PolygonObject, read_geojson
+from svetlana_jupyter.core.io.geojson import PolygonObject, check_planes, read_geojson
 from svetlana_jupyter.core.polygons import fill_polygons
 from svetlana_jupyter.project.importers.imported_labels import ImportedLabel, ImportedLabels, ImportRequest, split_flag
 
@@ -25,30 +26,60 @@ def read_qupath(request: ImportRequest, file: Path) -> ImportedLabels:
     """Return the classes of outlines and points for the objects of a mask.
 
     An outline is matched to the object whose IoU (intersection over union) with it exceeds one half, a point to the
-    object that contains it.
+    object that contains it. A cell whose outline matches no object is matched by the outline of its nucleus.
 
     A file that this package exported holds annotations and predictions. Only its annotations are read, unless
     ``request.column`` is "classification".
     """
     content = read_geojson(file)
-    named = [str(shape.metadata["image"]) for shape in content.shapes if shape.metadata and "image" in shape.metadata]
-    found = {} if request.image is not None else request.find_images(named[:1])[0]
-    name = next(iter(found.values()), "") or request.resolve_image(file)
-    outlines: dict[int, list[PolygonObject]] = defaultdict(list)
+    notes = [content.note]
+    names = [(shape.metadata or {}).get("image", "") for shape in content.shapes]
+    by_image: dict[str, list[PolygonObject]] = defaultdict(list)
     rows = []
-    for shape in content.shapes:
-        if shape.polygons:
-            outlines[shape.label].append(shape)
-    partners = _match_objects(request.images, name, outlines)
-    for number, shapes in outlines.items():
-        problem = "" if partners[number] else f"no object overlaps with outline {number} by more than half"
-        class_name, flag = _class_and_flag(shapes[0], request.column)
-        rows.append(ImportedLabel(name, partners[number], class_name, problem, flag))
-    for shape in content.shapes:
-        if not shape.polygons:
-            rows += _label_points(request, name, shape)
+    for shape, (image, problem) in zip(content.shapes, request.resolve_names(names, file, notes, is_strict=False)):
+        if problem:
+            rows.append(ImportedLabel(image, 0, *_class_and_flag(shape, request.column), problem, bool(image)))
+        else:
+            by_image[image].append(shape)
+    for image, shapes in by_image.items():
+        check_planes(shapes, request.images.pair(image).ndim)
+        rows += _label_outlines(request, image, [shape for shape in shapes if shape.polygons], notes)
+        for shape in shapes:
+            if not shape.polygons:
+                rows += _label_points(request, image, shape)
     colors = {shape.class_name: shape.color for shape in content.shapes if shape.class_name and shape.color}
-    return ImportedLabels(rows, f"QuPath {file.name}", colors, note=content.note)
+    return ImportedLabels(rows, f"QuPath {file.name}", colors, note=" ".join(dict.fromkeys(filter(None, notes))))
+
+
+def _label_outlines(
+    request: ImportRequest, image: str, shapes: list[PolygonObject], notes: list[str]
+) -> list[ImportedLabel]:
+    outlines: dict[int, list[PolygonObject]] = defaultdict(list)
+    for shape in shapes:
+        outlines[shape.label].append(shape)
+    partners = _match_objects(request.images, image, outlines)
+    nuclei = {
+        number: [replace(shape, polygons=shape.nucleus) for shape in parts if shape.nucleus]
+        for number, parts in outlines.items()
+        if not partners[number] and any(shape.nucleus for shape in parts)
+    }
+    by_nucleus = {number: label for number, label in _match_objects(request.images, image, nuclei).items() if label}
+    if by_nucleus:
+        notes.append(f"{len(by_nucleus):,} cells were matched by their nucleus.")
+    partners |= by_nucleus
+    if 2 * sum(map(bool, partners.values())) < len(partners):
+        corners = np.array([shape.bbox for shape in shapes])
+        low, high = corners[:, :2].min(axis=0).tolist(), corners[:, 2:].max(axis=0).tolist()
+        sides = " × ".join(f"{side:,}" for side in request.images.pair(image).mask.shape)
+        extent = f"y {low[0]} to {high[0]}, x {low[1]} to {high[1]}"
+        notes.append(f"Compared: outlines {extent} px with {image!r} of {sides} px.")
+    return [
+        ImportedLabel(
+            *(image, partners[number], *_class_and_flag(parts[0], request.column)),
+            problem="" if partners[number] else f"no object overlaps with outline {number} by more than half",
+        )
+        for number, parts in outlines.items()
+    ]
 
 
 def _class_and_flag(shape: PolygonObject, column: str | None) -> tuple[str, str]:
@@ -96,6 +127,6 @@ def _label_points(request: ImportRequest, image: str, shape: PolygonObject) -> l
         positions = np.c_[np.full(len(positions), shape.plane), positions]
     name, flag = _class_and_flag(shape, request.column)
     return [
-        ImportedLabel(image, label, name, "" if label else "no object lies under a point", flag)
+        ImportedLabel(image, label, name, flag, "" if label else "no object lies under a point")
         for label in request.objects_at_points(image, positions).tolist()
     ]

@@ -6,50 +6,56 @@ They are CSV or Excel files, for example from ilastik, QuPath or this package.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.annotations import FLAGS
-from svetlana_jupyter.core.io.geojson import MAX_COORDINATE
+from svetlana_jupyter.core.io.geojson import is_legacy_kind, select_objects
 from svetlana_jupyter.core.io.table_files import EXCEL_SUFFIXES, find_column, format_list, normalize_header, read_table
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.importers.imported_labels import ImportedLabel, ImportedLabels, ImportRequest, split_flag
+from svetlana_jupyter.project.importers.positions import (
+    RowObjects,
+    compare_with_positions,
+    find_position_columns,
+    objects_by_number,
+    objects_by_position,
+    pixel_positions,
+    unit_problem,
+)
+from svetlana_jupyter.project.importers.table_columns import (
+    FLAG_NAMES,
+    PART_NAMES,
+    TEXT_NAMES,
+    Tool,
+    check_class_column,
+    check_single_time,
+    choose_column,
+    class_columns,
+    exact_integers,
+    find_image_column,
+    object_columns,
+    recognize_tool,
+    sample_columns,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from svetlana_jupyter.core.io.image_pair import ImagePair
-
 SUFFIXES = (".csv", ".tsv", ".txt", *EXCEL_SUFFIXES)
-IMAGE_NAMES = ("image", "image name", "image file", "file name", "file", "filename")
-OBJECT_NAMES = (
-    *("object", "labelimage_oid", "object number", "object label", "label id", "mask id", "cell id", "nucleus id"),
-    *("roi", "object id", "id", "number", "nr", "label", "name"),
-)
-# In order of precedence: columns of annotations come before columns of predictions.
-CLASS_NAMES = (
-    *("annotation", "user label", "class", "class name", "known class", "truth", "true class", "classification"),
-    *("cell type", "phenotype", "category", "type", "label", "label name"),
-    *("predicted class", "predicted", "prediction"),
-)
-# Column names of a coordinate, whether it is in micrometers, and whether it is measured from the corner of the first
-# pixel (as in QuPath) instead of from its center.
-POSITION_COLUMNS = (
-    (("{0}", "center {0}", "centre {0}", "centroid {0}", "{0} center", "position {0}", "pos {0}"), False, False),
-    (("centroid {0} px",), False, True),
-    (("{0} µm", "{0} um", "center {0} um", "position {0} um"), True, False),
-    (("centroid {0} µm", "centroid {0} um"), True, True),
-)
-FLAG_NAMES = ("flag", "action")
-TEXT_NAMES = (*IMAGE_NAMES, *CLASS_NAMES, *FLAG_NAMES)
 # Columns of `Project.predictions` and of `Project.labels`, whose classes are written exactly.
 PREDICTION_NAMES, LABEL_NAMES = {"class", "predicted", "annotation", "run"}, {"action", "class_id", "class"}
-NO_CLASS = ("", "nan", "none", "-", "unlabelled", "unlabeled", "unclassified")
+NO_CLASS = ("", "nan", "none", "-", "unlabelled", "unlabeled", "unclassified", "deselected")
+
+
+class TableReading(NamedTuple):
+    """What the rows of a table have in common; ``notes`` grow while it is read."""
+
+    tool: Tool
+    decimal_comma: bool
+    notes: list[str]
 
 
 def is_table(path: Path) -> bool:
@@ -60,65 +66,64 @@ def is_table(path: Path) -> bool:
 def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> ImportedLabels:
     """Return the classes of a table with one row per object.
 
-    An object is identified by its label in the mask or by its position.
+    An object is identified by its label in the mask, by its position, or by both (`positions`). Rows of other images,
+    and rows that QuPath wrote for regions, are set aside.
     """
     table = read_table(source, "a table of classes", (*TEXT_NAMES, *filter(None, [request.column])))
+    read = TableReading(recognize_tool(table), table.attrs.get("decimal_comma", False), [table.attrs.get("note", "")])
     file = None if isinstance(source, pd.DataFrame) else source
-    class_column, object_column = _find_columns(table, request.column)
-    contents = _class_names_and_flags(table, class_column, [info.name for info in request.classes.infos])
-    time = find_column(table, ("timestep", "time", "frame"))
-    is_ilastik = "labelimageoid" in map(normalize_header, table)
-    if time is not None and is_ilastik and table[time].nunique() > 1:
-        raise InputError(
-            f"The table contains {table[time].nunique()} time points, but images of a project have only one. Import "
-            "one time point at a time."
-        )
-    names, written, note = _resolve_images(request, table, file)
-    if object_column is not None:
-        objects = pd.to_numeric(table[object_column]).fillna(0).astype("int64").to_numpy()
-    else:
-        objects = _objects_by_position(request, table, names)
-    rows = []
-    for name, text, label, (class_name, flag) in zip(names, written, objects.tolist(), contents):
-        problem = "" if name else f"the project has no image {text!r}"
-        if name and object_column is None and label == 0:
-            problem = "no object at this position"
-        rows.append(ImportedLabel(name, label, class_name, problem, flag))
-    origin = f"{'ilastik table' if is_ilastik else 'table'} {file.name}" if file is not None else "DataFrame"
+    class_column, object_column = _find_columns(table, request.column, read)
+    contents = _class_names_and_flags(table, class_column, read, [info.name for info in request.classes.infos])
+    written = _image_names(request, table, object_column, read)
+    rows = [
+        ImportedLabel(image, 0, *content, problem, bool(problem) and bool(image))
+        for (image, problem), content in zip(request.resolve_names(written, file, read.notes), contents)
+    ]
+    for place, reason in enumerate(_other_kinds(table)):
+        if reason:
+            rows[place] = rows[place]._replace(problem=reason, is_set_aside=True)
+    for image in dict.fromkeys(row.image for row in rows if not row.problem):
+        places = [place for place, row in enumerate(rows) if row.image == image and not row.problem]
+        found = _find_objects(request, image, table.iloc[places].reset_index(drop=True), object_column, read)
+        for place, label, problem in zip(places, found.labels, found.problems):
+            rows[place] = rows[place]._replace(label=label, problem=problem)
+        read.notes.extend(found.notes)
+    origin = f"{read.tool.name} table {file.name}".strip() if file is not None else "DataFrame"
+    note = " ".join(dict.fromkeys(filter(None, read.notes)))
     return ImportedLabels(rows, f"{origin}, column {class_column}", note=note)
 
 
-def _find_columns(table: pd.DataFrame, column: str | None) -> tuple[str, str | None]:
+def _find_columns(table: pd.DataFrame, column: str | None, read: TableReading) -> tuple[str, str | None]:
     """Return the columns of classes and of object labels.
 
     The column of object labels is None if objects are identified by position.
     """
-    names = format_list(table.columns, 10)
-    class_column = None if column is None else find_column(table, [column])
-    if column is not None and class_column is None:
-        raise InputError(f"The table has no column {column!r}. Choose among {names}.")
-    numbered = [found for name in OBJECT_NAMES if (found := find_column(table, [name])) and _is_integer(table[found])]
-    object_column = next((name for name in numbered if name != class_column), None)
-    if class_column is not None:
-        return class_column, object_column
+    chosen = None if column is None else choose_column(table, column, is_exact=True)
+    numbered = [name for name in object_columns(table) if name != chosen]
+    object_column = choose_column(table, numbered[0]) if numbered else None
+    if len(numbered) > 1 and not read.tool.name:
+        read.notes.append(f"Objects were found by the column {object_column!r}, not {format_list(numbered[1:])}.")
+    if chosen is not None:
+        return chosen, object_column
     others = table.drop(columns=[object_column] if object_column else [])
-    candidates = [found for name in CLASS_NAMES if (found := find_column(others, [name]))]
+    candidates = class_columns(others, read.tool)
     if not candidates:
         raise InputError(
-            f"The table has no column of classes; its columns are {names}. Rename the column of classes to “class”."
+            f"The table has no column of classes; its columns are {format_list(table.columns, 10)}. Rename the column "
+            "of classes to “class”."
         )
     if set(table) >= PREDICTION_NAMES:
         return "annotation", object_column
     # If the column of annotations is empty, the column of predictions is read.
-    return next((name for name in candidates if any(map(_class_name, others[name]))), candidates[0]), object_column
+    filled = [name for name in candidates if any(_class_name(value, read.tool) for value in others[name])]
+    class_column = choose_column(others, [*filled, *candidates][0])
+    if class_column != candidates[0]:
+        read.notes.append(f"The column {candidates[0]!r} is empty, so that {class_column!r} was imported.")
+    check_class_column(table, class_column)
+    return class_column, object_column
 
 
-def _is_integer(values: pd.Series) -> bool:
-    numbers = pd.to_numeric(values, errors="coerce")
-    return bool(numbers.notna().any() and (numbers.notna() | values.isna()).all() and (numbers.dropna() % 1 == 0).all())
-
-
-def _class_name(value: Any, known: Collection[str] = ()) -> str:
+def _class_name(value: Any, tool: Tool, known: Collection[str] = ()) -> str:
     """Return the class in a cell, "" without one.
 
     Texts such as "none" are a class only if the project has it.
@@ -126,10 +131,15 @@ def _class_name(value: Any, known: Collection[str] = ()) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     text = "" if value is None or pd.isna(value) else str(value)
-    return text if text in known else "" if text.strip().casefold() in NO_CLASS else text.strip()
+    plain = re.sub(r"(?<=\d)\.0+$", "", text.strip()).casefold()
+    if plain in tool.no_class or (text not in known and plain in NO_CLASS):
+        return ""
+    return text if text in known else text.strip()
 
 
-def _class_names_and_flags(table: pd.DataFrame, column: str, known: Collection[str]) -> list[tuple[str, str]]:
+def _class_names_and_flags(
+    table: pd.DataFrame, column: str, read: TableReading, known: Collection[str]
+) -> list[tuple[str, str]]:
     """Return the class name and the flag of each row.
 
     A table that this package exported contains class names only, such as "nan". Other programs write the class 1 of a
@@ -138,12 +148,13 @@ def _class_names_and_flags(table: pd.DataFrame, column: str, known: Collection[s
     if set(table) >= PREDICTION_NAMES or set(table) >= LABEL_NAMES:
         names = ["" if pd.isna(value) else str(value) for value in table[column]]
     else:
-        names = [_class_name(value, known) for value in table[column]]
+        names = [_class_name(value, read.tool, known) for value in table[column]]
         plain = {name: re.sub(r"(?<=\d)\.0+$", "", name) for name in names}
         if all(re.fullmatch(r"[+-]?\d+\.0+", name) for name in plain if name) and plain.keys().isdisjoint(known):
             names = [plain[name] for name in names]
-    if "labelimageoid" in map(normalize_header, table):
-        names = ["" if name == "0" else name for name in names]
+        codes = [f"“{code}”" for code in ("-1", "0") if code in names]
+        if codes:
+            read.notes.append(f"{' and '.join(codes)} was read as the name of a class.")
     flag_column = find_column(table, FLAG_NAMES)
     flags = ["" if pd.isna(flag) else str(flag) for flag in table[flag_column]] if flag_column else []
     if flag_column != column and set(flags) & set(FLAGS) and set(flags) <= {"", "label", *FLAGS}:
@@ -153,65 +164,89 @@ def _class_names_and_flags(table: pd.DataFrame, column: str, known: Collection[s
     return [(name, "") for name in names]
 
 
-def _resolve_images(request: ImportRequest, table: pd.DataFrame, file: Path | None) -> tuple[list[str], list[str], str]:
-    """Return the image of each row ("" without one), its name in the table, a note."""
-    column = find_column(table, IMAGE_NAMES) if request.image is None else None
+def _image_names(
+    request: ImportRequest, table: pd.DataFrame, object_column: str | None, read: TableReading
+) -> list[str]:
+    """Return the name of the image in each row, "" if there is none.
+
+    Raises
+    ------
+    InputError
+        If rows are of several samples that are no images of the project.
+    """
+    if (column := find_image_column(table)) is not None:
+        return _texts(table[column])
+    if read.tool.name == "ImageJ" and "Label" in table:  # such as "cells.tif:0012-0345"
+        written = [text.partition(":")[0] for text in _texts(table["Label"])]
+        if request.find_images(written)[0]:
+            return written
+    for column in sample_columns(table):
+        written = _texts(table[column])
+        distinct = list(dict.fromkeys(filter(None, written)))
+        if distinct and len(request.find_images(distinct)[0]) == len(distinct):
+            return written
+        places = table.groupby(object_column)[column] if object_column else None
+        is_part = normalize_header(column) in map(normalize_header, PART_NAMES)
+        if not is_part or (places is not None and (places.nunique() > 1).any()):
+            raise InputError(
+                f"The table contains rows of several images: its column {column!r} has the values "
+                f"{format_list(distinct)}, and the images of the project are {format_list(request.images)}. Add a "
+                "column “image” with these names, or import the rows of one image at a time without this column."
+            )
+    return [""] * len(table)
+
+
+def _texts(values: pd.Series) -> list[str]:
+    return ["" if pd.isna(value) else str(value).strip() for value in values]
+
+
+def _other_kinds(table: pd.DataFrame) -> list[str]:
+    """Return the reason why QuPath's row is not of an object, such as a cell, or ""."""
+    column = find_column(table, ["object type"])
+    name = None if column is not None else find_column(table, ["name"])  # QuPath 0.2 writes the type as a name
+    values = _texts(table[column or name]) if column or name else []
     if column is None:
-        return [request.resolve_image(file)] * len(table), [""] * len(table), ""
-    written = table[column].astype(str).tolist()
-    names, note = request.find_images(dict.fromkeys(written))
-    if not names:
-        raise InputError(
-            f"No image of the table ({format_list(dict.fromkeys(written), 3)}) is in the project, which has "
-            f"{format_list(request.images, 3) or 'no images yet'}. Add the images first, or pass image=."
-        )
-    return [names.get(text, "") for text in written], written, note
+        is_typed = any(map(is_legacy_kind, values))
+        values = [value if is_legacy_kind(value) else "annotation" for value in values] if is_typed else []
+    chosen = select_objects(values)
+    reasons = ["" if use else f"it is of the type {value or 'unknown'}" for use, value in zip(chosen, values)]
+    return reasons or [""] * len(table)
 
 
-def _objects_by_position(request: ImportRequest, table: pd.DataFrame, names: list[str]) -> NDArray[np.int64]:
-    objects, image_of_row = np.zeros(len(table), np.int64), np.array(names, object)
-    for name in filter(None, dict.fromkeys(names)):
-        rows = np.flatnonzero(image_of_row == name)
-        positions = _pixel_positions(request.images.pair(name), table.iloc[rows])
-        valid = (np.abs(positions) < MAX_COORDINATE).all(axis=1)  # this also excludes NaN
-        objects[rows[valid]] = request.objects_at_points(name, positions[valid].astype(np.int64))
-    return objects
+def _find_objects(
+    request: ImportRequest, image: str, table: pd.DataFrame, object_column: str | None, read: TableReading
+) -> RowObjects:
+    """Return the object of each row of an image.
 
-
-def _pixel_positions(pair: ImagePair, table: pd.DataFrame) -> NDArray[np.float64]:
-    """Return the pixel position of each row, shape (n, ndim).
-
-    A coordinate is NaN where the table contains no number.
+    Raises
+    ------
+    InputError
+        If neither numbers nor positions identify objects, or the rows are of several time points or planes.
     """
-    axes, spacing = [str(dim) for dim in pair.mask.dims], pair.spacing
-    columns = [found for axis in axes if (found := _coordinate_column(table, axis, len(axes)))]
-    if len(columns) < len(axes):
+    pair = request.images.pair(image)
+    axes = "".join(map(str, pair.mask.dims))
+    read.notes.append(check_single_time(table, pair.ndim == 2))
+    columns = find_position_columns(table, axes, read.tool.name)
+    numbers = None if object_column is None else exact_integers(table[object_column])
+    if read.tool.own_numbers and columns is not None:
+        numbers = None
+    if columns is None:
+        if numbers is None or read.tool.own_numbers:
+            raise InputError(
+                f"The table has neither object labels nor positions; its columns are {format_list(table.columns, 10)}. "
+                f"Name the column of labels “object”, or the columns of positions {format_list(axes)}."
+            )
+        return objects_by_number(numbers, request.images.objects(image).index, image)
+    problem = unit_problem(pair, columns, read.tool.name)
+    positions = pixel_positions(pair, table, columns, read.decimal_comma)
+    if numbers is not None:
+        return compare_with_positions(request, image, numbers, positions, columns, problem)
+    if problem:
+        raise InputError(problem)
+    volume = find_position_columns(table, "zyx", read.tool.name) if pair.ndim == 2 else None
+    if volume is not None and table[volume.columns[0]].nunique() > 1:
         raise InputError(
-            f"The table has neither object labels nor positions; its columns are {format_list(table.columns, 10)}. "
-            f"Name the column of labels “object”, or the columns of positions {format_list(axes)}."
+            f"The table contains positions in {table[volume.columns[0]].nunique():,} z planes (column "
+            f"{volume.columns[0]!r}), but {image!r} has one. Import the rows of one plane without this column."
         )
-    if spacing is None and any(in_um for _, in_um, _ in columns):
-        raise InputError(
-            f"The table contains positions in micrometers, but the pixel size of {pair.name!r} is unknown. Add the "
-            "image with spacing=, or pass positions in pixels."
-        )
-    positions = np.empty((len(table), len(columns)))
-    for i, (column, in_um, from_corner) in enumerate(columns):
-        values = pd.to_numeric(table[column], errors="coerce").to_numpy(float)
-        values = values / spacing[i] if in_um and spacing else values
-        positions[:, i] = np.floor(values + (1e-6 if from_corner else 0.5))
-    return positions
-
-
-def _coordinate_column(table: pd.DataFrame, axis: str, ndim: int) -> tuple[str, bool, bool] | None:
-    """Return the column of the coordinate along an axis, and its two flags.
-
-    The flags are explained at `POSITION_COLUMNS`. Without such a column, return None.
-    """
-    index = "zyx"[-ndim:].index(axis)
-    # scikit-image numbers the axes in the order z, y, x; ilastik in the order x, y, z.
-    numbered = (f"centroid-{index}", f"Center of the object_{ndim - 1 - index}")
-    for names, in_um, from_corner in (*POSITION_COLUMNS, (numbered, False, False)):
-        if (column := find_column(table, [name.format(axis) for name in names])) is not None:
-            return column, in_um, from_corner
-    return None
+    return objects_by_position(request, image, positions, columns)

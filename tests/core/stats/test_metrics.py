@@ -95,19 +95,28 @@ def test_differing_groups_widen_the_interval() -> None:
     similar = np.tile([1, 1, 1, 2], 50)
     widths = [score(truth, predicted, NAMES, groups).accuracy for predicted in (apart, similar)]
     assert widths[0].value == widths[1].value == 0.75
-    assert widths[0].high - widths[0].low > 2 * (widths[1].high - widths[1].low)
+    assert widths[0].high - widths[0].low > 1.8 * (widths[1].high - widths[1].low)
+
+
+def test_groups_without_errors_count_as_correlated_objects() -> None:
+    """12 groups of 20 are as many as 240 / (1 + 0.05 * 19) independent objects, with Student's t of 11."""
+    size = 240 / 1.95
+    square = norm.ppf(0.975) ** 2
+    square += (t.ppf(0.975, 11) ** 2 - square) * (1 - 12 / 240)
+    assert share_interval(1.0, 0.0, 240, 12) == pytest.approx((size / (size + square), 1))
 
 
 def test_intervals_without_errors_have_a_width() -> None:
     scores = score([1] * 30 + [2] * 30, [1] * 30 + [2] * 30, NAMES, np.tile(np.arange(6), 10))
     normal, student = norm.ppf(0.975) ** 2, t.ppf(0.975, 5) ** 2
     square = [normal + (student - normal) * (1 - 6 / n) for n in (60, 30)]
+    size = [n / (1 + 0.05 * (n / 6 - 1)) for n in (60, 30)]
     assert scores.accuracy.value == scores.accuracy.high == 1
-    assert scores.accuracy.low == pytest.approx(60 / (60 + square[0]))
+    assert scores.accuracy.low == pytest.approx(size[0] / (size[0] + square[0]))
     assert scores.balanced_accuracy.low == pytest.approx(scores.accuracy.low), (
         "two classes of thirty have the same effective size"
     )
-    assert scores.per_class.loc["a", "recall_low"] == pytest.approx(30 / (30 + square[1]))
+    assert scores.per_class.loc["a", "recall_low"] == pytest.approx(size[1] / (size[1] + square[1]))
 
 
 def test_groups_of_one_object_give_the_interval_of_single_objects() -> None:
