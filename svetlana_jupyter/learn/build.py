@@ -314,7 +314,9 @@ def load_weights(file: Path, advice: str) -> dict[str, Tensor]:
     try:
         check_regular_file(file)
         weights: dict[str, Tensor] = load_file(file)
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        if not all(torch.isfinite(values).all() for values in weights.values()):
+            raise ValueError("they contain values that are not finite")
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ClassifierError(f"The weights {str(file)!r} cannot be read: {error}. {advice}") from error
     return weights
 

@@ -136,7 +136,7 @@ def _check_size(source: ArraySource, storage_chunk: Sequence[int] | None) -> Non
         )
 
 
-class RegularStore(LocalStore):
+class RegularStore(LocalStore):  # type: ignore[misc]
     """Folder of a Zarr array or group, in which named pipes and devices are refused.
 
     Reading them may never end.
