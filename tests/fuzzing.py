@@ -217,7 +217,8 @@ class Fuzzer:
         place = os.path.realpath(os.fsdecode(path))
         inside = place.startswith(f"{self.root}/") and not place.startswith(f"{self.root}/{CANARY}")
         # On Linux, a temporary file without a name is opened under the path of its folder.
-        if not inside and place != str(self.root) and not place.startswith(("/dev/", "/proc/")) and ".pyc" not in place:
+        harmless = place.startswith(("/dev/null", "/dev/tty", "/proc/")) or ".pyc" in place or place == str(self.root)
+        if not inside and not harmless:
             self.events.append(f"{event} {place}")
 
 
