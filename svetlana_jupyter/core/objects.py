@@ -86,6 +86,41 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     return table
 
 
+def object_difference(before: pd.DataFrame, after: pd.DataFrame) -> str:
+    """Return how the objects of two masks differ; "" if they are the same.
+
+    Parameters
+    ----------
+    before, after : DataFrame
+        Tables of `index_objects`; sizes, centroids and bounding boxes are compared.
+
+    Examples
+    --------
+    >>> from xarray import DataArray
+    >>> before, after = (index_objects(DataArray([[0, a, a], [0, b, 0]], dims=("y", "x"))) for a, b in [(1, 2), (2, 1)])
+    >>> object_difference(before, after)
+    'it differs in 2 of 2 objects, for example object 1 (2 pixels before, 1 now)'
+    """
+    gone, new = before.index.difference(after.index), after.index.difference(before.index)
+    if len(gone) or len(new):
+        example = f"object {gone[0]} is gone" if len(gone) else f"object {new[0]} is new"
+        return f"it had {len(before):,} objects and now has {len(after):,}, and {example}"
+    ndim = sum(column in before for column in "zyx")
+    columns = ["size", *centroid_columns(ndim), *bbox_columns(ndim)]
+    old, now = before[columns].to_numpy(np.float64), after.loc[before.index, columns].to_numpy(np.float64)
+    differs = ~np.isclose(old, now, rtol=0, atol=1e-6).all(axis=1)
+    if not differs.any():
+        return ""
+    row = int(differs.argmax())
+    sizes = [f"{one[row, 0]:.0f} pixels" for one in (old, now)]
+    centers = [f"center {tuple(one[row, 1 : 1 + ndim].round(1).tolist())}" for one in (old, now)]
+    values = sizes if sizes[0] != sizes[1] else centers
+    return (
+        f"it differs in {differs.sum():,} of {len(before):,} objects, for example object {before.index[row]} "
+        f"({values[0]} before, {values[1].removesuffix(' pixels')} now)"
+    )
+
+
 def merge_in_batches(tables: Iterable[Table], merge: Callable[[list[Table]], Table]) -> Table:
     """Merge tables as they arrive, each time their total size has doubled.
 

@@ -308,19 +308,6 @@ class Annotations:
         ]
         self._handed_out[versions[0]] = versions[1:]
 
-    def overwritten_message(self, images: Iterable[str]) -> str:
-        """Return a warning if the mask file of an annotated image was overwritten.
-
-        The warning is "" if no mask file was overwritten.
-        """
-        annotated = {object_id.image for log in self.logs.values() for object_id in log.labels}
-        for name in self._images.overwritten.intersection(images) & annotated:
-            return (
-                f"The mask file of {name!r} was overwritten after annotation. Call project.replace_mask({name!r}, "
-                f"{str(self._images.mask_file(name))!r}) to carry the annotations over to the new objects."
-            )
-        return ""
-
     def _unknown(self, name: Literal["class_id", "image"], known: Collection[object]) -> str:
         """Return a sentence about the first annotation of an unknown class or image."""
         for who, log in self.logs.items():
@@ -384,15 +371,15 @@ class Annotations:
         with self._folder.lock:
             for image in by_image:
                 # Another `Project` object has replaced the mask, so the labels refer to other objects.
-                if self.file.log.masks.get(image, 0) > self._images.entry(image).mask_number:
+                number = self._images.entry(image).mask_number
+                self._images.check([image])
+                if max(self.file.log.masks.get(image, 0), self._images.entry(image).mask_number) > number:
                     self.reload_masks()
                     raise ProjectError(
                         f"The mask of {image!r} was replaced in the meantime, so nothing was saved. "
                         "Look at the new objects, then annotate again."
                     )
             located = [row for image, of_image in by_image.items() for row in self._located(image, of_image)]
-            if self._images.overwritten and (problem := self.overwritten_message(by_image)):
-                raise ProjectError(problem)
             trouble_before = self.file.trouble
             self.file.ensure_writable()
             time, edit = _now(), self.file.log.next_edit
@@ -457,7 +444,17 @@ class Annotations:
 
 def object_ids(image: str, label: ObjectLabels) -> list[ObjectId]:
     """Return the ids of one or several objects of an image."""
-    return [ObjectId(image, int(number)) for number in (label if isinstance(label, Iterable) else [label])]
+    numbers = label if isinstance(label, Iterable) and not isinstance(label, str) else [label]
+    return [ObjectId(image, _whole_number(number, image)) for number in numbers]
+
+
+def _whole_number(number: Any, image: str) -> int:
+    try:
+        if (whole := int(number)) == number:
+            return whole
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(f"{number!r} is not the number of an object in {image!r}. Pass its label in the mask, such as 1.")
 
 
 def object_index(ids: Collection[tuple[str, int]]) -> pd.MultiIndex:

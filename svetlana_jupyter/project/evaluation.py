@@ -24,7 +24,7 @@ from svetlana_jupyter.project.test_set import MIN_ANNOTATED, MIN_ANNOTATED_FRACT
 
 if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import ClassScheme
-    from svetlana_jupyter.project.image_collection import ImageEntry
+    from svetlana_jupyter.project.image_entry import ImageEntry
 
 TEST_SET, CROSS_VALIDATION, NO_SOURCE = "test set", "cross-validation", "no estimate yet"
 

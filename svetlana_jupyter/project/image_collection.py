@@ -4,39 +4,36 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import numpy as np
-import xarray as xr
-import zarr
-from xarray import DataArray
 
 from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
-from svetlana_jupyter.core.io.geojson import is_geojson, read_geojson
+from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.io.images import OpenOptions, fingerprint, open_image_levels, open_mask_levels
-from svetlana_jupyter.core.io.readers import hdf5_file
-from svetlana_jupyter.core.io.sources import to_dask
-from svetlana_jupyter.core.io.table_files import format_list
-from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, index_objects
-from svetlana_jupyter.core.polygons import PolygonMask
-from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
+from svetlana_jupyter.core.io.readers import SMALL_BYTES, hdf5_file
+from svetlana_jupyter.core.normalization import set_image_statistics
+from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, index_objects, object_difference
+from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
-from svetlana_jupyter.project.file_access import is_present, read_parquet
+from svetlana_jupyter.project.file_access import is_present, read_attributes, read_parquet
+from svetlana_jupyter.project.image_entry import ImageEntry, entry_from_json, entry_to_json
 from svetlana_jupyter.project.image_warnings import ImageWarnings
+from svetlana_jupyter.project.known_files import FileState, KnownFiles
+from svetlana_jupyter.project.outline_masks import write_outline_mask
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
     from svetlana_jupyter.core.io.pixel_size import Spacing
-
-CHUNK = 512  # pixels per side; a multiple of the side of the tiles in which outlines are rasterized
 LOCK_WAIT_SECONDS = 5.0  # to wait for an object table that another thread is computing
 
 Item = TypeVar("Item")
@@ -53,55 +50,6 @@ class ImageOptions(TypedDict, total=False):
     groups: Mapping[str, str] | None
 
 
-@dataclass(frozen=True)
-class ImageEntry:
-    """One image and its mask, as written to ``project.json``.
-
-    Attributes
-    ----------
-    name : str
-    image : str or tuple of str
-        Path, relative to the project if possible; several if each channel has its own file.
-    mask : str
-    axes : str or None
-        Axes passed by the user because the file does not define them.
-    spacing : tuple of float or None
-        Micrometers per pixel, ``([z,] y, x)``.
-    channels : tuple of str
-    groups : dict of str to str
-        Values of the grouping columns: plate, well, ...
-    shape : tuple of int
-        Shape of the mask, ``([z,] y, x)``.
-    dtype : str
-    fingerprint : str
-        Hash that identifies the files or arrays of image and mask.
-    replaced : tuple of dict
-        Earlier masks, oldest first: path ("mask") and fingerprint of image and mask ("fingerprint"). The links between
-        the objects of two successive masks are stored in ``masks/<image>.<n>.csv``: pairs of old and new object with
-        the number of shared pixels.
-    accepted : str
-        Fingerprint of the mask whose warning the user has accepted.
-    """
-
-    name: str
-    image: str | tuple[str, ...]
-    mask: str
-    axes: str | None
-    spacing: tuple[float, ...] | None
-    channels: tuple[str, ...]
-    groups: Mapping[str, str]
-    shape: tuple[int, ...]
-    dtype: str
-    fingerprint: str
-    replaced: tuple[Mapping[str, str], ...] = ()
-    accepted: str = ""
-
-    @property
-    def mask_number(self) -> int:
-        """The number of the current mask; the first mask has the number 0."""
-        return len(self.replaced)
-
-
 # An entry, a note if its mask was rasterized from outlines, and what was converted or not used of the files.
 Prepared = tuple[ImageEntry, str, tuple[str, ...]]
 
@@ -113,10 +61,15 @@ class ImageCollection(Mapping[str, ImageEntry]):
     so a running iteration is not affected by changes. Code on another thread, and code that needs the same images for
     several calls, should use a `snapshot`.
 
+    `pair` and `objects`, through which all pixels and objects are read, compare the files of an image with the versions
+    that the project knows. They raise a `ProjectError` if the file of a mask now holds other objects, and open a
+    changed image again. Within a block of `known_files.checked_once`, each file is looked at once.
+
     Attributes
     ----------
-    overwritten : set of str
-        Images whose mask file was overwritten with different objects after it was first indexed.
+    on_replaced : callable
+        Called when another `Project` has replaced a mask, on the thread that created this object; reads the images and
+        their annotations again.
     warnings : ImageWarnings
         Warnings about images whose results may be wrong.
     """
@@ -124,12 +77,15 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def __init__(self, folder: ProjectFolder, notify: Notify) -> None:
         self._folder, self._notify = folder, notify
         self._entries: dict[str, ImageEntry] = {}
-        self._pairs: dict[str, ImagePair] = {}
-        self._tables: dict[str, pd.DataFrame] = {}
+        self._pairs: dict[str, tuple[FileState, ImagePair]] = {}
+        self._tables: dict[str, tuple[ImageEntry, pd.DataFrame]] = {}
         self._indexing: dict[str, threading.Lock] = {}
-        self.overwritten: set[str] = set()
-        self.warnings = ImageWarnings(self._mask_warning)
+        self._files = KnownFiles(folder, self._paths)
+        self._accepted: dict[str, tuple[float, FileState]] = {}  # with the time at which the mask was compared
+        self._refused: dict[str, tuple[FileState, str]] = {}
         self._owner = threading.get_ident()
+        self.on_replaced: Callable[[], None] = self.reload
+        self.warnings = ImageWarnings(self.refusal, self._mask_warning)
         self._announced: set[str] = set()  # indexed images whose warnings the panels have been told about
         self.reload()
 
@@ -220,19 +176,14 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def reload(self) -> None:
         """Read the entries again from ``project.json``."""
         images = self._folder.read_document()["images"]
-        before, self._entries = self._entries, {name: _from_json(name, entry) for name, entry in images.items()}
-        for name, entry in before.items():
-            if self._entries.get(name) != entry:
-                self._pairs.pop(name, None)
-                self._tables.pop(name, None)
-                self.overwritten.discard(name)
-                self._announced.discard(name)
+        before, self._entries = self._entries, {name: entry_from_json(name, entry) for name, entry in images.items()}
+        self._announced -= {name for name, entry in before.items() if self._entries.get(name) != entry}
 
     def replace_entry(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
         """Save the entry of an image with a new mask, and the object table of that mask."""
-        self._write_table(entry.name, objects, fingerprint(self._folder.absolute(entry.mask)))
+        self._write_table(entry, objects, fingerprint(self._path(entry.mask)))
         with self._folder.edit_document() as document:
-            document["images"][entry.name] = _to_json(entry)
+            document["images"][entry.name] = entry_to_json(entry)
         self.reload()
 
     def pair(self, name: str) -> ImagePair:
@@ -240,13 +191,18 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
         Measurements of its objects are cached in the project.
         """
-        entry = self.entry(name)
-        if name not in self._pairs:
-            mask = self._path(entry.mask)
+        state = self._checked(name)
+        known = self._pairs.get(name)
+        # Compared by what was opened: another thread may store a pair after the mask was replaced.
+        if known is None or known[0] != state:
+            entry, mask = state.entry, self._path(state.entry.mask)
             folder, files = self._folder.measurements_folder(name), (self._paths(entry.image), mask)
             opened = self.open(entry, mask, check_mask=False)
-            self._pairs[name] = with_feature_cache(opened, folder, self._folder.writable, files)
-        return self._pairs[name]
+            if known is not None:
+                set_image_statistics(opened.image, None)  # a changed Zarr array has the same name as before
+            known = state, with_feature_cache(opened, folder, self._folder.writable, files)
+            self._pairs[name] = known
+        return known[1]
 
     def open(self, entry: ImageEntry, mask: Source, check_mask: bool = True) -> ImagePair:
         """Open an image with the given mask (`core.io.image_pair.open_pair`)."""
@@ -257,26 +213,67 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def objects(self, name: str, progress: Progress | None = None, wait: bool = False) -> pd.DataFrame:
         """Return a table of the objects in the mask of an image.
 
-        The table (`core.objects.index_objects`) is stored in the project. It is computed again if the mask file has
-        changed when the project is next opened. This method may be called from any thread. If another thread is
-        computing the same table, this thread waits for it: a few seconds, or without a limit if ``wait`` is True.
+        The table (`core.objects.index_objects`) is stored in the project. This method may be called from any thread. If
+        another thread is computing the same table, this thread waits for it: a few seconds, or without a limit if
+        ``wait`` is True.
+
+        Raises
+        ------
+        ProjectError
+            If the file of the mask now holds other objects.
         """
-        entry = self.entry(name)
-        if name not in self._tables:
-            indexing = self._indexing.setdefault(name, threading.Lock())
-            if not indexing.acquire(timeout=-1 if wait else LOCK_WAIT_SECONDS):
-                raise ProjectError(f"The objects of {name!r} are still being indexed. Try again when this is done.")
-            try:
-                if name not in self._tables:
-                    mask = fingerprint(self._path(entry.mask))
-                    self._tables[name] = self._read_table(name, mask, progress)
-            finally:
-                indexing.release()
+        state = self._checked(name, progress, wait)
+        table = self._known_table(state.entry)
+        if table is None:
+            table = self._load_table(state, progress, wait)
         if name not in self._announced and threading.get_ident() == self._owner:
             self._announced.add(name)
             if self.warnings.of_image(name):
                 self._notify.changed("images")  # panels show the warning
-        return self._tables[name]
+        return table
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise a `ProjectError` if the file of a mask now holds other objects.
+
+        A missing file is not reported here, but when it is read.
+        """
+        for name in names:
+            self._checked(name)
+
+    def refusal(self, name: str) -> str:
+        """Return the message about a mask that now holds other objects, else ""."""
+        state, message = self._refused.get(name, (None, ""))
+        return message if state is not None and state.entry == self._entries.get(name) else ""
+
+    def kept_objects(self, name: str) -> pd.DataFrame | None:
+        """Return the object table of the annotated mask, even if its file has changed.
+
+        The result is None if that mask was never indexed.
+        """
+        entry = self.entry(name)
+        table = self._known_table(entry)
+        return self._read_kept(entry) if table is None else table
+
+    def has_same_pixels(self, name: str, stored: Mapping[str, Any]) -> bool:
+        """Return whether an image still has the pixels that were predicted.
+
+        Parameters
+        ----------
+        name : str
+        stored : mapping
+            Attributes of the predictions: ``image`` (fingerprint of the files) and ``pixels`` (hash of the pixels, ""
+            if the image is too large). An image that is missing, or whose pixels cannot be compared because the
+            predictions name neither, counts as the same.
+        """
+        state = self._files.state(self.entry(name))
+        current = self._files.content_hash(state, "image")
+        if not current or stored.get("image", current) == current:
+            return True
+        return bool(pixels := stored.get("pixels")) and pixels == self.pixel_hash(name)
+
+    def pixel_hash(self, name: str) -> str:
+        """Return a hash of the pixels of an image (`core.io.file_versions.pixel_hash`)."""
+        return self._files.pixel_hash(self._files.state(self.entry(name)), lambda: self.pair(name).image)
 
     def warning(self, name: str) -> str:
         """Return the warnings about an image; "" if there are none.
@@ -315,7 +312,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """
         if gone := [path for path in self.image_files(name) if not (hdf5_file(path) or path).exists()]:
             raise InputError(f"{gone[0]} is missing. Restore the file and try again; finished work is kept.")
-        return fingerprint(self._paths(self.entry(name).image))
+        return self._files.content_hash(self._files.state(self.entry(name)), "image")
 
     def files(self) -> list[Path]:
         """Return the files, or Zarr folders, of all images and masks."""
@@ -362,7 +359,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
         if has_outlines:
             choice = OpenOptions(axes, options.get("spacing"), options.get("channels"), cache)
             opened_image, _ = open_image_levels(image, choice)
-            mask, summary = write_outline_mask(folder, Path(mask), opened_image)
+            with self._folder.writing(folder):
+                mask, summary = write_outline_mask(folder, Path(mask), opened_image)
             note = f"{name}: {summary}"
         try:
             opened = open_pair(name, image, mask, **options, cache=cache)
@@ -371,7 +369,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         if not (_is_file(image) and _is_file(mask)):
-            with atomic_folder(folder) as draft:
+            with self._folder.writing(folder), atomic_folder(folder) as draft:
                 to_zarr(opened.image, draft / "image.zarr")
                 to_zarr(opened.mask, draft / "mask.zarr")
             image, mask = folder / "image.zarr", folder / "mask.zarr"
@@ -393,7 +391,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def _save(self, prepared: list[Prepared]) -> None:
         """Write new entries to ``project.json``."""
         with self._folder.lock:
-            new = {entry.name: _to_json(entry) for entry, *_ in prepared if entry.name not in self._entries}
+            new = {entry.name: entry_to_json(entry) for entry, *_ in prepared if entry.name not in self._entries}
             if new:
                 with self._folder.edit_document() as document:
                     document["images"].update(new)
@@ -402,30 +400,143 @@ class ImageCollection(Mapping[str, ImageEntry]):
             if notes := [note for _, outlines, others in prepared for note in (outlines, *others) if note]:
                 self._notify.status(" ".join(notes))
 
-    def _read_table(self, name: str, mask: str, progress: Progress | None) -> pd.DataFrame:
-        file = self._folder.objects_file(name)
-        known = _read_objects(file, self.entry(name).shape)
-        if known is not None and known.attrs.get("mask") == mask:
-            return known
-        entry = self.entry(name)  # the mask alone, since the image file may be missing
-        mask_file, cache = self._path(entry.mask), self._folder.cache_folder
-        opened, _ = open_mask_levels(mask_file, spacing=entry.spacing, cache=cache)
-        table = index_objects(opened, progress)
-        if known is None or known.equals(table):
-            self._write_table(name, table, mask)
-        else:  # the stored table of the annotated mask is kept, to detect the overwritten file again
-            self.overwritten.add(name)
+    def _checked(self, name: str, progress: Progress | None = None, wait: bool = False) -> FileState:
+        """Check that a mask has the objects that it had, and return the file versions.
+
+        The content is compared once per version of the mask.
+        """
+        state = self._files.state(self.entry(name))
+        checked, accepted = self._accepted.get(name, (0.0, None))
+        if state.has_same_mask(accepted) and state.mask.identifies_content_read_at(checked):
+            return state
+        refused = self._refused.get(name)
+        if refused is not None and state.has_same_mask(refused[0]):
+            raise ProjectError(refused[1])
+        now, content, kept = time.time(), self._files.content_hash(state, "mask"), self._kept_attributes(state.entry)
+        number, own_number = kept.get("number", state.entry.mask_number), state.entry.mask_number
+        is_added = content == state.entry.fingerprint.split()[-1]
+        if content and number == own_number and "mask" in kept:
+            if kept["mask"] != content:
+                self._load_table(state, progress, wait)
+        elif content and not is_added and number > own_number:
+            self._follow(state.entry)
+        elif difference := self._file_difference(state):
+            self._refuse(state, difference)
+        if self.entry(name) != state.entry:  # another `Project` has replaced the mask
+            return self._checked(name, progress, wait)
+        self._accepted[name] = now, state
+        if self._refused.pop(name, None) is not None and threading.get_ident() == self._owner:
+            self._notify.changed("images")
+        return state
+
+    def _load_table(self, state: FileState, progress: Progress | None, wait: bool) -> pd.DataFrame:
+        """Read or compute the object table of a mask; refuse other objects than before."""
+        entry, difference = state.entry, ""
+        indexing = self._indexing.setdefault(entry.name, threading.Lock())
+        if not indexing.acquire(timeout=-1 if wait else LOCK_WAIT_SECONDS):
+            raise ProjectError(f"The objects of {entry.name!r} are still being indexed. Try again when this is done.")
+        try:
+            content, kept = self._files.content_hash(state, "mask"), self.kept_objects(entry.name)
+            if kept is None or not content or kept.attrs.get("mask") != content:
+                try:
+                    table = self._index(entry, progress)
+                except DamagedError:
+                    if kept is None:
+                        raise
+                    table = kept  # reading the damaged part reports which objects are concerned
+                else:
+                    difference = self._file_difference(state) if kept is None else object_difference(kept, table)
+                    if not difference:
+                        self._write_table(entry, table, content)
+            else:
+                table = kept
+            if not difference:
+                self._tables[entry.name] = entry, table
+        finally:
+            indexing.release()
+        if difference:
+            self._refuse(state, difference)
+            return self.objects(entry.name, progress, wait)
         return table
 
-    def _write_table(self, name: str, table: pd.DataFrame, mask: str) -> None:
-        table.attrs["mask"] = mask
-        if self._folder.writable:
+    def _refuse(self, state: FileState, difference: str) -> None:
+        """Raise the error for a mask with other objects than before.
+
+        If another `Project` has replaced the mask, the images are read again instead.
+        """
+        entry = state.entry
+        if self._follow(entry):
+            return
+        message = (
+            f"The mask of {entry.name!r} has changed on disk: {difference}. Annotations and predictions belong to the "
+            f"objects before. Call project.replace_mask({entry.name!r}) to carry the annotations over to the new "
+            f"objects, or restore {self.mask_file(entry.name)}."
+        )
+        self._refused[entry.name] = state, message
+        if threading.get_ident() == self._owner:
+            self._notify.changed("images")  # panels show the message
+        raise ProjectError(message)
+
+    def _follow(self, entry: ImageEntry) -> bool:
+        """Read the images again if another `Project` has replaced a mask.
+
+        Return whether it has.
+        """
+        written = self._folder.read_document()["images"].get(entry.name)
+        if written is None or entry_from_json(entry.name, written).mask_number <= entry.mask_number:
+            return False
+        if threading.get_ident() != self._owner:  # state changes only on the thread that created the project
+            raise ProjectError(f"The mask of {entry.name!r} was replaced in the meantime. Repeat the last step.")
+        self.on_replaced()
+        return True
+
+    def _file_difference(self, state: FileState) -> str:
+        """Return how the file of a mask differs from the file that was added.
+
+        Only the content of small files outside the project can be compared; otherwise the result is "".
+        """
+        mask, content = self._path(state.entry.mask), self._files.content_hash(state, "mask")
+        is_own = mask.is_relative_to(self._folder.arrays_folder(state.entry.name))
+        if is_own or not content or state.mask.size > SMALL_BYTES or not mask.is_file():
+            return ""
+        return "" if content == state.entry.fingerprint.split()[-1] else "it is not the mask that was added"
+
+    def _known_table(self, entry: ImageEntry) -> pd.DataFrame | None:
+        known = self._tables.get(entry.name)
+        return known[1] if known is not None and known[0] == entry else None
+
+    def _kept_attributes(self, entry: ImageEntry) -> dict[str, Any]:
+        """Return fingerprint and number of the mask whose objects are known.
+
+        The result is empty before the mask is indexed.
+        """
+        if (table := self._known_table(entry)) is not None:
+            return {str(key): value for key, value in table.attrs.items()}
+        with suppress(OSError, ValueError):  # a missing or damaged table is computed again
+            return read_attributes(self._folder.objects_file(entry.name))
+        return {}
+
+    def _read_kept(self, entry: ImageEntry) -> pd.DataFrame | None:
+        table = _read_objects(self._folder.objects_file(entry.name), entry.shape)
+        is_other = table is not None and table.attrs.get("number", entry.mask_number) != entry.mask_number
+        return None if is_other else table
+
+    def _index(self, entry: ImageEntry, progress: Progress | None) -> pd.DataFrame:
+        """Compute the object table of a mask; the image file may be missing."""
+        mask_file, cache = self._path(entry.mask), self._folder.cache_folder
+        opened, _ = open_mask_levels(mask_file, spacing=entry.spacing, cache=cache)
+        return index_objects(opened, progress)
+
+    def _write_table(self, entry: ImageEntry, table: pd.DataFrame, mask: str) -> None:
+        is_newest = self._kept_attributes(entry).get("number", 0) <= entry.mask_number
+        table.attrs |= {"mask": mask, "number": entry.mask_number}
+        if self._folder.writable and is_newest:  # another `Project` may have replaced the mask
             with suppress(OSError, ProjectError):  # only a cache: viewing must work on a full disk, or with a link
-                write_parquet(self._folder.objects_file(name), table)
+                write_parquet(self._folder.objects_file(entry.name), table)
 
     def _mask_warning(self, name: str) -> str:
         """Return a warning if numbers in the mask do not name objects, else ""."""
-        table = self._tables.get(name)
+        table = self._known_table(self._entries[name])
         if table is None or self._entries[name].accepted == table.attrs.get("mask"):
             return ""
         return ""
@@ -441,57 +552,6 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 f"{link} is a link, and links inside a project folder are not followed. Put the file itself there."
             )
         return path
-
-
-def write_outline_mask(folder: Path, file: Path, image: DataArray) -> tuple[Path, str]:
-    """Rasterize the outlines of a file to a Zarr mask, atomically.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder for the mask; replaced if it exists.
-    file : Path
-        GeoJSON (`core.io.geojson.read_geojson`).
-    image : DataArray
-        The image that the outlines belong to.
-
-    Returns
-    -------
-    mask : Path
-    summary : str
-        A sentence about the number of outlines, overlapping outlines, and outlines that are not visible.
-    """
-    outlines = read_geojson(file.expanduser())
-    shape = tuple(image.sizes[dim] for dim in image.dims if dim != "c")
-    drawing = PolygonMask(outlines.shapes, shape)
-    chunks = (1,) * (len(shape) - 2) + tuple(min(CHUNK, side) for side in shape[-2:])
-    with atomic_folder(folder) as draft:
-        mask = zarr.create_array(draft / "mask.zarr", shape=shape, dtype=drawing.dtype, chunks=chunks, zarr_format=3)
-        for part, pixels in drawing.draw_tiles():
-            mask[part] = pixels
-        if not drawing.drawn_labels:
-            raise InputError(
-                f"None of {len(outlines.shapes)} outlines in {file} covers a pixel of the image, which is "
-                f"{' × '.join(map(str, shape))}. Check that they belong to this image and are in pixels."
-            )
-    parts = [f"{len(drawing.drawn_labels):,} of {len(drawing.labels):,} outlines are objects"]
-    if drawing.overlapping_labels:
-        parts.append(
-            f"{len(drawing.overlapping_labels):,} of them overlap, in {drawing.overlap_pixels:,} pixels, where the "
-            "smaller one is on top"
-        )
-    if missing := drawing.missing_labels:
-        parts.append(f"outside the image, covered or smaller than a pixel: {format_list(missing)}")
-    return folder / "mask.zarr", "; ".join(parts) + "." + (f" {outlines.note}" if outlines.note else "")
-
-
-def lazy_outline_mask(file: Path, shape: tuple[int, ...]) -> DataArray:
-    """Return the outlines of a file as a lazy mask.
-
-    The mask has the shape ``([z,] y, x)`` and is rasterized block by block when it is read.
-    """
-    pixels = to_dask(PolygonMask(read_geojson(file.expanduser()).shapes, shape))
-    return DataArray(pixels, dims=tuple("zyx"[-len(shape) :]))
 
 
 def to_zarr(array: xr.DataArray, path: Path) -> None:
@@ -512,21 +572,6 @@ def _for_each(convert: Callable[[Any], Item], image: Any) -> Item | tuple[Item, 
 def _is_file(source: Source) -> bool:
     sources = source if isinstance(source, tuple | list) else [source]
     return all(isinstance(path, str | Path) for path in sources)
-
-
-def _to_json(entry: ImageEntry) -> dict[str, Any]:
-    """Return an entry as written to ``project.json``, without empty optional fields."""
-    left_out = {"name", *(key for key in ("replaced", "accepted") if not getattr(entry, key))}
-    return {key: value for key, value in vars(entry).items() if key not in left_out}
-
-
-def _from_json(name: str, document: dict[str, Any]) -> ImageEntry:
-    plain: dict[str, Any] = {
-        field.name: tuple(value) if isinstance(value := document[field.name], list) else value
-        for field in fields(ImageEntry)
-        if field.name in document
-    }
-    return ImageEntry(name, **plain)
 
 
 def _read_objects(file: Path, shape: tuple[int, ...]) -> pd.DataFrame | None:

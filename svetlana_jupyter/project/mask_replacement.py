@@ -29,9 +29,10 @@ from svetlana_jupyter.core.relabeling import (
     object_statuses,
     overlap_table,
 )
-from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.file_access import make_folder
-from svetlana_jupyter.project.image_collection import ImageCollection, ImageEntry, Source, lazy_outline_mask, to_zarr
+from svetlana_jupyter.project.image_collection import ImageCollection, Source, to_zarr
+from svetlana_jupyter.project.outline_masks import lazy_outline_mask
 from svetlana_jupyter.project.storage import ProjectFolder, atomic_folder, atomic_write
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.project.annotation_store import Annotations
+    from svetlana_jupyter.project.image_entry import ImageEntry
     from svetlana_jupyter.project.project_classes import ProjectClasses
 
 STATUSES = ("kept", "relabeled", "split", "merged", "lost")
@@ -89,14 +91,14 @@ class MaskReplacement:
         self._folder, self._images, self._annotations, self._classes = folder, images, annotations, classes
         self._match: tuple[Hashable, MaskMatch] | None = None
 
-    def preview(self, name: str, mask: Source) -> pd.DataFrame:
+    def preview(self, name: str, mask: Source | None) -> pd.DataFrame:
         """Preview the result of `replace`, as `Project.check_mask` describes.
 
         This method may be called from any thread.
         """
         return status_table(self._matched(name, mask), self._labels_as_text(name))
 
-    def replace(self, name: str, mask: Source) -> tuple[pd.DataFrame, str]:
+    def replace(self, name: str, mask: Source | None) -> tuple[pd.DataFrame, str]:
         """Replace the mask of an image, as `Project.replace_mask` describes.
 
         Returns
@@ -110,7 +112,8 @@ class MaskReplacement:
             before = self._labels_as_text(name)
             match = self._matched(name, mask)
             if match.opened is not None:
-                self._save(match, match.opened)
+                with self._folder.writing(self._folder.arrays_folder(name)):
+                    self._save(match, match.opened)
                 self._match = None
                 self._annotations.reload_masks()
             report = status_table(match, before)
@@ -123,8 +126,9 @@ class MaskReplacement:
         listed = ", ".join(f"{counts[status]} {status}" for status in STATUSES if status in counts)
         return report, f"{name} has a new mask. Annotated objects: {listed or 'none'}"
 
-    def _matched(self, name: str, mask: Source) -> MaskMatch:
+    def _matched(self, name: str, mask: Source | None) -> MaskMatch:
         entry = self._images.entry(name)
+        mask = self._images.mask_file(name) if mask is None else mask
         key = entry, fingerprint(mask), self._annotations.version
         if self._match is None or self._match[0] != key:
             self._match = key, self._match_objects(entry, mask, list(self._labels_as_text(name)))
@@ -136,22 +140,30 @@ class MaskReplacement:
         No file is written.
         """
         new_fingerprint = f"{entry.fingerprint.split()[0]} {fingerprint(mask)}"
-        if new_fingerprint == entry.fingerprint:
+        is_intact = self._is_intact(entry)
+        is_current = isinstance(mask, str | os.PathLike) and Path(mask).absolute() == self._images.mask_file(entry.name)
+        if is_intact and (is_current or new_fingerprint == entry.fingerprint):
             same = pd.DataFrame([(label, label, 1) for label in labeled], columns=LINK_COLUMNS)
             return MaskMatch(entry, LabelMapping(same), dict.fromkeys(labeled, 1), "pixels", mask, new_fingerprint)
         if is_geojson(mask):
             mask = lazy_outline_mask(Path(mask), entry.shape)
         opened = self._images.open(entry, mask)
         objects = index_objects(opened.mask)
-        match = self._match_by_pixels(entry, opened) or self._match_by_boxes(entry, objects, labeled)
+        match = self._match_by_pixels(entry, opened) if is_intact else None
+        match = match or self._match_by_boxes(entry, objects, labeled)
         return MaskMatch(entry, *match, mask, new_fingerprint, opened, objects)
 
-    def _match_by_pixels(self, entry: ImageEntry, opened: ImagePair) -> Match | None:
-        """Match objects by overlap; None if the old mask has changed or is unreadable."""
-        file = self._folder.absolute(entry.mask)
+    def _is_intact(self, entry: ImageEntry) -> bool:
+        """Return whether the current mask still has the objects that were annotated."""
         try:
-            if not file.is_relative_to(self._folder.root) and fingerprint(file) != entry.fingerprint.split()[1]:
-                return None
+            self._images.check([entry.name])
+        except ProjectError:
+            return False
+        return True
+
+    def _match_by_pixels(self, entry: ImageEntry, opened: ImagePair) -> Match | None:
+        """Match objects by overlap; None if the old mask is unreadable."""
+        try:
             pairs = overlap_table(self._images.pair(entry.name).mask, opened.mask)
         except (OSError, InputError):
             return None
@@ -159,18 +171,25 @@ class MaskReplacement:
         return LabelMapping(match_overlaps(pairs)), dict(zip(sizes.index.tolist(), sizes.tolist())), "pixels"
 
     def _match_by_boxes(self, entry: ImageEntry, objects: pd.DataFrame, labeled: list[int]) -> Match:
-        """Match objects by the bounding boxes that were stored with the annotations."""
-        known = {
-            event.label: event.box
-            for log in self._annotations.logs.values()
-            for event in log.events
-            if event.image == entry.name and event.mask == entry.mask_number and event.box
-        }
-        boxes = {label: known[label] for label in labeled if label in known}
+        """Match objects by the bounding boxes in the object table.
+
+        Without a table, the bounding boxes stored with the annotations are used.
+        """
         ndim, columns = len(entry.shape), bbox_columns(len(entry.shape))
-        old = pd.DataFrame(list(boxes.values()), pd.Index(list(boxes), dtype="int64"), columns, dtype="int64")
+        kept = self._images.kept_objects(entry.name)
+        if kept is not None:
+            old = kept[columns]
+        else:
+            known = {
+                event.label: event.box
+                for log in self._annotations.logs.values()
+                for event in log.events
+                if event.image == entry.name and event.mask == entry.mask_number and event.box
+            }
+            boxes = {label: known[label] for label in labeled if label in known}
+            old = pd.DataFrame(list(boxes.values()), pd.Index(list(boxes), dtype="int64"), columns, dtype="int64")
         sizes = np.prod(old[columns[ndim:]].to_numpy() - old[columns[:ndim]].to_numpy(), axis=1)
-        return LabelMapping(match_bounding_boxes(old, objects)), dict(zip(boxes, sizes.tolist())), "boxes"
+        return LabelMapping(match_bounding_boxes(old, objects)), dict(zip(old.index.tolist(), sizes.tolist())), "boxes"
 
     def _save(self, match: MaskMatch, opened: ImagePair) -> None:
         """Replace the mask of the image, and store the links between old and new objects.

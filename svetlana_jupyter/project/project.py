@@ -6,6 +6,7 @@ that created it; background jobs post their events to that thread.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,13 +18,14 @@ from traitlets import Any as AnyTrait
 from traitlets import HasTraits, Int, Unicode
 
 from svetlana_jupyter.core.classes import ClassScheme
+from svetlana_jupyter.core.io.file_pairs import describe_skipped
 from svetlana_jupyter.core.predictions import class_map, object_table, probability_map
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
 from svetlana_jupyter.errors import ProjectError, SettingsError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, ObjectLabels, object_ids
-from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
+from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects, list_columns
 from svetlana_jupyter.project.distributed import resolve_client
 from svetlana_jupyter.project.evaluation import EvaluationData, score_run, test_set_predictions
 from svetlana_jupyter.project.exporters import Export, ExportFinished
@@ -34,6 +36,7 @@ from svetlana_jupyter.project.image_collection import ImageCollection, Source
 from svetlana_jupyter.project.importers import read_imported_labels
 from svetlana_jupyter.project.importers.imported_labels import ImportRequest, apply_import
 from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, Work, thread_count
+from svetlana_jupyter.project.known_files import checked_once
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
 from svetlana_jupyter.project.open_folders import open_folder
 from svetlana_jupyter.project.patch_previews import augmented_patches, check_pipeline
@@ -46,7 +49,14 @@ from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
-from svetlana_jupyter.project.training_job import BEING_SCORED, LearningCurve, RunScored, TrainingAbandoned, train_run
+from svetlana_jupyter.project.training_job import (
+    BEING_SCORED,
+    LearningCurve,
+    RunScored,
+    RunUnsaved,
+    TrainingAbandoned,
+    train_run,
+)
 from svetlana_jupyter.project.training_task import (
     TrainingTask,
     label_digest,
@@ -142,6 +152,7 @@ class Project(HasTraits):
         self.classes = ProjectClasses(self._folder, notify)
         self.annotations = Annotations(self._folder, annotator, self.images, self.classes, notify)
         self.classes.on_edit = self.annotations.refresh
+        self.images.on_replaced = self.annotations.reload_masks
         self.test_set = TestSet(self._folder, self.images, self.annotations, notify)
         self.runs = RunStore(self._folder, notify, partial(self.set_trait, "current_run"), self._score)
         self._scoring = ""  # name of the run that a training has stored and now scores
@@ -253,7 +264,8 @@ class Project(HasTraits):
         ----------
         images, masks : str
             Patterns such as ``"wells/{plate}_{well}.tif"``. Placeholders pair images with masks, name the images and
-            become grouping columns; ``{channel}`` combines files that contain one channel each.
+            become grouping columns (except ``{name}`` and ``{image}``); ``{channel}`` combines files that contain one
+            channel each. A folder stands for all its files.
         axes, spacing
             As for `add`.
 
@@ -262,14 +274,18 @@ class Project(HasTraits):
         DataFrame
             One row per pair of image and mask (`core.io.file_pairs.find_pairs`). ``problem`` is a sentence if the pair
             could not be added, otherwise "". ``note`` states what was converted or not used of the files, such as a
-            pixel size in an unknown unit.
+            pixel size in an unknown unit. A warning counts the pairs that were skipped, with the first note.
 
         Raises
         ------
         InputError
             If no pair can be added.
         """
-        return self.images.add_matching(images, masks, axes, spacing)
+        table = self.images.add_matching(images, masks, axes, spacing)
+        if skipped := describe_skipped(table):
+            self.status = skipped
+            warnings.warn(skipped, stacklevel=2)
+        return table
 
     def pair(self, name: str) -> ImagePair:
         """Open an image with its mask, lazily."""
@@ -412,7 +428,7 @@ class Project(HasTraits):
         self.status = report.attrs["summary"]
         return report
 
-    def check_mask(self, name: str, mask: Source) -> pd.DataFrame:
+    def check_mask(self, name: str, mask: Source | None = None) -> pd.DataFrame:
         """Preview the result of `replace_mask`, without changing anything.
 
         This method may be called from any thread. A later call of `replace_mask` with the same mask reuses the result.
@@ -420,7 +436,8 @@ class Project(HasTraits):
         Parameters
         ----------
         name : str
-        mask : path or array
+        mask : path or array, optional
+            By default the file of the current mask, which another program has overwritten.
 
         Returns
         -------
@@ -434,20 +451,21 @@ class Project(HasTraits):
         """
         return self._masks.preview(name, mask)
 
-    def replace_mask(self, name: str, mask: Source) -> pd.DataFrame:
+    def replace_mask(self, name: str, mask: Source | None = None) -> pd.DataFrame:
         """Replace the mask of an image, and carry annotations over to the new objects.
 
         Nothing is deleted. The annotation log with its undo history, the old mask and the predictions for the old mask
         are kept, but these predictions are no longer shown. A new object takes over an annotation if more than half of
         the pixels that it shares with old objects belong to objects with that annotation; otherwise it is not
-        annotated. If the file of the old mask was overwritten, objects are matched by the bounding boxes that were
-        stored with the annotations.
+        annotated. If the file of the old mask was overwritten, objects are matched by their bounding boxes, which the
+        project has kept.
 
         Parameters
         ----------
         name : str
-        mask : path or array
-            The new mask, of the same shape. A file is read in place, an array is copied into the project, and outlines
+        mask : path or array, optional
+            The new mask, of the same shape; by default the file of the current mask, which another program has
+            overwritten. A file is read in place, an array is copied into the project, and outlines
             (GeoJSON) are rasterized to a mask in the project.
 
         Returns
@@ -479,6 +497,11 @@ class Project(HasTraits):
 
     @settings.setter
     def settings(self, settings: TrainingSettings) -> None:
+        if not isinstance(settings, TrainingSettings):
+            raise SettingsError(
+                f"Settings must be TrainingSettings, got {type(settings).__name__}. Change single settings with "
+                "project.settings = project.settings.changed(epochs=50)."
+            )
         check_pipeline(self.images, self.annotations.class_ids(), settings)
         self._folder.write_text(self._folder.settings_file, settings.to_json() + "\n")
 
@@ -503,7 +526,11 @@ class Project(HasTraits):
             settings = self.settings
         except SettingsError:  # the settings panel reports invalid settings
             settings = TrainingSettings()
-        return self._missing(*self._training_objects(settings.exclude_border, settings.size))
+        try:
+            with checked_once(max_age=1):
+                return self._missing(*self._training_objects(settings.exclude_border, settings.size))
+        except ProjectError as error:  # a mask was overwritten
+            return str(error)
 
     def train(
         self,
@@ -672,6 +699,7 @@ class Project(HasTraits):
         """
         self._jobs.stop()
 
+    @checked_once()
     def predictions(self, images: Iterable[str] | None = None) -> pd.DataFrame:
         """Return a table with the label and prediction of every object.
 
@@ -693,7 +721,7 @@ class Project(HasTraits):
             are calibrated if the run has a calibration. The table is empty before the image is predicted; objects of
             the test set are left out until they are annotated.
         """
-        self.images.entry(image)
+        self.images.check([image])
         if not (run or self.current_run):
             return NOTHING_PREDICTED
         chosen = self.runs.get(run)
@@ -710,10 +738,12 @@ class Project(HasTraits):
         """
         return self.runs.failed(self.runs.get(run), self.images.chosen(images))
 
+    @checked_once()
     def class_map(self, image: str) -> xr.DataArray:
         """Return a lazy map of the class of each pixel (`core.predictions.class_map`)."""
         return class_map(self.pair(image).mask, self._object_table(image).droplevel("image"), self.classes.scheme)
 
+    @checked_once()
     def probability_map(self, image: str) -> xr.DataArray:
         """Return a lazy map of the probability of the predicted class.
 
@@ -721,6 +751,7 @@ class Project(HasTraits):
         """
         return probability_map(self.pair(image).mask, self._object_table(image).droplevel("image"))
 
+    @checked_once()
     def counts(
         self,
         by: Sequence[str] | str = (),
@@ -765,12 +796,14 @@ class Project(HasTraits):
         ProjectError
             If corrected counts are requested and there is no test set, or too few of its objects are annotated.
         """
+        by = list_columns(by)
         objects, groups, classes = self.predictions(), self.images.groups(), self.classes.scheme
         test = test_set_predictions(self.runs.current, self._evaluation_data()) if corrected else None
         table, remark = count_objects(objects, groups, classes, by, conditions, exclude_border, size, test)
         self.status = remark or self.status
         return self.images.warnings.attach(table, self.images)
 
+    @checked_once()
     def compare_counts(
         self,
         manual: TableSource | Mapping[str, float],
@@ -810,12 +843,14 @@ class Project(HasTraits):
         self.status = str(comparison)
         return comparison
 
+    @checked_once()
     def evaluate(self, run: str | None = None) -> Evaluation:
         """Return the accuracy report of a run.
 
         Accuracy is measured on the test set if it is annotated, otherwise by cross-validation.
         """
         chosen = self.runs.get(run)
+        self.images.check(dict.fromkeys(image for image, _ in self.test_set.objects))
         exclude_border, size = chosen.settings.get("exclude_border", False), chosen.settings.get("size")
         labels, _ = self._training_objects(exclude_border, size)
         outdated = chosen.annotations != label_digest(labels["class_id"])
@@ -852,6 +887,7 @@ class Project(HasTraits):
         table = flag_unfamiliar_images(chosen.outlier_fractions(compared), annotated, left_out)
         return table[table.index.isin(names)]
 
+    @checked_once()
     def explain(self, image: str, label: int, class_name: str | None = None) -> xr.Dataset:
         """Return the patch of an object and its saliency map (Grad-CAM).
 
@@ -968,10 +1004,15 @@ class Project(HasTraits):
                 self.runs.add(run, network)
                 self.runs.choose(run.name)
                 self.status = run.summary
+            case RunUnsaved(save), network:
+                self.runs.keep_unsaved(save, network)
             case RunScored(run):
                 self._scoring = ""
                 self.runs.update(run)
-                self.status = self.evaluate(run.name).text
+                try:
+                    self.status = self.evaluate(run.name).text
+                except ProjectError as error:  # a mask was overwritten during the training
+                    self.trouble = str(error)
             case TrainingAbandoned():
                 self.status = "Stopped before anything was trained."
             case ImagePredicted():
@@ -1003,6 +1044,7 @@ class Project(HasTraits):
         return self.runs.probabilities(run, image, self.images.entry(image).mask_number, self.classes.merged)
 
     def _object_table(self, name: str) -> pd.DataFrame:
+        self.images.check([name])  # may read the annotations again
         groups, labels, classes = self.images.entry(name).groups, self.annotations.labels, self.classes.scheme
         predictions = self.probabilities(name)
         known = None if predictions.empty else predictions
@@ -1038,13 +1080,13 @@ class Project(HasTraits):
         """Return the labels used for training, and a sentence about excluded labels."""
         labels = self.test_set.training_labels()
         labels = labels[labels.index.get_level_values("image").isin(list(self.images))]
+        self.images.check(labels.index.unique("image"))
         return select_training_objects(labels, self.images.objects, exclude_border, size)
 
     def _missing(self, labels: pd.DataFrame, explanation: str) -> str:
         counts = labels["class_id"].value_counts().reindex(self.classes.ids, fill_value=0)
         named = counts.set_axis(self.classes.names)
-        problem = self.annotations.problem or self.annotations.overwritten_message(self.images)
-        return problem or readiness(bool(self.images), named, explanation)
+        return self.annotations.problem or readiness(bool(self.images), named, explanation)
 
     def _task(
         self,
@@ -1090,11 +1132,11 @@ class Project(HasTraits):
 
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
-                if not isinstance(event, Run):
+                if not isinstance(event, Run | RunUnsaved):
                     yield event
                     continue
                 yield event, network
-                if predict:
+                if predict and isinstance(event, Run):
                     count = task.settings.threads or threads
                     yield from predict_images(self._prediction_task(list(task.pairs), event, count, network), stop)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from svetlana_jupyter.errors import SvetlanaError
+
 if TYPE_CHECKING:
     from svetlana_jupyter.project.annotation_store import Annotations
     from svetlana_jupyter.project.image_collection import ImageCollection
@@ -23,7 +25,10 @@ def project_report_html(
     rows = []
     for image, entry in list(images.items())[:MAX_IMAGES_SHOWN]:
         shape, channels = " × ".join(map(str, entry.shape)), ", ".join(entry.channels)
-        count = f"{len(images.objects(image)):,}" if images.is_indexed(image) else "not counted yet"
+        try:
+            count = f"{len(images.objects(image)):,}" if images.is_indexed(image) else "not counted yet"
+        except SvetlanaError as error:
+            count = str(error)
         rows.append((image, shape, entry.dtype, channels, count, str(annotated.get(image, 0))))
     head = "".join(f"<th>{text}</th>" for text in ("image", "shape", "dtype", "channels", "objects", "annotated"))
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)

@@ -12,9 +12,10 @@ from ipywidgets import HTML, Accordion, Button, Checkbox, Combobox, Dropdown, HB
 
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.readers import HDF5_SUFFIXES, READERS
+from svetlana_jupyter.core.io.typed_paths import clean_path
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.widgets.components import StatusLine, button, error_text, heading, html_table, muted, set_options
-from svetlana_jupyter.widgets.new_project_form import PairFields, field_options, field_row, skipped_pairs_text
+from svetlana_jupyter.widgets.new_project_form import PairFields, add_pairs, field_options, field_row
 from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
@@ -77,7 +78,7 @@ class ImagesPanel(Panel):
                 *(entry.groups.get(group, "") for group in groups),
                 f"{len(entry.channels)} channels, " * (len(entry.channels) > 1) + " × ".join(map(str, entry.shape)),
                 entry.dtype,
-                len(project.objects(name)) if images.is_indexed(name) else "not counted yet",
+                self._object_count(name),
                 int(annotated.get(name, 0)),
                 images.mask_file(name).name,
             ]
@@ -89,13 +90,21 @@ class ImagesPanel(Panel):
         self.mask.refresh()
         self.importing.refresh()
 
+    def _object_count(self, name: str) -> int | str:
+        if not self.project.images.is_indexed(name):
+            return "not counted yet"
+        try:
+            return len(self.project.objects(name))
+        except SvetlanaError:  # the warning above the panel tells the user what to do
+            return "unknown"
+
     def _add(self) -> None:
         patterns = self.fields.patterns()
         if not patterns[0]:
             self.status.warn("Enter the files of your images and masks.")
             return
         before = len(self.project.images)
-        skipped = skipped_pairs_text(self.project.add_images(*patterns))
+        skipped = add_pairs(self.project, patterns)
         count = len(self.project.images) - before
         message = f"Added {count:,} image{'' if count == 1 else 's'}. {skipped}".strip()
         if skipped:
@@ -139,7 +148,7 @@ class MaskForm(VBox):
     def __init__(self, panel: Panel) -> None:
         project, status = self._project, self._status = panel.project, panel.status
         self._latest: LatestQuestion[MaskQuestion] = LatestQuestion(
-            lambda question: (question, project.check_mask(question[0], Path(question[1]).expanduser())),
+            lambda question: (question, project.check_mask(question[0], Path(clean_path(question[1])))),
             catch_errors(self._show, status),
             # Any error is possible: a path that is half typed may lead anywhere in a file system.
             show_error=lambda _, error: self._show_text(error_text(error, "The file cannot be read")),
@@ -176,7 +185,8 @@ class MaskForm(VBox):
         self._current_mask.value = muted(f"Current mask: {current.name}")
         self._current_mask.tooltip = str(current)
         files = sorted(filter(is_mask_file, current.parent.iterdir())) if current.parent.is_dir() else []
-        self.path.options = [str(file) for file in files[:_LISTED_FILES] if file != current]
+        changed = self._project.images.refusal(self.image.value)  # then the current file is a new mask
+        self.path.options = [str(file) for file in files[:_LISTED_FILES] if changed or file != current]
         self._ask()
 
     def _ask(self) -> None:
@@ -202,7 +212,7 @@ class MaskForm(VBox):
     def _replace(self) -> None:
         assert self._checked is not None  # otherwise the button is disabled
         image, path = self._checked
-        report = self._project.replace_mask(image, Path(path).expanduser())
+        report = self._project.replace_mask(image, Path(clean_path(path)))
         message = self._project.status
         self.path.value = ""
         self.report.value = mask_report_html(report, image)
@@ -312,7 +322,7 @@ class ImportForm(VBox):
         self.undo.layout.display = None if last else "none"
 
     def _take(self) -> None:
-        path, project = self.path.value.strip(), self._project
+        path, project = self.path.value.strip() and clean_path(self.path.value), self._project
         self.not_imported.value = ""
         if not path:
             self.message.warn("Enter the file with the annotations.")

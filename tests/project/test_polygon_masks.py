@@ -166,7 +166,7 @@ def test_a_large_mask_is_rasterized_tile_by_tile(slide: Path, monkeypatch) -> No
     features = [detection([rectangle(y, x, y + 12, x + 12)]) for y, x in boxes]
     (slide / "slide.geojson").write_text(json.dumps(features), "utf-8")
     from svetlana_jupyter.core import polygons as drawing
-    from svetlana_jupyter.project import image_collection as outlined
+    from svetlana_jupyter.project import outline_masks as outlined
 
     monkeypatch.setattr(drawing, "TILE_SIDE", 16)
     monkeypatch.setattr(outlined, "CHUNK", 8)

@@ -87,12 +87,16 @@ def test_the_object_table_matches_the_mask(project: Project, wells: Path) -> Non
     np.testing.assert_array_equal(table["size"], properties["area"])
 
 
-def test_the_object_table_is_rebuilt_when_the_mask_changes(project: Project, wells: Path) -> None:
+def test_the_object_table_is_rebuilt_when_the_mask_is_replaced_by_its_changed_file(
+    project: Project, wells: Path
+) -> None:
     assert len(project.objects("P1_A1")) == 12
     mask = tifffile.imread(wells / "masks" / "P1_A1.tif")
     mask[mask > 8] = 0
     tifffile.imwrite(wells / "masks" / "P1_A1.tif", mask)
-    assert len(reopened(project).objects("P1_A1")) == 8
+    again = reopened(project)
+    again.replace_mask("P1_A1")
+    assert len(again.objects("P1_A1")) == 8
 
 
 def test_annotations_survive_reopening(project: Project) -> None:
@@ -173,6 +177,17 @@ def test_two_annotators_share_a_project(project: Project) -> None:
         (lambda p: p.annotate("P1_A1", 99, "dim"), "has no object 99. Choose one of its 12 objects, numbered 1 to 12"),
         (lambda p: p.annotate("P1_A9", 1, "dim"), "no image 'P1_A9'. Choose one of its images: 'P1_A1'"),
         (lambda p: p.annotate("P1_A1", 1, "dimm"), "no class 'dimm'. The classes are 'dim', 'bright'"),
+        (lambda p: p.annotate("P1_A1", 1, None), "None is not the name of a class. Pass one of 'dim', 'bright'"),
+        (lambda p: p.annotate("P1_A1", None, "dim"), "None is not the number of an object in 'P1_A1'"),
+        (lambda p: p.annotate("P1_A1", "12", "dim"), "'12' is not the number of an object"),
+        (lambda p: p.annotate("P1_A1", [1, 2.5], "dim"), "2.5 is not the number of an object"),
+        (lambda p: p.classes.recolor("dim", None), "Color None is not valid"),
+        (lambda p: p.classes.recolor(None, "#e69f00"), "None is not the name of a class"),
+        (lambda p: p.counts(by=3), "Cannot count by 3. Pass the name of a column"),
+        (lambda p: p.export("out", None), "formats must be a list of formats, got None. Choose among csv"),
+        (lambda p: setattr(p, "settings", {}), "Settings must be TrainingSettings, got dict"),
+        (lambda p: setattr(p.settings, "epochs", 3), r"Make a changed copy.*settings.changed\(epochs=3\)"),
+        (lambda p: p.train(frobnicate=1), "Unknown setting 'frobnicate'. Choose among"),
         (lambda p: p.flag("P1_A1", 1, "ugly"), "Unknown flag 'ugly'. Use one of"),
         (lambda p: p.add("bad\nname", *squares()), "printable"),
         (lambda p: p.classes.rename("dim", "bright"), "already"),

@@ -301,7 +301,7 @@ def test_a_full_disk_raises_an_error_and_keeps_finished_parts(trained, monkeypat
 
     def filling_up(*paths):
         nonlocal calls
-        calls += 1
+        calls += str(paths[1]).endswith(".parquet")
         if calls > 3:
             raise OSError(28, "No space left on device")
         original(*paths)

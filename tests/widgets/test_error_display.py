@@ -142,15 +142,18 @@ def test_the_app_opens_a_project_whose_images_are_all_missing(files, tmp_path):
     assert "Predict and review" in app.panels
 
 
-def test_a_mask_that_changed_on_the_disk_is_indexed_again(files, tmp_path):
+def test_a_mask_that_changed_on_the_disk_is_refused_until_it_is_replaced(files, tmp_path):
     files.objects("left")
     mask = squares(0)[1]
     mask[mask == 24] = 0
     zarr.open_array(tmp_path / "left.zarr", mode="r+")[...] = mask
     again = Project(files.path)
     panel = AnnotationPanel(again)
+    assert "The mask of 'left' has changed on disk" in panel.warnings.warnings["left"]
+    again.replace_mask("left")
     panel.viewer.show("left", 1)
-    assert 24 not in again.objects("left").index
+    assert panel.viewer.model.selected == 1
+    assert panel.warnings.warnings == {}
     assert np.array_equal(again.objects("left").index, np.arange(1, 24))
 
 

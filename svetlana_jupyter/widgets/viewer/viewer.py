@@ -215,8 +215,8 @@ class Viewer(VBox):
         self._toolbar.list_images(names, model.image)
         if model.image not in names:
             model.image = names[0] if names else ""
-        elif self._opened is not None and self._open_images.get_open(model.image) is not self._opened:
-            self._open()  # its mask was replaced
+        elif model.image and (self._opened is None or self._open_images.get_open(model.image) is not self._opened):
+            self._open()  # its mask was replaced, or could not be read before
 
     def _change_plane(self) -> None:
         self.model.set_view(replace(self.model.view, plane=self.model.plane))
