@@ -158,7 +158,9 @@ def _class_names_and_flags(
     flag_column = find_column(table, FLAG_NAMES)
     flags = ["" if pd.isna(flag) else str(flag) for flag in table[flag_column]] if flag_column else []
     if flag_column != column and set(flags) & set(FLAGS) and set(flags) <= {"", "label", *FLAGS}:
-        return [split_flag(name, flag, bool(name)) for name, flag in zip(names, flags)]
+        if both := sum(bool(name) and flag in FLAGS for name, flag in zip(names, flags)):
+            read.notes.append(f"{both:,} rows have a class and a flag; their class was read.")
+        return [(name, "" if name or flag not in FLAGS else flag) for name, flag in zip(names, flags)]
     if column == "annotation" and "flag" not in table and set(table) >= PREDICTION_NAMES:
         return [split_flag(name, None, bool(has)) for name, has in zip(names, table["class"].notna())]
     return [(name, "") for name in names]
