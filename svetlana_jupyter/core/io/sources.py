@@ -151,7 +151,7 @@ class RegularStore(LocalStore):  # type: ignore[misc]
 
 
 def check_codecs(array: zarr.Array, path: Path) -> None:
-    """Raise an `InputError` for a Zarr array that could only be decoded by running code.
+    """Raise an `InputError` for a Zarr array whose codecs may run code.
 
     A chunk may be a pickle, which runs any code when it is decoded. Only codecs of numbers are allowed; nothing is
     decoded here.
