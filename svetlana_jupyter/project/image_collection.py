@@ -226,7 +226,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         table = self._known_table(state.entry)
         if table is None:
             table = self._load_table(state, progress, wait)
-        if name not in self._announced and threading.get_ident() == self._owner:
+        if name not in self._announced and self.is_owned:
             self._announced.add(name)
             if self.warnings.of_image(name):
                 self._notify.changed("images")  # panels show the warning
@@ -239,6 +239,11 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """
         for name in names:
             self._checked(name)
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether the calling thread is the one that created this object."""
+        return threading.get_ident() == self._owner
 
     def refusal(self, name: str) -> str:
         """Return the message about a mask that now holds other objects, else ""."""
@@ -424,7 +429,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         if self.entry(name) != state.entry:  # another `Project` has replaced the mask
             return self._checked(name, progress, wait)
         self._accepted[name] = now, state
-        if self._refused.pop(name, None) is not None and threading.get_ident() == self._owner:
+        if self._refused.pop(name, None) is not None and self.is_owned:
             self._notify.changed("images")
         return state
 
@@ -472,7 +477,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
             f"objects, or restore {self.mask_file(entry.name)}."
         )
         self._refused[entry.name] = state, message
-        if threading.get_ident() == self._owner:
+        if self.is_owned:
             self._notify.changed("images")  # panels show the message
         raise ProjectError(message)
 
@@ -484,7 +489,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         written = self._folder.read_document()["images"].get(entry.name)
         if written is None or entry_from_json(entry.name, written).mask_number <= entry.mask_number:
             return False
-        if threading.get_ident() != self._owner:  # state changes only on the thread that created the project
+        if not self.is_owned:  # state changes only on the thread that created the project
             raise ProjectError(f"The mask of {entry.name!r} was replaced in the meantime. Repeat the last step.")
         self.on_replaced()
         return True
