@@ -119,6 +119,13 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise SettingsError(_error_message(error)) from None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse the change, since settings are immutable."""
+        raise SettingsError(
+            f"Settings cannot be changed in place. Make a changed copy, for example project.settings = "
+            f"project.settings.changed({name}={value!r})."
+        )
+
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         """List the fields in the class docstring, for `help`."""
@@ -180,9 +187,12 @@ def merge_settings(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dic
     return result
 
 
+SIMILAR = 0.7  # similarity from which a key is suggested; lower ones suggest unrelated keys
+
+
 def unknown_key_message(key: str, known: list[str], kind: str = "setting") -> str:
     """Return an error message that suggests the most similar known key."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=SIMILAR)
     hint = f"Did you mean {near[0]!r}?" if near else f"Choose among {', '.join(known)}."
     return f"Unknown {kind} {key!r}. {hint}"
 

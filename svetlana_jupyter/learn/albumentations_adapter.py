@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svetlana_jupyter.core.settings import TRANSFORM, TrainingSettings, unknown_key_message
+from svetlana_jupyter.core.settings import SIMILAR, TRANSFORM, TrainingSettings, unknown_key_message
 from svetlana_jupyter.errors import SettingsError
 from svetlana_jupyter.learn.spatial import PatchLayout
 
@@ -200,7 +200,7 @@ def _build_transform(transform: Mapping[str, Any]) -> Any:
     }
     name = _name(transform)
     if name not in transforms:
-        near = difflib.get_close_matches(name, transforms, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, transforms, n=1, cutoff=SIMILAR)
         hint = f"did you mean {near[0]!r}?" if near else "see the list in the documentation of Albumentations."
         raise SettingsError(f"{SETTING_NAME}: there is no Albumentations transform {name!r}; {hint}")
     values = {key: value for key, value in transform.items() if key != TRANSFORM}

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EVALUATION_BATCH = 64
+SMALLEST_BATCH = 2  # batch normalization needs two patches
 MAX_BATCH_NORM_PATCHES = 256  # training patches for batch normalization statistics; more would not improve them
 MAX_EVALUATION_SHARE = 0.1  # fraction of the training time that validation may take
 # Maximum number of pixel values augmented at a time. Small batches are augmented together up to this size, because
@@ -220,7 +221,10 @@ def _fit_network(samples: TrainingData, training: _NetworkTraining, stop: Callab
             raise
         first_error = error.with_traceback(None)  # a traceback would keep the tensors in memory
     del training
-    half = max(2, size // 2)
+    advice = 'Give patches a smaller sampling, choose a smaller network, or train with device="cpu".'
+    if size <= SMALLEST_BATCH:
+        raise ClassifierError(f"Memory ran out with batches of {size} patches: {first_error}. {advice}")
+    half = max(SMALLEST_BATCH, size // 2)
     note = f"Memory ran out with batches of {size} patches; training started again with batches of {half}."
     try:
         smaller = replace(samples, settings=samples.settings.changed(batch_size=half))
@@ -229,8 +233,7 @@ def _fit_network(samples: TrainingData, training: _NetworkTraining, stop: Callab
         if not is_out_of_memory(error):
             raise
         raise ClassifierError(
-            f"Memory ran out with batches of {size} patches, and again with {half}: {first_error}. Give patches a "
-            'smaller sampling, choose a smaller network, or train with device="cpu".'
+            f"Memory ran out with batches of {size} patches, and again with {half}: {first_error}. {advice}"
         ) from error
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.counts import images_with_conditions
+from svetlana_jupyter.project.counts import images_with_conditions, list_columns
 from svetlana_jupyter.project.jobs import JobRunner, Work, thread_count
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Plots:
 
         if value not in get_args(Value):
             raise InputError(f"Cannot plot value {value!r}. Use “fraction” or “count”.")
-        by = [by] if isinstance(by, str) else list(by)
+        by = list_columns(by)
         names = [classes] if isinstance(classes, str) else list(classes or self._classes.names)
         chosen = {self._classes.by_name(name).name for name in names}
         images, _ = images_with_conditions(self._images.groups(), conditions)

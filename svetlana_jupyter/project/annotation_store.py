@@ -445,7 +445,17 @@ class Annotations:
 
 def object_ids(image: str, label: ObjectLabels) -> list[ObjectId]:
     """Return the ids of one or several objects of an image."""
-    return [ObjectId(image, int(number)) for number in (label if isinstance(label, Iterable) else [label])]
+    numbers = label if isinstance(label, Iterable) and not isinstance(label, str) else [label]
+    return [ObjectId(image, _whole_number(number, image)) for number in numbers]
+
+
+def _whole_number(number: Any, image: str) -> int:
+    try:
+        if (whole := int(number)) == number:
+            return whole
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise InputError(f"{number!r} is not the number of an object in {image!r}. Pass its label in the mask, such as 1.")
 
 
 def object_index(ids: Collection[tuple[str, int]]) -> pd.MultiIndex:

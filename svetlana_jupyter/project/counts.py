@@ -7,7 +7,7 @@ shows Fig. 4 h of the paper and a Bland–Altman plot of the differences.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,13 @@ COUNT_COLUMN_NAMES = ("count", "manual", "manual count", "counted", "cells", "ob
 Groups = Mapping[str, Mapping[str, str]]
 Size = tuple[float | None, float | None]
 TestPredictions = tuple[pd.DataFrame | None, str]  # see `project.evaluation.test_set_predictions`
+
+
+def list_columns(by: Sequence[str] | str | None) -> list[str]:
+    """Return column names as a list, none of them for None."""
+    if by is not None and not isinstance(by, Iterable):
+        raise InputError(f'Cannot count by {by!r}. Pass the name of a column, such as "image", or a list of names.')
+    return [by] if isinstance(by, str) else [str(column) for column in by or ()]
 
 
 def count_objects(
@@ -86,7 +93,7 @@ def count_objects(
     InputError, ProjectError
         If a column does not exist, ``size`` is not a valid range, or counts cannot be corrected.
     """
-    by = [by] if isinstance(by, str) else list(by)
+    by = list_columns(by)
     size = _check_size(size)
     images, remark = images_with_conditions(groups, conditions)
     table = table.reset_index()

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 LOCAL = "local"
 PACKAGE = __name__.partition(".")[0]
 POLL_SECONDS = 0.05  # between two checks for a stop request
+CHECK_SECONDS, WITHOUT_WORKER_SECONDS = 1.0, 10.0  # between two counts of the workers; time for new ones to start
 LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
 
 
@@ -81,8 +82,14 @@ def _check_workers(client: Client) -> None:
             return ""
 
     own = importlib.import_module(PACKAGE).__version__
-    versions = {"The scheduler": client.run_on_scheduler(version, PACKAGE)}
-    versions |= {f"The worker {worker}": found for worker, found in client.run(version, PACKAGE).items()}
+    try:
+        versions = {"The scheduler": client.run_on_scheduler(version, PACKAGE)}
+        versions |= {f"The worker {worker}": found for worker, found in client.run(version, PACKAGE).items()}
+    except Exception as error:  # a lost connection raises errors of several kinds
+        raise InputError(
+            f"The cluster was lost while the versions of its workers were checked ({error}). Check that scheduler and "
+            'workers run, then predict again, or predict with client="local".'
+        ) from error
     for machine, found in versions.items():
         if found != own:
             problem = f"has svetlana-jupyter {found}, but this kernel has {own}" if found else "has no svetlana-jupyter"
@@ -165,7 +172,15 @@ def predict_on_cluster(
         running = dict(zip(_compute(client, job, parts), parts, strict=True))
         try:
             finished = as_completed(running, loop=client.loop)
+            checked = has_worker = time.monotonic()
             while running and not stop():
+                if (now := time.monotonic()) - checked > CHECK_SECONDS:
+                    checked, has_worker = now, now if client.scheduler_info()["workers"] else has_worker
+                if checked - has_worker > WITHOUT_WORKER_SECONDS:
+                    raise InputError(
+                        f"The cluster has had no worker for {WITHOUT_WORKER_SECONDS:.0f} seconds. Start workers and "
+                        'predict again, or predict with client="local"; finished parts are kept.'
+                    )
                 if finished.has_ready():
                     future = next(finished)
                     number, part = running.pop(future), future.result()
@@ -203,9 +218,15 @@ def _compute(client: Client, job: _Job, parts: Mapping[int, pd.DataFrame]) -> li
 def _wrap_cluster_errors(image: str) -> Iterator[None]:
     """Raise failures of the cluster as an `InputError` that explains them."""
     from distributed import CancelledError, KilledWorker
+    from distributed.comm import CommClosedError
 
     try:
         yield
+    except (CommClosedError, TimeoutError) as error:
+        raise InputError(
+            f"The cluster cannot be reached while predicting {image} ({error}). Restart it and predict again; finished "
+            "parts are kept."
+        ) from error
     except (KilledWorker, CancelledError) as error:
         problem = (
             f"Workers of the cluster died repeatedly while predicting {image} ({error.task}), perhaps because they "

@@ -364,7 +364,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
         if has_outlines:
             choice = OpenOptions(axes, options.get("spacing"), options.get("channels"), cache)
             opened_image, _ = open_image_levels(image, choice)
-            mask, summary = write_outline_mask(folder, Path(mask), opened_image)
+            with self._folder.writing(folder):
+                mask, summary = write_outline_mask(folder, Path(mask), opened_image)
             note = f"{name}: {summary}"
         try:
             opened = open_pair(name, image, mask, **options, cache=cache)
@@ -373,7 +374,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         if not (_is_file(image) and _is_file(mask)):
-            with atomic_folder(folder) as draft:
+            with self._folder.writing(folder), atomic_folder(folder) as draft:
                 to_zarr(opened.image, draft / "image.zarr")
                 to_zarr(opened.mask, draft / "mask.zarr")
             image, mask = folder / "image.zarr", folder / "mask.zarr"

@@ -112,7 +112,8 @@ class MaskReplacement:
             before = self._labels_as_text(name)
             match = self._matched(name, mask)
             if match.opened is not None:
-                self._save(match, match.opened)
+                with self._folder.writing(self._folder.arrays_folder(name)):
+                    self._save(match, match.opened)
                 self._match = None
                 self._annotations.reload_masks()
             report = status_table(match, before)

@@ -6,6 +6,7 @@ that created it; background jobs post their events to that thread.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -17,13 +18,14 @@ from traitlets import Any as AnyTrait
 from traitlets import HasTraits, Int, Unicode
 
 from svetlana_jupyter.core.classes import ClassScheme
+from svetlana_jupyter.core.io.file_pairs import describe_skipped
 from svetlana_jupyter.core.predictions import class_map, object_table, probability_map
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
 from svetlana_jupyter.errors import ProjectError, SettingsError, SvetlanaError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, ObjectLabels, object_ids
-from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
+from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects, list_columns
 from svetlana_jupyter.project.distributed import resolve_client
 from svetlana_jupyter.project.evaluation import TEST_SET, EvaluationData, outdated_text, score_run, test_set_predictions
 from svetlana_jupyter.project.exporters import Export, ExportFinished
@@ -47,7 +49,14 @@ from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
-from svetlana_jupyter.project.training_job import BEING_SCORED, LearningCurve, RunScored, TrainingAbandoned, train_run
+from svetlana_jupyter.project.training_job import (
+    BEING_SCORED,
+    LearningCurve,
+    RunScored,
+    RunUnsaved,
+    TrainingAbandoned,
+    train_run,
+)
 from svetlana_jupyter.project.training_task import (
     TrainingTask,
     label_digest,
@@ -258,7 +267,8 @@ class Project(HasTraits):
         ----------
         images, masks : str
             Patterns such as ``"wells/{plate}_{well}.tif"``. Placeholders pair images with masks, name the images and
-            become grouping columns; ``{channel}`` combines files that contain one channel each.
+            become grouping columns (except ``{name}`` and ``{image}``); ``{channel}`` combines files that contain one
+            channel each. A folder stands for all its files.
         axes, spacing
             As for `add`.
 
@@ -267,14 +277,18 @@ class Project(HasTraits):
         DataFrame
             One row per pair of image and mask (`core.io.file_pairs.find_pairs`). ``problem`` is a sentence if the pair
             could not be added, otherwise "". ``note`` states what was converted or not used of the files, such as a
-            pixel size in an unknown unit.
+            pixel size in an unknown unit. A warning counts the pairs that were skipped, with the first note.
 
         Raises
         ------
         InputError
             If no pair can be added.
         """
-        return self.images.add_matching(images, masks, axes, spacing)
+        table = self.images.add_matching(images, masks, axes, spacing)
+        if skipped := describe_skipped(table):
+            self.status = skipped
+            warnings.warn(skipped, stacklevel=2)
+        return table
 
     def pair(self, name: str) -> ImagePair:
         """Open an image with its mask, lazily."""
@@ -486,6 +500,11 @@ class Project(HasTraits):
 
     @settings.setter
     def settings(self, settings: TrainingSettings) -> None:
+        if not isinstance(settings, TrainingSettings):
+            raise SettingsError(
+                f"Settings must be TrainingSettings, got {type(settings).__name__}. Change single settings with "
+                "project.settings = project.settings.changed(epochs=50)."
+            )
         check_pipeline(self.images, self.annotations.class_ids(), settings)
         self._folder.write_text(self._folder.settings_file, settings.to_json() + "\n")
 
@@ -784,6 +803,7 @@ class Project(HasTraits):
         ProjectError
             If corrected counts are requested and there is no test set, or too few of its objects are annotated.
         """
+        by = list_columns(by)
         objects, groups, classes = self.predictions(), self.images.groups(), self.classes.scheme
         test = test_set_predictions(self.runs.current, self._evaluation_data()) if corrected else None
         table, remark = count_objects(objects, groups, classes, by, conditions, exclude_border, size, test)
@@ -994,6 +1014,8 @@ class Project(HasTraits):
                 self.runs.add(run, network)
                 self.runs.choose(run.name)
                 self.status = run.summary
+            case RunUnsaved(save), network:
+                self.runs.keep_unsaved(save, network)
             case RunScored(run):
                 self._scoring = ""
                 self.runs.update(run)
@@ -1136,11 +1158,11 @@ class Project(HasTraits):
 
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
-                if not isinstance(event, Run):
+                if not isinstance(event, Run | RunUnsaved):
                     yield event
                     continue
                 yield event, network
-                if predict:
+                if predict and isinstance(event, Run):
                     count = task.settings.threads or threads
                     yield from predict_images(self._prediction_task(list(task.pairs), event, count, network), stop)
 

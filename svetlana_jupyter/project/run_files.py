@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -81,6 +82,8 @@ def read_run_document(file: Path) -> dict[str, Any]:
     if "recipe" in document["settings"]:  # the name that version 0.1.0 wrote
         document["settings"]["preset"] = document["settings"].pop("recipe")
     validate_fields(_StoredRun, document)
+    for entry in document["history"]:
+        entry["loss"] = math.nan if entry.get("loss") is None else entry["loss"]  # JSON has no NaN
     TrainingSettings(**document["settings"])
     document["classes"] = {int(key): name for key, name in document["classes"].items()}
     calibration = document.pop("calibration", {"temperature": 1.0, "bias": {}})

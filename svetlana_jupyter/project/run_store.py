@@ -70,6 +70,7 @@ class RunStore(Sequence[Run]):
         self._folder, self._notify, self._show, self._score = folder, notify, show, score
         self._runs, self.problem = read_all_runs(folder.runs_folder)
         self.networks: dict[str, Module] = {}
+        self._unsaved: tuple[Callable[[], Run], Module | None] | None = None
         self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame, Mapping[str, Any]]] = {}
         chosen = self._last_saved = self._saved_current()
         self.current_name = chosen if chosen in self._runs else max(self._runs, default="")
@@ -136,6 +137,30 @@ class RunStore(Sequence[Run]):
         if network is not None:
             self.networks[run.name] = network
         self._notify.changed("runs")
+
+    def keep_unsaved(self, save: Callable[[], Run], network: Module | None) -> None:
+        """Keep a trained run in memory that could not be written, for `save`."""
+        self._unsaved = save, network
+
+    def save(self) -> Run:
+        """Write the last trained run, which could not be written when it was trained.
+
+        The run has no score. It becomes the current run.
+
+        Raises
+        ------
+        ProjectError
+            If there is no such run, or it still cannot be written.
+        """
+        if self._unsaved is None:
+            raise ProjectError("Every trained run is saved already. Train a classifier with project.train().")
+        write, network = self._unsaved
+        run = write()
+        self._unsaved = None
+        self.add(run, network)
+        self.choose(run.name)
+        self._notify.status(run.summary)
+        return run
 
     def update(self, run: Run) -> None:
         """Replace a run by the same run with its score and calibration.

@@ -351,10 +351,16 @@ def new_run(folder: Path) -> Iterator[tuple[Path, Callable[[Run], Run]]]:
 
         def finish(run: Run) -> Run:
             write_json(draft / "run.json", _to_json(run))
-            number = max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()), default=0) + 1
-            final = folder / f"{number:04d}"
-            os.replace(draft, final)
-            return _read_run(final / "run.json")
+            number = max((int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit()), default=0)
+            while True:
+                number += 1
+                final = folder / f"{number:04d}"
+                try:
+                    os.replace(draft, final)
+                    return _read_run(final / "run.json")
+                except OSError:
+                    if not final.exists():  # otherwise another kernel took this number in the meantime
+                        raise
 
         yield draft, finish
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -212,7 +213,7 @@ class ProjectFolder:
         self.check_writable()
         lock = self.root / ".project.lock"
         refuse_link(lock)
-        with self._writing(self.document_file), FileLock(lock):
+        with self.writing(self.document_file), FileLock(lock):
             document = self.read_document()
             yield document
             document["format"] = FORMAT_VERSION
@@ -234,11 +235,12 @@ class ProjectFolder:
     def write_text(self, file: Path, text: str) -> None:
         """Write a text file atomically."""
         self.check_writable()
-        with self._writing(file):
+        with self.writing(file):
             _write_text(file, text)
 
     @contextmanager
-    def _writing(self, file: Path) -> Iterator[None]:
+    def writing(self, file: Path) -> Iterator[None]:
+        """Raise a `ProjectError` if the file or folder cannot be written."""
         try:
             if not self.root.is_dir():  # FileLock would create the folder, and then the user could not restore it
                 raise OSError(errno.ENOENT, "the project folder is missing")
@@ -329,8 +331,16 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_json(file: Path, document: Mapping[str, Any]) -> None:
-    """Write an indented JSON file atomically."""
-    _write_text(file, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    """Write an indented JSON file atomically, with null instead of NaN."""
+    _write_text(file, json.dumps(_without_nan(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_parquet(file: Path, table: pd.DataFrame) -> None:

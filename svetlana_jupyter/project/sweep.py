@@ -195,7 +195,13 @@ def _score_point(
 
 def _append(file: Path, row: Mapping[str, Any]) -> None:
     refuse_link(file)
-    # If a crash has cut off the last line, the new line must not be appended to it.
-    is_torn = file.exists() and file.read_bytes()[-1:] not in (b"", b"\n")
-    with file.open("a", encoding="utf-8") as handle:
-        handle.write(("\n" if is_torn else "") + json.dumps(row, ensure_ascii=False) + "\n")
+    try:
+        # If a crash has cut off the last line, the new line must not be appended to it.
+        is_torn = file.exists() and file.read_bytes()[-1:] not in (b"", b"\n")
+        with file.open("a", encoding="utf-8") as handle:
+            handle.write(("\n" if is_torn else "") + json.dumps(row, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise ProjectError(
+            f"The result could not be written to {file} ({error.strerror or error}). Free disk space, then call "
+            "project.sweep() again; finished combinations are kept."
+        ) from error

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets, restrict_to_allowed_cues
 from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, AugmentSettings, TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import MIN_ACCURACY_LOSS, augmentation_warning
+from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
 from svetlana_jupyter.project.runs import RECORD_FILE, Run, last_search, new_run, search_record
 from svetlana_jupyter.project.storage import write_json
@@ -62,9 +64,20 @@ class RunScored:
     run: Run
 
 
+@dataclass(frozen=True)
+class RunUnsaved:
+    """Event with a trained run that could not be written; ``save`` writes it."""
+
+    save: Callable[[], Run]
+
+
+class RunNotSavedError(ProjectError):
+    """Error raised if a trained run cannot be written to disk."""
+
+
 def train_run(
     task: TrainingTask, stop: Stop
-) -> Iterator[Progress | LearningCurve | Run | RunScored | TrainingAbandoned]:
+) -> Iterator[Progress | LearningCurve | Run | RunUnsaved | RunScored | TrainingAbandoned]:
     """Select a preset, train a classifier, store it as a run, and score the run.
 
     The run can be used before its score is known. After a stop before training, no run is stored; after a stop during
@@ -85,19 +98,45 @@ def train_run(
     fitted = yield from _fit(task, samples, stop)
     seconds = time.monotonic() - start
     reference = None if stop() else fit_reference(samples)  # without it, no image is reported as out-of-distribution
-    with new_run(task.folder) as (folder, finish):
-        fitted.classifier.save(folder)
-        if reference is not None:
-            reference.save(folder)
-        if choice.search_record is not None:
-            write_json(folder / RECORD_FILE, choice.search_record)
-        run = finish(_make_run(task, choice, fitted, reference, seconds))
+    save = partial(_save_run, task, choice, fitted, reference, seconds)
+    try:
+        run = save()
+    except RunNotSavedError:
+        yield RunUnsaved(save)
+        raise
     yield run
     if choice.search_result is not None and not run.stopped:
         score = yield from _score_search(samples, choice.search_result, stop)
     else:
         score = yield from _score(task, samples, choice, stop)
-    yield RunScored(run.with_score(*score))
+    try:
+        yield RunScored(run.with_score(*score))
+    except OSError as error:
+        raise ProjectError(
+            f"Run {run.name} is saved, but its score could not be written ({error.strerror or error}). Free disk "
+            "space, then train again to score it."
+        ) from error
+
+
+def _save_run(
+    task: TrainingTask, choice: PresetChoice, fitted: FitResult, reference: ReferenceDistribution | None, seconds: float
+) -> Run:
+    """Write a trained classifier as a run, or raise a `RunNotSavedError`."""
+    from safetensors import SafetensorError
+
+    try:
+        with new_run(task.folder) as (folder, finish):
+            fitted.classifier.save(folder)
+            if reference is not None:
+                reference.save(folder)
+            if choice.search_record is not None:
+                write_json(folder / RECORD_FILE, choice.search_record)
+            return finish(_make_run(task, choice, fitted, reference, seconds))
+    except (OSError, SafetensorError) as error:
+        raise RunNotSavedError(
+            f"The trained run could not be written to {task.folder} ({error}). Free disk space, then call "
+            "project.runs.save() to keep it; it is lost when the kernel ends."
+        ) from error
 
 
 def _forward(events: Iterable[Any], text: str, stop: Stop = lambda: False) -> Generator[Progress, None, Any]:

@@ -11,7 +11,7 @@ from ipywidgets import HTML, ColorPicker, Dropdown, HBox, Text, VBox
 from svetlana_jupyter.core.classes import PALETTE
 from svetlana_jupyter.widgets.components import FLAG_TEXTS, color_swatch, count_html, heading, muted, on_enter
 from svetlana_jupyter.widgets.labeling import LabelingPanel
-from svetlana_jupyter.widgets.panel import Command, Panel, labeling_commands
+from svetlana_jupyter.widgets.panel import Command, Panel, catch_errors, labeling_commands
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +51,7 @@ class AnnotationPanel(LabelingPanel):
         project = self.project
         self.editor = ClassEditor(self)
         self._counts: dict[int, str] = {}
+        self._colored = -1  # number of classes for which the color of the next one was proposed
         self.command_bar.set_commands(
             Command(("p",), "Previous", "chevron-left", "Previous object", self.previous),
             Command(("n", " "), "Next", "chevron-right", "Next object, drawn at random", self.next),
@@ -59,8 +60,8 @@ class AnnotationPanel(LabelingPanel):
         self.new_color = ColorPicker(concise=True, layout={"width": "30px", "margin": "2px 4px 2px 0"})
         self.new_color.tooltip = "Color of the new class"
         self.new_name = Text(placeholder="new class …", layout={"flex": "1 1 0", "width": "0", "margin": "2px 0"})
-        on_enter(self.new_name, lambda: self.run_action(self._add_class))
-        self.add = self.make_button(self._add_class, "Add", "plus", "Add the class", width="74px", flex="0 0 auto")
+        on_enter(self.new_name, lambda: catch_errors(self._add_class, self.status)(), once=True)
+        self.add = self.make_button(self._add_and_empty, "Add", "plus", "Add the class", width="74px", flex="0 0 auto")
         self.progress_text = HTML(layout={"margin": "0", "min_height": "38px"})
         self.source = Dropdown(options=_SOURCES, layout={"width": "120px", "flex": "0 0 auto", "margin": "0 8px 0 0"})
         self.source.tooltip = "Objects that Next shows. Test set objects are used for scoring only, never for training."
@@ -99,7 +100,9 @@ class AnnotationPanel(LabelingPanel):
         project = self.project
         counts = project.annotations.class_counts()
         self._counts = {info.id: count_html(int(counts[info.name])) for info in project.classes}
-        self.new_color.value = PALETTE[len(project.classes) % len(PALETTE)]
+        if self._colored != len(project.classes):  # not over a color that the user has chosen
+            self._colored = len(project.classes)
+            self.new_color.value = PALETTE[self._colored % len(PALETTE)]
         self.command_bar.show_history()
         self.progress_text.value = "<br>".join(map(muted, self._progress(int(counts.sum()))))
         self._show_test_set()
@@ -131,10 +134,13 @@ class AnnotationPanel(LabelingPanel):
         flagged = [f"{flags[flag]:,} {text}" for flag, text in FLAG_TEXTS.items() if flags[flag]]
         return f"{total:,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} per minute"), " · ".join(flagged)
 
+    def _add_and_empty(self) -> None:
+        self._add_class()
+        self.new_name.value = ""
+
     def _add_class(self) -> None:
         name, known = self.new_name.value.strip(), self.project.classes.names
         self.project.classes.add(name, self.new_color.value)
-        self.new_name.value = ""
         self.status.say(f"Class {name} exists already." if name in known else f"Added class {name}.")
 
 

@@ -88,14 +88,24 @@ class App(VBox):
         file = self.project.save_zip()
         self.status.say(f"Saved {file}. To download it, right-click it in the file browser.")
 
+    def close(self) -> None:
+        """Close the panels, and remove the app."""
+        self._close_panels()
+        super().close()
+
+    def _close_panels(self) -> None:
+        for panel in getattr(self, "panels", {}).values():  # missing if the argument of the app was refused
+            panel.close()
+        self.panels = {}
+
     def _leave(self) -> None:
         """Close the project, and show the form."""
         assert self.project is not None
         if (job := self.project.job) is not None:
             raise ProjectError(f"{job.with_article.capitalize()} is running. Wait for it or stop it, then try again.")
-        for panel in self.panels.values():
-            panel.close()
-        self.panels, self.project = {}, None
+        self._close_panels()
+        self.project.annotations.file.close()  # another kernel may annotate now
+        self.project = None
         self.children = (NewProjectForm(self._open),)
 
     def _fill_tab(self) -> None:

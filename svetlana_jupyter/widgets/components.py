@@ -134,7 +134,7 @@ class ClassButtons(VBox):
         self.find = Text(placeholder="find a class …  press /", layout={"width": "100%", "margin": "2px 0"})
         self.find.add_class("sv-find")
         self.find.observe(lambda _: self._draw(), "value")
-        on_enter(self.find, self._take_first_match)
+        on_enter(self.find, self._take_first_match, once=True)
         self.lines = VBox(layout={"width": "100%", "max_height": "368px", "overflow": "hidden auto"})
         super().__init__([self.find, self.lines], layout={"width": "100%"})
         self._callbacks = act, recolor, edit
@@ -181,10 +181,9 @@ class ClassButtons(VBox):
         return sorted(names, key=lambda info: not info.name.casefold().startswith(typed))
 
     def _take_first_match(self) -> None:
-        matches = self.matches()
-        if self._on_found is not None and matches and self.find.value.strip():
-            self.find.value = ""
-            self._on_found(matches[0].name)
+        typed = self.find.value.strip()
+        if self._on_found is not None and typed:
+            self._on_found(next((info.name for info in self.matches()), typed))  # without a match, an error names it
 
     def _draw(self) -> None:
         searching, matches = bool(self.find.value.strip()), self.matches()
@@ -258,8 +257,19 @@ def button(
     return made.add_class(f"sv-{look}") if look else made
 
 
-def on_enter(field: Text, act: Callable[[], None]) -> None:
-    """Call ``act`` when the user presses Enter in a text field."""
+def on_enter(field: Text, act: Callable[[], None], once: bool = False) -> None:
+    """Call ``act`` when the user presses Enter in a text field.
+
+    Parameters
+    ----------
+    field : Text
+    act : callable
+    once : bool
+        Whether Enter empties the field. The page does so (``key_guard.js``), because a kernel that empties a field
+        may delete what was typed in the meantime.
+    """
+    if once:
+        field.add_class("sv-once")
     field.on_msg(lambda _, content, __: act() if content.get("event") == "submit" else None)
 
 

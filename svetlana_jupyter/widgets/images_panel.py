@@ -12,9 +12,10 @@ from ipywidgets import HTML, Accordion, Button, Checkbox, Combobox, Dropdown, HB
 
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.readers import HDF5_SUFFIXES, READERS
+from svetlana_jupyter.core.io.typed_paths import clean_path
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.widgets.components import StatusLine, button, error_text, heading, html_table, muted, set_options
-from svetlana_jupyter.widgets.new_project_form import PairFields, field_options, field_row, skipped_pairs_text
+from svetlana_jupyter.widgets.new_project_form import PairFields, add_pairs, field_options, field_row
 from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
@@ -103,7 +104,7 @@ class ImagesPanel(Panel):
             self.status.warn("Enter the files of your images and masks.")
             return
         before = len(self.project.images)
-        skipped = skipped_pairs_text(self.project.add_images(*patterns))
+        skipped = add_pairs(self.project, patterns)
         count = len(self.project.images) - before
         message = f"Added {count:,} image{'' if count == 1 else 's'}. {skipped}".strip()
         if skipped:
@@ -147,7 +148,7 @@ class MaskForm(VBox):
     def __init__(self, panel: Panel) -> None:
         project, status = self._project, self._status = panel.project, panel.status
         self._latest: LatestQuestion[MaskQuestion] = LatestQuestion(
-            lambda question: (question, project.check_mask(question[0], Path(question[1]).expanduser())),
+            lambda question: (question, project.check_mask(question[0], Path(clean_path(question[1])))),
             catch_errors(self._show, status),
             # Any error is possible: a path that is half typed may lead anywhere in a file system.
             show_error=lambda _, error: self._show_text(error_text(error, "The file cannot be read")),
@@ -211,7 +212,7 @@ class MaskForm(VBox):
     def _replace(self) -> None:
         assert self._checked is not None  # otherwise the button is disabled
         image, path = self._checked
-        report = self._project.replace_mask(image, Path(path).expanduser())
+        report = self._project.replace_mask(image, Path(clean_path(path)))
         message = self._project.status
         self.path.value = ""
         self.report.value = mask_report_html(report, image)
@@ -321,7 +322,7 @@ class ImportForm(VBox):
         self.undo.layout.display = None if last else "none"
 
     def _take(self) -> None:
-        path, project = self.path.value.strip(), self._project
+        path, project = self.path.value.strip() and clean_path(self.path.value), self._project
         self.not_imported.value = ""
         if not path:
             self.message.warn("Enter the file with the annotations.")

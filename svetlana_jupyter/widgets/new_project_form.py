@@ -7,6 +7,7 @@ before the project is created.
 from __future__ import annotations
 
 import html
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,10 @@ import pandas as pd
 from ipywidgets import HTML, ColorPicker, Combobox, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import PALETTE
+from svetlana_jupyter.core.io.file_pairs import describe_skipped
 from svetlana_jupyter.core.io.image_pair import preview_pairs
+from svetlana_jupyter.core.io.swapped_pair import SWAPPED
+from svetlana_jupyter.core.io.typed_paths import clean_path
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.components import StatusLine, button, error_text, heading, html_table, muted, on_enter
@@ -71,29 +75,32 @@ class NewProjectForm(VBox):
 
     def _describe_folder(self) -> None:
         """Show whether the folder is a new project, an existing one, or a zip file."""
-        text = self.folder.value.strip()
+        text = self._folder_path()
         if text.lower().endswith(".zip"):
             note, action = "Project in a zip file, unpacked into the same folder", "Unpack and open"
-        elif text and (Path(text).expanduser() / "project.json").is_file():
+        elif text and (Path(text) / "project.json").is_file():
             note, action = "Existing project", "Open"
         else:
             note, action = "New or existing project folder, or a zip file", "Create project"
         self._folder_note.value = muted(note)
         self.open_button.description, self.open_button.tooltip = action, note
 
+    def _folder_path(self) -> str:
+        return clean_path(self.folder.value) if self.folder.value.strip() else ""
+
     def _open(self) -> None:
-        text = self.folder.value.strip()
+        text = self._folder_path()
         if not text:
             self.status.warn("Enter a project folder, for example osteoclasts.svetlana.")
             return
         patterns = self.fields.patterns()
         self.status.say("Opening …")
-        path = Path(text).expanduser()
+        path = Path(text)
         project = Project.from_zip(path) if text.lower().endswith(".zip") else Project(path)
         for name, color in self.classes.entered_classes():
             if name not in project.classes.names:
                 project.classes.add(name, color)
-        self._opened(project, skipped_pairs_text(project.add_images(*patterns)) if patterns[0] else "")
+        self._opened(project, add_pairs(project, patterns) if patterns[0] else "")
 
 
 def _projects_here() -> list[str]:
@@ -131,6 +138,8 @@ class PairFields(VBox):
     Attributes
     ----------
     images, masks, axes, spacing : Text
+    swap_button : Button
+        Shown while images and masks seem to be swapped.
     pairs : HTML
     spacing_note : HTML
     """
@@ -148,14 +157,18 @@ class PairFields(VBox):
         self.spacing = Text(placeholder="from the files", **field_options("Pixel size in µm"))
         self.spacing_note = HTML()
         self.pairs = HTML(layout={"width": "100%", "margin": "2px 0 0 0"})
+        self.swap_button = button(
+            self.swap, "Swap images and masks", "exchange", width="200px", margin="0", display="none"
+        )
         self._inputs = (self.images, self.masks, self.axes, self.spacing)
         super().__init__(
             [
-                field_row(self.images, "Braces mark what varies: {plate}, {well}, {channel}, …"),
-                field_row(self.masks, "The same braces match each mask to its image"),
+                field_row(self.images, "A folder, a file, or a pattern: {plate}, {well}, {channel} … vary"),
+                field_row(self.masks, "A folder, a file, or a pattern with the same braces"),
                 field_row(self.axes, "If not in the files: zyx (planes), cyx (channels) or czyx"),
                 field_row(self.spacing, self.spacing_note),
                 self.pairs,
+                self.swap_button,
             ],
             layout={"width": "100%", "grid_gap": "4px"},
         )
@@ -172,6 +185,10 @@ class PairFields(VBox):
         for text in self._inputs:
             text.value = ""
 
+    def swap(self) -> None:
+        """Exchange the patterns of images and masks."""
+        self.images.value, self.masks.value = self.masks.value, self.images.value
+
     def _ask(self) -> None:
         entered = self._entered()
         if all(entered[:2]):
@@ -186,6 +203,8 @@ class PairFields(VBox):
     def _show(self, pairs: pd.DataFrame | str) -> None:
         self.spacing_note.value = muted(_spacing_text(pairs))
         self.pairs.value = f'<div class="sv-pairs">{_pairs_html(pairs)}</div>'
+        swapped = not isinstance(pairs, str) and pairs["problem"].eq(SWAPPED).any()
+        self.swap_button.layout.display = None if swapped else "none"
 
 
 def _pairs_html(pairs: pd.DataFrame | str) -> str:
@@ -224,20 +243,11 @@ def _spacing_text(pairs: pd.DataFrame | str) -> str:
     return "Differs between files" if len(sizes) > 1 else " × ".join(f"{size:.4g}" for size in sizes.pop()) + " µm"
 
 
-def skipped_pairs_text(added: pd.DataFrame) -> str:
-    """Return a text on skipped pairs, with a reason, and the first note, if any.
-
-    ``added`` is the result of `Project.add_images`.
-    """
-    problems, notes = added.loc[added["problem"] != ""], [note for note in added["note"] if note]
-    note = (
-        f"{notes[0]}{f' The same table has {len(notes) - 1:,} more notes.' if len(notes) > 1 else ''}" if notes else ""
-    )
-    if problems.empty:
-        return note
-    first = problems.iloc[0]
-    reason = first["problem"].removeprefix(f"{first['name']}: ")
-    return f"{len(problems):,} of {len(added):,} pairs were skipped. {first['name']}: {reason} {note}".strip()
+def add_pairs(project: Project, patterns: FilePatterns) -> str:
+    """Add images, and return a sentence on skipped pairs or ""."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the panel shows the sentence
+        return describe_skipped(project.add_images(*patterns))
 
 
 def parse_numbers(text: str) -> tuple[float, ...] | float | None:

@@ -342,7 +342,7 @@ class CommandBar:
             self.toggle_help()
         elif command is not None:
             command.act(shown)
-        elif key in _DIGITS:
+        elif key.isdecimal():
             self._panel.report_key(f"No class has the key {key}. Press ? for all keys.")
         elif key != "Escape":
             self._panel.report_key(f"The key {_key_text(key)} has no effect here. Press ? for all keys.")

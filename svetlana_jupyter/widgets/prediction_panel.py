@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 from ipywidgets import HTML, Accordion, Checkbox, HBox, Text, VBox
 
 from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
+from svetlana_jupyter.core.io.typed_paths import clean_path
 from svetlana_jupyter.core.stats.metrics import Proportion
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.exporters import FORMATS
@@ -236,7 +237,7 @@ class ExportForm(VBox):
 
     def _export(self) -> None:
         if ticked := [name for name, box in self.formats.items() if box.value]:
-            self._project.background.export(self.folder.value, ticked)
+            self._project.background.export(clean_path(self.folder.value), ticked)
         else:
             self.result.warn("No format is selected. Tick at least one.")
 

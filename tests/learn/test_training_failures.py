@@ -50,6 +50,15 @@ def test_repeated_out_of_memory_raises_a_helpful_error(discs, failing):
     assert Failing.errors == []
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_smallest_batches_are_not_tried_again(discs, failing, size):
+    Failing.errors[:] = [OUT_OF_MEMORY, OUT_OF_MEMORY]
+    samples = with_settings(collect_training_data([discs], QUICK), batch_size=size, norm="group")
+    with pytest.raises(ClassifierError, match=rf"with batches of {size} patches: .*2\.00 GiB.*smaller sampling"):
+        list(fit(samples, network=failing))
+    assert Failing.errors == [OUT_OF_MEMORY], "it was trained once"
+
+
 @pytest.mark.parametrize("error", [RuntimeError("a bug of the user's own"), ValueError("batch"), KeyboardInterrupt()])
 def test_other_errors_are_raised_unchanged(discs, failing, error):
     Failing.errors[:] = [error]

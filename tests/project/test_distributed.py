@@ -8,6 +8,7 @@ import signal
 import sys
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import dask.array as da
@@ -16,6 +17,7 @@ import pandas as pd
 import pytest
 import zarr
 from distributed import Client, LocalCluster
+from distributed.comm import CommClosedError
 
 import svetlana_jupyter
 from svetlana_jupyter.core.io import chunks as blocks
@@ -249,6 +251,31 @@ def test_the_given_or_the_active_client_is_used(client):
         assert resolve_client("local") is None
     with pytest.raises(InputError, match=r"must be a synchronous dask\.distributed\.Client"):
         resolve_client("tcp://10.0.0.1:8786")
+
+
+def test_a_cluster_without_workers_is_reported_and_can_be_stopped(logged_work, monkeypatch):
+    monkeypatch.setattr("svetlana_jupyter.project.distributed.CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("svetlana_jupyter.project.distributed.WITHOUT_WORKER_SECONDS", 0.2)
+    pair, objects, network, _ = logged_work
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        assert resolve_client(client) is client
+        parts = dict(enumerate(split_into_parts(pair, objects, network)))
+        run = partial(predict_on_cluster, client, pair, parts, network, None, ())
+        assert list(run(lambda: True)) == []
+        with pytest.raises(InputError, match=r"has had no worker for 0 seconds\. Start workers and predict again"):
+            list(run(lambda: False))
+
+
+def test_a_worker_lost_while_its_version_is_checked_is_reported(client, monkeypatch):
+    def lose(*_):
+        raise CommClosedError("in <TCP (closed)>: Stream is closed")
+
+    monkeypatch.setattr(client, "run", lose)
+    with pytest.raises(InputError, match=r"was lost while the versions of its workers were checked \(in <TCP"):
+        resolve_client(client)
 
 
 def test_a_missing_or_different_package_on_the_workers_raises_an_error(client, monkeypatch):

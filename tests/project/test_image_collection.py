@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import tifffile
 
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.image_collection import ImageCollection
+from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.storage import Notify, ProjectFolder
 from tests.project.conftest import squares
 
@@ -52,3 +56,41 @@ def test_an_unknown_image_is_refused_with_the_names_of_the_others(images: ImageC
     images.add("first", *squares(seed=1))
     with pytest.raises(InputError, match=r"no image 'third'\. Choose one of its images: 'first'"):
         images.chosen(["first", "third"])
+
+
+def test_what_is_not_used_of_the_files_is_reported_when_images_are_added(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 30), np.uint8)
+    mask = np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3), np.ones((10, 10), np.uint8))
+    note = "along y and x (0.5 'parsnip') is not used: the unit is unknown"
+    for well in "ab":
+        tifffile.imwrite(tmp_path / f"m_{well}.tif", mask)
+        unit = "parsnip" if well == "a" else "um"
+        tifffile.imwrite(tmp_path / f"i_{well}.tif", pixels, imagej=True, resolution=(2, 2), metadata={"unit": unit})
+    project = Project(tmp_path / "p.svetlana", classes=["x", "y"])
+
+    with pytest.warns(UserWarning, match="well 1: .*" + re.escape(note)):
+        project.add("well 1", tmp_path / "i_a.tif", tmp_path / "m_a.tif")
+    assert note in project.status
+    table = project.add_images(tmp_path / "i_{well}.tif", tmp_path / "m_{well}.tif").set_index("name")
+
+    assert note in table.loc["a", "note"]
+    assert table.loc["b", "note"] == ""
+    assert note in project.status
+    assert project.pair("a").spacing is None
+    assert project.pair("b").spacing == pytest.approx((0.5, 0.5))
+
+
+def test_a_given_pixel_size_resolves_that_image_and_mask_differ(tmp_path):
+    mask = np.kron(np.arange(6, dtype=np.uint8).reshape(2, 3), np.ones((10, 10), np.uint8))
+    for name, resolution in (("i", 2), ("m", 4)):
+        options = {"imagej": True, "metadata": {"unit": "um"}}
+        tifffile.imwrite(tmp_path / f"{name}.tif", mask, resolution=(resolution, resolution), **options)
+    project = Project(tmp_path / "p.svetlana", classes=["x", "y"])
+
+    with pytest.raises(InputError, match=r"pixel sizes of image .* and mask .* differ") as error:
+        project.add("a", tmp_path / "i.tif", tmp_path / "m.tif")
+    assert list(project.images) == []
+    assert "`spacing=(0.25, 0.25)`" in str(error.value)
+    project.add("a", tmp_path / "i.tif", tmp_path / "m.tif", spacing=(0.25, 0.25))
+
+    assert Project(tmp_path / "p.svetlana").pair("a").spacing == (0.25, 0.25)

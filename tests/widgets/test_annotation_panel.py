@@ -162,14 +162,15 @@ def test_a_class_is_added_by_the_field_and_used_at_once(panel, project):
     panel.new_name.value = "broken"
     panel.new_color.value = "#ff0000"
     panel.new_name._handle_custom_msg({"event": "submit"}, [])
+    assert panel.new_name.value == "broken", "the page empties it, since the next name may have begun"
     assert project.classes.by_name("broken").color == "#ff0000"
-    assert panel.new_name.value == ""
     panel.viewer.show("left", 5)
     press(panel, "3")
     assert class_of(project, 5) == "broken"
     panel.new_name.value = "broken"
     panel.add.click()
     assert "Class broken exists already." in panel.status.text
+    assert panel.new_name.value == ""
 
 
 def test_an_error_is_displayed_and_the_panel_goes_on(panel, project):

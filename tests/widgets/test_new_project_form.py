@@ -51,6 +51,16 @@ def test_pairs_are_listed_and_problems_come_first(files):
     assert form.fields.pairs.value.index("No mask was found") < form.fields.pairs.value.index("A1_mask.tif")
 
 
+def test_a_pixel_size_that_is_not_used_is_shown_with_the_pair(files):
+    image = squares(0)[0]
+    tifffile.imwrite(files / "A1.tif", image, imagej=True, resolution=(2, 2), metadata={"unit": "<parsnip>"})
+
+    form = fill_form(files).children[0]
+
+    assert "0.5 &#x27;&lt;parsnip&gt;&#x27;) is not used: the unit is unknown" in form.fields.pairs.value
+    assert "2 of 3 images can be used" in form.fields.pairs.value
+
+
 def test_mismatched_files_are_reported_before_the_project_exists(files):
     tifffile.imwrite(files / "A3_mask.tif", squares(0)[1][:50])
     tifffile.imwrite(files / "A4.tif", squares(0)[0])
@@ -96,6 +106,42 @@ def test_the_form_opens_the_app_with_the_chosen_colors(files):
     assert app.project.classes.names == ("active", "resting")
     assert app.project.classes.by_name("active").color == "#123456"
     assert "1 of 3 pairs were skipped. A3: No mask was found" in app.status.text
+
+
+def test_folders_quotes_and_one_image_are_understood(files):
+    for kind in ("image", "mask"):
+        (files / kind).mkdir()
+    for name in ("A1", "A2"):
+        (files / f"{name}.tif").rename(files / "image" / f"{name}.tif")
+        (files / f"{name}_mask.tif").rename(files / "mask" / f"{name}_mask.tif")
+    app = App()
+    form = app.children[0]
+    form.folder.value = f' "{files}/wells.svetlana"'
+    form.fields.images.value = f"'{files}/image/A1.tif'"
+    form.fields.masks.value = f"file://{files}/mask"
+    assert "1 of 1 images can be used" in form.fields.pairs.value
+    form.fields.images.value = f'"{files}/image" '
+    assert "2 of 2 images can be used" in form.fields.pairs.value
+    form.open_button.click()
+    assert app.project.path == files / "wells.svetlana"
+    assert list(app.project.images) == ["A1", "A2"]
+    assert app.status.text == ""
+
+
+def test_swapped_images_and_masks_are_noticed_and_exchanged_by_a_button(files):
+    app = fill_form(files)
+    form = app.children[0]
+    assert form.fields.swap_button.layout.display == "none"
+    form.fields.images.value, form.fields.masks.value = form.fields.masks.value, form.fields.images.value
+    assert "seem to be swapped" in form.fields.pairs.value
+    form.open_button.click()
+    assert app.project is None
+    assert "seem to be swapped" in form.status.text
+    form.fields.swap_button.click()
+    assert form.fields.swap_button.layout.display == "none"
+    assert form.fields.masks.value == f"{files}/{{well}}_mask.tif"
+    form.open_button.click()
+    assert list(app.project.images) == ["A1", "A2"]
 
 
 def test_placeholders_are_not_classes(files):

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.image_pair import FeatureCache, ImagePair
 
 Integers = NDArray[np.int64]
-_Crops = tuple[NDArray[np.bool_], Integers, list[NDArray[np.float32]]]  # returned by `_crop`
+_Crops = tuple[NDArray[np.bool_], Integers, list[NDArray[np.float32]], NDArray[np.bool_]]  # returned by `_crop`
 
 # Larger bounding boxes are measured on every second, third, ... pixel along each axis.
 MAX_BOX_VOXELS = 1 << 22
@@ -65,7 +65,8 @@ def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | 
     DataFrame
         One row per object, index ``object``, one float32 column per entry of `core.features.catalog.columns`, named by
         its key. Lengths are in units of the shortest side of a pixel. Undefined values are NaN, such as the annulus of
-        an object without surroundings or the texture of a constant object. Objects whose bounding box contains more
+        an object without surroundings, the texture of a constant object, or the brightness of an object with NaN or
+        infinite pixels; outside the objects, such pixels count as 0. Objects whose bounding box contains more
         than `MAX_BOX_VOXELS` pixels are subsampled evenly.
     """
     settings = settings or MeasureSettings()
@@ -228,7 +229,7 @@ class _Measurer:
     ) -> pd.DataFrame:
         box = (last - first).max(axis=0)
         step = tuple((self._step * stride).tolist())
-        own, _, planes = _crop(image, mask, self._labels[members], first, box)
+        own, _, planes, invalid = _crop(image, mask, self._labels[members], first, box)
         region = ObjectStack(own, step)
         core = ObjectStack(_erode_in_boxes(own, self._margin), step) if self._margin else region
         channels = [ObjectChannel(core, plane) for plane in planes]
@@ -249,13 +250,17 @@ class _Measurer:
             reach = self._reach(stride)
             wide = _crop(image, mask, self._labels[members], first - reach, box + 2 * reach)
             features |= self._annulus_features(wide, channels, step)
+        for key in features:
+            _, _, of_channel = key.partition(":")
+            if of_channel and invalid[int(of_channel)].any():
+                features[key] = np.where(invalid[int(of_channel)], np.nan, features[key])
         values = np.stack([np.asarray(features[key], np.float32) for key in self._keys], axis=1)
         return pd.DataFrame(values, pd.Index(self._labels[members], name="object"), self._keys)
 
     def _annulus_features(
         self, crops: _Crops, channels: list[ObjectChannel], step: tuple[float, ...]
     ) -> dict[str, Floats]:
-        own, mask, planes = crops
+        own, mask, planes, _ = crops
         inner = dilate_masks(own, (self._margin,) * len(step)) if self._margin else own
         width = max(self._annulus_width, min(step))
         zone = dilate_masks(inner, tuple(width / side for side in step)) & ~inner
@@ -314,7 +319,9 @@ def _crop(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Inte
     mask : integer array of shape (n, *box)
         Labels of all objects; `OUTSIDE` beyond the image.
     planes : list of float32 array of shape (n, *box)
-        Channels of the image; 0 beyond the image.
+        Channels of the image; 0 beyond the image and where a value is NaN or infinite.
+    invalid : bool array of shape (C, n)
+        Whether a channel has NaN or infinite values in the object.
     """
     masks = np.full((len(labels), *box), OUTSIDE, np.int64)
     pixels = np.zeros((len(image), len(labels), *box), np.float32)
@@ -325,7 +332,10 @@ def _crop(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Inte
         masks[number][target] = mask[source]
         pixels[:, number][target] = image[source]
     own = np.equal(masks, labels.reshape(-1, *(1 for _ in box)))
-    return own, masks, list(to_finite_float32(pixels))
+    invalid: NDArray[np.bool_] = np.zeros((len(image), len(labels)), bool)
+    if image.dtype.kind == "f" and not np.isfinite(pixels).all():
+        invalid |= np.any(~np.isfinite(pixels) & own, axis=tuple(range(2, pixels.ndim)))
+    return own, masks, list(to_finite_float32(pixels)), invalid
 
 
 def _erode_in_boxes(own: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:

@@ -19,6 +19,7 @@ import pandas as pd
 from natsort import natsorted
 
 from svetlana_jupyter.core.io.readers import HDF5_SUFFIXES
+from svetlana_jupyter.core.io.typed_paths import NAME, clean_path, complete_folders
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 PATTERN_TOKENS = re.compile(r"(\{[^{}]*\}|\*\*/|\*)")
 WILDCARD_FIELD = "star"  # the fields of stars are "star 0", "star 1", …; placeholders cannot contain a space
 CHANNEL = "channel"
-PAIR_COLUMNS = ("name", "image", "mask", "channels", "problem")
+PAIR_COLUMNS = (NAME, "image", "mask", "channels", "problem")
+_NO_COLUMNS = (NAME, "image")  # placeholders that name the images, but are no grouping columns
 
 MatchedFiles = Mapping[Path, Mapping[str, str]]  # for each file, the text that each field matches
 
@@ -53,7 +55,7 @@ class FilePattern:
     """
 
     def __init__(self, pattern: str | PathLike[str]) -> None:
-        self.text = Path(str(pattern).replace("\\", "/")).expanduser().as_posix()
+        self.text = clean_path(pattern)
         tokens = PATTERN_TOKENS.findall(self.text)
         self.placeholders = tuple(dict.fromkeys(token[1:-1] for token in tokens if token.startswith("{")))
         if wrong := [f"{{{word}}}" for word in self.placeholders if not word.isidentifier()]:
@@ -133,7 +135,8 @@ def find_pairs(images: str | PathLike[str], masks: str | PathLike[str]) -> pd.Da
     Parameters
     ----------
     images, masks : str or path
-        Patterns, absolute or relative to the working directory.
+        Patterns, absolute or relative to the working directory. They may be quoted or begin with ``file://``. A folder
+        stands for the files in it, whose names are matched (`core.io.typed_paths.complete_folders`).
 
     Returns
     -------
@@ -149,7 +152,8 @@ def find_pairs(images: str | PathLike[str], masks: str | PathLike[str]) -> pd.Da
     InputError
         If nothing matches a pattern, or the patterns have no placeholder in common.
     """
-    image_pattern, mask_pattern = FilePattern(images), FilePattern(masks)
+    completed = complete_folders(clean_path(images), clean_path(masks), lambda text: FilePattern(text).find())
+    image_pattern, mask_pattern = map(FilePattern, completed)
     fields = [field for field in image_pattern.fields if field != CHANNEL]
     shared = _shared_fields(fields, image_pattern, mask_pattern)
     image_files, mask_files = _find_files(image_pattern, mask_pattern)
@@ -176,18 +180,40 @@ def find_pairs(images: str | PathLike[str], masks: str | PathLike[str]) -> pd.Da
                 "mask": candidates[0] if candidates else None,
                 "channels": tuple(channels) or None,
                 "problem": problem,
-                **texts,
+                **_columns(texts),
             }
         )
     for key in natsorted(masks_by_key.keys() - users.keys()):
         texts = dict(zip(shared, key))
         problem = f"No image was found for this mask, expected {image_pattern.fill_placeholders(texts)}."
-        rows.append({"name": "_".join(key), "mask": masks_by_key[key][0], "problem": problem, **texts})
-    return _to_table(rows, [field for field in fields if field in image_pattern.placeholders])
+        rows.append({"name": "_".join(key), "mask": masks_by_key[key][0], "problem": problem, **_columns(texts)})
+    return _to_table(rows, [field for field in _columns(fields) if field in image_pattern.placeholders])
+
+
+def describe_skipped(added: pd.DataFrame) -> str:
+    """Return a text on skipped pairs, with a reason, and the first note, if any.
+
+    ``added`` is the result of `Project.add_images`.
+    """
+    problems, notes = added.loc[added["problem"] != ""], [note for note in added["note"] if note]
+    note = (
+        f"{notes[0]}{f' The same table has {len(notes) - 1:,} more notes.' if len(notes) > 1 else ''}" if notes else ""
+    )
+    if problems.empty:
+        return note
+    first = problems.iloc[0]
+    reason = first["problem"].removeprefix(f"{first['name']}: ")
+    return f"{len(problems):,} of {len(added):,} pairs were skipped. {first['name']}: {reason} {note}".strip()
+
+
+def _columns(texts: Iterable[str]) -> dict[str, str]:
+    """Return the texts of the placeholders that become grouping columns."""
+    values = texts if isinstance(texts, Mapping) else dict.fromkeys(texts, "")
+    return {field: text for field, text in values.items() if field not in _NO_COLUMNS}
 
 
 def _shared_fields(fields: Sequence[str], images: FilePattern, masks: FilePattern) -> list[str]:
-    if clash := {*images.placeholders} & {*PAIR_COLUMNS}:
+    if clash := {*images.placeholders} & {*PAIR_COLUMNS} - {*_NO_COLUMNS}:
         raise InputError(f"{{{clash.pop()}}} is the name of a column of the result. Rename this placeholder.")
     shared = [field for field in fields if field in masks.fields]
     if not shared and (fields or set(masks.fields) - {CHANNEL}):

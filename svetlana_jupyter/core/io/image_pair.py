@@ -22,6 +22,7 @@ from svetlana_jupyter.core.io.images import (
 )
 from svetlana_jupyter.core.io.mask_checks import check_is_label_image
 from svetlana_jupyter.core.io.pixel_size import Spacing, combine_spacings
+from svetlana_jupyter.core.io.swapped_pair import SWAPPED, looks_swapped
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ def open_pair(
         opened, levels = open_image_levels(image, options)
         _refuse_different_shapes(opened, opened_mask)
         if check_mask:
+            if looks_swapped(opened, opened_mask):
+                raise InputError(SWAPPED)
             check_is_label_image(opened_mask)
         sizes = combine_spacings(known_spacing(opened), known_spacing(opened_mask), ("image", "mask"))
     except InputError as error:
@@ -174,7 +177,7 @@ def preview_pairs(
     axes, spacing
         See `open_image`.
     max_pairs : int
-        Number of pairs to open; no pixels are read.
+        Number of pairs to open. Pixels are read of the first pair only, to see whether image and mask are swapped.
 
     Returns
     -------
@@ -198,6 +201,8 @@ def preview_pairs(
         except Exception as error:  # every reader fails in its own way on a damaged file
             table.at[row, "problem"] = f"The image or the mask cannot be read: {error}"
         else:
+            if not table["shape"].notna().any() and looks_swapped(opened.image, opened.mask):  # of the first pair only
+                table.at[row, "problem"] = SWAPPED
             table.at[row, "shape"], table.at[row, "dtype"] = format_pair_shape(opened), str(opened.image.dtype)
             spacing_um: Any = opened.spacing  # a tuple in one cell
             table.at[row, "spacing"] = spacing_um

@@ -145,9 +145,10 @@ def resolve_mask_axes(stored: OpenedFile, from_user: str | None, source_name: st
             hint = "Pass the label image itself, not a colored display of it."
             if axis == "c":
                 planes = axes.replace("c", "z") if "z" not in axes else "zyx"
+                opened = "mask" if source_name == "the mask" else repr(source_name)
                 hint = (
                     "Save the channel with the labels as a separate file or, if these are planes, pass the mask as "
-                    f'`sv.open_mask(..., axes="{planes}")`.'
+                    f'`sv.open_mask({opened}, axes="{planes}")`.'
                 )
             raise InputError(
                 f"{_capitalize(source_name)} has {length} {kind} (axes {axes}, shape {tuple(shape)}), but a mask has "
@@ -180,7 +181,7 @@ def _checked_axes(axes: str, shape: Sequence[int], source_name: str, from_file: 
     if len(axes) != len(shape):
         raise InputError(
             f'`axes="{axes}"` names {len(axes)} dimensions, but {source_name} has {len(shape)} (shape {tuple(shape)}). '
-            "Pass one letter per dimension."
+            f"Pass one letter per dimension{'' if is_mask else ' of the image; those of its mask are not needed'}."
         )
     lengths = dict(zip(axes, shape))
     described = f"(axes {axes}, shape {tuple(shape)})"

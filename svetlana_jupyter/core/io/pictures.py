@@ -21,6 +21,7 @@ from svetlana_jupyter.errors import InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")  # by content, whatever the suffix
 ORIENTATION = 274  # EXIF tag; 1 is upright, from 5 on rows and columns are exchanged
 DTYPES = {"1": np.dtype(bool), "I": np.dtype(np.int32), "F": np.dtype(np.float32)}  # of the modes of Pillow
 GRAY_MODES = {*DTYPES, "L", "LA", "La"}  # and those that begin with "I;", of 16 bits
@@ -30,7 +31,7 @@ COLOR_MODES = {"P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 def read_picture(path: Path, request: ReadRequest) -> OpenedFile:
     """Open a PNG, JPEG, BMP, GIF or WebP file lazily, reading only its header."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             frames, mode, (width, height) = int(getattr(picture, "n_frames", 1)), picture.mode, picture.size
             orientation = _orientation(picture)
             indexed_gray = mode == "P" and (request.labels or _has_gray_palette(picture))
@@ -104,7 +105,7 @@ def _must_be_rotated(path: Path, orientation: int, shape: tuple[int, int], mask_
 def _decode_picture(labels: bool, upright: bool, deep: bool, path: Path) -> npt.NDArray[Any]:
     """Decode a picture to gray values or labels (h, w), or to colors (h, w, 3)."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             if deep:
                 pixels = np.asarray(imagecodecs.png_decode(path.read_bytes()))
                 pixels = pixels[..., 0] if pixels.shape[-1] == 2 else pixels[..., :3]

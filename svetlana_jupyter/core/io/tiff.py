@@ -59,6 +59,8 @@ def read_tiff(path: Path, request: ReadRequest) -> OpenedFile:
             pixels, levels = _pixels_and_levels(chosen, path, samples, request.cache)
             axes = samples.axes if set(samples.axes) <= set("tczyxs") else None  # others are placeholders of tifffile
             notes = [*chosen.notes, *samples.notes]
+            if tiff.is_imagej and "c0" in (tiff.imagej_metadata or {}):  # ImageJ stores signed values so, too
+                notes.append("Its calibration of gray values is not used: values are as stored.")
             return OpenedFile(pixels, axes, spacing, samples.names or names, levels, notes, spacing_notes)
     except InputError:
         raise

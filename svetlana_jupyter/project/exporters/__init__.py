@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -61,6 +62,8 @@ FORMATS: Mapping[str, ExportFormat] = {
 
 def check_formats(formats: Sequence[str] | str) -> list[str]:
     """Return the formats as a list, or raise an error if a format is unknown."""
+    if not isinstance(formats, Iterable):
+        raise InputError(f"formats must be a list of formats, got {formats!r}. Choose among {', '.join(FORMATS)}.")
     names = [formats] if isinstance(formats, str) else list(formats)
     unknown = [name for name in names if name not in FORMATS]
     if unknown or not names:

@@ -1,11 +1,46 @@
-// Hide the keys of a panel from JupyterLab; see KeyGuard in pointer.py.
-function render({ el }) {
+// Hide the keys of a panel from JupyterLab, and let no action overtake the text before it; see KeyGuard in pointer.py.
+
+// While the kernel is busy with one change of a field, ipywidgets holds back later ones, but not clicks and Enter: the
+// kernel would act on the first letter of a name that was typed fast. Send what is held back first.
+function sendHeldBack(manager) {
+  const send = (model) => {
+    if (!model._msg_buffer) return;
+    const sent = model.send_sync_message(model._msg_buffer, model._msg_buffer_callbacks);
+    model.rememberLastUpdateFor?.(sent);
+    model._msg_buffer = model._msg_buffer_callbacks = null;
+  };
+  // Models that are loaded are sent before the next listener runs; others have nothing to send.
+  for (const loading of Object.values(manager?._models ?? {})) loading.then(send, () => {});
+}
+
+// The kernel must not empty a field after Enter: by then, the next name may have begun. So the page does, once ipywidgets
+// has reported Enter.
+function emptyAfterEnter(field) {
+  const entered = field.value;
+  setTimeout(() => {
+    if (!field.value.startsWith(entered)) return;
+    field.value = field.value.slice(entered.length);
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  });
+}
+
+function render({ model, el }) {
   const stop = new AbortController();
+  const { signal } = stop;
   const guard = () => {
-    if (stop.signal.aborted) return;
+    if (signal.aborted) return;
     const panel = el.closest(".svetlana");
     if (!panel) return void requestAnimationFrame(guard); // not in the page yet
-    panel.addEventListener("keydown", (e) => e.stopPropagation(), { signal: stop.signal });
+    panel.addEventListener("keydown", (e) => e.stopPropagation(), { signal });
+    panel.addEventListener("click", () => sendHeldBack(model.widget_manager), { capture: true, signal });
+    panel.addEventListener("keydown", (e) => {
+      if (e.key !== "Enter" || e.target.tagName !== "INPUT") return;
+      sendHeldBack(model.widget_manager);
+      if (!e.target.closest(".sv-once") || !e.target.value.trim()) return;
+      emptyAfterEnter(e.target);
+      // The next key labels an object; it must not wait for the kernel to move the focus.
+      if (e.target.closest(".sv-find")) setTimeout(() => panel.querySelector("canvas[tabindex]")?.focus());
+    }, { capture: true, signal });
   };
   guard();
   return () => stop.abort();

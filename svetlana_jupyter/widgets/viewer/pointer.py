@@ -81,10 +81,11 @@ class Pointer(anywidget.AnyWidget):
 
 
 class KeyGuard(anywidget.AnyWidget):
-    """Invisible helper that hides the keys of a panel from JupyterLab.
+    """Invisible helper for the keys and text fields of a panel.
 
-    Otherwise, JupyterLab's shortcuts would act on the notebook cell: ``m`` turns the cell into Markdown and deletes the
-    panel.
+    It hides the keys from JupyterLab, whose shortcuts would act on the notebook cell: ``m`` turns the cell into
+    Markdown and deletes the panel. Before Enter and before a click, it sends the text that ipywidgets holds back while
+    the kernel is busy, so that an action sees all that was typed.
     """
 
     _esm = Path(__file__).with_name("key_guard.js")

@@ -275,3 +275,21 @@ def test_the_eroded_margin_is_left_out_of_the_object_and_of_the_annulus(shape):
         assert row["ring_mean:0"] == pytest.approx(ring.mean(), rel=1e-5)
     assert left > 5
     assert table["area" if mask.ndim == 2 else "volume"].equals(whole["area" if mask.ndim == 2 else "volume"])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_object_with_invalid_pixels_has_no_brightness_in_this_channel(value):
+    mask = np.kron(np.arange(1, 5).reshape(2, 2), np.ones((8, 8), int))
+    image = np.random.default_rng(1).normal(200, 30, (2, 16, 16)).astype(np.float32)
+    spoiled = image.copy()
+    spoiled[1, 2, 3] = value
+    expected, table = (
+        pd.concat(measure(pair, index_objects(pair.mask), ALL))
+        for pair in (open_pair("a", pixels, mask, axes="cyx") for pixels in (image, spoiled))
+    )
+
+    hit = [key for key in table if key.endswith(":1")]
+    assert len(hit) > 10
+    assert table.loc[1, hit].isna().all()
+    pd.testing.assert_frame_equal(table.drop(index=1), expected.drop(index=1))
+    pd.testing.assert_series_equal(table.loc[1].drop(hit), expected.loc[1].drop(hit))

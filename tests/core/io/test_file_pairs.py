@@ -202,7 +202,7 @@ def test_two_stars_search_subfolders(folder):
         ("w/{well}.tif", "w/{well}.tif", "match the same files"),
         ("w/{well}.tif", "m/{plate}.tif", "no placeholder in common"),
         ("w/{well}.tif", "m/A1.tif", "no placeholder in common"),
-        ("w/{name}.tif", "m/{name}.tif", "{name} is the name of a column"),
+        ("w/{mask}.tif", "m/{mask}.tif", "{mask} is the name of a column"),
         ("w/{my well}.tif", "m/{well}.tif", r"{my well} in 'w/{my well}.tif' is not a placeholder"),
     ],
 )

@@ -73,3 +73,40 @@ def test_files_without_an_image_and_files_that_are_not_hdf5_are_refused(path):
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"exported\.h5 cannot be read as HDF5"):
         open_image(path)
+
+
+def test_a_missing_file_of_a_virtual_dataset_is_refused(path):
+    layout = h5py.VirtualLayout((2, 6, 7), np.uint8)
+    for i in range(2):
+        with h5py.File(path.with_name(f"part{i}.h5"), "w") as file:
+            file["raw"] = np.full((6, 7), i + 1, np.uint8)
+        layout[i] = h5py.VirtualSource(f"part{i}.h5", "raw", (6, 7))
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("raw", layout)
+    assert open_image(path, axes="cyx")[:, 0, 0].values.tolist() == [1, 2]
+
+    path.with_name("part1.h5").unlink()
+
+    with pytest.raises(InputError, match=r"A part of .*exported\.h5/raw is in part1\.h5, which is missing"):
+        open_image(path, axes="cyx")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [([2.0, 0.0, 0.25], r"along y \(0 'um'\) is not used"), ([0.5], "must have the sizes along z")],
+)
+def test_an_element_size_that_is_not_used_is_reported(path, sizes, message):
+    with h5py.File(path, "w") as file:
+        file["raw"] = np.zeros((3, 6, 7))
+        file["raw"].attrs["element_size_um"] = sizes
+
+    with pytest.warns(UserWarning, match=message):
+        assert spacing_of(open_image(path, axes="zyx")) is None
+
+
+def test_four_channels_are_kept(path):
+    pixels = RNG.integers(0, 256, (20, 30, 4), np.uint8)
+    with h5py.File(path, "w") as file:
+        file["raw"] = pixels
+
+    np.testing.assert_array_equal(open_image(path), np.moveaxis(pixels, -1, 0))

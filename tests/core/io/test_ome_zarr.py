@@ -176,3 +176,141 @@ def test_a_missing_label_image_named_in_the_metadata_is_an_error(tmp_path):
 
     with pytest.raises(InputError, match=r"labels refer to 'nuclei', which is missing"):
         open_mask(tmp_path / "image.zarr")
+
+
+IMAGE = {"axes": [{"name": name, "unit": "micrometer"} for name in "yx"], "datasets": [{"path": "0"}]}
+SCALE = {"type": "scale", "scale": [0.5, 0.25]}
+SMALL = RNG.integers(1, 9, (20, 30), np.uint16)
+
+
+def write_group(path, version, metadata, **arrays):
+    """Write a group with the given metadata and arrays."""
+    group = zarr.create_group(path, zarr_format=2 if version == "0.4" else 3, overwrite=True)
+    for name, pixels in arrays.items():
+        group.create_array(name.strip("_"), data=pixels)
+    group.attrs.put(metadata if version == "0.4" else {"ome": {"version": version, **metadata}})
+    return path
+
+
+def with_dataset(**changes):
+    return {"multiscales": [{**IMAGE, "datasets": [{"path": "0", "coordinateTransformations": [SCALE], **changes}]}]}
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("path", ["../a.zarr/0", "s3://bucket/0", "/0", "..", "", "C:\\0", "9", "0/0", "x" * 5000])
+def test_a_path_that_leads_to_no_array_of_the_image_is_named(tmp_path, version, path):
+    write_group(tmp_path / "a.zarr", version, with_dataset(path=path), _0=SMALL)
+
+    with pytest.raises(InputError, match=r"metadata of .*a\.zarr refer to '.*', which is (missing|not a folder in it)"):
+        open_image(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"zarr_format": 9}', '{"zarr_format": 2, "shape": "x"}'])
+def test_an_array_whose_metadata_are_damaged_is_named(tmp_path, version, content):
+    write_group(tmp_path / "a.zarr", version, with_dataset(), _0=SMALL)
+    (tmp_path / "a.zarr" / "0" / (".zarray" if version == "0.4" else "zarr.json")).write_text(content)
+
+    with pytest.raises(InputError, match=r"'0'.* (cannot be read|is missing|is a group)"):
+        open_image(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_an_array_of_which_no_chunk_was_copied_is_named(tmp_path, version):
+    group = zarr.open_group(write_group(tmp_path / "a.zarr", version, with_dataset()), mode="a")
+    group.create_array("0", shape=(20, 30), dtype=np.uint16)
+
+    with pytest.raises(InputError, match=r"array .*a\.zarr/0 has shape \(20, 30\), but none of its chunks exists"):
+        open_image(tmp_path / "a.zarr")
+    with pytest.warns(UserWarning, match="None of its chunks exists"):
+        open_image(tmp_path / "a.zarr" / "0")
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_scale_in_an_array_is_read_and_reported_if_it_is_missing(tmp_path, version):
+    dataset = with_dataset(coordinateTransformations=[{"type": "scale", "path": "s"}])
+    path = write_group(tmp_path / "a.zarr", version, dataset, _0=SMALL, s=np.array([0.5, 0.25]))
+    assert spacing_of(open_image(path)) == (0.5, 0.25)
+
+    write_group(path, version, dataset, _0=SMALL)
+
+    with pytest.warns(UserWarning, match="scale in the metadata has no numbers for 2 axes"):
+        assert spacing_of(open_image(path)) is None
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("kind", ["affine", "rotation", "sequence"])
+def test_other_transformations_give_no_spacing_and_are_reported(tmp_path, version, kind):
+    dataset = with_dataset(coordinateTransformations=[SCALE, {"type": kind}])
+
+    with pytest.warns(UserWarning, match=f"The '{kind}' of its coordinates is not used"):
+        assert spacing_of(open_image(write_group(tmp_path / "a.zarr", version, dataset, _0=SMALL))) is None
+
+
+def test_without_a_scale_there_is_no_spacing(tmp_path):
+    write_group(tmp_path / "a.zarr", "0.4", with_dataset(coordinateTransformations=None), _0=SMALL)
+
+    assert spacing_of(open_image(tmp_path / "a.zarr")) is None
+
+
+def test_axes_that_do_not_fit_the_array_are_refused_with_its_path(tmp_path):
+    write_group(tmp_path / "a.zarr", "0.5", with_dataset(), _0=SMALL[None])
+
+    with pytest.raises(InputError, match=r"name 2 axes \(y, x\), but the array '0' has 3 dimensions.*a\.zarr/0'"):
+        open_image(tmp_path / "a.zarr")
+    assert open_image(tmp_path / "a.zarr" / "0", axes="zyx").shape == (20, 30)
+
+
+def test_axes_are_read_by_type_inferred_or_those_of_old_versions(tmp_path, recwarn):
+    channels = [{"name": "stain", "type": "channel"}, *IMAGE["axes"]]
+    image = {"multiscales": [{**IMAGE, "axes": channels}]}
+    assert open_image(write_group(tmp_path / "a.zarr", "0.4", image, _0=SMALL[None])).dims == ("c", "y", "x")
+
+    old = {"multiscales": [{"version": "0.1", "datasets": [{"path": "0"}]}]}
+    pixels = np.stack([SMALL] * 4)[None, :, None]
+    assert open_image(write_group(tmp_path / "b.zarr", "0.4", old, _0=pixels)).dims == ("c", "y", "x")
+    assert not recwarn.list
+
+    named = {"multiscales": [{**IMAGE, "axes": [{"name": "row"}, {"name": "column"}]}]}
+    with pytest.warns(UserWarning, match="axes row, column are not t, c, z, y and x, so they are inferred"):
+        assert open_image(write_group(tmp_path / "c.zarr", "0.4", named, _0=SMALL)).dims == ("y", "x")
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_the_only_image_of_bioformats2raw_is_opened(tmp_path, version):
+    root = write_group(tmp_path / "a.zarr", version, {"bioformats2raw.layout": 3})
+    write_group(root / "0", version, with_dataset(), _0=SMALL)
+    (root / "OME").mkdir()
+
+    image = open_image(root)
+    np.testing.assert_array_equal(image, SMALL)
+    assert spacing_of(image) == (0.5, 0.25)
+
+    write_group(root / "1", version, with_dataset(), _0=SMALL)
+    with pytest.raises(InputError, match=r"holds several images\. Pass the path .*a\.zarr/0', '.*a\.zarr/1'"):
+        open_image(root)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"plate": {"wells": [{"path": "A/1"}]}}, "is a plate of 1 wells, expected one image.*a.zarr/A/1/0'"),
+        ({"plate": {}}, "is a plate of 0 wells"),
+        ({"well": {"images": []}}, "group but not an image; it holds nothing"),
+        ({"labels": ["nuclei"]}, "group of label images. Pass the path of one of them: '.*a.zarr/nuclei'"),
+        ({"multiscales": []}, "group but not an image; it holds nothing"),
+        ({"multiscales": 3}, "invalid at multiscales: Input should be a valid list"),
+        ({"multiscales": [with_dataset()["multiscales"][0], {"datasets": [{"path": "1"}]}]}, "holds 2 images"),
+    ],
+)
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_groups_that_are_no_image_are_named(tmp_path, version, metadata, message):
+    with pytest.raises(InputError, match=message):
+        open_image(write_group(tmp_path / "a.zarr", version, metadata))
+
+
+def test_four_channels_of_a_bare_array_are_kept(tmp_path):
+    pixels = np.stack([SMALL] * 4, -1).astype(np.uint8)
+    zarr.create_array(tmp_path / "a.zarr", data=pixels, dimension_names=["y", "x", "s"])
+
+    np.testing.assert_array_equal(open_image(tmp_path / "a.zarr"), np.moveaxis(pixels, -1, 0))
