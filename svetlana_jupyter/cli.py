@@ -204,9 +204,10 @@ def run_demo(folder: Path) -> int:
             print(f"  {name:>9}: recall {row.recall:6.1%} ({interval})")
     print()
     print(str(project.evaluate()))
-    print("Counts, with the share of each class and its 95 % interval:")
+    print("Predicted objects, and the estimated share of each class with its 95 % interval:")
     for _, line in project.counts().iterrows():
-        print(f"  {line['class']:>9}: {line['count']:4d}  {line.fraction:6.1%}  ({line.low:.1%} to {line.high:.1%})")
+        interval = f"({line.low:.1%} to {line.high:.1%})" if line.low == line.low else line.note
+        print(f"  {line['class']:>9}: {line['count']:4d}  {line.fraction:6.1%}  {interval}")
     files = project.export(folder / "results", ["csv", "parquet", "tiff"])
     tables = [file.name for file in files if file.suffix != ".tif"]
     print()

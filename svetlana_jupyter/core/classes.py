@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 # Okabe and Ito's palette without black (distinguishable with any color vision), then Paul Tol's "muted" scheme.
 PALETTE = (
@@ -145,6 +146,8 @@ class ClassScheme:
         """
         if isinstance(names, str):
             raise InputError(f"Expected a list of class names, got the text {names!r}. Pass [{names!r}].")
+        if not isinstance(names, Iterable):
+            raise InputError(f"Expected a list of class names, got {names!r}. Pass a list such as ['dim', 'bright'].")
         names = [check_class_name(name) for name in names]
         duplicates = ", ".join(sorted({repr(name) for name in names if names.count(name) > 1}))
         if duplicates:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.annotations import Label, ObjectId
     from svetlana_jupyter.core.classes import ClassScheme
 
+OBJECT_COLUMNS = frozenset(
+    ["image", "object", "class", "predicted", "annotation", "flag", "probability", "run", "size", "on_border"]
+    + [f"{axis}{end}" for axis in "zyx" for end in ("", "0", "1")]
+)  # columns of `object_table`, except one per class and the grouping columns
 EXCLUDING_FLAGS = ("ambiguous", "bad_segmentation")  # flags of objects that have no class
 MAX_DENSE_LABEL = 1 << 24  # labels below this limit are looked up in an array, larger labels by binary search
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.dataset import TrainingData
 
 STOPPED_MESSAGE = "Stopped before the score was computed."
-MIN_PER_CLASS = 5  # annotated objects per class; with fewer, the confidence interval is too wide to be useful
+MIN_PER_CLASS = 5  # annotated objects of a scored class; with fewer, the confidence interval is too wide to be useful
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def cross_validate(
     Parameters
     ----------
     samples : TrainingData
-        If a class has fewer than five objects, the result has a message instead of a score.
+        Objects of classes with fewer than five objects are used for training in every fold, but are not scored. If
+        fewer than two classes remain, the result has a message instead of a score.
     count : int, optional
         Number of folds; by default ``settings.folds``.
     stop : callable
@@ -73,16 +74,17 @@ def cross_validate(
     CrossValidationResult
         At the end.
     """
-    if scarce := describe_scarce_classes(samples.targets, samples.names):
-        need = f"a score needs at least {MIN_PER_CLASS} annotated objects of each class"
-        yield CrossValidationResult(f"No score yet: {need}, but {scarce}.")
+    scored = scored_objects(samples.targets)
+    if len(scored) == 0:
+        need = f"a score needs at least {MIN_PER_CLASS} annotated objects of two classes"
+        yield CrossValidationResult(f"No score yet: {need}, but {_scarce_classes(samples.targets, samples.names)}.")
         return
-    parts, kept_whole = split_folds(samples, count or samples.settings.folds)
+    parts, kept_whole = split_folds(samples.subset(scored), count or samples.settings.folds)
     # The held-out fold is the test set. All other samples are used for training, without a validation set.
     samples = replace(samples, settings=samples.settings.changed(held_out=0.0))
     probabilities = np.zeros((len(samples), len(samples.classes)), np.float32)
     folds, parameters = np.zeros(len(samples), np.int64), None
-    for done, part in enumerate(parts, start=1):
+    for done, part in enumerate((scored[part] for part in parts), start=1):
         rest = np.setdiff1d(np.arange(len(samples)), part)
         folds[part] = done
         *_, last = fit(samples.subset(rest), stop)
@@ -94,14 +96,16 @@ def cross_validate(
         if isinstance(last.classifier, NetworkClassifier):
             parameters = sum(values.numel() for values in last.classifier.module.parameters())
         yield WorkProgress(done, len(parts))
-    table = held_out_table(samples, folds, probabilities)
+    table = held_out_table(samples.subset(scored), folds[scored], probabilities[scored], samples.classes)
     names = {class_id: str(class_id) for class_id in samples.classes}
     accuracy = score(table["truth"], table["predicted"], names, table["group"]).accuracy
-    message = f"{describe_score_source(len(table), kept_whole)}."
+    message = f"{describe_score_source(len(table), kept_whole)}. {describe_unscored(samples)}".rstrip()
     yield CrossValidationResult(message, table, accuracy, parameters)
 
 
-def held_out_table(samples: TrainingData, folds: NDArray[np.int64], probabilities: NDArray[np.float32]) -> pd.DataFrame:
+def held_out_table(
+    samples: TrainingData, folds: NDArray[np.int64], probabilities: NDArray[np.float32], classes: tuple[int, ...]
+) -> pd.DataFrame:
     """Return a table of held-out predictions, in the format that runs store.
 
     Parameters
@@ -110,8 +114,9 @@ def held_out_table(samples: TrainingData, folds: NDArray[np.int64], probabilitie
     folds : int64 of shape (n,)
         Number of the fold in which each sample was held out.
     probabilities : float32 of shape (n, number of classes)
-        Class probabilities in the order of ``samples.classes``, predicted by a classifier that was not trained on the
-        fold of the sample.
+        Class probabilities, predicted by a classifier that was not trained on the fold of the sample.
+    classes : tuple of int
+        Class ids of the probabilities.
 
     Returns
     -------
@@ -120,17 +125,33 @@ def held_out_table(samples: TrainingData, folds: NDArray[np.int64], probabilitie
         ``p_<class id>`` per class.
     """
     columns = {"image": samples.images, "object": samples.objects, "group": samples.groups, "fold": folds}
-    columns |= {"truth": samples.targets, "predicted": np.array(samples.classes)[probabilities.argmax(axis=1)]}
-    columns |= {f"p_{class_id}": p for class_id, p in zip(samples.classes, probabilities.T, strict=True)}
+    columns |= {"truth": samples.targets, "predicted": np.array(classes)[probabilities.argmax(axis=1)]}
+    columns |= {f"p_{class_id}": p for class_id, p in zip(classes, probabilities.T, strict=True)}
     return pd.DataFrame(columns)
 
 
-def describe_scarce_classes(targets: NDArray[np.int64], names: Mapping[int, str]) -> str:
-    """Describe the classes with too few annotated objects; "" if there are none.
+def scored_objects(targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the positions of the objects whose class has enough objects for a score.
 
-    >>> describe_scarce_classes(np.array([1] * 9 + [2] * 3), {1: "active", 2: "resting"})
-    'resting has 3'
+    The result is empty if fewer than two classes have enough.
+
+    >>> scored_objects(np.array([1] * 5 + [2] * 3 + [3] * 5)).tolist()
+    [0, 1, 2, 3, 4, 8, 9, 10, 11, 12]
     """
+    ids, counts = np.unique(targets, return_counts=True)
+    enough = ids[counts >= MIN_PER_CLASS]
+    return np.flatnonzero(np.isin(targets, enough)) if len(enough) > 1 else np.empty(0, np.int64)
+
+
+def describe_unscored(samples: TrainingData) -> str:
+    """Return a sentence about classes that are left out of the score, or ""."""
+    scarce = _scarce_classes(samples.targets, samples.names)
+    need = f"which needs {MIN_PER_CLASS} annotated objects of a class"
+    return f"Left out of the score, {need}: {scarce}." if scarce else ""
+
+
+def _scarce_classes(targets: NDArray[np.int64], names: Mapping[int, str]) -> str:
+    """Describe the classes with too few annotated objects, such as "torn has 3"."""
     ids, counts = np.unique(targets, return_counts=True)
     scarce = [(class_id, n) for class_id, n in zip(ids.tolist(), counts.tolist()) if n < MIN_PER_CLASS]
     return ", ".join(f"{names.get(class_id, f'class {class_id}')} has {n}" for class_id, n in scarce)

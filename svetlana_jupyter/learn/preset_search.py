@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.stats.model_selection import brier_skill, nested_selection, rank_candidates
 from svetlana_jupyter.errors import ClassifierError
-from svetlana_jupyter.learn.cross_validation import held_out_table, predicted_probabilities
+from svetlana_jupyter.learn.cross_validation import held_out_table, predicted_probabilities, scored_objects
 from svetlana_jupyter.learn.dataset import WorkProgress
 from svetlana_jupyter.learn.device import choose_device
 from svetlana_jupyter.learn.networks import BACKWARD_FACTOR, step_seconds
@@ -115,9 +115,9 @@ def search(
     Parameters
     ----------
     candidates : mapping of name to TrainingData
-        Data of each preset: the same objects in the same order, with the settings and inputs of the preset. Each class
-        needs at least five objects (`learn.cross_validation.describe_scarce_classes`). Of equally good presets, the
-        first is selected.
+        Data of each preset: the same objects in the same order, with the settings and inputs of the preset. Two classes
+        need at least five objects; classes with fewer are not scored (`learn.cross_validation.scored_objects`). Of
+        equally good presets, the first is selected.
     keep_epochs : bool
         True to keep each candidate's number of epochs; by default it is reduced to fit the budget.
     workers : int
@@ -323,9 +323,11 @@ class _Search:
     def __init__(self, candidates: Mapping[str, TrainingData], keep_epochs: bool) -> None:
         self.candidates = candidates
         self.first = next(iter(candidates.values()))
-        self.folds: Folds = split_folds(self.first, self.first.settings.folds)
-        self.truth = np.searchsorted(self.first.classes, self.first.targets)
-        self.fold = np.zeros(len(self.first), np.int64)
+        scored = scored_objects(self.first.targets)
+        self.scored = scored if len(scored) else np.arange(len(self.first))
+        self.folds: Folds = split_folds(self.first.subset(self.scored), self.first.settings.folds)
+        self.truth = np.searchsorted(self.first.classes, self.first.targets[self.scored])
+        self.fold = np.zeros(len(self.scored), np.int64)
         for number, part in enumerate(self.folds.parts, start=1):
             self.fold[part] = number
         networks = {name: one.settings for name, one in candidates.items() if one.settings.architecture != "forest"}
@@ -360,9 +362,9 @@ class _Search:
 
     def _train(self, names: list[str], epochs: int, verb: str, workers: int, stop: Stop) -> Iterator[WorkProgress]:
         """Train each candidate in each fold and store its held-out probabilities."""
-        trainings = [_FoldTraining(name, part) for part in self.folds.parts for name in names]
+        trainings = [_FoldTraining(name, self.scored[part]) for part in self.folds.parts for name in names]
         tasks = [partial(self._predict_part, training, epochs) for training in trainings]
-        collected = {name: np.zeros((len(self.truth), len(self.first.classes))) for name in names}
+        collected = {name: np.zeros((len(self.first), len(self.first.classes))) for name in names}
         ended, before = 0, self.done
         for result in run_in_threads(tasks, workers, stop):
             if result is not None:
@@ -374,7 +376,7 @@ class _Search:
             text = f"{verb} {len(names)} presets: {ended} of {len(trainings)} trainings"
             yield WorkProgress(self.done, self.total, text)
         if not stop():
-            self.probabilities |= collected
+            self.probabilities |= {name: p[self.scored] for name, p in collected.items()}
 
     def _cost(self, names: Iterable[str], epochs: int) -> int:
         """Return the expected cost in milliseconds of training candidates in every fold."""
@@ -416,4 +418,5 @@ class _Search:
         return CandidateResult(name, settings, table, merit, is_finalist, self.seconds[name])
 
     def _table(self, samples: TrainingData, probabilities: Floats) -> pd.DataFrame:
-        return held_out_table(samples, self.fold, probabilities.astype(np.float32))
+        scored = samples.subset(self.scored)
+        return held_out_table(scored, self.fold, probabilities.astype(np.float32), samples.classes)

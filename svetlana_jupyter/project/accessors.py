@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from svetlana_jupyter.core.classes import ClassScheme
+from svetlana_jupyter.core.groups import unit_columns
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.counts import images_with_conditions, list_columns
+from svetlana_jupyter.project.counts import list_columns
 from svetlana_jupyter.project.jobs import JobRunner, Work, thread_count
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ class Plots:
         exclude_border: bool = False,
         size: SizeLimits = (None, None),
     ) -> Figure:
-        """Plot the class counts with one point per replicate.
+        """Plot the estimated class fractions or counts, with one point per replicate.
 
-        The mean of the replicates is shown with its 95 % confidence interval.
+        The estimate of each group is shown with its 95 % confidence interval, if it has one (`Project.counts`).
 
         Parameters
         ----------
@@ -60,12 +61,12 @@ class Plots:
         conditions : path or DataFrame, optional
             As for `Project.counts`.
         replicates : str or sequence of str, optional
-            Columns that define the replicates: "well", "patient", ... By default all grouping columns, or the image if
-            there are no grouping columns. If each group is a single image, the interval is computed over its objects.
+            Columns that define the replicates, which are the sampling units of the intervals: "well", "patient", ... By
+            default the wells or patients of a group, or else its images.
         classes : str or sequence of str, optional
             Classes to show; all by default.
         value : {"fraction", "count"}
-            Whether to plot the fraction or the number of objects.
+            Whether to plot the fraction or the estimated number of objects per replicate.
         exclude_border, size
             As for `Project.counts`.
 
@@ -80,18 +81,16 @@ class Plots:
         by = list_columns(by)
         names = [classes] if isinstance(classes, str) else list(classes or self._classes.names)
         chosen = {self._classes.by_name(name).name for name in names}
-        images, _ = images_with_conditions(self._images.groups(), conditions)
-        if replicates is None:
-            grouping = {column for entry in self._images.values() for column in entry.groups}
-            points = [column for column in images.columns if column in grouping] or ["image"]
-        else:
-            points = [replicates] if isinstance(replicates, str) else list(replicates)
+        units = [replicates] if isinstance(replicates, str) else replicates and list(replicates)
+        columns = dict.fromkeys(column for entry in self._images.values() for column in entry.groups)
+        points = units or unit_columns(columns, by) or ["image"]
         points = [column for column in points if column not in by and "image" not in by]
-        table = self._count([*by, *points], conditions, exclude_border=exclude_border, size=size)
+        options: dict[str, Any] = {"exclude_border": exclude_border, "size": size}
+        table, each = (self._count(keys, conditions, units, **options) for keys in (by, [*by, *points]))
         if not table["total"].any():
             raise ProjectError("There is nothing to count yet. Call project.predict(), or annotate objects.")
         shown = ClassScheme(tuple(info for info in self._classes if info.name in chosen))
-        return plot_counts(table[table["class"].isin(chosen)], by, points, shown, value)
+        return plot_counts(table[table["class"].isin(chosen)], each, by, points, shown, value)
 
     def gallery(self, n: int = 8) -> Figure:
         """Plot the ``n`` most and the ``n`` least probable objects of each class.
@@ -100,7 +99,7 @@ class Plots:
         """
         from svetlana_jupyter.project.plots import plot_gallery
 
-        if n < 1:
+        if not isinstance(n, int) or n < 1:
             raise InputError(f"A gallery cannot show n={n} objects. Show at least one object per class.")
         table = self._predictions()
         table = table[table[["predicted", "class"]].notna().all(axis=1) & table["annotation"].isna()]

@@ -366,6 +366,8 @@ class Annotations:
 
     def _record(self, labels: Mapping[tuple[str, int], Label], source: str, seconds: float | None = None) -> None:
         """Write one edit to the annotation file, image by image."""
+        if not isinstance(source, str) or not isinstance(seconds, int | float | None):
+            raise InputError(f"source must be text and seconds a number, got {source!r} and {seconds!r}.")
         by_image: dict[str, dict[int, Label]] = {}
         for (image, number), label in labels.items():
             by_image.setdefault(image, {})[int(number)] = label

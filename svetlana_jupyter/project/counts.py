@@ -1,8 +1,8 @@
-"""Class counts per group, corrected counts, and comparison with manual counts.
+"""Class counts and estimated fractions per group, and manual counts.
 
-Conditions, such as the dose of each well, are read from a table of the user. Corrected counts use the annotated test
-set, because only its objects have both an unbiased prediction and an unbiased label. The comparison with manual counts
-shows Fig. 4 h of the paper and a Bland–Altman plot of the differences.
+Conditions, such as the dose of each well, are read from a table of the user. Predicted classes are counted as they are;
+the fractions are estimated with intervals from labels that were drawn at random (`project.class_fractions`). The
+comparison with manual counts shows Fig. 4 h of the paper and a Bland–Altman plot of the differences.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from svetlana_jupyter.core.groups import sampling_units, unit_columns
 from svetlana_jupyter.core.io.table_files import (
     TableSource,
     choose_key_columns,
@@ -26,23 +27,22 @@ from svetlana_jupyter.core.io.table_files import (
     same_case,
 )
 from svetlana_jupyter.core.stats.agreement import Agreement, agreement
-from svetlana_jupyter.core.stats.count_correction import ConfusionRates, estimate_confusion_rates, solve_counts
 from svetlana_jupyter.core.stats.metrics import EXCLUSION_REASONS, count_classes, exclusion_reasons
-from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.test_set import MIN_ANNOTATED
+from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
     from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.project.class_fractions import ClassFractions
 
-CORRECTED = ("corrected", "corrected_low", "corrected_high")
-COUNT_COLUMNS = ("class", "count", "total", "fraction", "low", "high", *CORRECTED, "left_out", *EXCLUSION_REASONS)
+ESTIMATES = ("estimate", "fraction", "low", "high", "method", "note")
+COUNT_COLUMNS = ("class", "count", "total", *ESTIMATES[:-1], "left_out", *EXCLUSION_REASONS, "note")
 COUNT_COLUMN_NAMES = ("count", "manual", "manual count", "counted", "cells", "objects", "n", "number")
 
 Groups = Mapping[str, Mapping[str, str]]
 Size = tuple[float | None, float | None]
-TestPredictions = tuple[pd.DataFrame | None, str]  # see `project.evaluation.test_set_predictions`
 
 
 def list_columns(by: Sequence[str] | str | None) -> list[str]:
@@ -56,11 +56,12 @@ def count_objects(
     table: pd.DataFrame,
     groups: Groups,
     classes: ClassScheme,
+    source: ClassFractions,
     by: Sequence[str] | str = (),
     conditions: TableSource | None = None,
+    units: Sequence[str] | None = None,
     exclude_border: bool = False,
     size: Size = (None, None),
-    test: TestPredictions | None = None,
 ) -> tuple[pd.DataFrame, str]:
     """Count the objects of each class, per image, grouping column or condition.
 
@@ -71,27 +72,28 @@ def count_objects(
     groups : mapping of image name to mapping
         The grouping columns of each image.
     classes : ClassScheme
+    source : ClassFractions
+        Estimator of the fractions.
     by : str or sequence of str
         "image", grouping columns or condition columns; by default all objects are counted together.
     conditions : path or DataFrame, optional
         Conditions per image or well (`core.io.table_files.join_conditions`).
+    units : sequence of str, optional
+        Columns that name the sampling units of the intervals; by default `core.groups.unit_columns`.
     exclude_border, size
         As for `Project.counts`.
-    test : (DataFrame or None, str), optional
-        Predictions of the test set, or the reason why there are none (`project.evaluation.test_set_predictions`). If
-        given, corrected counts are added.
 
     Returns
     -------
     counts : DataFrame
         One row per group and class, see `Project.counts`.
     remark : str
-        A sentence about rows and images without a match, and about classes without test objects; "" if there are none.
+        A sentence about rows and images without a match; "" if there are none.
 
     Raises
     ------
-    InputError, ProjectError
-        If a column does not exist, ``size`` is not a valid range, or counts cannot be corrected.
+    InputError
+        If a column does not exist, or ``size`` is not a valid range.
     """
     by = list_columns(by)
     size = _check_size(size)
@@ -103,12 +105,8 @@ def count_objects(
     new = [str(column) for column in images if column not in table]
     table = table.join(images[new], on="image")
     counts = count_classes(table, classes.names, by, exclude_border, size)
-    if test is not None:
-        counted = table[exclusion_reasons(table, exclude_border, size) == ""]
-        rates, missing = _estimate_rates(*test, counted, classes)
-        counts = counts.merge(_correct_counts(rates, counted, by, classes.names), "left", on=[*by, "class"])
-        counts = counts[[*by, *COUNT_COLUMNS]]
-        remark = " ".join(filter(None, [remark, missing]))
+    reasons = exclusion_reasons(table, exclude_border, size).to_numpy()
+    counts = _add_estimates(counts, table, by, reasons, _sampling_units(images, groups, by, units, source), source)
     return _insert_constant(counts, table, by, [column for column in new if column not in by]), remark
 
 
@@ -132,89 +130,65 @@ def images_with_conditions(groups: Groups, conditions: TableSource | None) -> tu
     return images.join(joined), remark
 
 
-def _correct_counts(
-    rates: ConfusionRates, counted: pd.DataFrame, by: Sequence[str], class_names: Sequence[str]
+def _add_estimates(
+    counts: pd.DataFrame,
+    table: pd.DataFrame,
+    by: Sequence[str],
+    reasons: NDArray[np.object_],
+    units: Mapping[str, str],
+    source: ClassFractions,
 ) -> pd.DataFrame:
-    """Correct the number of predicted objects by the confusion rates.
-
-    Annotated objects count with their annotated class; the correction applies to all other objects.
+    """Add the estimated fractions of each group to its counts.
 
     Parameters
     ----------
-    rates : ConfusionRates
-    counted : DataFrame
-        The counted objects, with ``class``, ``annotation`` and the columns ``by``.
+    counts : DataFrame
+        One row per group and class, in the order of the groups.
+    table : DataFrame
+        One row per object, with ``image`` and the columns ``by``.
     by : sequence of str
-    class_names : sequence of str
-
-    Returns
-    -------
-    DataFrame
-        One row per group and class, with the columns ``by``, ``class`` and `CORRECTED`.
+    reasons : object array of shape (n,)
+        Why each object is not counted; "" for counted objects.
+    units : mapping of image name to str
+        The sampling unit of each image.
+    source : ClassFractions
     """
-    rows = []
-    for key, group in counted.groupby(list(by), observed=True, dropna=False) if by else [((), counted)]:
-        annotated = group["annotation"].notna()
-        certain, predicted = (
-            group["class"][chosen].value_counts().reindex(list(class_names), fill_value=0).to_numpy(np.int64)
-            for chosen in (annotated, ~annotated)
-        )
-        bounds = zip(*(certain + part for part in solve_counts(rates, predicted)))
-        rows += [(*key, name, *values) for name, values in zip(class_names, bounds)]
-    return pd.DataFrame(rows, columns=[*by, "class", *CORRECTED])
+    if counts.empty:
+        return counts.reindex(columns=[*by, *COUNT_COLUMNS])
+    grouped = table.groupby(list(by), sort=True, observed=True, dropna=False) if by else [((), table)]
+    groups = [rows.index.to_numpy() for _, rows in grouped]
+    counted = [rows[reasons[rows] == ""] for rows in groups]
+    estimates = iter(source.estimate(table, [rows for rows in counted if len(rows)], units))
+    waiting = source.is_waiting(table) & (reasons == "not_predicted")
+    k, parts = len(counts) // len(groups), []
+    for number, rows in enumerate(groups):
+        part = counts.iloc[number * k : (number + 1) * k]
+        if not len(counted[number]):
+            parts.append(part.assign(**dict.fromkeys(ESTIMATES[:4], np.nan), method="", note=""))
+            continue
+        estimate = next(estimates)
+        fraction, low, high, method, _ = estimate
+        note: str | list[str] = source.explain(estimate)
+        if method != "corrected":  # exactly the count, which follows the class decisions
+            fraction = (part["count"] / part["total"]).to_numpy()
+        if waiting[rows].any():  # the annotated objects of these images alone would bias the interval
+            names = format_list(pd.unique(table["image"].to_numpy()[rows[waiting[rows]]]), 3)
+            low = high = np.full(k, np.nan)
+            note = f"No interval: these images are not predicted yet: {names}. Call project.predict()."
+        values = {"estimate": fraction * part["total"], "fraction": fraction, "low": low, "high": high}
+        parts.append(part.assign(**values, method=method, note=note))
+    return pd.concat(parts, ignore_index=True)[[*by, *COUNT_COLUMNS]]
 
 
-def _estimate_rates(
-    table: pd.DataFrame | None, reason: str, counted: pd.DataFrame, classes: ClassScheme
-) -> tuple[ConfusionRates, str]:
-    """Estimate the confusion rates of the classes on the test set.
-
-    Parameters
-    ----------
-    table : DataFrame or None
-        Predictions of the test set; only its objects that are also in ``counted`` are used.
-    reason : str
-        The reason why there are no predictions; "" without a test set.
-    counted : DataFrame
-        The counted objects, with ``image`` and ``object``.
-    classes : ClassScheme
-
-    Returns
-    -------
-    rates : ConfusionRates
-    remark : str
-        A sentence about classes without a test object; "" if there are none.
-
-    Raises
-    ------
-    ProjectError
-        If there is no test set, or if the rates cannot be estimated from it.
-    """
-    if table is None:
-        raise ProjectError(
-            f"Counts cannot be corrected yet. {reason}"
-            if reason
-            else "Counts cannot be corrected without a test set. Draw one with project.test_set.draw(100) and annotate "
-            'it with project.queue("test").'
-        )
-    ids = pd.MultiIndex.from_frame(counted[["image", "object"]])
-    table = table[pd.MultiIndex.from_frame(table[["image", "object"]]).isin(ids)]
-    if len(table) < MIN_ANNOTATED:
-        raise ProjectError(
-            f"Counts cannot be corrected: only {len(table)} objects of the test set are counted. Count at least "
-            f"{MIN_ANNOTATED} objects of the test set."
-        )
-    group, weights = table["group"], table["stands_for"]
-    rates = estimate_confusion_rates(table["truth"], table["predicted"], list(classes.ids), group, weights)
-    if not rates.is_invertible:
-        raise ProjectError(
-            "Counts cannot be corrected: the classifier confuses two classes too often on the test set. Annotate more "
-            "objects, train again and predict."
-        )
-    missing = [name for name, present in zip(classes.names, rates.is_observed) if not present]
-    names = ", ".join(missing)
-    remark = f"The test set has no object of {names}, so a recall of 100 % is assumed." if missing else ""
-    return rates, remark
+def _sampling_units(
+    images: pd.DataFrame, groups: Groups, by: Sequence[str], units: Sequence[str] | None, source: ClassFractions
+) -> dict[str, str]:
+    if units is not None:
+        rows = images.assign(image=images.index).to_dict("index").items()
+        known = {str(image): {str(k): v for k, v in row.items() if not pd.isna(v)} for image, row in rows}
+        return sampling_units(known, units)
+    columns = dict.fromkeys(column for values in groups.values() for column in values)
+    return sampling_units(groups, source.hold_out_by or unit_columns(columns, by))
 
 
 def _insert_constant(counts: pd.DataFrame, table: pd.DataFrame, by: list[str], columns: list[str]) -> pd.DataFrame:
@@ -249,7 +223,8 @@ class CountComparison:
     class_name : str
     table : DataFrame
         One row per well (or image, ...): its name, the other columns of the manual table, ``manual`` (manual count),
-        ``counted`` (count of the project), ``left_out`` (objects without a class, which are not counted),
+        ``counted`` (``estimate`` of `Project.counts`; ``count`` without an estimate), ``left_out``
+        (objects without a class, which are not counted),
         ``difference`` (``counted`` minus ``manual``) and ``mean`` of both counts.
     agreement : Agreement
     unmatched : str
@@ -311,6 +286,7 @@ def compare_counts(
     table: pd.DataFrame,
     groups: Groups,
     classes: ClassScheme,
+    source: ClassFractions,
     manual: TableSource | Mapping[str, float],
     class_name: str | None = None,
     exclude_border: bool = False,
@@ -327,7 +303,7 @@ def compare_counts(
     classes : ClassScheme
     manual, class_name
         See `Project.compare_counts`.
-    exclude_border, size
+    source, exclude_border, size
         See `count_objects`.
 
     Raises
@@ -338,15 +314,17 @@ def compare_counts(
     if isinstance(manual, Mapping):
         manual = pd.DataFrame({"image": list(manual), "count": list(manual.values())})
     images = images_with_conditions(groups, None)[0].reset_index(names="image")
-    keys, source = choose_key_columns(read_table(manual, "a table of counts"), images, "the table of counts")
-    name, values = _manual_counts(classes, source, list(keys.values()), class_name)
+    keys, sheet = choose_key_columns(read_table(manual, "a table of counts"), images, "the table of counts")
+    name, values = _manual_counts(classes, sheet, list(keys.values()), class_name)
     known = images[list(keys)].drop_duplicates(ignore_index=True)
     partner, unmatched = match_rows(known, values, keys, "the table of counts")
-    counts, _ = count_objects(table, groups, classes, list(keys), None, exclude_border, size)
-    counts = counts[counts["class"] == name].rename(columns={"count": "counted"})
+    counts, _ = count_objects(table, groups, classes, source, list(keys), None, None, exclude_border, size)
+    counts = counts[counts["class"] == name].assign(counted=counts["estimate"].fillna(counts["count"]))[
+        [*keys, "counted", "left_out"]
+    ]
     others = [str(column) for column in values if column not in (*keys.values(), *known, *counts, "manual")]
     matched = known.assign(**{column: values[column].reindex(partner).to_numpy() for column in ("manual", *others)})
-    matched = matched[partner >= 0].merge(counts[[*keys, "counted", "left_out"]], on=list(keys))
+    matched = matched[partner >= 0].merge(counts, on=list(keys))
     matched["difference"] = matched["counted"] - matched["manual"]
     matched["mean"] = (matched["counted"] + matched["manual"]) / 2
     matched = matched[[*keys, *others, "manual", "counted", "left_out", "difference", "mean"]]

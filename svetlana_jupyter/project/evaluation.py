@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from svetlana_jupyter.core.groups import name_groups
+from svetlana_jupyter.core.groups import group_columns, name_groups
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.predictions import EXCLUDING_FLAGS, merge_predictions
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, Reliability, class_ids, reliability
@@ -23,6 +23,7 @@ from svetlana_jupyter.project.runs import Run, uncalibrated_column
 from svetlana_jupyter.project.test_set import MIN_ANNOTATED, MIN_ANNOTATED_FRACTION
 
 if TYPE_CHECKING:
+    from svetlana_jupyter.core.annotations import ObjectId
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.project.image_entry import ImageEntry
 
@@ -52,6 +53,8 @@ class Evaluation:
     calibration : Calibration
     left_out : mapping of str to int
         Number of flagged objects, which are not scored, per flag.
+    sampling : str
+        A sentence if scored objects were not drawn at random; "" otherwise.
     outdated : bool
         Whether the annotations are known to have changed since the training.
     images : DataFrame
@@ -73,6 +76,7 @@ class Evaluation:
     uncalibrated: Reliability | None = None
     calibration: Calibration = NO_CALIBRATION
     left_out: Mapping[str, int] = field(default_factory=dict)
+    sampling: str = ""
     outdated: bool = False
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     warning: str = ""
@@ -106,6 +110,8 @@ class EvaluationData:
         Number of flagged objects, per flag.
     test_set : DataFrame
         Objects and labels of the test set (`TestSet.table`).
+    drawn : set of ObjectId
+        The objects that were drawn at random.
     objects : callable
         Returns the object table of an image.
     probabilities : callable
@@ -116,6 +122,7 @@ class EvaluationData:
     entries: Mapping[str, ImageEntry]
     flags: Mapping[str, int]
     test_set: pd.DataFrame
+    drawn: set[ObjectId]
     objects: Callable[[str], pd.DataFrame]
     probabilities: Callable[[Run, str], pd.DataFrame]
 
@@ -158,6 +165,7 @@ def score_run(run: Run, data: EvaluationData) -> Evaluation:
         uncalibrated=_reliability(table, "raw_"),
         calibration=run.calibration,
         left_out=left_out,
+        sampling=_describe_sampling(table, data.drawn) if source == CROSS_VALIDATION else "",
         warning=run.warning,
     )
 
@@ -217,6 +225,18 @@ def _held_out(run: Run, architecture: str, classes: ClassScheme) -> pd.DataFrame
     return others.join(merge_predictions(table, classes.merged).drop(columns="probability", errors="ignore"))
 
 
+def _describe_sampling(table: pd.DataFrame, drawn: set[ObjectId]) -> str:
+    """Return a sentence if scored objects were not drawn at random; "" otherwise."""
+    n = sum(each in drawn for each in zip(table["image"], table["object"].tolist()))
+    if n == len(table):
+        return ""
+    how_many = f"Only {n} of the {len(table)} scored objects were" if n else "The scored objects were not"
+    return (
+        f"{how_many} drawn at random, so the accuracy on other objects may differ. Draw a test set with "
+        'project.test_set.draw(100), or label objects of project.queue("random").'
+    )
+
+
 def _reliability(table: pd.DataFrame, prefix: str) -> Reliability | None:
     columns = [f"{prefix}{class_id}" for class_id in class_ids(table, prefix)]
     correct = (table["predicted"] == table["truth"]).to_numpy()
@@ -230,7 +250,9 @@ def _interval_unit(table: pd.DataFrame, entries: Mapping[str, ImageEntry], by: S
         return f"{len(table):,} single objects"
     if len(images) == 1:
         return f"{n_groups} regions of one image"
-    columns = by or dict.fromkeys(column for image in images if image in entries for column in entries[image].groups)
+    columns = by or group_columns(
+        dict.fromkeys(c for image in images if image in entries for c in entries[image].groups)
+    )
     return f"{n_groups} groups ({', '.join(columns)})" if columns else f"{n_groups} images"
 
 
@@ -244,6 +266,8 @@ def report_notes(report: Evaluation) -> list[str]:
     if report.network is not None:
         single = " All objects are from one group; other groups may differ." * (report.network.groups == 1)
         notes.append(f"Intervals are over {report.interval_unit}.{single}")
+    if report.sampling:
+        notes.append(report.sampling)
     if report.reliability is not None and report.uncalibrated is not None:
         notes.append(_calibration_note(report.reliability, report.uncalibrated, report.calibration))
     if flagged := [f"{count:,} as {flag.replace('_', ' ')}" for flag, count in report.left_out.items() if count]:

@@ -20,6 +20,7 @@ from svetlana_jupyter.core.io.images import OpenOptions, fingerprint, open_image
 from svetlana_jupyter.core.io.readers import SMALL_BYTES, hdf5_file
 from svetlana_jupyter.core.normalization import set_image_statistics
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, index_objects, object_difference
+from svetlana_jupyter.core.predictions import OBJECT_COLUMNS
 from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
 from svetlana_jupyter.project.file_access import is_present, read_attributes, read_parquet
@@ -119,6 +120,10 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """
         if images is None:
             return list(self._entries)
+        if not isinstance(images, Iterable):
+            raise InputError(
+                f"images must be a list of image names, got {images!r}. Pass for example {list(self)[:1]}."
+            )
         names = [images] if isinstance(images, str) else list(images)
         return [self.entry(name).name for name in names]
 
@@ -350,6 +355,10 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """
         if not name or not name.isprintable():
             raise InputError(f"Image name {name!r} is empty or not printable. Choose another name.")
+        if reserved := [column for column in options.get("groups") or () if column in OBJECT_COLUMNS]:
+            raise InputError(
+                f"The grouping column {reserved[0]!r} has the name of a result column. Choose another name for it."
+            )
         self._folder.check_writable()
         new_fingerprint = f"{fingerprint(image)} {fingerprint(mask)}"
         if (known := self._entries.get(name)) is not None:

@@ -5,6 +5,7 @@ Every plot function returns a new matplotlib `Figure` and does not use pyplot, s
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import pandas as pd
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from scipy.stats import t as student
 
 from svetlana_jupyter.core.display.channels import default_display_settings, render_pixels
 from svetlana_jupyter.core.display.thumbnails import Thumbnail, ThumbnailSampling, take_thumbnails
@@ -185,19 +185,25 @@ def plot_confusion(confusion: pd.DataFrame, classes: ClassScheme, title: str) ->
 
 
 def plot_counts(
-    table: pd.DataFrame, by: Sequence[str], replicates: Sequence[str], classes: ClassScheme, value: str
+    table: pd.DataFrame,
+    each: pd.DataFrame,
+    by: Sequence[str],
+    replicates: Sequence[str],
+    classes: ClassScheme,
+    value: str,
 ) -> Figure:
-    """Plot the counts of each class per group.
+    """Plot the estimated fraction or count of each class per group.
 
     Parameters
     ----------
     table : DataFrame
-        Counts by the columns of ``by`` and ``replicates`` (`project.counts.count_objects`).
+        Counts by the columns of ``by`` (`project.counts.count_objects`).
+    each : DataFrame
+        Counts by the columns of ``by`` and ``replicates``; each row is one point.
     by : sequence of str
         Columns that define the groups along the axis; a single group if empty.
     replicates : sequence of str
-        Columns that define the replicates; each replicate is one point. If empty, there is one point per group and
-        class, with a confidence interval over its objects.
+        Columns that define the replicates; if empty, the group itself is the only point.
     classes : ClassScheme
         The classes to plot.
     value : {"fraction", "count"}
@@ -210,10 +216,12 @@ def plot_counts(
     figure = new_figure(width, 4.2)
     axes = figure.subplots()
     pitch = 0.8 / max(1, len(infos))
-    for position, (_, group) in enumerate(groups):
+    for position, ((_, group), (_, points)) in enumerate(zip(groups, _split(each, by), strict=True)):
         for i, (info, label) in enumerate(zip(infos, class_labels)):
-            rows, x = group[group["class"] == info.name], position + (i - (len(infos) - 1) / 2) * pitch
-            _draw_group(axes, x, rows, value, 0.5 * pitch, info.color, bool(replicates), "" if position else label)
+            x = position + (i - (len(infos) - 1) / 2) * pitch
+            row, rows = group[group["class"] == info.name].iloc[0], points[points["class"] == info.name]
+            label = "" if position else label
+            _draw_group(axes, x, row, rows[rows["total"] > 0], value, 0.5 * pitch, info.color, label)
     axes.set_xticks(range(len(names)), names)
     if len(names) > 4 and max(map(len, names)) > MAX_UPRIGHT:
         _slant(axes)
@@ -233,49 +241,42 @@ def plot_counts(
         figure.legend(loc="outside upper center", ncols=min(len(infos), columns), frameon=False)
     elif infos:
         axes.set_title(infos[0].name, fontsize=11, color=INK)
-    caption = f"one point per {' × '.join(replicates)}; mean with 95 % interval" if replicates else ""
-    left_out = int(table.loc[table["class"] == table["class"].iloc[0], "left_out"].sum())
-    note = f"; {left_out:,} objects are left out" if left_out else ""
-    figure.supxlabel(f"{caption or '95 % interval over objects'}{note}", fontsize=8.5, color=QUIET)
+    caption = "\n".join(fill(line, int(14 * width)) for line in _counts_caption(table, replicates))
+    figure.supxlabel(caption, fontsize=8.5, color=QUIET)
     return figure
 
 
-def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean of replicates with its 95 % confidence interval (Student's t).
-
-    The bounds of the interval are NaN if there is only one replicate.
-
-    >>> [round(value, 3) for value in mean_interval(np.array([1.0, 2.0, 3.0]))]
-    [2.0, -0.484, 4.484]
-    """
-    mean, n = float(np.mean(values)), len(values)
-    if n < 2:
-        return mean, float("nan"), float("nan")
-    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return mean, mean - half, mean + half
+def _counts_caption(table: pd.DataFrame, replicates: Sequence[str]) -> list[str]:
+    """Return the explanation of a plot, and why an interval is missing."""
+    parts = [f"one point per {' × '.join(replicates)}"] if replicates else []
+    has_interval = table["low"].notna()
+    parts += ["estimate with 95 % interval"] * bool(has_interval.any())
+    left_out = int(table.loc[table["class"] == table["class"].iloc[0], "left_out"].sum())
+    parts += [f"{left_out:,} objects are left out"] * bool(left_out)
+    notes = table["note"][~has_interval & (table["note"] != "")].unique()[:1].tolist()
+    return ["; ".join(parts), *notes]
 
 
 def _draw_group(
-    axes: Axes, x: float, rows: pd.DataFrame, value: str, width: float, color: str, replicated: bool, label: str | None
+    axes: Axes, x: float, row: pd.Series, points: pd.DataFrame, value: str, width: float, color: str, label: str
 ) -> None:
-    values = rows[value].to_numpy(float)
-    values = values[np.isfinite(values)]
-    if not len(values):
+    """Draw the replicates of a group, and its estimate with the interval.
+
+    For counts, the estimate is the mean per replicate: the interval is that of the fraction, for the number of objects
+    that the replicates have.
+    """
+    if points.empty:
         axes.scatter([], [], c=color, label=label)
         return
-    line = darken(color)
-    if replicated:
-        mean, low, high = mean_interval(values)
-        axes.scatter(
-            x + jitter(len(values), width), values, s=26, c=color, alpha=0.8, edgecolors=line, linewidths=0.5,
-            zorder=2, label=label,
-        )  # fmt: skip
-        axes.hlines(mean, x - 0.75 * width, x + 0.75 * width, color=line, lw=2, zorder=3)
-    else:
-        low, high = rows.iloc[0][["low", "high"]] if value == "fraction" else (float("nan"), float("nan"))
-        axes.scatter([x], values, s=40, c=color, edgecolors=line, linewidths=0.7, zorder=3, label=label)
-    if np.isfinite(low):
-        axes.vlines(x, max(low, 0.0), min(high, 1.0) if value == "fraction" else high, color=line, lw=1.4, zorder=1)
+    line, scale = darken(color), 1.0 if value == "fraction" else row["total"] / len(points)
+    values = points["fraction" if value == "fraction" else "estimate"].to_numpy(float)
+    axes.scatter(
+        x + jitter(len(values), width), values, s=26, c=color, alpha=0.8, edgecolors=line, linewidths=0.5,
+        zorder=2, label=label,
+    )  # fmt: skip
+    axes.hlines(scale * row["fraction"], x - 0.75 * width, x + 0.75 * width, color=line, lw=2, zorder=3)
+    if np.isfinite(row["low"]):
+        axes.vlines(x, scale * row["low"], scale * row["high"], color=line, lw=1.4, zorder=1)
 
 
 def plot_gallery(

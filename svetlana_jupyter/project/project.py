@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
@@ -25,9 +26,10 @@ from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_
 from svetlana_jupyter.errors import ProjectError, SettingsError, SvetlanaError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, ObjectLabels, object_ids
-from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects, list_columns
+from svetlana_jupyter.project.class_fractions import ClassFractions
+from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
 from svetlana_jupyter.project.distributed import resolve_client
-from svetlana_jupyter.project.evaluation import TEST_SET, EvaluationData, outdated_text, score_run, test_set_predictions
+from svetlana_jupyter.project.evaluation import TEST_SET, EvaluationData, outdated_text, score_run
 from svetlana_jupyter.project.exporters import Export, ExportFinished
 from svetlana_jupyter.project.exporters.output_folder import OutputFolder
 from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot, to_xarray
@@ -141,10 +143,12 @@ class Project(HasTraits):
     trouble = Unicode()
 
     def __init__(self, path: str | Path, classes: Iterable[str] | None = None, annotator: str | None = None) -> None:
-        names = ClassScheme().with_added(classes or ()).names  # raises for duplicates before a folder is created
+        names = (
+            ClassScheme().with_added(() if classes is None else classes).names
+        )  # raises for duplicates before a folder is created
         super().__init__()
         notify = Notify(self._announce, partial(self.set_trait, "status"), self._report)
-        self.path = Path(path).absolute()
+        self.path = _check_path(path, "sv.Project").absolute()
         self._folder = ProjectFolder(self.path)
         self._shared = open_folder(self.path)
         self._folder.lock = self._shared.lock
@@ -162,11 +166,12 @@ class Project(HasTraits):
         notes = (self.annotations.problem, self.annotations.note, self._folder.link_warning, self.runs.problem)
         self.trouble = self.annotations.file.trouble or " ".join(filter(None, notes))
         self.classes.find_use = lambda code: self.annotations.class_use(code) or self.runs.class_use(code)
+        self._kept_fractions: tuple[tuple[object, ...], ClassFractions] | tuple[None, None] = None, None
         self.images.warnings.add_source(self._outdated_warning)
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
         self._jobs = JobRunner(self._handle, self._show_job, self._report, self._shared.slot)
         self.job = self._jobs.state
-        self.plot = Plots(self.images, self.classes, self.counts, self.predictions, self.evaluate)
+        self.plot = Plots(self.images, self.classes, self._count, self.predictions, self.evaluate)
         self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export_work)
         self._shared.announce("annotations")  # other objects of this folder may now read the log of this annotator
         self._shared.add_follower(self._follow)
@@ -193,7 +198,7 @@ class Project(HasTraits):
             If the file is not a zipped project, contains links, paths outside its folder or more than 100,000 files,
             or takes more than 90 % of the free disk space, or if ``folder`` is not empty.
         """
-        project = cls(unpack(Path(file), folder), annotator=annotator)
+        project = cls(unpack(_check_path(file, "sv.Project.from_zip"), folder), annotator=annotator)
         if missing := project.images.missing():
             project.trouble = f"{len(missing)} image files are missing, for example {missing[0]}. Copy them there."
         return project
@@ -222,6 +227,8 @@ class Project(HasTraits):
         ProjectError
             If the project folder is missing or has more than 100,000 files, or if the zip file cannot be written.
         """
+        if path is not None:
+            path = _check_path(path, "project.save_zip")
         with self._folder.lock:
             file = pack(self._folder, path, arrays)
         self.status = f"Saved to {file}"
@@ -327,7 +334,8 @@ class Project(HasTraits):
             Labels of the objects in the mask.
         class_name : str
         source : str
-            Origin of the annotation, which is recorded in the annotation log.
+            Origin of the annotation, which is recorded in the annotation log. "random" states that the objects were
+            drawn uniformly at random, elsewhere than by `queue`, so that `counts` may use them for intervals.
         seconds : float, optional
             Time for which the object was displayed before it was annotated.
         """
@@ -649,6 +657,9 @@ class Project(HasTraits):
             ``_um`` in the name. A feature is NaN if it is undefined for an object.
         """
         names = self.images.chosen(images)
+        if not isinstance(groups, Iterable):
+            raise SettingsError(f'groups must be a list of feature groups, got {groups!r}. Pass ["shape"].')
+        groups = [groups] if isinstance(groups, str) else groups
         chosen = self.settings.measurements
         chosen = chosen.changed(groups=tuple(groups), ring=chosen.ring if ring is None else ring)
         pairs = {name: self.pair(name) for name in names}
@@ -766,9 +777,13 @@ class Project(HasTraits):
         *,
         exclude_border: bool = False,
         size: SizeLimits = (None, None),
-        corrected: bool = False,
     ) -> pd.DataFrame:
         """Count the objects of each class, per image, grouping column or condition.
+
+        Predicted counts are biased where the classifier confuses classes. The fractions are therefore estimated from
+        its probabilities, with intervals, if at least 20 objects that were drawn at random are labeled: objects of
+        ``queue("random")``, of the test set, or labeled with ``annotate(..., source="random")``. Annotated objects
+        count with their annotated class.
 
         Parameters
         ----------
@@ -784,31 +799,19 @@ class Project(HasTraits):
             Whether to leave out objects that touch the border of their image.
         size : tuple of float or None
             Minimum and maximum size of an object in pixels (voxels): ``(50, None)`` leaves out small ones.
-        corrected : bool
-            Whether to add counts corrected for misclassification, as measured on the test set
-            (`core.stats.count_correction`). Annotated objects count with their annotated class. For the other objects,
-            the correction estimates the true number per class that leads to the observed predictions. The recall of
-            each class is assumed to be the same in every group.
 
         Returns
         -------
         DataFrame
-            One row per group and class (tidy format): ``count``, ``total``, ``fraction`` with its 95 % confidence
-            interval over objects (``low``, ``high``), ``left_out`` (objects that are not counted) with one column per
-            reason (`core.stats.metrics.count_classes`), and on request ``corrected`` with its 95 % confidence interval
-            (``corrected_low``, ``corrected_high``).
-
-        Raises
-        ------
-        ProjectError
-            If corrected counts are requested and there is no test set, or too few of its objects are annotated.
+            One row per group and class (tidy format): ``count`` (objects of this class in `predictions`), ``total``,
+            ``estimate`` (``fraction`` × ``total``), ``fraction`` with its 95 % confidence interval (``low``, ``high``;
+            NaN without an interval), ``method`` ("annotated", "corrected", or "predicted" for the plain count),
+            ``left_out`` (objects that are not counted) with one column per reason
+            (`core.stats.metrics.count_classes`), and ``note``, which says why there is no interval, or what it assumes.
+            The sampling units of the interval are the wells or patients of a group, or else its images; sites of one
+            well are a single unit.
         """
-        by = list_columns(by)
-        objects, groups, classes = self.predictions(), self.images.groups(), self.classes.scheme
-        test = test_set_predictions(self.runs.current, self._evaluation_data()) if corrected else None
-        table, remark = count_objects(objects, groups, classes, by, conditions, exclude_border, size, test)
-        self.status = remark or self.status
-        return self.images.warnings.attach(table, self.images)
+        return self._count(by, conditions, exclude_border=exclude_border, size=size)
 
     @checked_once()
     def compare_counts(
@@ -820,6 +823,8 @@ class Project(HasTraits):
         size: SizeLimits = (None, None),
     ) -> CountComparison:
         """Compare the counts of a class with manual counts, per well or per image.
+
+        The project's value is the ``estimate`` of `counts`, which equals ``count`` without randomly drawn labels.
 
         Parameters
         ----------
@@ -844,9 +849,9 @@ class Project(HasTraits):
         InputError
             If fewer than three rows of the table match the project.
         """
-        comparison = compare_counts(
-            self.predictions(), self.images.groups(), self.classes.scheme, manual, class_name, exclude_border, size
-        )
+        objects, groups, classes = self.predictions(), self.images.groups(), self.classes.scheme
+        source = self._fractions()
+        comparison = compare_counts(objects, groups, classes, source, manual, class_name, exclude_border, size)
         self.status = str(comparison)
         return comparison
 
@@ -934,13 +939,14 @@ class Project(HasTraits):
         Parameters
         ----------
         kind : {"random", "uncertain", "near", "image", "test"}
-            Order of the objects: "random", uniformly at random; "uncertain", the least certain prediction first;
-            "near", by distance from the object ``near`` in the same image; "image", image by image; "test", the
-            objects of the test set, which no other queue contains.
+            Order of the objects: "random", uniformly at random, which is recorded for `counts`; "uncertain", the least
+            certain prediction first; "near", by distance from the object ``near`` in the same image; "image", image by
+            image; "test", the objects of the test set, which no other queue contains.
         seed : int
             Seed of the random order.
         images : iterable of str, optional
-            Names of the images to review; all by default.
+            Names of the images to review; all by default. A random queue of some images is no draw over all objects:
+            it is not recorded.
         near : (image, label), optional
             The object from which the queue "near" starts.
         """
@@ -1053,6 +1059,37 @@ class Project(HasTraits):
         """Return the predictions of a run for an image, including hidden predictions."""
         return self.runs.probabilities(run, image, self.images.entry(image).mask_number, self.classes.merged)
 
+    def _count(
+        self,
+        by: Sequence[str] | str,
+        conditions: TableSource | None,
+        units: Sequence[str] | None = None,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """Return the table of `counts`; ``units`` name the sampling units."""
+        objects, groups, classes = self.predictions(), self.images.groups(), self.classes.scheme
+        table, remark = count_objects(objects, groups, classes, self._fractions(), by, conditions, units, **options)
+        self.status = remark or self.status
+        return self.images.warnings.attach(table, self.images)
+
+    def _fractions(self) -> ClassFractions:
+        """Return the estimator of class fractions, which is kept until data change."""
+        versions = self.annotations_version, self.classes_version, self.images_version, self.predictions_version
+        key = self.current_run, self.runs_version, *versions
+        if self._kept_fractions[0] != key:
+            run, masks = self.runs.current if self.current_run else None, self.images.mask_numbers()
+            predicted = {
+                name: NOTHING_PREDICTED
+                if run is None
+                else self.runs.probabilities(run, name, mask, self.classes.merged, calibrated=False)
+                for name, mask in masks.items()
+            }
+            labels, test_set = self.annotations.class_ids(), self.test_set.objects
+            drawn = labels[labels.index.isin([*self.annotations.drawn_objects(), *test_set])]
+            fractions = ClassFractions(run, self.classes.scheme, drawn, test_set, predicted, masks)
+            self._kept_fractions = key, fractions
+        return self._kept_fractions[1]
+
     def _object_table(self, name: str) -> pd.DataFrame:
         self.images.check([name])  # may read the annotations again
         groups, labels, classes = self.images.entry(name).groups, self.annotations.labels, self.classes.scheme
@@ -1078,8 +1115,10 @@ class Project(HasTraits):
 
     def _evaluation_data(self) -> EvaluationData:
         classes, flags, test_set = self.classes.scheme, self.annotations.flag_counts(), self.test_set.table()
-        images = self.images
-        return EvaluationData(classes, images.snapshot(), flags, test_set, images.objects, self._all_probabilities)
+        images, drawn = self.images, self.annotations.drawn_objects()
+        return EvaluationData(
+            classes, images.snapshot(), flags, test_set, drawn, images.objects, self._all_probabilities
+        )
 
     def _snapshot(self, names: Sequence[str]) -> ResultsSnapshot:
         """Return the current results; may be called from any thread during annotation."""
@@ -1099,6 +1138,7 @@ class Project(HasTraits):
                 self.classes.scheme,
                 self.current_run,
                 {name: self.images[name].groups for name in names},
+                self._fractions(),
                 self.images.warnings.of_images(names),
             )
 
@@ -1122,6 +1162,8 @@ class Project(HasTraits):
         network: Module | None = None,
         search: bool = False,
     ) -> TrainingTask:
+        if settings is not None and not isinstance(settings, TrainingSettings):
+            raise SettingsError(f"Settings must be TrainingSettings, got {settings!r}. Pass single ones as epochs=50.")
         wanted = (settings or self.settings).changed(**changes)
         labels, explanation = self._training_objects(wanted.exclude_border, wanted.size)
         if missing := self._missing(labels, explanation):
@@ -1134,6 +1176,7 @@ class Project(HasTraits):
             objects=self.images.objects,
             labels=labels["class_id"],
             explanation=explanation,
+            masks=self.images.mask_numbers(),
             edit_groups=self.annotations.edit_groups(),
             classes=self.classes.scheme,
             setup=setup,
@@ -1194,7 +1237,7 @@ class Project(HasTraits):
 
     def _export(self, folder: str | Path, formats: Sequence[str]) -> Export:
         names = list(self.images)
-        output = OutputFolder(Path(folder), self.path, names, self.images.files())
+        output = OutputFolder(_check_path(folder, "project.export"), self.path, names, self.images.files())
         return Export(lambda: self._snapshot(names), output, formats)
 
     def _export_work(self, folder: str | Path, formats: Sequence[str]) -> Work:
@@ -1210,3 +1253,9 @@ class Project(HasTraits):
             yield ExportFinished(export.folder, tuple(files), export.stopped)
 
         return work
+
+
+def _check_path(path: object, call: str) -> Path:
+    if not isinstance(path, str | PathLike):
+        raise ProjectError(f'Expected a path, got {path!r}. Pass it as text: {call}("cells.svetlana").')
+    return Path(path)

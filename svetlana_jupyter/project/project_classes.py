@@ -130,6 +130,7 @@ class ProjectClasses:
         InputError
             If the class has labels, undo can bring back its labels, or a run was trained with it.
         """
+        self.scheme.with_deleted(name)  # raises for an unknown or merged class
         with self._folder.lock:
             if use := self.find_use(self.by_name(name).id):
                 raise InputError(

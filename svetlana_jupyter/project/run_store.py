@@ -12,6 +12,7 @@ from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.predictions import merge_predictions
 from svetlana_jupyter.core.settings import parse_allowed_cues
+from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.runs import Run, read_all_runs
 
@@ -71,7 +72,9 @@ class RunStore(Sequence[Run]):
         self._runs, self.problem = read_all_runs(folder.runs_folder)
         self.networks: dict[str, Module] = {}
         self._unsaved: tuple[Callable[[], Run], Module | None] | None = None
-        self._predicted: dict[tuple[str, str], tuple[Mapping[int, int], int, pd.DataFrame, Mapping[str, Any]]] = {}
+        self._predicted: dict[
+            tuple[str, str, bool], tuple[Mapping[int, int], int, pd.DataFrame, Mapping[str, Any]]
+        ] = {}
         chosen = self._last_saved = self._saved_current()
         self.current_name = chosen if chosen in self._runs else max(self._runs, default="")
 
@@ -173,8 +176,10 @@ class RunStore(Sequence[Run]):
             self.clear_cache()
             self._notify.changed("predictions")
 
-    def probabilities(self, run: Run, image: str, mask: int, merged: Mapping[int, int]) -> pd.DataFrame:
-        """Return the calibrated predictions of a run for an image, which are cached.
+    def probabilities(
+        self, run: Run, image: str, mask: int, merged: Mapping[int, int], calibrated: bool = True
+    ) -> pd.DataFrame:
+        """Return the predictions of a run for an image, which are cached.
 
         Predictions that are hidden because their objects belong to the test set are included.
 
@@ -186,6 +191,8 @@ class RunStore(Sequence[Run]):
             Number of the current mask; predictions for another mask are ignored.
         merged : mapping of int to int
             Id of the target class of each merged class.
+        calibrated : bool
+            Whether to correct the probabilities by the calibration of the run.
 
         Returns
         -------
@@ -193,24 +200,26 @@ class RunStore(Sequence[Run]):
             Indexed by object: ``predicted`` (class id), ``probability`` and ``p_<class id>`` per class. The table is
             empty before the image is predicted.
         """
-        known = self._predicted.get((run.name, image))
+        key, calibration = (run.name, image, calibrated), run.calibration if calibrated else NO_CALIBRATION
+        known = self._predicted.get(key)
         if known is None or known[:2] != (merged, mask):
             table = run.read_predictions(image)
             if table is None or table.attrs.get("mask", 0) != mask:
                 table = NOTHING_PREDICTED
             stored = {str(key): value for key, value in table.attrs.items()}
-            table = merge_predictions(run.calibration.apply(table), merged)
-            self._predicted[run.name, image] = known = merged, mask, table, stored
+            table = merge_predictions(calibration.apply(table), merged)
+            self._predicted[key] = known = merged, mask, table, stored
         return known[2]
 
     def stored_attributes(self, run: Run, image: str) -> Mapping[str, Any]:
         """Return the attributes of the predictions that were read last."""
-        known = self._predicted.get((run.name, image))
+        known = self._predicted.get((run.name, image, True))
         return known[3] if known is not None else {}
 
     def forget_predictions(self, run_name: str, image: str) -> None:
         """Discard the cached predictions of an image after new ones were written."""
-        self._predicted.pop((run_name, image), None)
+        for calibrated in (True, False):
+            self._predicted.pop((run_name, image, calibrated), None)
         self._notify.changed("predictions")
 
     def reload(self) -> None:

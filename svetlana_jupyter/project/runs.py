@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.settings import TrainingSettings
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.stats.outliers import HeldOutGroups
     from svetlana_jupyter.learn.preset_search import CandidateResult, SearchResult
 
-RECORD_FILE = "tried.json"
+RECORD_FILE, LABELS_FILE = "tried.json", "labels.parquet"
 RESULT_COLUMNS = ("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
 _ALL = ["preset", *RESULT_COLUMNS]
 
@@ -100,7 +101,7 @@ def last_search(
 
 def _row(candidate: CandidateResult, chosen: bool) -> dict[str, Any]:
     table = candidate.table
-    names = {class_id: str(class_id) for class_id in table["truth"].unique().tolist()}
+    names = {class_id: str(class_id) for class_id in np.union1d(table["truth"], table["predicted"]).tolist()}
     scores = score(table["truth"], table["predicted"], names, table["group"])
     accuracy = scores.accuracy
     values = {"accuracy": accuracy.value, "low": accuracy.low, "high": accuracy.high}
@@ -242,6 +243,20 @@ class Run:
         """
         try:
             return read_parquet(self.path / f"held_out_{architecture}.parquet", ["fold", "truth", "predicted"])
+        except (OSError, ValueError):
+            return None
+
+    def training_labels(self) -> pd.DataFrame | None:
+        """Return the labels that the run was trained on.
+
+        Returns
+        -------
+        DataFrame or None
+            Columns ``image``, ``object``, ``class_id`` and ``mask`` (number of the mask that contains the object); None
+            for runs of version 0.1.0, which did not store them.
+        """
+        try:
+            return read_parquet(self.path / LABELS_FILE, ["object", "class_id", "mask"])
         except (OSError, ValueError):
             return None
 

@@ -109,7 +109,7 @@ class TestSet:
             If another test set exists, since choosing among several test sets would bias the accuracy.
         """
         columns = (per,) if isinstance(per, str) else tuple(per or ())
-        if n < 1:
+        if not isinstance(n, int | np.integer) or n < 1:
             raise InputError(f"A test set cannot have n={n} objects. Draw at least {MIN_ANNOTATED}, preferably 100.")
         with self._folder.lock:
             existing = self._existing()

@@ -16,8 +16,8 @@ from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, AugmentS
 from svetlana_jupyter.core.stats.model_selection import MIN_ACCURACY_LOSS, augmentation_warning
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
-from svetlana_jupyter.project.runs import RECORD_FILE, Run, last_search, new_run, search_record
-from svetlana_jupyter.project.storage import write_json
+from svetlana_jupyter.project.runs import LABELS_FILE, RECORD_FILE, Run, last_search, new_run, search_record
+from svetlana_jupyter.project.storage import write_json, write_parquet
 from svetlana_jupyter.project.training_task import label_digest
 
 if TYPE_CHECKING:
@@ -131,6 +131,7 @@ def _save_run(
                 reference.save(folder)
             if choice.search_record is not None:
                 write_json(folder / RECORD_FILE, choice.search_record)
+            write_parquet(folder / LABELS_FILE, task.labels_table())
             return finish(_make_run(task, choice, fitted, reference, seconds))
     except (OSError, SafetensorError) as error:
         raise RunNotSavedError(
@@ -241,12 +242,12 @@ def choose_preset(task: TrainingTask, stop: Stop) -> Generator[Progress, None, P
     if previous is not None and len(targets) < SEARCH_AGAIN_FACTOR * sum(previous[0].labels.values()):
         run, chosen = previous
         return PresetChoice(chosen, f"Preset {chosen.preset} was selected in run {run.name}.", run=run.name)
-    from svetlana_jupyter.learn.cross_validation import MIN_PER_CLASS, describe_scarce_classes
+    from svetlana_jupyter.learn.cross_validation import MIN_PER_CLASS, scored_objects
 
     if len(np.unique(targets)) < 2:
         return PresetChoice(default)  # training will raise an error
-    if scarce := describe_scarce_classes(targets, task.class_names):
-        reason = f"{DEFAULT_USED} with at least {MIN_PER_CLASS} annotated objects per class, but {scarce}."
+    if len(scored_objects(targets)) == 0:
+        reason = f"{DEFAULT_USED} with at least {MIN_PER_CLASS} annotated objects of two classes."
         return PresetChoice(default, reason)
     return (yield from _compare_presets(task, presets, parts, stop))
 
@@ -337,7 +338,7 @@ def _subsample(parts: Sequence[AnnotatedImage], limit: int, seed: int) -> list[A
 
 def _score_search(samples: TrainingData, result: SearchResult, stop: Stop) -> _Scoring:
     """Score the selection of presets by the nested cross-validation of the search."""
-    from svetlana_jupyter.learn.cross_validation import describe_score_source
+    from svetlana_jupyter.learn.cross_validation import describe_score_source, describe_unscored
 
     table, least = result.nested_table, _least_augmentation(samples.settings)
     forest = [one.table for one in result.candidates if one.settings.architecture == "forest"]
@@ -345,6 +346,7 @@ def _score_search(samples: TrainingData, result: SearchResult, stop: Stop) -> _S
     warning = yield from _check_augmentation(samples, table, stop, plain)
     source = describe_score_source(len(table), result.kept_whole)
     note = f"{source}; each fold is scored with the preset selected on the other folds (nested cross-validation)."
+    note = f"{note} {describe_unscored(samples)}".rstrip()
     return note, dict(zip(("network", "forest"), [table, *forest])), warning
 
 

@@ -110,6 +110,8 @@ class TrainingTask:
         Class ids, indexed by ``(image, object)``.
     explanation : str
         A sentence about annotations that are left out; "" if none is left out.
+    masks : mapping of image name to int
+        Number of the current mask of each image.
     edit_groups : Series of str
         Edit in which each object was labeled with others; "" for objects labeled one by one.
     classes : ClassScheme
@@ -134,6 +136,7 @@ class TrainingTask:
     objects: Callable[[str], pd.DataFrame]
     labels: pd.Series[int]
     explanation: str
+    masks: Mapping[str, int]
     edit_groups: pd.Series[str]
     classes: ClassScheme
     setup: TrainingSetup
@@ -151,6 +154,11 @@ class TrainingTask:
     def class_names(self) -> dict[int, str]:
         """Class names by id."""
         return dict(zip(self.classes.ids, self.classes.names))
+
+    def labels_table(self) -> pd.DataFrame:
+        """Return the labels as `Run.training_labels` does."""
+        table = self.labels.rename("class_id").reset_index()
+        return table.assign(mask=table["image"].map(self.masks).astype("int64"))
 
     def parts(self) -> list[AnnotatedImage]:
         """Return each annotated image, its object table, and the annotated classes."""

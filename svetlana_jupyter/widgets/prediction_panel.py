@@ -9,7 +9,7 @@ from ipywidgets import HTML, Accordion, Checkbox, HBox, Text, VBox
 
 from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
 from svetlana_jupyter.core.io.typed_paths import clean_path
-from svetlana_jupyter.core.stats.metrics import Proportion
+from svetlana_jupyter.core.stats.metrics import count_classes
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.project.exporters import FORMATS
 from svetlana_jupyter.widgets.components import (
@@ -174,18 +174,16 @@ class PredictionPanel(LabelingPanel):
 
     def _count(self) -> None:
         project = self.project
-        counts = project.counts(by="image")
+        counts = count_classes(project.predictions().reset_index(), project.classes.names, ["image"])
         totals = counts.groupby("class")["count"].sum()
-        classified = int(totals.sum())
-        numbers = [(info, int(totals[info.name])) for info in project.classes]
-        per_class = [(info, number, _format_share(number, classified)) for info, number in numbers]
+        per_class = [(info, int(totals[info.name])) for info in project.classes]
         wide = counts.pivot(index="image", columns="class", values="count")[list(project.classes.names)]
         wide["without"] = counts.groupby("image")["left_out"].first()
         per_image = [(name, *map(int, row)) for name, row in zip(wide.index, wide.to_numpy())]
         self.counts.value = side_by_side(
-            html_table(["Class", "Objects", "Share (95 % interval)"], per_class),
+            html_table(["Class", "Objects"], per_class),
             html_table(["Image", *project.classes.names, "Without class"], per_image),
-        )
+        ) + muted("Objects as annotated or predicted. project.counts() estimates the share of each class.")
 
     def _show_exported(self) -> None:
         if self.project.last_export is not None:
@@ -240,9 +238,3 @@ class ExportForm(VBox):
             self._project.background.export(clean_path(self.folder.value), ticked)
         else:
             self.result.warn("No format is selected. Tick at least one.")
-
-
-def _format_share(count: int, total: int) -> str:
-    share = Proportion(count, total)
-    low, high = share.interval
-    return f"{share.value:.1%} ({low:.1%} to {high:.1%})" if total else "–"

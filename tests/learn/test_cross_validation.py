@@ -48,7 +48,25 @@ def test_a_class_with_too_few_objects_gives_a_reason_instead_of_a_score(discs):
     (result,) = cross_validate(samples)
     assert result.accuracy is None
     assert result.table.empty
-    assert "at least 5 annotated objects of each class, but dark has 4, bright has 4" in result.message
+    assert "at least 5 annotated objects of two classes, but dark has 4, bright has 4" in result.message
+
+
+@pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
+def test_a_scarce_class_is_used_for_training_but_left_out_of_the_score(discs, architecture):
+    pair, objects, classes = discs
+    rare = classes.index[:4]
+    classes = classes.copy()
+    classes[rare] = 9
+    settings = QUICK.changed(architecture=architecture)
+    samples = collect_training_data([(pair, objects, classes)], settings, names={4: "dark", 7: "bright", 9: "torn"})
+    *_, result = cross_validate(samples)
+    assert result.accuracy.n == len(result.table) == 45
+    assert set(result.table["truth"]) == {4, 7}
+    assert not set(result.table["object"]) & set(rare)
+    np.testing.assert_allclose(result.table[["p_4", "p_7", "p_9"]].sum(axis=1), 1, atol=1e-5)
+    assert (result.table["p_9"] > 0).any(), "every fold was trained with the rare class"
+    assert result.accuracy.value > 0.7
+    assert result.message.endswith("Left out of the score, which needs 5 annotated objects of a class: torn has 4.")
 
 
 def test_a_single_group_is_split_by_objects_and_reported(discs):

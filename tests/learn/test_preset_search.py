@@ -244,6 +244,18 @@ def test_few_candidates_are_all_trained_to_the_end():
     assert all(candidate.is_finalist for candidate in search_result.candidates)
 
 
+def test_a_scarce_class_does_not_prevent_the_search_and_is_not_scored():
+    samples_by_preset = collected(("oriented", "forest"))
+    targets = samples_by_preset["forest"].targets.copy()
+    targets[:3] = 9
+    renamed = {name: replace(samples, targets=targets) for name, samples in samples_by_preset.items()}
+    result = run_search(renamed)
+    assert len(result.nested_table) == len(targets) - 3
+    assert set(result.nested_table["truth"]) == {1, 2}
+    for candidate in result.candidates:
+        assert (candidate.table["p_9"] > 0).any(), "every fold was trained with the scarce class"
+
+
 def test_a_diverging_candidate_does_not_end_the_search(monkeypatch):
     samples_by_preset = collected(("default", "oriented", "plain"))
 

@@ -49,3 +49,11 @@ def project(wells: Path) -> Project:
     project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
     project.settings = TrainingSettings(preset="default", trees=20)
     return project
+
+
+@pytest.fixture
+def large(project: Project) -> Project:
+    """Project with three plates, seven wells and 84 objects."""
+    for i in range(4):
+        project.add(f"more{i}", *squares(seed=10 + i), axes="yx", groups={"plate": "P3", "well": f"B{i}"})
+    return project

@@ -58,6 +58,8 @@ def test_a_class_that_others_were_merged_into_is_not_deleted(project: Project) -
     project.classes.merge("dim", "bright")
     with pytest.raises(InputError, match=r"'dim' counts as 'bright', .* project.classes.split\('dim'\)"):
         project.classes.delete("bright")
+    with pytest.raises(InputError, match="'dim' was merged into 'bright'"):
+        project.classes.delete("dim")
     with pytest.raises(InputError, match="There is a class 'dim' already"):
         project.classes.rename("bright", "dim")
 

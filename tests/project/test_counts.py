@@ -1,4 +1,4 @@
-"""Counts per class and condition, corrected by the confusion matrix of the test set.
+"""Counts per class and condition, and their comparison with manual counts.
 
 Counts per condition are compared with a naive loop, and the agreement with manual counts with closed forms.
 """
@@ -16,86 +16,11 @@ from svetlana_jupyter.core.stats.agreement import agreement
 from svetlana_jupyter.core.stats.metrics import EXCLUSION_REASONS
 from svetlana_jupyter.errors import InputError, ProjectError
 from tests.project.conftest import squares
-from tests.project.test_test_set import N, add_predicted_run, annotate_test_set
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from svetlana_jupyter.project.project import Project
-
-
-@pytest.fixture
-def project_with_test_set(project: Project) -> Project:
-    """Project with four additional images and a test set, so that most objects are predicted but not annotated."""
-    for i in range(4):
-        project.add(f"more{i}", *squares(seed=10 + i), axes="yx", groups={"plate": "P3", "well": f"B{i}"})
-    project.test_set.draw(N, seed=2)
-    return project
-
-
-@pytest.mark.parametrize("by", [(), ("plate",)])
-def test_corrected_counts_match_the_closed_form(project_with_test_set: Project, by: tuple[str, ...]) -> None:
-    add_predicted_run(project_with_test_set, wrong=5)
-    annotate_test_set(project_with_test_set)
-    table = project_with_test_set.predictions()
-    test = table.loc[project_with_test_set.test_set.objects]
-    sensitivity, specificity = (
-        (test["predicted"][test["annotation"] == name] == name).mean() for name in ("bright", "dim")
-    )
-    assert (test["predicted"] != test["annotation"]).sum() == 5
-    counts = project_with_test_set.counts(list(by), corrected=True)
-    for key, group in table.groupby(list(by)) if by else [((), table)]:
-        rest = group[group["annotation"].isna()]
-        share = ((rest["predicted"] == "bright").mean() + specificity - 1) / (sensitivity + specificity - 1)
-        bright = (group["annotation"] == "bright").sum() + len(rest) * np.clip(share, 0, 1)
-        rows = (
-            counts[(counts[list(by)] == list(key)).all(axis=1)].set_index("class") if by else counts.set_index("class")
-        )
-        assert rows.loc["bright", "corrected"] == pytest.approx(bright)
-        assert rows.loc["dim", "corrected"] == pytest.approx(len(group) - bright)
-        assert rows["corrected"].sum() == pytest.approx(rows["total"].iloc[0])
-        assert (rows["corrected_low"] <= rows["corrected"]).all()
-        assert (rows["corrected"] <= rows["corrected_high"]).all()
-        assert (rows["corrected_low"] < rows["corrected_high"]).all()
-    plain = project_with_test_set.counts(list(by))
-    assert "corrected" not in plain
-    assert counts[plain.columns].equals(plain), "the others stay as they are"
-
-
-def test_correction_without_a_test_set_says_how_to_draw_one(project: Project) -> None:
-    add_predicted_run(project)
-    with pytest.raises(ProjectError, match=r"without a test set\. Draw one with project\.test_set\.draw"):
-        project.counts(corrected=True)
-
-
-def test_correction_with_a_partly_annotated_test_set_raises_an_error(project_with_test_set: Project) -> None:
-    add_predicted_run(project_with_test_set)
-    annotate_test_set(project_with_test_set, 7)
-    with pytest.raises(ProjectError, match=r"cannot be corrected yet\. .* of its 24 objects are annotated; 7 are"):
-        project_with_test_set.counts(corrected=True)
-
-
-def test_too_few_counted_test_objects_raise_an_error(project_with_test_set: Project) -> None:
-    add_predicted_run(project_with_test_set, wrong=2)
-    annotate_test_set(project_with_test_set)
-    with pytest.raises(ProjectError, match=r"only 0 objects of the test set are counted\. Count at least 20"):
-        project_with_test_set.counts(corrected=True, size=(1000, None))
-
-
-def test_counts_of_a_run_at_chance_level_cannot_be_corrected(project_with_test_set: Project) -> None:
-    add_predicted_run(project_with_test_set, wrong=12)
-    annotate_test_set(project_with_test_set)
-    with pytest.raises(ProjectError, match="confuses two classes too often"):
-        project_with_test_set.counts(corrected=True)
-
-
-def test_a_class_missing_from_the_test_set_is_named(project_with_test_set: Project) -> None:
-    project_with_test_set.classes.add("torn")
-    add_predicted_run(project_with_test_set)
-    annotate_test_set(project_with_test_set)
-    counts = project_with_test_set.counts(corrected=True).set_index("class")
-    assert project_with_test_set.status == "The test set has no object of torn, so a recall of 100 % is assumed."
-    assert counts.loc["torn", "corrected"] == 0
 
 
 NAMES = ("P1_A1", "P1_A2", "P2_A1")

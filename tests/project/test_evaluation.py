@@ -81,13 +81,31 @@ def test_the_text_report(project: Project) -> None:
     report = project.evaluate()
     lines = str(report).splitlines()
     assert lines[0].startswith("Run 0001, cross-validation. Accuracy ")
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert "recall" in lines[2]
     assert lines[2].lstrip().startswith("dim")
     assert lines[4] == "Intervals are over 6 groups (plate, well)."
-    assert "temperature" in lines[5]
-    assert "perfect calibration would show" in lines[5]
-    assert lines[6] == "Flagged and not scored: 2 as ambiguous, 1 as bad segmentation."
+    assert lines[5].startswith("The scored objects were not drawn at random, so the accuracy on other objects may")
+    assert lines[5].endswith('project.test_set.draw(100), or label objects of project.queue("random").')
+    assert "temperature" in lines[6]
+    assert "perfect calibration would show" in lines[6]
+    assert lines[7] == "Flagged and not scored: 2 as ambiguous, 1 as bad segmentation."
+
+
+def test_the_report_says_how_many_scored_objects_were_drawn_at_random(project: Project) -> None:
+    queue = project.queue()
+    drawn = [queue.next().id for _ in range(12)]
+    for image, label in drawn:
+        project.annotate(image, label, CLASSES[1 - label % 2])
+    table = held_out_table(12).assign(image=[image for image, _ in drawn], object=[label for _, label in drawn])
+    add_scored_run(project, {"network": table})
+    assert "drawn at random" not in str(project.evaluate())
+    others = held_out_table(4).assign(image="other")
+    add_scored_run(project, {"network": pd.concat([table, others], ignore_index=True)})
+    report = project.evaluate()
+    assert report.sampling.startswith("Only 12 of the 16 scored objects were drawn at random, so the accuracy")
+    assert report.sampling in report._repr_html_().replace("&quot;", '"')
+    assert json.loads(report.to_json())["sampling"] == report.sampling
 
 
 def test_a_run_with_changed_annotations_is_reported_as_outdated(project: Project) -> None:
@@ -185,6 +203,31 @@ def test_a_run_trained_after_merging_classes_is_scored(project: Project) -> None
     add_scored_run(project, {"network": held_out_table()})
     assert list(project.evaluate().network.per_class.index) == ["dim", "bright"]
     assert project.runs.compare()["source"].tolist() == ["cross-validation"]
+
+
+def test_scores_of_runs_of_all_ages_survive_merging_with_merged_probabilities(project: Project) -> None:
+    rng = np.random.default_rng(1)
+    p = rng.dirichlet([1.2, 1.0, 1.0], 240).astype(np.float32)
+    truth = np.array([rng.choice([1, 2, 3], p=row / row.sum()) for row in p.astype(float)])
+    table = held_out_table().drop(columns=["p_1", "p_2"]).assign(truth=truth, predicted=p.argmax(1) + 1)
+    table = table.assign(**{f"p_{i + 1}": p[:, i] for i in range(3)})
+    project.classes.add("third")
+    before = add_scored_run(project, {"network": table, "forest": table})
+    calibrated = before.held_out()
+    project.classes.merge("third", into="bright")
+    add_scored_run(project, {"network": held_out_table()})
+
+    merged_truth = np.where(truth == 1, 1, 2)
+    for column, one in (("accuracy", calibrated), ("forest", table)):
+        predicted = np.where(one["p_1"] >= one["p_2"] + one["p_3"], 1, 2)
+        relabeled = np.where(one["predicted"] == 1, 1, 2)
+        assert (predicted != relabeled).any(), "two of three probabilities outweigh the largest one"
+        assert project.runs.compare().loc["0001", column] == (predicted == merged_truth).mean()
+    assert project.runs.compare()["source"].tolist() == ["cross-validation"] * 2
+    assert list(project.evaluate("0001").network.per_class.index) == ["dim", "bright"]
+    project.classes.split("third")
+    expected = (calibrated["predicted"] == truth).mean()
+    assert project.evaluate("0001").network.accuracy.value == expected
 
 
 def test_without_grouping_columns_the_groups_are_images(project: Project) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from skimage.measure import regionprops
 
 from svetlana_jupyter.errors import InputError
@@ -373,6 +374,8 @@ def test_names_of_objects_are_not_taken_for_classes(make_project) -> None:
     table = pd.DataFrame({"x": CENTERS[:, 1], "y": CENTERS[:, 0], "Label": [f"cells.tif:{n:04}" for n in range(20)]})
     with pytest.raises(InputError, match="'Label' contains 20 different values in 20 rows"):
         make_project().import_annotations(table)
+    with pytest.raises(InputError, match="'class' contains 20 different values in 20 rows"):
+        make_project().import_annotations(pd.DataFrame({"object": range(20), "class": np.linspace(0.01, 0.99, 20)}))
     results = table.assign(**{" ": range(1, 21), "Area": 80, "Class": CLASSES, "X": CENTERS[:, 1] + 0.5}).drop(
         columns="x"
     )
@@ -382,3 +385,57 @@ def test_names_of_objects_are_not_taken_for_classes(make_project) -> None:
     project.import_annotations(results)  # of ImageJ, for two images
     assert imported(project) == dict.fromkeys(range(1, 21, 2), "odd")
     assert imported(project, "j") == dict.fromkeys(range(2, 21, 2), "even")
+
+
+def test_positions_at_random_or_from_below_are_refused(make_project) -> None:
+    rng, project = np.random.default_rng(1), make_project()
+    random = pd.DataFrame({"y": rng.uniform(0, 89, 200), "x": rng.uniform(0, 139, 200), "class": "odd"})
+    with pytest.raises(
+        InputError, match=r"Only \d+ of 200 positions in 'i' lie in objects, as many as at random, because"
+    ):
+        project.import_annotations(random)
+    flipped = pd.DataFrame({"y": 89 - CENTERS[:, 0], "x": CENTERS[:, 1], "class": CLASSES})
+    with pytest.raises(InputError, match="fit the objects of 'i' only from bottom to top: then 20 of 20"):
+        project.import_annotations(flipped)
+    project.import_annotations(flipped.assign(object=range(1, 21)))
+    assert imported(project) == TRUTH
+
+
+def test_plate_and_well_name_the_image(tmp_path: Path) -> None:
+    project = Project(tmp_path / "p.svetlana")
+    (tmp_path / "masks").mkdir()
+    for name in ("P1_A1", "P1_A2", "P2_A1"):
+        for folder in (tmp_path, tmp_path / "masks"):
+            tifffile.imwrite(folder / f"{name}.tif", MASK)
+    project.add_images(tmp_path / "{plate}_{well}.tif", masks=tmp_path / "masks/{plate}_{well}.tif")
+    rows = [("P1", "A1", 1, "a"), ("P1", "A2", 1, "b"), ("P2", "A1", 1, "c"), ("P3", "A1", 1, "d")]
+    table = pd.DataFrame(rows, columns=["Plate", "Well", "object", "class"])
+    report = project.import_annotations(table)
+    assert classes_of(project) == {("P1_A1", 1): "a", ("P1_A2", 1): "b", ("P2_A1", 1): "c"}
+    assert report["why"][3] == "the project has no image 'P3 A1'"
+    with pytest.raises(InputError, match="rows of several images: its column 'Well' has the values A1, A2"):
+        project.import_annotations(table.drop(columns="Plate"))
+
+
+def test_a_column_of_numbers_with_a_text_is_refused_not_replaced(make_project) -> None:
+    table = pd.DataFrame({"object": [*map(str, range(1, 20)), "20a"], "id": range(20, 0, -1), "class": CLASSES})
+    with pytest.raises(InputError, match="The column 'object' contains numbers of objects, but also '20a'"):
+        make_project().import_annotations(table)
+
+
+def test_a_file_with_another_name_is_read_for_the_only_image_and_reported(make_project, tmp_path: Path) -> None:
+    table = pd.DataFrame({"object": range(1, 21), "class": CLASSES})
+    for name in ("i_table.csv", "other.csv"):
+        table.to_csv(tmp_path / name, index=False)
+        project = make_project()
+        project.import_annotations(tmp_path / name)
+        assert imported(project) == TRUTH
+        assert ("The file names no image; it was read for the only one, 'i'." in project.status) == (
+            name == "other.csv"
+        )
+
+
+def test_the_object_type_may_be_the_class(make_project) -> None:
+    project, types = make_project(), ["Cell", "Debris"] * 10
+    project.import_annotations(pd.DataFrame({"object": range(1, 21), "Object type": types}), column="Object type")
+    assert list(imported(project).values()) == types

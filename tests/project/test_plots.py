@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
-from scipy.stats import t as student
 
 from svetlana_jupyter.errors import InputError
+from tests.project.test_class_fractions import add_run, draw
 from tests.project.test_counts import NAMES, annotate_three_wells
 from tests.project.test_evaluation import add_scored_run, held_out_table
 
@@ -27,7 +27,7 @@ def rendered(figure: Figure) -> Figure:
     return figure
 
 
-def test_every_replicate_is_a_point_with_mean_and_interval(project: Project) -> None:
+def test_every_replicate_is_a_point(project: Project) -> None:
     annotate_three_wells(project)
     doses = pd.DataFrame({"image": NAMES, "dose": [0, 10, 10]})
     figure = rendered(project.plot.counts("dose", doses))
@@ -46,24 +46,37 @@ def test_every_replicate_is_a_point_with_mean_and_interval(project: Project) -> 
     assert "9 objects are left out" in figure.get_supxlabel()
 
 
-def test_the_interval_is_a_t_interval_over_replicates(project: Project) -> None:
-    counts = annotate_three_wells(project).counts("image").set_index(["class", "image"])["count"]
-    figure = rendered(project.plot.counts(value="count"))
-    lines = [part.get_segments()[0] for part in figure.axes[0].collections if hasattr(part, "get_segments")]
-    for i, name in enumerate(("dim", "bright")):
-        mean, upright = lines[2 * i : 2 * i + 2]
-        values = counts[name].to_numpy(float)
-        half = student.ppf(0.975, 2) * values.std(ddof=1) / np.sqrt(3)
-        np.testing.assert_allclose(mean[:, 1], values.mean())
-        np.testing.assert_allclose(upright[:, 1], [max(0, values.mean() - half), values.mean() + half])
+def drawn_lines(figure: Figure) -> list[np.ndarray]:
+    return [part.get_segments()[0] for part in figure.axes[0].collections if hasattr(part, "get_segments")]
 
 
-def test_an_image_has_the_interval_over_its_objects(project: Project) -> None:
-    counts = annotate_three_wells(project).counts("image")
+def test_the_estimate_is_a_line_with_the_interval_of_the_table(large: Project) -> None:
+    add_run(large, draw(large, 40))
+    counts = large.counts("plate").set_index(["plate", "class"])
+    lines = drawn_lines(rendered(large.plot.counts("plate", classes="bright")))
+    for i, plate in enumerate(("P1", "P2", "P3")):
+        row, (level, upright) = counts.loc[(plate, "bright")], lines[2 * i : 2 * i + 2]
+        np.testing.assert_allclose(level[:, 1], row["fraction"])
+        np.testing.assert_allclose(upright[:, 1], [row["low"], row["high"]])
+
+
+def test_numbers_of_objects_are_estimates_per_replicate(large: Project) -> None:
+    add_run(large, draw(large, 40))
+    row, each = large.counts().iloc[1], large.counts(["plate", "well"]).query("`class` == 'bright'")
+    figure = rendered(large.plot.counts(value="count", classes="bright"))
+    level, upright = drawn_lines(figure)
+    np.testing.assert_allclose(level[:, 1], row["estimate"] / 7)
+    np.testing.assert_allclose(upright[:, 1], [row["low"] * 84 / 7, row["high"] * 84 / 7])
+    (points,) = (part for part in figure.axes[0].collections if isinstance(part, PathCollection))
+    np.testing.assert_allclose(np.sort(points.get_offsets()[:, 1]), np.sort(each["estimate"]))
+
+
+def test_a_group_without_interval_shows_its_estimate_and_the_reason(project: Project) -> None:
+    annotate_three_wells(project)
     figure = rendered(project.plot.counts("image", classes="bright"))
-    lines = [part.get_segments()[0] for part in figure.axes[0].collections if hasattr(part, "get_segments")]
-    expected = counts.loc[counts["class"] == "bright", ["low", "high"]].to_numpy()
-    np.testing.assert_allclose([line[:, 1] for line in lines[:3]], expected)
+    shares = project.counts("image").query("`class` == 'bright'")["fraction"]
+    np.testing.assert_allclose([line[0, 1] for line in drawn_lines(figure)], shares)
+    assert "not predicted yet" in figure.get_supxlabel()
 
 
 def test_plot_arguments_are_checked(project: Project) -> None:

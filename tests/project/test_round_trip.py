@@ -146,3 +146,12 @@ def test_flags_of_earlier_exports_are_read_as_flags(tmp_path: Path) -> None:
     earlier = {"class": ["bad", None, None], "predicted": [None] * 3, "annotation": ["bad", "bad", "ambiguous"]}
     project.import_annotations(pd.DataFrame({"image": "i", "object": [1, 2, 3], **earlier, "run": ""}))
     assert project.labels()["action"].tolist() == ["label", "bad_segmentation", "ambiguous"]
+
+
+def test_a_row_with_a_class_and_a_flag_keeps_its_class_and_is_reported(tmp_path: Path) -> None:
+    project = Project(tmp_path / "p.svetlana", classes=["a"])
+    project.add("i", *squares(4))
+    table = pd.DataFrame({"object": [1, 2], "class": ["a", None], "flag": ["ambiguous", "ambiguous"]})
+    project.import_annotations(table)
+    assert project.labels()["action"].tolist() == ["label", "ambiguous"]
+    assert "1 rows have a class and a flag; their class was read." in project.status

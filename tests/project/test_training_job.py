@@ -300,8 +300,11 @@ def test_too_few_labels_train_the_default_preset_with_a_note(tmp_path: Path) -> 
     run = project.train(epochs=1)
     assert run.settings["preset"] == "default"
     assert run.search_results().empty
-    message = "The default preset was used, since presets are compared only with at least 5 annotated objects per class"
-    assert run.choice == f"{message}, but vertical has 4."
+    message = (
+        "The default preset was used, since presets are compared only with at least 5 annotated objects of two classes"
+    )
+    assert run.choice == f"{message}."
+    assert "5 annotated objects of two classes, but vertical has 4" in run.note
     assert read_runs(project.path / "runs")["0001"].choice == run.choice
 
 

@@ -331,10 +331,9 @@ def count_classes(
     Returns
     -------
     DataFrame
-        The ``by`` columns, ``class``, ``count``, ``total`` (counted objects of the group), ``fraction`` with Wilson's
-        95 % confidence interval ``low`` and ``high``, ``left_out`` (excluded objects of the group), and the excluded
-        objects per reason: ``ambiguous``, ``bad_segmentation``, ``border``, ``size`` and ``not_predicted``. Each
-        excluded object is counted under the first reason that applies.
+        The ``by`` columns, ``class``, ``count``, ``total`` (counted objects of the group), ``left_out`` (excluded
+        objects of the group), and the excluded objects per reason: ``ambiguous``, ``bad_segmentation``, ``border``,
+        ``size`` and ``not_predicted``. Each excluded object is counted under the first reason that applies.
     """
     reason = exclusion_reasons(table, exclude_border, size)
     rows = []
@@ -344,10 +343,8 @@ def count_classes(
         counts = group["class"][reason_here == ""].value_counts()
         excluded = [int((reason_here == name).sum()) for name in EXCLUSION_REASONS]
         total = len(group) - sum(excluded)
-        for name in names:
-            share = Proportion(int(counts.get(name, 0)), total)
-            rows.append((*key, name, share.k, total, share.value, *share.interval, sum(excluded), *excluded))
-    columns = ["class", "count", "total", "fraction", "low", "high", "left_out", *EXCLUSION_REASONS]
+        rows += [(*key, name, int(counts.get(name, 0)), total, sum(excluded), *excluded) for name in names]
+    columns = ["class", "count", "total", "left_out", *EXCLUSION_REASONS]
     return pd.DataFrame(rows, columns=[*by, *columns])
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from svetlana_jupyter.core.predictions import class_map, object_dataset, probability_map
-from svetlana_jupyter.core.stats.metrics import count_classes
+from svetlana_jupyter.project.counts import count_objects
 from svetlana_jupyter.project.features import cached_measurements
 from svetlana_jupyter.project.image_warnings import summarize
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import TrainingSettings
+    from svetlana_jupyter.project.class_fractions import ClassFractions
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,8 @@ class ResultsSnapshot:
         Name of the current run.
     groups : mapping of image name to mapping
         The grouping columns of each image.
+    fractions : ClassFractions
+        Estimator of the class fractions.
     warnings : mapping of image name to str
         Warnings about images whose results may be wrong (`project.image_warnings`).
     """
@@ -60,6 +63,7 @@ class ResultsSnapshot:
     classes: ClassScheme
     run: str
     groups: Mapping[str, Mapping[str, str]]
+    fractions: ClassFractions
     warnings: Mapping[str, str]
 
     @property
@@ -72,8 +76,8 @@ class ResultsSnapshot:
         return self.table[self.table.index.get_level_values("image") == image].droplevel("image")
 
     def counts(self) -> pd.DataFrame:
-        """Return the number of objects per image and class (`Project.counts`)."""
-        return count_classes(self.table.reset_index(), self.classes.names, ["image"])
+        """Return the counts per image and class (`Project.counts`)."""
+        return count_objects(self.table, self.groups, self.classes, self.fractions, "image")[0]
 
     def measurements(self, image: str) -> pd.DataFrame:
         """Return the cached features of the objects of an image (`cached_measurements`)."""

@@ -49,4 +49,4 @@ def read_class_image(request: ImportRequest, file: Path) -> ImportedLabels:
     rows = [
         ImportedLabel(name, int(label), classes.get(int(code), "")) for label, code in zip(pairs["old"], pairs["new"])
     ]
-    return ImportedLabels(sorted(rows), f"class image {file.name}")
+    return ImportedLabels(sorted(rows), f"class image {file.name}", note=request.describe_guess(name, file))

@@ -52,15 +52,21 @@ class ImportRequest:
             if self.image not in self.images:
                 raise InputError(f"The project has no image {self.image!r}. Choose among {format_list(self.images)}.")
             return self.image
-        for text in () if file is None else (file.name, unquote(file.name)):  # exported files have quoted names
-            if name := self.find_images([text])[0].get(text) or self._find_prefix(file_stem(text)):
-                return name
+        if name := self.image_of_file(file):
+            return name
         if len(self.images) == 1:
             return next(iter(self.images))
         raise InputError(
             f"{file or 'The table'} does not name its image. Pass image=, one of "
             f"{format_list(self.images) or 'none yet'}."
         )
+
+    def image_of_file(self, file: Path | None) -> str:
+        """Return the image with the name of a file; "" if there is none."""
+        for text in () if file is None else (file.name, unquote(file.name)):  # exported files have quoted names
+            if name := self.find_images([text])[0].get(text) or self._find_prefix(file_stem(text)):
+                return name
+        return ""
 
     def resolve_names(
         self, written: Sequence[str], file: Path | None, notes: list[str], is_strict: bool = True
@@ -85,7 +91,9 @@ class ImportRequest:
         """
         distinct = list(dict.fromkeys(filter(None, written)))
         if not distinct:
-            return [(self.resolve_image(file), "")] * len(written)
+            image = self.resolve_image(file)
+            notes.append(self.describe_guess(image, file))
+            return [(image, "")] * len(written)
         found, note = self.find_images(distinct)
         shown, wanted = format_list(distinct, 3), None if self.image is None else self.resolve_image(file)
         if len(distinct) == 1 and not found and not (is_strict and wanted is None):
@@ -112,6 +120,11 @@ class ImportRequest:
             else:
                 rows.append((wanted, "" if image == wanted else f"it is of image {text!r}" if text else unknown))
         return rows
+
+    def describe_guess(self, image: str, file: Path | None) -> str:
+        """Return a sentence if a file is read for the only image by default, or ""."""
+        is_named = file is None or self.image is not None or self.image_of_file(file) == image
+        return "" if is_named else f"The file names no image; it was read for the only one, {image!r}."
 
     def find_images(self, names: Iterable[str]) -> tuple[dict[str, str], str]:
         """Return the image of each name or file that belongs to one.

@@ -40,6 +40,7 @@ _POSITION_WORDS = {
 CLOSE_PIXELS = 1.5  # rounding, and the two conventions for the center of a pixel
 NO_OBJECT = "no object at this position"
 FEW_ROWS = 5  # fewer rows prove no unit and no axis order
+MANY_ROWS = 20  # as many rows rarely hit as few objects as random positions
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -174,7 +175,7 @@ def objects_by_position(request: ImportRequest, image: str, positions: Floats, c
     Raises
     ------
     InputError
-        If only another unit or another order of the axes explains the positions.
+        If only another unit or another order of the axes explains the positions, or they are like random positions.
     """
     look, pair = _Lookup(request, image), request.images.pair(image)
     labels, count = look.at(positions), int(np.isfinite(positions).all(axis=1).sum())
@@ -188,10 +189,20 @@ def objects_by_position(request: ImportRequest, image: str, positions: Floats, c
                 f"The positions in {format_list(columns.columns)} fit the objects of {image!r} only {what}: then "
                 f"{new[1]:,} of {count:,} are centers of objects, instead of {ours[1]:,}. {advice}"
             )
+    inside = int(((positions > -0.5) & (positions < np.array(pair.mask.shape) - 0.5)).all(axis=1).sum())
+    chance = look.coverage * inside + 2 * (look.coverage * (1 - look.coverage) * inside) ** 0.5
+    if inside >= MANY_ROWS and look.coverage < 0.5 and ours[0] <= chance and 5 * ours[1] < inside:
+        raise InputError(
+            f"Only {ours[0]:,} of {inside:,} positions in {image!r} lie in objects, as many as at random, because "
+            f"objects cover {look.coverage:.0%} of the image. Compared: {_extent(positions, pair)}. Check that the "
+            "table is of this image, and its unit."
+        )
     notes = [f"Positions in {format_list(columns.columns)} were read as pixels."] if columns.micrometers is None else []
-    if 2 * ours[0] < len(labels):
+    if 10 * ours[0] < 9 * len(labels):
         notes.append(f"Compared: {_extent(positions, pair)}.")
-    return RowObjects(labels.tolist(), ["" if label else NO_OBJECT for label in labels.tolist()], notes)
+    located = np.asarray(np.isfinite(positions).all(axis=1))
+    problems = ["" if label else NO_OBJECT if at else "it has no position" for label, at in zip(labels, located)]
+    return RowObjects(labels.tolist(), problems, notes)
 
 
 def compare_with_positions(
@@ -258,6 +269,7 @@ class _Lookup:
         table = request.images.objects(image)
         axes = [str(dim) for dim in request.images.pair(image).mask.dims]
         self.index, self.centers = table.index, table[axes].to_numpy(np.float64)
+        self.coverage = float(table["size"].sum() / np.prod(request.images.pair(image).mask.shape, dtype=float))
         self._sides = table["size"].to_numpy(np.float64) ** (1 / len(axes))
 
     def at(self, positions: Floats) -> Labels:
@@ -293,7 +305,7 @@ def _explain(positions: Floats, centers: Floats) -> str:
             scale = (spread * (positions - positions.mean(axis=0))).sum(axis=0) / (spread**2).sum(axis=0)
             offset = positions.mean(axis=0) - scale * order.mean(axis=0)
             close = np.abs(positions - scale * order - offset) <= CLOSE_PIXELS * np.abs(scale)
-        if (scale > 0).all() and close.all(axis=1).mean() >= 0.9:
+        if np.isfinite(scale).all() and close.all(axis=1).mean() >= 0.9:
             scales = ", ".join(f"{axis} × {value:.3g}" for axis, value in zip(axes, scale))
             return (
                 f"Positions are those of the numbered objects{what} in another unit or from another origin ({scales})"
@@ -303,7 +315,9 @@ def _explain(positions: Floats, centers: Floats) -> str:
 
 def _other_readings(pair: ImagePair, positions: Floats, columns: PositionColumns) -> Iterator[tuple[str, Floats, str]]:
     """Yield other readings of positions: what differs, the positions, and what to do."""
-    exchanged = positions[:, [*range(positions.shape[1] - 2), -1, -2]]
+    exchanged, flipped = positions[:, [*range(positions.shape[1] - 2), -1, -2]], positions.copy()
+    flipped[:, -2] = pair.mask.shape[-2] - 1 - flipped[:, -2]
+    yield "from bottom to top", flipped, f"Subtract {columns.columns[-2]!r} from the height of the image."
     yield "with x and y exchanged", exchanged, "Exchange the names of these columns."
     if columns.micrometers is None and pair.spacing and set(pair.spacing) != {1.0}:
         name = columns.columns[-1]

@@ -51,8 +51,11 @@ OTHER_TOOL = Tool("")
 IMAGE_NAMES = ("image", "image name", "image file", "file name", "file", "filename", "image file name")
 # These name an image in several tools, but their values need not be names of images here. Objects of a whole image may
 # also belong to several parts.
-SAMPLE_NAMES = ("image id", "image number", "roi id", "fov", "library id", "sample", "sample id", "slide", "slide id")
-PART_NAMES = ("well", "field", "site", "region", "tile", "core", "tma core", "metadata well", "metadata site")
+SAMPLE_NAMES = (
+    *("image id", "image number", "roi id", "fov", "library id", "sample", "sample id", "slide", "slide id"),
+    *("plate", "well", "field", "site", "metadata plate", "metadata well", "metadata field", "metadata site"),
+)
+PART_NAMES = ("region", "tile", "core", "tma core")
 OBJECT_NAMES = (
     *(
         "object",
@@ -140,11 +143,18 @@ def object_columns(table: pd.DataFrame) -> list[str]:
     Raises
     ------
     InputError
-        If numbers have lost digits.
+        If numbers have lost digits or are mixed with text.
     """
     named = [found for name in OBJECT_NAMES if (found := find_column(table, [name]))]
     named += [str(column) for column in table if normalize_header(column).endswith("objectnumber")]
     for name in named:
+        if 2 * pd.to_numeric(table[name], errors="coerce").notna().sum() > len(table) and not is_integer(table[name]):
+            texts = table[name].dropna().astype(str)
+            others = texts[pd.to_numeric(texts, errors="coerce").isna()]
+            if len(others):
+                raise InputError(
+                    f"The column {name!r} contains numbers of objects, but also {others.iloc[0]!r}. Correct this cell."
+                )
         if pd.api.types.is_float_dtype(table[name]) and (largest := table[name].abs().max()) >= 2**53:
             raise InputError(
                 f"The column {name!r} contains {largest:.0f}, which may have lost digits as a floating-point number. "
@@ -228,7 +238,8 @@ def check_single_time(table: pd.DataFrame, is_flat: bool) -> str:
 def check_class_column(table: pd.DataFrame, column: str) -> None:
     """Raise an error if a column such as "label" names objects instead of classes."""
     values = table[column].dropna().astype(str)
-    if normalize_header(column) in ("class", "classname", "classification"):
+    is_measured = bool(values.str.fullmatch(r"-?\d*\.\d*[1-9]\d*").all())
+    if normalize_header(column) in ("class", "classname", "classification") and not is_measured:
         return
     if len(values) >= NAMELIKE_ROWS and 2 * values.nunique() > len(values):
         raise InputError(

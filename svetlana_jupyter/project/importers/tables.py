@@ -12,7 +12,15 @@ import pandas as pd
 
 from svetlana_jupyter.core.annotations import FLAGS
 from svetlana_jupyter.core.io.geojson import is_legacy_kind, select_objects
-from svetlana_jupyter.core.io.table_files import EXCEL_SUFFIXES, find_column, format_list, normalize_header, read_table
+from svetlana_jupyter.core.io.table_files import (
+    EXCEL_SUFFIXES,
+    find_column,
+    find_key_columns,
+    format_list,
+    match_names,
+    normalize_header,
+    read_table,
+)
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.importers.imported_labels import ImportedLabel, ImportedLabels, ImportRequest, split_flag
 from svetlana_jupyter.project.importers.positions import (
@@ -79,7 +87,7 @@ def read_class_table(request: ImportRequest, source: pd.DataFrame | Path) -> Imp
         ImportedLabel(image, 0, *content, problem, bool(problem) and bool(image))
         for (image, problem), content in zip(request.resolve_names(written, file, read.notes), contents)
     ]
-    for place, reason in enumerate(_other_kinds(table)):
+    for place, reason in enumerate(_other_kinds(table.drop(columns=class_column))):
         if reason:
             rows[place] = rows[place]._replace(problem=reason, is_set_aside=True)
     for image in dict.fromkeys(row.image for row in rows if not row.problem):
@@ -158,7 +166,9 @@ def _class_names_and_flags(
     flag_column = find_column(table, FLAG_NAMES)
     flags = ["" if pd.isna(flag) else str(flag) for flag in table[flag_column]] if flag_column else []
     if flag_column != column and set(flags) & set(FLAGS) and set(flags) <= {"", "label", *FLAGS}:
-        return [split_flag(name, flag, bool(name)) for name, flag in zip(names, flags)]
+        if both := sum(bool(name) and flag in FLAGS for name, flag in zip(names, flags)):
+            read.notes.append(f"{both:,} rows have a class and a flag; their class was read.")
+        return [(name, "" if name or flag not in FLAGS else flag) for name, flag in zip(names, flags)]
     if column == "annotation" and "flag" not in table and set(table) >= PREDICTION_NAMES:
         return [split_flag(name, None, bool(has)) for name, has in zip(names, table["class"].notna())]
     return [(name, "") for name in names]
@@ -180,6 +190,8 @@ def _image_names(
         written = [text.partition(":")[0] for text in _texts(table["Label"])]
         if request.find_images(written)[0]:
             return written
+    if any(written := _images_of_groups(request, table)):
+        return written
     for column in sample_columns(table):
         written = _texts(table[column])
         distinct = list(dict.fromkeys(filter(None, written)))
@@ -194,6 +206,21 @@ def _image_names(
                 "column “image” with these names, or import the rows of one image at a time without this column."
             )
     return [""] * len(table)
+
+
+def _images_of_groups(request: ImportRequest, table: pd.DataFrame) -> list[str]:
+    """Return the image of each row by its plate, well and so on; [] if unknown."""
+    groups = pd.DataFrame.from_dict(request.images.groups(), orient="index").fillna("")
+    keys = find_key_columns(table, list(map(str, groups)))
+    if not keys:
+        return []
+    ours = groups[list(keys)].agg(" ".join, axis=1)
+    theirs = pd.DataFrame({key: _texts(table[column]) for key, column in keys.items()}).agg(" ".join, axis=1)
+    matches = match_names(theirs.unique(), ours.unique())
+    if not matches or ours[ours.isin(matches.values())].duplicated().any():
+        return []
+    names = {text: str(image) for image, text in ours.items()}
+    return [names[matches[text]] if text in matches else text for text in theirs]
 
 
 def _texts(values: pd.Series) -> list[str]:
