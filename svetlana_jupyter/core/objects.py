@@ -4,14 +4,16 @@ The table holds the label, size, centroid, bounding box and border contact of ea
 
 A block is divided into runs (neighboring pixels of one row with the same label). Every quantity is a sum, a minimum or
 a maximum over runs, so that all results for a label can be merged, both within a block and across blocks. This takes a
-third of the time of `skimage.measure.regionprops`, and the mask may be larger than memory.
+third of the time of `skimage.measure.regionprops`, and the mask may be larger than memory. Connected pieces are counted
+in the same pass (`core.pieces`).
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 import dask.array as da
@@ -20,10 +22,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from svetlana_jupyter.core.io.mask_checks import NO_OBJECTS_MESSAGE, check_not_negative, raise_binary_mask
+from svetlana_jupyter.core.pieces import BlockPieces, BlockPlace, PieceJoiner, Runs, find_block_pieces
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from xarray import DataArray
 
@@ -62,8 +65,10 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     -------
     DataFrame
         Index ``object`` (the labels, ascending); columns ``size`` (voxels), the centroid ``[z,] y, x`` (pixels, float),
-        the half-open bounding box ``[z0,] y0, x0, [z1,] y1, x1`` (pixels) and ``on_border`` (whether the bounding box
-        touches the border of the mask, not counting axes of a single pixel).
+        the half-open bounding box ``[z0,] y0, x0, [z1,] y1, x1`` (pixels), ``on_border`` (whether the bounding box
+        touches the border of the mask, not counting axes of a single pixel) and ``pieces`` (number of connected pieces;
+        pixels that touch diagonally are connected). ``attrs["specks"]`` is the number of tiny pieces among them
+        (`core.pieces.SPECK_PIXELS`).
 
     Raises
     ------
@@ -77,8 +82,11 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     >>> index_objects(mask)[["size", "y0", "x0", "y1", "x1"]].to_dict("index")
     {7: {'size': 3, 'y0': 0, 'x0': 1, 'y1': 2, 'x1': 3}}
     """
-    tally = merge_in_batches(_block_tallies(da.asarray(mask.data), progress), _merge)
-    table = _frame(tally, mask.shape)
+    pixels = da.asarray(mask.data)
+    # Blocks are read along their shortest side first, so that few seams wait for the next block.
+    joiner = PieceJoiner(sorted(range(mask.ndim), key=lambda axis: -max(pixels.chunks[axis])))
+    tally = merge_in_batches(_block_tallies(pixels, joiner, progress), _merge)
+    table = _frame(tally, joiner, mask.shape)
     if table.empty:
         raise InputError(NO_OBJECTS_MESSAGE)
     if table.index.tolist() == [255]:
@@ -137,86 +145,177 @@ def merge_in_batches(tables: Iterable[Table], merge: Callable[[list[Table]], Tab
     return merge(waiting)
 
 
-def _block_tallies(mask: da.Array, progress: Callable[[int, int], None] | None) -> Iterator[Integers]:
+def _block_tallies(
+    mask: da.Array, joiner: PieceJoiner, progress: Callable[[int, int], None] | None
+) -> Iterator[Integers]:
     """Yield the result of `tally_block` for each block, computed by several threads."""
     threads = os.cpu_count() or 1
     edges = [[0, *np.cumsum(sizes).tolist()] for sizes in mask.chunks]
 
-    def tally(block: tuple[int, ...]) -> Integers:
+    def tally(block: tuple[int, ...]) -> tuple[Integers, BlockPieces]:
         start = [edge[i] for edge, i in zip(edges, block)]
-        return tally_block(mask.blocks[block].compute(scheduler="synchronous"), start)
+        return tally_block(mask.blocks[block].compute(scheduler="synchronous"), start, mask.shape)
 
-    pool, blocks = ThreadPoolExecutor(threads, thread_name_prefix="index"), np.ndindex(mask.numblocks)
-    done = itertools.count(1)
+    pool, blocks = ThreadPoolExecutor(threads, thread_name_prefix="index"), joiner.ordered_blocks(mask.numblocks)
     try:
-        running = {pool.submit(tally, block) for block in itertools.islice(blocks, 2 * threads)}
-        while running:
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(tally, block) for block in itertools.islice(blocks, len(finished))}
-            for future in finished:
-                if progress is not None:
-                    progress(next(done), mask.npartitions)
-                yield future.result()
+        running = deque((block, pool.submit(tally, block)) for block in itertools.islice(blocks, 2 * threads))
+        for done in itertools.count(1):
+            if not running:
+                return
+            block, future = running.popleft()
+            columns, pieces = future.result()
+            running.extend((block, pool.submit(tally, block)) for block in itertools.islice(blocks, 1))
+            if progress is not None:
+                progress(done, mask.npartitions)
+            joiner.add(block, pieces)
+            yield columns
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def tally_block(pixels: npt.NDArray[np.integer], start: list[int]) -> Integers:
-    """Count the pixels of each object of a block, and sum their coordinates.
+def tally_block(
+    pixels: npt.NDArray[np.integer], start: Sequence[int], mask_shape: Sequence[int]
+) -> tuple[Integers, BlockPieces]:
+    """Count pixels and pieces of the objects of a block; sum their coordinates.
 
     Parameters
     ----------
     pixels : integer array
         Block of a mask.
-    start : list of int
+    start : sequence of int
         Position of the block's first pixel in the mask.
+    mask_shape : sequence of int
+        Shape of the mask.
 
     Returns
     -------
-    int64 array of shape (2 + 3 * ndim, n)
-        One column per object: label, number of pixels, sum of each coordinate, and the half-open bounding box (all
-        lower bounds, then all upper bounds).
+    columns : int64 array of shape (3 + 3 * ndim, n)
+        One column per object: label, number of pixels, number of pieces that do not reach another block, sum of each
+        coordinate, and the half-open bounding box (all lower bounds, then all upper bounds).
+    pieces : BlockPieces
     """
     check_not_negative(pixels)
-    lines = pixels.reshape(-1, pixels.shape[-1])
-    step = max(1, SLAB_PIXELS // max(1, pixels.shape[-1]))
-    slabs = range(0, len(lines), step)
-    return _merge([_tally_lines(lines[first : first + step], first, pixels.shape, start) for first in slabs])
+    place = BlockPlace(tuple(start), pixels.shape, tuple(mask_shape))
+    width = pixels.shape[-1]
+    step = max(1, SLAB_PIXELS // max(1, width))
+    slabs = [_tally_lines(pixels, first, step, place) for first in range(0, pixels.size // max(1, width), step)]
+    tallies, nodes, parts = zip(*slabs)
+    columns = tallies[0] if len(slabs) == 1 else _merge(list(tallies))
+    runs = Runs(*(np.concatenate(values) if len(slabs) > 1 else values[0] for values in zip(*parts)))
+    is_single = columns[2] == 1 if pixels.ndim == 2 else _is_single(list(nodes))
+    pieces = find_block_pieces(runs, columns[0], is_single, place)
+    columns[2] = pieces.closed
+    return columns, pieces
 
 
-def _tally_lines(slab: npt.NDArray[np.integer], first: int, shape: tuple[int, ...], start: list[int]) -> Integers:
+def _tally_lines(
+    pixels: npt.NDArray[np.integer], first: int, count: int, place: BlockPlace
+) -> tuple[Integers, Integers, tuple[Integers, ...]]:
+    """Tally some rows of a block.
+
+    Returns
+    -------
+    columns : int64 array
+        As for `tally_block`, but the third row counts the runs without a neighbor in the row above.
+    nodes : int64 array of shape (4, n)
+        In 3D, one column per object and plane: label, plane, number of runs without a neighbor in the row above, and
+        whether a pixel has the same label in the plane before.
+    runs : tuple of int64 arrays
+        The fields of `Runs`.
+    """
+    height, width = pixels.shape[-2:]
+    flat = pixels.reshape(-1)
+    slab = flat[first * width : (first + count) * width].reshape(-1, width)
     edge = np.ones(slab.shape, bool)
     np.not_equal(slab[:, 1:], slab[:, :-1], out=edge[:, 1:])
     begin = np.flatnonzero(edge)
     values, length = slab.reshape(-1)[begin], np.diff(begin, append=slab.size)
     inside = np.flatnonzero(values)
-    begin, values, length = begin[inside], values[inside], length[inside]
+    begin, values, length = begin[inside] + first * width, values[inside], length[inside]
     if values.dtype == np.uint64 and values.size and values.max() > np.iinfo(np.int64).max:
         raise InputError(f"Label {values.max()} is not below 2**63. Relabel the mask first.")
 
-    places = np.unravel_index(begin + first * shape[-1], shape)
-    low = [at + offset for at, offset in zip(places, start)]
+    places = np.unravel_index(begin, pixels.shape)
+    middle, labels = begin + length // 2, values.astype(np.int64)
+    starts = (flat[middle - width] != values) | (places[-2] == 0)
+    low = [at + offset for at, offset in zip(places, place.start)]
     sums = [*(at * length for at in low[:-1]), low[-1] * length + length * (length - 1) // 2]
     high = [*(at + 1 for at in low[:-1]), low[-1] + length]
-    return _merge([np.stack([values.astype(np.int64), length, *sums, *low, *high])])
+    order = _order(labels, places[0] if pixels.ndim == 3 else None)
+    columns = np.take(np.stack([labels, length, starts, *sums, *low, *high]), order, axis=1)
+    nodes = columns[:0]
+    if pixels.ndim == 3:
+        linked = (flat[middle - height * width] == values) & (places[0] > 0)
+        nodes = _reduce_nodes(np.stack([columns[0], columns[6], columns[2], linked[order]]))
+    columns = _reduce(columns)
+    line = places[0] if pixels.ndim == 2 else begin // width
+    return columns, nodes, (line, places[-1], places[-1] + length, labels, np.zeros_like(labels))
+
+
+def _is_single(nodes: list[Integers]) -> npt.NDArray[np.bool_]:
+    """Return whether each object of a block of planes is known to be a single piece.
+
+    It is if it has a single start in each of its planes, and touches itself in the plane before in all but one of them.
+    """
+    labels, _, starts, linked = nodes[0] if len(nodes) == 1 else _merge_nodes(nodes)
+    heads = np.flatnonzero(np.diff(labels, prepend=0))
+    if not heads.size:
+        return np.ones(0, bool)
+    counts, links, most = (
+        ufunc.reduceat(values, heads) for ufunc, values in ((np.add, starts), (np.add, linked), (np.maximum, starts))
+    )
+    single: npt.NDArray[np.bool_] = (counts == links + 1) & (most == 1)
+    return single
+
+
+def _order(labels: Integers, planes: Integers | None = None) -> Integers:
+    """Return the order that sorts by label, and on request by plane."""
+    if planes is None:
+        return np.argsort(labels)
+    count = int(planes.max(initial=0)) + 1
+    if labels.max(initial=0) < np.iinfo(np.int64).max // count:
+        return np.argsort(labels * count + planes)  # faster than sorting by two keys
+    return np.lexsort((planes, labels))
+
+
+def _merge_nodes(nodes: list[Integers]) -> Integers:
+    """Merge columns of the same label and plane (`_tally_lines`)."""
+    columns = np.concatenate(nodes, axis=1)
+    return _reduce_nodes(np.take(columns, np.lexsort(columns[1::-1]), axis=1))
+
+
+def _reduce_nodes(columns: Integers) -> Integers:
+    heads = np.flatnonzero(np.diff(columns[:2], prepend=-1).any(axis=0))
+    if not heads.size:
+        return columns
+    starts, linked = np.add.reduceat(columns[2], heads), np.maximum.reduceat(columns[3], heads)
+    return np.stack([*columns[:2, heads], starts, linked])
 
 
 def _merge(tallies: list[Integers]) -> Integers:
-    """Merge columns of the same label: add sums and join bounding boxes."""
+    """Merge columns of the same label."""
     columns = np.concatenate(tallies, axis=1)
-    columns = np.take(columns, np.argsort(columns[0]), axis=1)
-    heads, ndim = np.flatnonzero(np.diff(columns[0], prepend=0)), (len(columns) - 2) // 3
+    return _reduce(np.take(columns, _order(columns[0]), axis=1))
+
+
+def _reduce(columns: Integers) -> Integers:
+    """Merge sorted columns of the same label: add sums and join bounding boxes."""
+    heads, ndim = np.flatnonzero(np.diff(columns[0], prepend=0)), len(columns) // 3 - 1
     if not heads.size:
         return columns
-    parts = np.split(columns, [1, 2 + ndim, 2 + 2 * ndim])
+    parts = np.split(columns, [1, 3 + ndim, 3 + 2 * ndim])
     ufuncs = (np.maximum, np.add, np.minimum, np.maximum)
     return np.concatenate([ufunc.reduceat(part, heads, axis=1) for ufunc, part in zip(ufuncs, parts)])
 
 
-def _frame(tally: Integers, shape: tuple[int, ...]) -> pd.DataFrame:
+def _frame(tally: Integers, joiner: PieceJoiner, shape: tuple[int, ...]) -> pd.DataFrame:
     ndim, ends = len(shape), np.array(shape)[:, None]
-    (labels, size), sums, low, high = np.split(tally, [2, 2 + ndim, 2 + 2 * ndim])
+    (labels, size, pieces), sums, low, high = np.split(tally, [3, 3 + ndim, 3 + 2 * ndim])
+    np.add.at(pieces, np.searchsorted(labels, joiner.labels()), 1)
     columns = {"size": size, **dict(zip(centroid_columns(ndim), sums / size))}
     columns |= dict(zip(bbox_columns(ndim), [*low, *high]))
     columns["on_border"] = (((low == 0) | (high == ends)) & (ends > 1)).any(axis=0)
-    return pd.DataFrame(columns, index=pd.Index(labels, name="object"))
+    columns["pieces"] = pieces
+    table = pd.DataFrame(columns, index=pd.Index(labels, name="object"))
+    table.attrs["specks"] = joiner.specks
+    return table

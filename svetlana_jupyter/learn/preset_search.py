@@ -109,7 +109,7 @@ class SearchResult:
 
 def search(
     candidates: Mapping[str, TrainingData], keep_epochs: bool = False, workers: int = 1, stop: Stop = never_stop
-) -> Iterator[WorkProgress | SearchResult]:
+) -> Iterator[WorkProgress | SearchResult | SearchStopped]:
     """Select the best of several presets by grouped cross-validation.
 
     Parameters
@@ -123,7 +123,8 @@ def search(
     workers : int
         Number of parallel trainings; the result does not depend on it.
     stop : callable
-        Called before every batch; once it returns True, the search ends without a result.
+        Called before every batch; once it returns True, the search ends with a `SearchStopped`, or without a result
+        if nothing was trained yet.
     """
     first = next(iter(candidates.values()))
     chosen = subsample_objects(first.targets, first.settings.seed)
@@ -163,6 +164,26 @@ def subsample_objects(targets: NDArray[np.int64], seed: int, max_objects: int | 
         for members in (np.flatnonzero(targets == class_id) for class_id in np.unique(targets))
     ]
     return np.sort(np.concatenate(chosen))
+
+
+@dataclass(frozen=True)
+class SearchStopped:
+    """Best candidate of a search that was stopped.
+
+    Attributes
+    ----------
+    preset : str
+    settings : TrainingSettings
+    fitted : FitResult
+        The best classifier so far of this candidate, trained on part of the objects.
+    finished : int
+        Number of trainings of this candidate that were compared on held-out objects; 0 if none was.
+    """
+
+    preset: str
+    settings: TrainingSettings
+    fitted: FitResult
+    finished: int
 
 
 @dataclass(frozen=True)
@@ -335,6 +356,8 @@ class _Search:
         n, channels = len(self.first), len(self.first.channels)
         self.plan = plan_search([*networks.values()], n, channels, len(self.folds.parts), keep_epochs)
         self.probabilities: dict[str, Floats] = {}
+        self.fitted: dict[str, FitResult] = {}  # the classifier of each candidate that was trained longest
+        self.compared: dict[str, list[tuple[NDArray[np.int64], Floats]]] = {}  # held-out parts and their probabilities
         self.seconds = dict.fromkeys(candidates, 0.0)
         # Cost of one epoch in milliseconds; 0 for forests.
         costs = {name: max(1, round(1000 * epoch_seconds(each, n, channels))) for name, each in networks.items()}
@@ -345,8 +368,13 @@ class _Search:
         if len(self.networks) > self.plan.finalists:
             self.total += self._cost(self.networks, self.plan.first_round_epochs)
 
-    def run(self, workers: int, stop: Stop) -> Iterator[WorkProgress | SearchResult]:
-        """Yield progress and then the result; nothing more once ``stop`` returns True."""
+    def run(self, workers: int, stop: Stop) -> Iterator[WorkProgress | SearchResult | SearchStopped]:
+        """Yield progress and then the result."""
+        yield from self._run(workers, stop)
+        if stop() and (best := self._best_so_far()) is not None:
+            yield best
+
+    def _run(self, workers: int, stop: Stop) -> Iterator[WorkProgress | SearchResult]:
         finalists, forests = self.networks, self.forests
         if len(self.networks) > self.plan.finalists:
             names = [*self.networks, *self.forests]
@@ -365,11 +393,12 @@ class _Search:
         trainings = [_FoldTraining(name, self.scored[part]) for part in self.folds.parts for name in names]
         tasks = [partial(self._predict_part, training, epochs) for training in trainings]
         collected = {name: np.zeros((len(self.first), len(self.first.classes))) for name in names}
-        ended, before = 0, self.done
+        ended, before, self.compared = 0, self.done, {}
         for result in run_in_threads(tasks, workers, stop):
             if result is not None:
                 training, ended = trainings[result[0]], ended + 1
                 collected[training.name][training.part], seconds = result[1]
+                self.compared.setdefault(training.name, []).append((training.part, result[1][0]))
                 self.seconds[training.name] += seconds
                 training.epochs = epochs  # also if the training ended earlier because it diverged
             self.done = before + sum(training.epochs * self.costs[training.name] for training in trainings)
@@ -377,6 +406,20 @@ class _Search:
             yield WorkProgress(self.done, self.total, text)
         if not stop():
             self.probabilities |= {name: p[self.scored] for name, p in collected.items()}
+
+    def _best_so_far(self) -> SearchStopped | None:
+        """Return the best of the candidates that were trained so far."""
+        merits, codes = {}, np.searchsorted(self.first.classes, self.first.targets)
+        for name in self.fitted:
+            parts = self.compared.get(name, [])
+            truth, predicted = [codes[part] for part, _ in parts], [values for _, values in parts]
+            merits[name] = brier_skill(np.concatenate(truth), np.concatenate(predicted)) if parts else -math.inf
+        if not merits:
+            return None
+        best = max(merits, key=merits.__getitem__)  # without a comparison, the first that was trained
+        fitted, finished = self.fitted[best], len(self.compared.get(best, []))
+        settings = self.candidates[best].settings
+        return SearchStopped(best, settings, replace(fitted, stopped=True), finished)
 
     def _cost(self, names: Iterable[str], epochs: int) -> int:
         """Return the expected cost in milliseconds of training candidates in every fold."""
@@ -397,6 +440,9 @@ class _Search:
         except ClassifierError:  # the training diverged before the network learned anything
             return uniform, time.thread_time() - started
         assert isinstance(last, FitResult)
+        before = self.fitted.get(training.name)
+        if last.history and (before is None or len(last.history) >= len(before.history)):
+            self.fitted[training.name] = last
         if stop():
             return uniform, 0.0
         probabilities = predicted_probabilities(last.classifier, samples.subset(part), samples.classes)

@@ -11,28 +11,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-import numpy as np
-
 from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.io.images import OpenOptions, fingerprint, open_image_levels, open_mask_levels
 from svetlana_jupyter.core.io.readers import SMALL_BYTES, hdf5_file
+from svetlana_jupyter.core.mask_numbers import NumberingProblem, counts_pieces
 from svetlana_jupyter.core.normalization import set_image_statistics
-from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, index_objects, object_difference
+from svetlana_jupyter.core.objects import index_objects, object_difference
 from svetlana_jupyter.core.predictions import OBJECT_COLUMNS
 from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
-from svetlana_jupyter.project.file_access import is_present, read_attributes, read_parquet
+from svetlana_jupyter.project.file_access import is_present, read_attributes
 from svetlana_jupyter.project.image_entry import ImageEntry, entry_from_json, entry_to_json
-from svetlana_jupyter.project.image_warnings import ImageWarnings
+from svetlana_jupyter.project.image_warnings import ImageWarnings, describe_numbering, summarize
 from svetlana_jupyter.project.known_files import FileState, KnownFiles
+from svetlana_jupyter.project.object_tables import NumberingChecks, read_objects, to_zarr, write_repaired_mask
 from svetlana_jupyter.project.outline_masks import write_outline_mask
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
 
 if TYPE_CHECKING:
     import pandas as pd
-    import xarray as xr
 
     from svetlana_jupyter.core.io.pixel_size import Spacing
 LOCK_WAIT_SECONDS = 5.0  # to wait for an object table that another thread is computing
@@ -81,6 +80,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._pairs: dict[str, tuple[FileState, ImagePair]] = {}
         self._tables: dict[str, tuple[ImageEntry, pd.DataFrame]] = {}
         self._indexing: dict[str, threading.Lock] = {}
+        self._numbering = NumberingChecks()
         self._files = KnownFiles(folder, self._paths)
         self._accepted: dict[str, tuple[float, FileState]] = {}  # with the time at which the mask was compared
         self._refused: dict[str, tuple[FileState, str]] = {}
@@ -135,9 +135,11 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """Return the number of the current mask of each image."""
         return {name: entry.mask_number for name, entry in self._entries.items()}
 
-    def add(self, name: str, image: Source, mask: Source, **options: Unpack[ImageOptions]) -> None:
+    def add(
+        self, name: str, image: Source, mask: Source, repair: str | None = None, **options: Unpack[ImageOptions]
+    ) -> None:
         """Add an image with its mask, as `Project.add` describes."""
-        prepared = self._prepare(name, image, mask, **options)
+        prepared = self._prepare(name, image, mask, repair, **options)
         self._save([prepared])
         for note in prepared[2]:
             warnings.warn(note, stacklevel=3)  # the caller of `Project.add`
@@ -147,7 +149,12 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._save([self._prepare(name, image, mask) for name, (image, mask) in pairs.items()])
 
     def add_matching(
-        self, images: str | Path, masks: str | Path, axes: str | None = None, spacing: Spacing | None = None
+        self,
+        images: str | Path,
+        masks: str | Path,
+        axes: str | None = None,
+        spacing: Spacing | None = None,
+        repair: str | None = None,
     ) -> pd.DataFrame:
         """Add all images that match a pattern, as `Project.add_images` describes."""
         table = find_pairs(images, masks)
@@ -159,7 +166,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
             groups = {column: str(table.at[row, column]) for column in columns}
             options = ImageOptions(axes=axes, spacing=spacing, channels=channels, groups=groups)
             try:
-                entries.append(self._prepare(name, image, mask, **options))
+                entries.append(self._prepare(name, image, mask, repair, **options))
                 table.loc[row, "note"] = " ".join(entries[-1][2])
             except SvetlanaError as error:
                 table.loc[row, "problem"] = str(error)
@@ -186,10 +193,12 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def replace_entry(self, entry: ImageEntry, objects: pd.DataFrame) -> None:
         """Save the entry of an image with a new mask, and the object table of that mask."""
+        shown = self.warnings.of_images([entry.name])
         self._write_table(entry, objects, fingerprint(self._path(entry.mask)))
         with self._folder.edit_document() as document:
             document["images"][entry.name] = entry_to_json(entry)
         self.reload()
+        self._withdraw(shown)
 
     def pair(self, name: str) -> ImagePair:
         """Open an image with its mask, lazily.
@@ -233,7 +242,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
             table = self._load_table(state, progress, wait)
         if name not in self._announced and self.is_owned:
             self._announced.add(name)
-            if self.warnings.of_image(name):
+            if found := self.warnings.of_images([name]):
+                self._notify.trouble(summarize(found), None)
                 self._notify.changed("images")  # panels show the warning
         return table
 
@@ -299,17 +309,25 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
         Without names, the masks of all images are accepted. A mask that replaces an accepted mask is checked again.
         """
-        accepted = {name: self.mask_fingerprint(name) for name in names or self._entries}
+        accepted = {name: fingerprint(self.mask_file(name)) for name in names or self._entries}
+        shown = self.warnings.of_images(accepted)
         with self._folder.lock:
             with self._folder.edit_document() as document:
                 for name, mask in accepted.items():
                     document["images"][name]["accepted"] = mask
             self.reload()
             self._notify.changed("images")
+        self._withdraw(shown)
 
-    def mask_fingerprint(self, name: str) -> str:
-        """Return a fingerprint of the content of the mask of an image."""
-        return fingerprint(self.mask_file(name))
+    def _withdraw(self, shown: Mapping[str, str]) -> None:
+        """Remove a warning that the project still shows as trouble."""
+        for name, text in shown.items():
+            self._notify.trouble("", summarize({name: text}))
+
+    def numbering_problem(self, name: str) -> NumberingProblem | None:
+        """Return the reason to doubt that the numbers in an indexed mask name objects."""
+        entry = self.entry(name)
+        return self._numbering.problem(entry, self._known_table(entry))
 
     def is_indexed(self, name: str) -> bool:
         """Return whether the object table of an image has been computed already."""
@@ -341,7 +359,9 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """Return the paths of an image: a single path, or one path per channel."""
         return [self._folder.absolute(path) for path in _as_tuple(self.entry(name).image)]
 
-    def _prepare(self, name: str, image: Source, mask: Source, **options: Unpack[ImageOptions]) -> Prepared:
+    def _prepare(
+        self, name: str, image: Source, mask: Source, repair: str | None = None, **options: Unpack[ImageOptions]
+    ) -> Prepared:
         """Check an image and its mask, and return their entry and notes.
 
         Arrays are copied into the project.
@@ -376,10 +396,13 @@ class ImageCollection(Mapping[str, ImageEntry]):
             with self._folder.writing(folder):
                 mask, summary = write_outline_mask(folder, Path(mask), opened_image)
             note = f"{name}: {summary}"
+        source = mask
+        if repair is not None:
+            mask, source, note = write_repaired_mask(folder, open_mask_levels(mask, cache=cache)[0], repair)
         try:
-            opened = open_pair(name, image, mask, **options, cache=cache)
+            opened = open_pair(name, image, source, **options, cache=cache)
         except InputError:
-            if has_outlines:
+            if has_outlines or repair is not None:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         if not (_is_file(image) and _is_file(mask)):
@@ -451,7 +474,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
             raise ProjectError(f"The objects of {entry.name!r} are still being indexed. Try again when this is done.")
         try:
             content, kept = self._files.content_hash(state, "mask"), self.kept_objects(entry.name)
-            if kept is None or not content or kept.attrs.get("mask") != content:
+            if kept is None or not content or kept.attrs.get("mask") != content or not counts_pieces(kept):
                 try:
                     table = self._index(entry, progress)
                 except DamagedError:
@@ -531,7 +554,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return {}
 
     def _read_kept(self, entry: ImageEntry) -> pd.DataFrame | None:
-        table = _read_objects(self._folder.objects_file(entry.name), entry.shape)
+        table = read_objects(self._folder.objects_file(entry.name), entry.shape)
         is_other = table is not None and table.attrs.get("number", entry.mask_number) != entry.mask_number
         return None if is_other else table
 
@@ -549,11 +572,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 write_parquet(self._folder.objects_file(entry.name), table)
 
     def _mask_warning(self, name: str) -> str:
-        """Return a warning if numbers in the mask do not name objects, else ""."""
-        table = self._known_table(self._entries[name])
-        if table is None or self._entries[name].accepted == table.attrs.get("mask"):
-            return ""
-        return ""
+        return describe_numbering(name, self.numbering_problem(name))
 
     def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
         return _for_each(self._path, image)
@@ -568,12 +587,6 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return path
 
 
-def to_zarr(array: xr.DataArray, path: Path) -> None:
-    """Write a lazy array to Zarr block by block, in chunks of equal size."""
-    regular = array.data.rechunk(tuple(max(sizes) for sizes in array.data.chunks))
-    regular.to_zarr(str(path))
-
-
 def _as_tuple(image: str | tuple[str, ...]) -> tuple[str, ...]:
     return image if isinstance(image, tuple) else (image,)
 
@@ -586,15 +599,3 @@ def _for_each(convert: Callable[[Any], Item], image: Any) -> Item | tuple[Item, 
 def _is_file(source: Source) -> bool:
     sources = source if isinstance(source, tuple | list) else [source]
     return all(isinstance(path, str | Path) for path in sources)
-
-
-def _read_objects(file: Path, shape: tuple[int, ...]) -> pd.DataFrame | None:
-    """Read a stored object table; return None if it is missing or damaged."""
-    low, high = bbox_columns(len(shape))[: len(shape)], bbox_columns(len(shape))[len(shape) :]
-    try:
-        table = read_parquet(file, ["size", *centroid_columns(len(shape)), *low, *high, "on_border"])
-    except (OSError, ValueError):
-        return None
-    starts, ends = table[low].to_numpy(float), table[high].to_numpy(float)
-    is_inside = (starts >= 0).all() and (starts < ends).all() and (ends <= np.array(shape)).all()
-    return table if is_inside and len(table) and table.index.min() > 0 and table.index.name == "object" else None

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from svetlana_jupyter.core.mask_numbers import NumberingProblem
+
 MAX_IMAGES_NAMED = 3
 
 
@@ -77,6 +79,16 @@ def _stack_level() -> int:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == package:
         frame, level = frame.f_back, level + 1
     return level + 1
+
+
+def describe_numbering(name: str, problem: NumberingProblem | None) -> str:
+    """Return the warning about a mask whose numbers do not name objects."""
+    if problem is None:
+        return ""
+    unit = "connected area" if problem.repair == "foreground" else "piece"
+    call = f"`project.replace_mask({name!r}, repair={problem.repair!r})`"
+    advice = f"Give each {unit} its own number with {call}" if problem.repair else "Replace the mask"
+    return f"{problem.text} {advice}, or accept it with `project.images.accept_warning({name!r})`."
 
 
 def summarize(found: Mapping[str, str]) -> str:

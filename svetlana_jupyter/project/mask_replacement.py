@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.io.geojson import is_geojson
-from svetlana_jupyter.core.io.images import fingerprint
+from svetlana_jupyter.core.io.images import fingerprint, open_mask_levels
+from svetlana_jupyter.core.mask_repair import repair_mask
 from svetlana_jupyter.core.objects import bbox_columns, index_objects
 from svetlana_jupyter.core.relabeling import (
     LINK_COLUMNS,
@@ -31,15 +32,16 @@ from svetlana_jupyter.core.relabeling import (
 )
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.file_access import make_folder
-from svetlana_jupyter.project.image_collection import ImageCollection, Source, to_zarr
+from svetlana_jupyter.project.object_tables import to_zarr
 from svetlana_jupyter.project.outline_masks import lazy_outline_mask
-from svetlana_jupyter.project.storage import ProjectFolder, atomic_folder, atomic_write
+from svetlana_jupyter.project.storage import ProjectFolder, atomic_folder, atomic_write, draft_folder
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.project.annotation_store import Annotations
+    from svetlana_jupyter.project.image_collection import ImageCollection, Source
     from svetlana_jupyter.project.image_entry import ImageEntry
     from svetlana_jupyter.project.project_classes import ProjectClasses
 
@@ -97,6 +99,17 @@ class MaskReplacement:
         This method may be called from any thread.
         """
         return status_table(self._matched(name, mask), self._labels_as_text(name))
+
+    def repair(self, name: str, mask: Source | None, repair: str) -> tuple[pd.DataFrame, str]:
+        """Replace the mask of an image by a repaired copy of it or of a new mask."""
+        with self._folder.lock, draft_folder(self._folder.arrays_folder(name)) as draft:
+            self._folder.check_writable()
+            entry, cache = self._images.entry(name), self._folder.cache_folder
+            file = self._images.mask_file(name) if mask is None else mask
+            source, _ = open_mask_levels(file, spacing=entry.spacing, cache=cache)
+            repaired, note = repair_mask(source, repair, draft / "mask.zarr")
+            report, summary = self.replace(name, repaired)
+        return report, f"{summary}. {note}" if note else summary
 
     def replace(self, name: str, mask: Source | None) -> tuple[pd.DataFrame, str]:
         """Replace the mask of an image, as `Project.replace_mask` describes.

@@ -243,6 +243,7 @@ class Project(HasTraits):
         spacing: tuple[float, ...] | None = None,
         channels: Sequence[str] | None = None,
         groups: Mapping[str, str] | None = None,
+        repair: str | None = None,
     ) -> None:
         """Add one image with its mask; adding the same files again changes nothing.
 
@@ -260,11 +261,18 @@ class Project(HasTraits):
         channels : sequence of str, optional
         groups : mapping of str to str, optional
             Values of the columns by which images are grouped: plate, well, patient, ...
+        repair : {"components", "foreground", "unsigned"}, optional
+            Add a repaired copy of the mask (`replace_mask`).
         """
-        self.images.add(name, image, mask, axes=axes, spacing=spacing, channels=channels, groups=groups)
+        self.images.add(name, image, mask, repair, axes=axes, spacing=spacing, channels=channels, groups=groups)
 
     def add_images(
-        self, images: str | Path, masks: str | Path, axes: str | None = None, spacing: Spacing | None = None
+        self,
+        images: str | Path,
+        masks: str | Path,
+        axes: str | None = None,
+        spacing: Spacing | None = None,
+        repair: str | None = None,
     ) -> pd.DataFrame:
         """Add all images that match a pattern, with the masks of the same names.
 
@@ -276,7 +284,7 @@ class Project(HasTraits):
             Patterns such as ``"wells/{plate}_{well}.tif"``. Placeholders pair images with masks, name the images and
             become grouping columns (except ``{name}`` and ``{image}``); ``{channel}`` combines files that contain one
             channel each. A folder stands for all its files.
-        axes, spacing
+        axes, spacing, repair
             As for `add`.
 
         Returns
@@ -291,7 +299,7 @@ class Project(HasTraits):
         InputError
             If no pair can be added.
         """
-        table = self.images.add_matching(images, masks, axes, spacing)
+        table = self.images.add_matching(images, masks, axes, spacing, repair)
         if skipped := describe_skipped(table):
             self.status = skipped
             warnings.warn(skipped, stacklevel=2)
@@ -462,7 +470,7 @@ class Project(HasTraits):
         """
         return self._masks.preview(name, mask)
 
-    def replace_mask(self, name: str, mask: Source | None = None) -> pd.DataFrame:
+    def replace_mask(self, name: str, mask: Source | None = None, *, repair: str | None = None) -> pd.DataFrame:
         """Replace the mask of an image, and carry annotations over to the new objects.
 
         Nothing is deleted. The annotation log with its undo history, the old mask and the predictions for the old mask
@@ -478,6 +486,10 @@ class Project(HasTraits):
             The new mask, of the same shape; by default the file of the current mask, which another program has
             overwritten. A file is read in place, an array is copied into the project, and outlines
             (GeoJSON) are rasterized to a mask in the project.
+        repair : {"components", "foreground", "unsigned"}, optional
+            Use a repaired copy of the mask. "components" numbers each connected piece of equal pixels, for masks of
+            classes and numbers that occur twice; "foreground" numbers each connected area that is not 0, for numbers
+            changed by interpolation; "unsigned" reads negative numbers as unsigned.
 
         Returns
         -------
@@ -494,7 +506,10 @@ class Project(HasTraits):
         """
         with self._folder.lock:
             self._jobs.check_idle()
-            report, self.status = self._masks.replace(name, mask)
+            if repair is None:
+                report, self.status = self._masks.replace(name, mask)
+            else:
+                report, self.status = self._masks.repair(name, mask, repair)
         self._announce("predictions")
         return report
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.cross_validation import CrossValidationResult
     from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
-    from svetlana_jupyter.learn.preset_search import SearchResult
+    from svetlana_jupyter.learn.preset_search import SearchResult, SearchStopped
     from svetlana_jupyter.learn.training import FitResult
     from svetlana_jupyter.project.training_task import TrainingTask
 
@@ -35,8 +35,10 @@ SEARCH_AGAIN_FACTOR = 2  # growth of the number of annotations after which prese
 MAX_SAMPLE_BYTES = 2**30  # memory for the patches of all candidate presets together
 NOT_SCORED = "No accuracy estimate yet: the run was not scored."
 BEING_SCORED = "No accuracy estimate yet: the run is being scored."
+STOPPED_SEARCH = "No accuracy estimate yet: the comparison of presets was stopped."
 DEFAULT_USED = "The default preset was used, since presets are compared only"
-_Scoring = Generator[Progress, None, "tuple[str, dict[str, pd.DataFrame], str]"]  # note, held-out tables, warning
+Score = tuple[str, "dict[str, pd.DataFrame]", str]  # note, held-out tables, warning
+_Scoring = Generator[Progress, None, Score]
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def train_run(
     """Select a preset, train a classifier, store it as a run, and score the run.
 
     The run can be used before its score is known. After a stop before training, no run is stored; after a stop during
-    training, the best network so far is stored without a score.
+    the comparison of presets or the training, the best classifier so far is stored without a score.
     """
     yield Progress(0, 1, "starting")  # the first import of torch takes a second or two
     from svetlana_jupyter.learn.novelty import fit_reference
@@ -89,15 +91,18 @@ def train_run(
     start = time.monotonic()
     samples: TrainingData | None = None
     choice = yield from choose_preset(task, stop)
-    if choice is not None and not stop():
+    if choice is not None:
         task = replace(task, settings=choice.settings)
+    if choice is not None and choice.fitted is None and not stop():
         samples = yield from _forward(task.collect_with_progress(task.settings), "cutting patches", stop)
-    if choice is None or samples is None:
+    if choice is None or (samples is None and choice.fitted is None):
         yield TrainingAbandoned()
         return
-    fitted = yield from _fit(task, samples, stop)
+    fitted = choice.fitted if samples is None else (yield from _fit(task, samples, stop))
+    assert fitted is not None
     seconds = time.monotonic() - start
-    reference = None if stop() else fit_reference(samples)  # without it, no image is reported as out-of-distribution
+    # Without a reference, no image is reported as out-of-distribution.
+    reference = None if stop() or samples is None else fit_reference(samples)
     save = partial(_save_run, task, choice, fitted, reference, seconds)
     try:
         run = save()
@@ -105,9 +110,10 @@ def train_run(
         yield RunUnsaved(save)
         raise
     yield run
-    if choice.search_result is not None and not run.stopped:
+    score: Score = (STOPPED_SEARCH, {}, "")
+    if samples is not None and choice.search_result is not None and not run.stopped:
         score = yield from _score_search(samples, choice.search_result, stop)
-    else:
+    elif samples is not None:
         score = yield from _score(task, samples, choice, stop)
     try:
         yield RunScored(run.with_score(*score))
@@ -211,6 +217,8 @@ class PresetChoice:
         The stored part of the result (`project.runs.search_record`).
     run : str
         The earlier run in which the preset was selected, "" if there is none.
+    fitted : FitResult or None
+        The best classifier so far, if the comparison was stopped.
     """
 
     settings: TrainingSettings
@@ -218,6 +226,7 @@ class PresetChoice:
     search_result: SearchResult | None = None
     search_record: Mapping[str, Any] | None = None
     run: str = ""
+    fitted: FitResult | None = None
 
 
 def choose_preset(task: TrainingTask, stop: Stop) -> Generator[Progress, None, PresetChoice | None]:
@@ -292,7 +301,7 @@ def _compare_presets(
     task: TrainingTask, presets: Mapping[str, TrainingSettings], parts: Sequence[AnnotatedImage], stop: Stop
 ) -> Generator[Progress, None, PresetChoice | None]:
     from svetlana_jupyter.learn.dataset import max_objects_in_memory, resolve_settings
-    from svetlana_jupyter.learn.preset_search import MAX_SEARCH_OBJECTS, affordable_candidates, search
+    from svetlana_jupyter.learn.preset_search import MAX_SEARCH_OBJECTS, SearchStopped, affordable_candidates, search
 
     start, keep_epochs = time.monotonic(), task.settings.epochs != TrainingSettings().epochs
     if not keep_epochs:
@@ -308,9 +317,11 @@ def _compare_presets(
     yield Progress(0, 1, "comparing presets")
     workers = task.setup.settings.threads or thread_count("script")
     events = search(dict(zip(presets, samples, strict=True)), keep_epochs, workers, stop)
-    result: SearchResult | None = yield from _forward(events, "comparing presets")
+    result: SearchResult | SearchStopped | None = yield from _forward(events, "comparing presets")
     if result is None:
         return None
+    if isinstance(result, SearchStopped):
+        return _stopped_choice(result)
     chosen, n = result.candidates[0], len(result.nested_table)
     return PresetChoice(
         settings=_with_epochs(presets[chosen.preset], chosen.settings.epochs),
@@ -318,6 +329,17 @@ def _compare_presets(
         search_result=result,
         search_record=search_record(task.settings, result, time.monotonic() - start),
     )
+
+
+def _stopped_choice(result: SearchStopped) -> PresetChoice:
+    """Return the best candidate of a stopped comparison, with its classifier."""
+    epochs = len(result.fitted.history)
+    trained = f"trained on {result.fitted.n} objects" + (
+        "" if result.settings.architecture == "forest" else f" for {epochs} epoch{'' if epochs == 1 else 's'}"
+    )
+    why = "was the best so far" if result.finished else "was the first to be trained"
+    text = f"The comparison of presets was stopped: preset {result.preset} {why}, {trained}."
+    return PresetChoice(result.settings, text, fitted=result.fitted)
 
 
 def _targets(parts: Sequence[AnnotatedImage]) -> NDArray[np.int64]:

@@ -245,8 +245,9 @@ class Panel(VBox):
             self.status.say(self.project.status)
 
     def _show_trouble(self) -> None:
-        if self.project.trouble:
-            self.status.warn(self.project.trouble)
+        trouble = self.project.trouble
+        if trouble and trouble not in self.warnings.texts:
+            self.status.warn(trouble)
 
 
 @dataclass(frozen=True)

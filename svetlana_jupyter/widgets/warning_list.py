@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, HBox, VBox, Widget
 
-from svetlana_jupyter.project.image_warnings import MAX_IMAGES_NAMED
+from svetlana_jupyter.project.image_warnings import MAX_IMAGES_NAMED, summarize
 from svetlana_jupyter.widgets.components import button, muted
+
+_REPAIRS = {  # text and tooltip of the button
+    "components": ("Number the pieces", "Each connected piece of equal numbers becomes one object"),
+    "foreground": ("Number the areas", "Each connected area becomes one object, whatever its numbers"),
+}
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +46,11 @@ class WarningList(VBox):
         self._rows: list[Widget] = []
         self.refresh()
 
+    @property
+    def texts(self) -> list[str]:
+        """The warnings, each with the name of its image."""
+        return [summarize({name: text}) for name, text in self.warnings.items()]
+
     def refresh(self) -> None:
         """Show the current warnings."""
         images = self._project.images
@@ -59,7 +69,14 @@ class WarningList(VBox):
     def _row(self, name: str) -> VBox:
         text = f"<b>{html.escape(name)}</b>: {html.escape(self.warnings[name])}"
         line = HTML(f'<div class="sv-status sv-trouble" role="alert">{text}</div>', layout={"width": "100%"})
-        accept = partial(self._run, self._project.images.accept_warning, name)
-        tooltip = "Hide this warning; the mask stays as it is"
-        buttons = [button(accept, "Accept the mask", "check", tooltip, width="auto")]
+        problem, images = self._project.images.numbering_problem(name), self._project.images
+        buttons = []
+        if problem is not None:
+            accept = partial(self._run, images.accept_warning, name)
+            tooltip = "Hide this warning; the mask stays as it is"
+            buttons.append(button(accept, "Accept the mask", "check", tooltip, width="auto"))
+        if problem is not None and problem.repair is not None:
+            text, tooltip = _REPAIRS[problem.repair]
+            repair = partial(self._run, partial(self._project.replace_mask, name, repair=problem.repair))
+            buttons.insert(0, button(repair, text, "wrench", tooltip, width="auto"))
         return VBox([line, HBox(buttons)], layout={"width": "100%"})

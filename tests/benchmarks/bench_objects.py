@@ -45,7 +45,7 @@ def tally_all(mask: np.ndarray) -> None:
     """Tally block by block on this thread, without reading or merging."""
     for row in range(0, len(mask), BLOCK):
         for column in range(0, len(mask), BLOCK):
-            tally_block(mask[row : row + BLOCK, column : column + BLOCK], [row, column])
+            tally_block(mask[row : row + BLOCK, column : column + BLOCK], [row, column], mask.shape)
 
 
 def with_scipy(mask: np.ndarray) -> None:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from skimage.measure import regionprops_table
 from xarray import DataArray
 
+from svetlana_jupyter.core import objects
 from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, index_objects
 from svetlana_jupyter.errors import InputError
 
@@ -48,6 +50,39 @@ def test_the_object_table_agrees_with_scikit_image_for_any_chunks(case):
         np.testing.assert_array_equal(table[name], expected[f"bbox-{position}"])
 
 
+@settings(deadline=None, max_examples=80)
+@given(masks_and_chunks(), st.sampled_from([1, 5, 1 << 20]))
+def test_pieces_agree_with_scipy_for_any_chunks(case, slab):
+    pixels, chunks = case
+    neighbors = np.ones((3,) * pixels.ndim)
+    labels = np.unique(pixels[pixels > 0]).tolist()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "SLAB_PIXELS", slab)
+        table = index_objects(as_mask(pixels, chunks))
+
+    assert table["pieces"].to_dict() == {name: ndimage.label(pixels == name, neighbors)[1] for name in labels}
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_diagonal_contact_at_the_corner_of_blocks_joins_pieces(ndim):
+    pixels = np.zeros((4,) * ndim, np.uint64)
+    pixels[(1,) * ndim] = pixels[(2,) * ndim] = 2**63 - 1
+    pixels[(0,) * ndim] = pixels[(3,) * ndim] = 5
+
+    assert index_objects(as_mask(pixels, 2))["pieces"].to_dict() == {5: 2, 2**63 - 1: 1}
+
+
+def test_a_snake_through_many_blocks_is_one_piece_and_a_cut_makes_two():
+    snake = np.zeros((41, 60), np.uint8)
+    snake[::4, :58] = snake[2::8, 57] = snake[1::8, 57] = snake[3::8, 57] = snake[5::8, 0] = 7
+    snake[6::8, 0] = snake[7::8, 0] = 7
+
+    assert index_objects(as_mask(snake, 7)).loc[7, "pieces"] == 1
+    snake[20, 30] = 0
+    assert index_objects(as_mask(snake, 7)).loc[7, "pieces"] == 2
+
+
 @settings(deadline=None, max_examples=30)
 @given(masks_and_chunks())
 def test_on_border_is_true_for_objects_with_a_pixel_on_an_end_of_a_longer_axis(case):
@@ -67,7 +102,7 @@ def test_on_border_is_true_for_objects_with_a_pixel_on_an_end_of_a_longer_axis(c
 def test_columns_have_the_documented_names_order_and_types():
     table = index_objects(as_mask(np.ones((2, 3, 4), np.uint8)))
 
-    assert list(table) == ["size", "z", "y", "x", "z0", "y0", "x0", "z1", "y1", "x1", "on_border"]
+    assert list(table) == ["size", "z", "y", "x", "z0", "y0", "x0", "z1", "y1", "x1", "on_border", "pieces"]
     assert table.index.name == "object"
     assert table.index.dtype == np.int64
     assert [table[c].dtype for c in ("size", "x0", "y1")] == [np.int64] * 3

@@ -22,6 +22,7 @@ from svetlana_jupyter.core.stats.model_selection import brier_skill, nested_sele
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import preset_search as crew
 from svetlana_jupyter.learn import preset_search as searching
+from svetlana_jupyter.learn.cross_validation import predicted_probabilities
 from svetlana_jupyter.learn.dataset import (
     AnnotatedImage,
     TrainingData,
@@ -33,6 +34,7 @@ from svetlana_jupyter.learn.preset_search import (
     BUDGET_SECONDS,
     MIN_FIRST_STEPS,
     SearchResult,
+    SearchStopped,
     affordable_candidates,
     plan_search,
     run_in_threads,
@@ -229,13 +231,23 @@ def test_progress_is_reported_within_a_training(monkeypatch):
     assert steps[0].text == "comparing 2 presets: 0 of 4 trainings"
 
 
-def test_a_stop_ends_the_search_without_a_result():
-    assert list(search(collected(), stop=lambda: True)) == []
+def test_a_stop_ends_the_search_with_the_best_candidate_so_far():
+    assert list(search(collected(), stop=lambda: True)) == [], "nothing was trained yet"
     received = []
-    events = search(collected(), keep_epochs=True, stop=lambda: len(received) >= 3)
+    candidates = collected()
+    events = search(candidates, keep_epochs=True, stop=lambda: len(received) >= 3)
     received.extend(iter(lambda: next(events, None), None))
-    assert all(isinstance(event, WorkProgress) for event in received)
-    assert len(received) == 3
+    *progress, last = received
+    assert all(isinstance(event, WorkProgress) for event in progress)
+    assert len(progress) == 3
+    assert isinstance(last, SearchStopped)
+    samples = candidates[last.preset]
+    assert last.settings == samples.settings
+    assert last.fitted.stopped
+    assert 0 < last.fitted.n < len(samples)
+    assert last.finished >= 1
+    predicted = predicted_probabilities(last.fitted.classifier, samples, samples.classes)
+    assert predicted.shape == (len(samples), len(samples.classes))
 
 
 def test_few_candidates_are_all_trained_to_the_end():

@@ -27,7 +27,7 @@ def stop_in(project: Project, stage: str) -> None:
     begun = threading.Event()
 
     def follow(change: dict) -> None:
-        if change["new"] and change["new"].text == stage and not begun.is_set():
+        if change["new"] and change["new"].text.split(": ")[-1].startswith(stage) and not begun.is_set():
             begun.set()
             project.stop()  # on the thread of the job, so that it cannot continue meanwhile
 

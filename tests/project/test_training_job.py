@@ -372,12 +372,37 @@ def test_a_network_initialized_from_a_run_keeps_its_preset(
 
 
 @pytest.mark.parametrize("stage", ["cutting patches", "comparing presets"])
-def test_a_stop_during_the_search_leaves_no_run(tmp_path: Path, stage: str) -> None:
+def test_a_stop_before_the_first_training_of_a_search_leaves_no_run(tmp_path: Path, stage: str) -> None:
     project = annotate(striped(tmp_path), range(1, 25))
     stop_in(project, stage)
     assert not project.runs
     assert not list(project._folder.runs_folder.glob("*"))
     assert project.status == "Stopped before anything was trained."
+
+
+def test_a_stop_during_the_search_keeps_the_best_classifier_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = annotate(striped(tmp_path), range(1, 25))
+    stop_in(project, "1 of ")
+    run = project.runs["0001"]
+    assert project.current_run == "0001"
+    assert run.stopped
+    assert run.choice.startswith(
+        f"The comparison of presets was stopped: preset {run.settings['preset']} was the best so"
+    )
+    assert run.note == "No accuracy estimate yet: the comparison of presets was stopped."
+    assert project.evaluate().source == "no estimate yet"
+    assert run.search_results().empty
+    project.predict()
+    assert project.predictions()["predicted"].notna().all()
+    again = Project(project.path)
+    assert again.runs["0001"].choice == run.choice
+    compared = []
+    monkeypatch.setattr(searching, "_compare_presets", lambda *args: compared.append(args) or no_search(*args))
+    with pytest.raises(AssertionError):
+        project.train()
+    assert compared, "an unfinished comparison is repeated"
 
 
 def test_a_stop_in_the_final_training_keeps_network_and_search_results(
