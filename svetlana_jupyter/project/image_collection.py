@@ -248,10 +248,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return table
 
     def check(self, names: Iterable[str]) -> None:
-        """Raise a `ProjectError` if the file of a mask now holds other objects.
-
-        A missing file is not reported here, but when it is read.
-        """
+        """Raise a `ProjectError` if the file of a mask now holds other objects."""
         for name in names:
             self._checked(name)
 
@@ -281,9 +278,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
         ----------
         name : str
         stored : mapping
-            Attributes of the predictions: ``image`` (fingerprint of the files) and ``pixels`` (hash of the pixels, ""
-            if the image is too large). An image that is missing, or whose pixels cannot be compared because the
-            predictions name neither, counts as the same.
+            Attributes of the predictions: ``image`` (fingerprint of the files) and ``pixels`` (hash of the pixels). An
+            image that is missing counts as the same.
         """
         state = self._files.state(self.entry(name))
         current = self._files.content_hash(state, "image")
