@@ -34,7 +34,7 @@ class OpenFolder:
     def __init__(self) -> None:
         self.lock, self.slot = threading.RLock(), JobSlot()
         self._followers: list[weakref.WeakMethod[Callable[[Aspect], None]]] = []
-        self._announcing = False
+        self._announcing = threading.local()
 
     def add_follower(self, follow: Callable[[Aspect], None]) -> None:
         """Call a bound method after each change of another `Project` object."""
@@ -42,15 +42,15 @@ class OpenFolder:
 
     def announce(self, aspect: Aspect, origin: Callable[[Aspect], None] | None = None) -> None:
         """Call all followers but ``origin``, whose own changes are not announced."""
-        if self._announcing:
+        if getattr(self._announcing, "now", False):
             return
-        self._announcing = True
+        self._announcing.now = True
         try:
             for follower in list(self._followers):
                 if (follow := follower()) is not None and follow != origin:
                     follow(aspect)
         finally:
-            self._announcing = False
+            self._announcing.now = False
 
 
 def open_folder(path: Path) -> OpenFolder:

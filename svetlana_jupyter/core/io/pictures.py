@@ -33,7 +33,7 @@ def read_picture(path: Path, request: ReadRequest) -> OpenedFile:
     try:
         with Image.open(path, formats=FORMATS) as picture:
             frames, mode, (width, height) = int(getattr(picture, "n_frames", 1)), picture.mode, picture.size
-            orientation = _orientation(picture)
+            orientation = _orientation(path, picture)
             indexed_gray = mode == "P" and (request.labels or _has_gray_palette(picture))
             deep_samples = _deep_samples(path) if picture.format == "PNG" else 0
     except Image.DecompressionBombError as error:
@@ -60,15 +60,24 @@ def read_picture(path: Path, request: ReadRequest) -> OpenedFile:
     return OpenedFile(undivided_to_dask(path, shape, dtype, decode, request.cache), "yxs"[: len(shape)], notes=notes)
 
 
-def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation in the header.
-
-    Pillow's `getexif` would decode a whole PNG.
-    """
-    exif = Image.Exif()
-    exif.load(picture.info.get("exif") or b"")
-    orientation = exif.get(ORIENTATION, 1)
+def _orientation(path: Path, picture: Image.Image) -> int:
+    """Return the EXIF orientation, without decoding the picture."""
+    if picture.format == "PNG" and "exif" not in picture.info and (exif := _exif_of_png(path)):
+        picture.info["exif"] = exif  # Pillow would decode the whole picture to find it
+    orientation = Image.Image.getexif(picture).get(ORIENTATION, 1)
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _exif_of_png(path: Path) -> bytes:
+    """Return the EXIF data of a PNG, which may follow the pixels."""
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == b"eXIf":
+                return file.read(length)
+            file.seek(length + 4, 1)  # the data and their checksum
+    return b""
 
 
 def _has_gray_palette(picture: Image.Image) -> bool:
@@ -111,7 +120,7 @@ def _decode_picture(labels: bool, upright: bool, deep: bool, path: Path) -> npt.
                 pixels = pixels[..., 0] if pixels.shape[-1] == 2 else pixels[..., :3]
             else:
                 pixels = _to_pixels(picture, labels)
-            return _turn(pixels, _orientation(picture)) if upright else pixels
+            return _turn(pixels, _orientation(path, picture)) if upright else pixels
     except Exception as error:  # each decoder fails in its own way on a damaged file
         raise InputError(f"{path} cannot be decoded ({error}). It may be incomplete: copy it again.") from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -116,6 +118,20 @@ def test_the_mask_tells_whether_a_picture_is_turned_upright(tmp_path, suffix, or
 
     np.testing.assert_array_equal(open_image(tmp_path / f"a.{suffix}", mask_shape=(12, 20)), first(stored))
     np.testing.assert_array_equal(open_image(tmp_path / f"a.{suffix}", mask_shape=(20, 12)), first(upright))
+
+
+def test_a_rotation_that_is_stated_after_the_pixels_is_found(tmp_path):
+    exif = Image.Exif()
+    exif[274] = 6
+    data = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = b"eXIf" + data
+    Image.fromarray(COLOR).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    end = content.index(b"IEND") - 4
+    late = len(data).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(content[:end] + late + content[end:])
+
+    np.testing.assert_array_equal(open_image(tmp_path / "a.png", mask_shape=(20, 12)), first(np.rot90(COLOR, -1)))
 
 
 @pytest.mark.parametrize(("orientation", "mask_shape"), [(3, (12, 20)), (2, None), (6, None)])

@@ -195,3 +195,21 @@ def test_metadata_in_another_file_are_reported(tmp_path):
 
     with pytest.warns(UserWarning, match="OME metadata of this image are in another file"):
         np.testing.assert_array_equal(open_image(tmp_path / "a.ome.tif"), DEEP)
+
+
+def test_one_plane_of_a_colored_volume_is_read_without_alpha(tmp_path):
+    planes = np.stack([FIVE[..., :4], FIVE[..., 1:]])
+    options = {
+        "photometric": "rgb",
+        "extrasamples": ["unassalpha"],
+        "compression": "zlib",
+        "metadata": {"axes": "ZYXS"},
+    }
+    tifffile.imwrite(tmp_path / "a.tif", planes, **options)
+
+    image, levels = open_image_levels(tmp_path / "a.tif", OpenOptions())
+
+    assert image.dims == ("c", "z", "y", "x")
+    part = levels[0].read(slice(3, 30), slice(7, 50), 1)
+    np.testing.assert_array_equal(part, np.moveaxis(planes[1, 3:30, 7:50, :3], -1, 0))
+    np.testing.assert_array_equal(image[1, 1], planes[1, ..., 1])
