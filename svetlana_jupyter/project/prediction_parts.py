@@ -125,10 +125,6 @@ class ImageParts:
         stored = self._run.predictions_attributes(self._image)
         return stored.get("key") == self._key and not stored.get("failed")
 
-    def image_changed(self, fingerprint: str) -> bool:
-        """Return whether the image has changed since its predictions were stored."""
-        return bool(self._run.predictions_attributes(self._image).get("image", fingerprint) != fingerprint)
-
     def finished_parts(self) -> dict[int, int]:
         """Return the number of predicted objects of each stored part."""
         finished = {}

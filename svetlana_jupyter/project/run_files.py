@@ -64,6 +64,7 @@ class _PredictionAttributes(BaseModel):
     mask: Count = 0
     key: Text = ""
     image: Text = ""
+    pixels: Text = ""
     asked: Count = 0
     unlike: Annotated[float, Field(ge=0, le=1)] = 0.0
     failed: list[Annotated[tuple[int, Text], Strict(False)]] = []
