@@ -60,7 +60,7 @@ def read_class_image(request: ImportRequest, file: Path) -> ImportedLabels:
 
 
 def _names_in_file(file: Path) -> dict[int, str]:
-    """Return the class names by code that a class map of this package contains (OME-TIFF)."""
+    """Return the class names by code in an OME-TIFF class map of this package."""
     if not file.name.endswith((".ome.tif", ".ome.tiff")):
         return {}
     with TiffFile(file) as tiff:
