@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from svetlana_jupyter.core.io.bounded_files import check_regular_file
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.settings import TORCHVISION_ARCHITECTURES, USER_ARCHITECTURE, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
@@ -311,8 +312,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ClassifierSpec | None]:
 def load_weights(file: Path, advice: str) -> dict[str, Tensor]:
     """Read a file of weights, or raise a `ClassifierError` that ends with ``advice``."""
     try:
+        check_regular_file(file)
         weights: dict[str, Tensor] = load_file(file)
-    except (OSError, SafetensorError) as error:
+        if not all(torch.isfinite(values).all() for values in weights.values()):
+            raise ValueError("they contain values that are not finite")
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ClassifierError(f"The weights {str(file)!r} cannot be read: {error}. {advice}") from error
     return weights
 

@@ -54,6 +54,26 @@ class Trees:
     threshold: NDArray[np.float64]
     value: NDArray[np.float64]
 
+    def check(self, features: int, classes: int) -> None:
+        """Raise a `ValueError` unless every path through the trees ends in a leaf.
+
+        Children follow their parent, so that the trees have no cycles.
+        """
+        n, positions = len(self.left), np.arange(len(self.left))
+        same_length = all(part.shape == (n,) for part in (self.left, self.right, self.feature, self.threshold))
+        if not same_length or self.value.shape != (n, classes) or self.roots.ndim != 1 or not len(self.roots):
+            raise ValueError("its arrays do not fit together")
+        if any(part.dtype.kind != "i" for part in (self.roots, self.left, self.right, self.feature)):
+            raise ValueError("its nodes are not integers")
+        inner = self.left >= 0
+        for side in (self.left, self.right):
+            if ((side <= positions) | (side >= n))[inner].any():
+                raise ValueError("the child of a node does not follow it")
+        if ((self.feature < 0) | (self.feature >= features))[inner].any() or np.isnan(self.threshold[inner]).any():
+            raise ValueError("a node compares no feature")
+        if ((self.roots < 0) | (self.roots >= n)).any() or not ((self.value >= 0) & (self.value <= 1.001)).all():
+            raise ValueError("its roots or probabilities are invalid")
+
     def probabilities(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return class probabilities (n, classes) for feature values (n, features)."""
         nodes = np.broadcast_to(self.roots, (len(values), len(self.roots))).copy()
@@ -116,8 +136,10 @@ class ForestClassifier(ClassifierBase):
                 "This forest was trained on features of another version of svetlana-jupyter. Train it again."
             )
         try:
-            return cls(specification, Trees(**tensors))
-        except TypeError as error:
+            trees = Trees(**tensors)
+            trees.check(len(specification.features), len(specification.classes))
+            return cls(specification, trees)
+        except (TypeError, ValueError) as error:
             raise ClassifierError(f"The weights do not describe a forest: {error}. Train it again.") from error
 
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.covariance import LedoitWolf
 
+from svetlana_jupyter.core.io.bounded_files import check_regular_file
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups
 from svetlana_jupyter.learn.augmentation import center_crop
 from svetlana_jupyter.learn.splits import split_folds
@@ -97,10 +98,21 @@ class ReferenceDistribution:
     def load(cls, folder: Path) -> Self | None:
         """Load a saved distribution; None if the file is missing or unreadable."""
         try:
+            check_regular_file(folder / REFERENCE_FILE)
             arrays = load_file(folder / REFERENCE_FILE)
-            return cls(**{field.name: arrays[field.name] for field in fields(cls)})
-        except (OSError, SafetensorError, KeyError):
+            loaded = cls(**{field.name: arrays[field.name] for field in fields(cls)})
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError):
             return None
+        return loaded if loaded._is_valid() else None
+
+    def _is_valid(self) -> bool:
+        """Return whether the arrays fit together."""
+        d = len(self.kept)
+        shapes = {"center": (d,), "scale": (d,), "precision": (d, d), "limit": (1,), "counts": self.shares.shape}
+        fit = all(getattr(self, name).shape == shape for name, shape in shapes.items())
+        fit = fit and self.kept.dtype.kind == "i" and self.classes.ndim == 2 and self.classes.shape[1] == d
+        finite = fit and all(np.isfinite(values).all() for values in vars(self).values())
+        return bool(finite and d and (self.kept >= 0).all() and (self.scale > 0).all() and self.limit[0] > 0)
 
 
 def fit_reference(samples: TrainingData) -> ReferenceDistribution | None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from svetlana_jupyter.core.io.bounded_files import check_regular_file, parse_json, read_bounded
 from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
 
@@ -164,14 +165,14 @@ def read_classifier_spec(folder: Path) -> tuple[str, ClassifierSpec]:
         If the folder has no JSON description of a classifier, or if the description is invalid or in a newer format.
     """
     try:
-        text = (folder / SPEC_FILE).read_text(encoding="utf-8")
+        check_regular_file(folder / SPEC_FILE)
     except OSError:
         raise ClassifierError(
             f"A classifier is a folder with {WEIGHTS_FILE} and {SPEC_FILE}, but {str(folder)!r} has no {SPEC_FILE}. "
             "Choose the folder of a run."
         ) from None
     try:
-        values = json.loads(text)
+        values = parse_json(read_bounded(folder / SPEC_FILE))
         if values["format"] > FORMAT_VERSION:
             raise ClassifierError(
                 f"{str(folder)!r} was written by a newer version of svetlana-jupyter (format {values['format']}; this "
@@ -192,7 +193,7 @@ def read_classifier_spec(folder: Path) -> tuple[str, ClassifierSpec]:
             features_version=int(values.get("features_version", 0)),
             module=str(values.get("module", "")),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ClassifierError(
             f"{str(folder / SPEC_FILE)!r} does not describe a classifier: {error}. Choose the folder of a run."
         ) from error

@@ -6,7 +6,6 @@ label of an object is the majority vote of all annotators (`core.consensus.Curre
 
 from __future__ import annotations
 
-import csv
 import getpass
 import itertools
 import statistics
@@ -493,7 +492,7 @@ def _read_links(file: Path) -> pd.DataFrame:
         if (links < 0).to_numpy().any():
             raise ValueError("it contains negative numbers")
         return links
-    except (OSError, ValueError, MemoryError, csv.Error) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise ProjectError(
             f"{file}, which links the objects of a new mask to the old ones, cannot be read ({error}). "
             "Restore it from a backup; without it annotations would refer to the wrong objects."

@@ -62,6 +62,8 @@ class Evaluation:
     warning : str
         Warning that augmentation destroys the differences between classes, or that the classes cannot be
         distinguished; "" otherwise.
+    outdated_images : tuple of str
+        Images of the test set that have changed since they were predicted.
     """
 
     run: str
@@ -78,6 +80,7 @@ class Evaluation:
     outdated: bool = False
     images: pd.DataFrame = field(default_factory=pd.DataFrame)
     warning: str = ""
+    outdated_images: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"Run {self.run}, {self.source}. {self.text}"]
@@ -271,9 +274,20 @@ def report_notes(report: Evaluation) -> list[str]:
         notes.append(f"Flagged and not scored: {', '.join(flagged)}.")
     if report.outdated:
         notes.append("The annotations have changed since this run was trained.")
+    if report.outdated_images:
+        notes.append(outdated_text(report.outdated_images))
     if not report.images.empty and report.images["warn"].any():
         notes.append(outlying_images(report.images))
     return notes
+
+
+def outdated_text(images: Sequence[str]) -> str:
+    """Return a sentence about images that have changed since they were predicted."""
+    named = f"image {images[0]!r} has" if len(images) == 1 else f"images {format_list(images, MAX_IMAGES_NAMED)} have"
+    return (
+        f"The predictions are outdated, since the {named} changed after they were computed. Call "
+        "project.predict() to predict the changed pixels."
+    )
 
 
 def _calibration_note(after: Reliability, before: Reliability, calibration: Calibration) -> str:

@@ -240,7 +240,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         table = self._known_table(state.entry)
         if table is None:
             table = self._load_table(state, progress, wait)
-        if name not in self._announced and threading.get_ident() == self._owner:
+        if name not in self._announced and self.is_owned:
             self._announced.add(name)
             if found := self.warnings.of_images([name]):
                 self._notify.trouble(summarize(found), None)
@@ -248,12 +248,14 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return table
 
     def check(self, names: Iterable[str]) -> None:
-        """Raise a `ProjectError` if the file of a mask now holds other objects.
-
-        A missing file is not reported here, but when it is read.
-        """
+        """Raise a `ProjectError` if the file of a mask now holds other objects."""
         for name in names:
             self._checked(name)
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether the calling thread is the one that created this object."""
+        return threading.get_ident() == self._owner
 
     def refusal(self, name: str) -> str:
         """Return the message about a mask that now holds other objects, else ""."""
@@ -276,9 +278,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
         ----------
         name : str
         stored : mapping
-            Attributes of the predictions: ``image`` (fingerprint of the files) and ``pixels`` (hash of the pixels, ""
-            if the image is too large). An image that is missing, or whose pixels cannot be compared because the
-            predictions name neither, counts as the same.
+            Attributes of the predictions: ``image`` (fingerprint of the files) and ``pixels`` (hash of the pixels). An
+            image that is missing counts as the same.
         """
         state = self._files.state(self.entry(name))
         current = self._files.content_hash(state, "image")
@@ -457,7 +458,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         if self.entry(name) != state.entry:  # another `Project` has replaced the mask
             return self._checked(name, progress, wait)
         self._accepted[name] = now, state
-        if self._refused.pop(name, None) is not None and threading.get_ident() == self._owner:
+        if self._refused.pop(name, None) is not None and self.is_owned:
             self._notify.changed("images")
         return state
 
@@ -505,7 +506,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
             f"objects, or restore {self.mask_file(entry.name)}."
         )
         self._refused[entry.name] = state, message
-        if threading.get_ident() == self._owner:
+        if self.is_owned:
             self._notify.changed("images")  # panels show the message
         raise ProjectError(message)
 
@@ -517,7 +518,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         written = self._folder.read_document()["images"].get(entry.name)
         if written is None or entry_from_json(entry.name, written).mask_number <= entry.mask_number:
             return False
-        if threading.get_ident() != self._owner:  # state changes only on the thread that created the project
+        if not self.is_owned:  # state changes only on the thread that created the project
             raise ProjectError(f"The mask of {entry.name!r} was replaced in the meantime. Repeat the last step.")
         self.on_replaced()
         return True

@@ -87,7 +87,8 @@ def describe_numbering(name: str, problem: NumberingProblem | None) -> str:
         return ""
     unit = "connected area" if problem.repair == "foreground" else "piece"
     call = f"`project.replace_mask({name!r}, repair={problem.repair!r})`"
-    advice = f"Give each {unit} its own number with {call}" if problem.repair else "Replace the mask"
+    replace = f"Replace it with `project.replace_mask({name!r}, 'mask.tif')`"
+    advice = f"Give each {unit} its own number with {call}" if problem.repair else replace
     return f"{problem.text} {advice}, or accept it with `project.images.accept_warning({name!r})`."
 
 

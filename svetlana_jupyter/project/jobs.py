@@ -23,6 +23,7 @@ from svetlana_jupyter.errors import ProjectError
 
 JobKind = Literal["training", "prediction", "sweep", "measurement", "export"]
 Stop = Callable[[], bool]
+MAX_GROWTH = 1.2  # of the estimated time left, from one event to the next
 MIN_RATE_SECONDS = 0.5  # time before a rate is shown
 Work = Callable[[Stop], Iterator[object]]  # its argument is a function that returns whether to stop; yields events
 
@@ -31,13 +32,15 @@ Work = Callable[[Stop], Iterator[object]]  # its argument is a function that ret
 class Progress:
     """Progress of a job: ``done`` of ``total`` steps, with a description ``text``.
 
-    If a ``unit`` of the steps is given, for example "objects", the rate is shown too.
+    If a ``unit`` of the steps is given, for example "objects", the rate is shown too. A stage that ``prepares`` longer
+    ones shows no time left, because its end is not that of the job.
     """
 
     done: float
     total: float
     text: str
     unit: str = ""
+    prepares: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ class TimeEstimator:
         self._clock = clock
         self._first: tuple[float, float] | None = None
         self._last = 0.0, ""
+        self._left: float | None = None
 
     def with_progress(self, state: JobState, progress: Progress) -> JobState:
         """Return the state after a progress event, with the seconds left if known."""
@@ -92,7 +96,11 @@ class TimeEstimator:
             self._first = now, progress.done
         self._last = progress.done, progress.unit
         seconds, steps = now - self._first[0], progress.done - self._first[1]
-        left = seconds / steps * (progress.total - progress.done) if steps > 0 else None
+        left = seconds / steps * (progress.total - progress.done) if steps > 0 and not progress.prepares else None
+        if left is not None:
+            # The duration of later stages is not known, so that an estimate that grew at once would have been wrong.
+            left = left if self._left is None else min(left, MAX_GROWTH * max(self._left, 1.0))
+            self._left = left
         text, rate = progress.text, steps / seconds if seconds > MIN_RATE_SECONDS else 0
         if progress.unit and rate >= 1:
             text += f", {rate:,.0f} {progress.unit} per second"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from svetlana_jupyter.core.normalization import set_image_statistics
-from svetlana_jupyter.errors import InputError, SvetlanaError
+from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.evaluation import outlying_images
 from svetlana_jupyter.project.jobs import Progress, Stop
 from svetlana_jupyter.project.prediction_parts import ImageParts, PredictionWriteError, merge_batches, prediction_key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
     import pandas as pd
     from distributed import Client
@@ -90,8 +90,12 @@ class PredictionTask:
     run : Run
     threads : int
     pair, objects, fingerprint : callables
-        Functions that return an image pair, its object table and a hash of its pixels, by image name; each may raise a
+        Functions that return an image pair, its object table and a hash of its files, by image name; each may raise a
         `SvetlanaError`.
+    has_same_pixels : callable
+        Returns whether an image, by name, still has the pixels of stored predictions, given their attributes.
+    pixel_hash : callable
+        Returns a hash of the pixels of an image by name, "" for a large image; reads the whole image.
     masks : mapping of str to int
         Number of the current mask of each image, whose objects are predicted.
     network : Module, optional
@@ -110,6 +114,8 @@ class PredictionTask:
     pair: Callable[[str], ImagePair]
     objects: Callable[[str], pd.DataFrame]
     fingerprint: Callable[[str], str]
+    has_same_pixels: Callable[[str, Mapping[str, Any]], bool]
+    pixel_hash: Callable[[str], str]
     masks: Mapping[str, int]
     network: Module | None = None
     client: Client | None = None
@@ -191,7 +197,7 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
                 yield Progress(done, total, f"predicting {name}", "objects")
                 if stop():
                     return
-            table = plan.store.merge(range(len(plan.parts)), {"mask": task.masks[name], "image": plan.fingerprint})
+            table = _finish(task, name, plan)
             failed = {int(label): str(why) for label, why in table.attrs.get("failed", ())}
             predicted.append(ImagePredicted(task.run.name, name, len(table), failed, plan.changed))
             yield predicted[-1]
@@ -208,6 +214,7 @@ class _Plan:
     pair: ImagePair
     objects: pd.DataFrame
     fingerprint: str
+    files: str
     store: ImageParts
     parts: list[pd.DataFrame]
     missing: Mapping[int, pd.DataFrame]
@@ -229,17 +236,35 @@ def _collect(errors: dict[str, SvetlanaError], name: str) -> Iterator[None]:
 def _make_plan(task: PredictionTask, name: str, pair: ImagePair, classifier: Classifier) -> _Plan:
     from svetlana_jupyter.learn.inference import split_into_parts
 
-    objects, fingerprint = task.objects(name), task.fingerprint(name)
+    objects, files = task.objects(name), task.fingerprint(name)
+    stored = task.run.predictions_attributes(name)
+    changed = not task.has_same_pixels(name, stored)
+    # The fingerprint of a file that was copied may be another; predictions of the same pixels are kept.
+    fingerprint = files if changed else str(stored.get("image", files))
     key = prediction_key(fingerprint, task.masks[name], objects, task.average)
     store = ImageParts(task.run, name, key, classifier.classes)
-    if changed := store.image_changed(fingerprint):
+    if changed:
         set_image_statistics(pair.image, None)
     store.start(task.resume)
     parts = split_into_parts(pair, objects, classifier)
     finished = store.finished_parts() if task.resume else {}
     complete = task.resume and store.is_complete()
     missing = {n: part for n, part in enumerate(parts) if not complete and finished.get(n) != len(part)}
-    return _Plan(pair, objects, fingerprint, store, parts, missing, complete, changed)
+    return _Plan(pair, objects, fingerprint, files, store, parts, missing, complete, changed)
+
+
+def _finish(task: PredictionTask, name: str, plan: _Plan) -> pd.DataFrame:
+    """Store the predictions of an image, unless its files changed meanwhile."""
+    pixels = task.pixel_hash(name)
+    try:
+        task.objects(name)
+        if task.fingerprint(name) != plan.files:
+            raise ProjectError(f"The image {name!r} changed while it was predicted. Predict it again.")
+    except ProjectError:
+        plan.store.start(resume=False)  # some parts are of one version, some of the other
+        raise
+    attributes: dict[Hashable, Any] = {"mask": task.masks[name], "image": plan.fingerprint, "pixels": pixels}
+    return plan.store.merge(range(len(plan.parts)), attributes)
 
 
 def _predict_missing(

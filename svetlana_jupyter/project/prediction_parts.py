@@ -125,10 +125,6 @@ class ImageParts:
         stored = self._run.predictions_attributes(self._image)
         return stored.get("key") == self._key and not stored.get("failed")
 
-    def image_changed(self, fingerprint: str) -> bool:
-        """Return whether the image has changed since its predictions were stored."""
-        return bool(self._run.predictions_attributes(self._image).get("image", fingerprint) != fingerprint)
-
     def finished_parts(self) -> dict[int, int]:
         """Return the number of predicted objects of each stored part."""
         finished = {}
@@ -165,7 +161,12 @@ class ImageParts:
         DataFrame
             Indexed by object: ``predicted`` (class id), ``probability`` and ``p_<class id>`` per class.
         """
-        parts = [self._read_part(self._file(number)) for number in numbers]
+        try:
+            parts = [self._read_part(self._file(number)) for number in numbers]
+        except (OSError, ValueError) as error:
+            raise ProjectError(
+                f"A part of the predictions of {self._image} cannot be read ({error}). Predict again with resume=False."
+            ) from error
         empty = pd.DataFrame([], pd.Index([], dtype="int64", name="object"), self._columns, "float32")
         table = pd.concat([empty, *parts]).sort_index()
         p = table.to_numpy()
@@ -189,7 +190,7 @@ class ImageParts:
         table = read_parquet(file, self._columns)
         validate_fields(_PartAttributes, table.attrs)
         p = table.to_numpy()
-        if list(table) != self._columns or not ((p >= 0) & (p <= 1.001)).all() or table.attrs["count"] != len(table):
+        if list(table) != self._columns or ((p < 0) | (p > 1.001)).any() or table.attrs["count"] != len(table):
             raise ValueError(f"{file} is damaged")
         return table
 

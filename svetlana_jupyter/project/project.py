@@ -23,13 +23,13 @@ from svetlana_jupyter.core.io.file_pairs import describe_skipped
 from svetlana_jupyter.core.predictions import class_map, object_table, probability_map
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
-from svetlana_jupyter.errors import ProjectError, SettingsError
+from svetlana_jupyter.errors import ProjectError, SettingsError, SvetlanaError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, ObjectLabels, object_ids
 from svetlana_jupyter.project.class_fractions import ClassFractions
 from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
 from svetlana_jupyter.project.distributed import resolve_client
-from svetlana_jupyter.project.evaluation import EvaluationData, score_run
+from svetlana_jupyter.project.evaluation import TEST_SET, EvaluationData, outdated_text, score_run
 from svetlana_jupyter.project.exporters import Export, ExportFinished
 from svetlana_jupyter.project.exporters.output_folder import OutputFolder
 from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot, to_xarray
@@ -157,6 +157,8 @@ class Project(HasTraits):
         self.annotations = Annotations(self._folder, annotator, self.images, self.classes, notify)
         self.classes.on_edit = self.annotations.refresh
         self.images.on_replaced = self.annotations.reload_masks
+        self._outdated: set[str] = set()  # images that changed since they were predicted
+        self._outdated_changed = False
         self.test_set = TestSet(self._folder, self.images, self.annotations, notify)
         self.runs = RunStore(self._folder, notify, partial(self.set_trait, "current_run"), self._score)
         self._scoring = ""  # name of the run that a training has stored and now scores
@@ -165,6 +167,7 @@ class Project(HasTraits):
         self.trouble = self.annotations.file.trouble or " ".join(filter(None, notes))
         self.classes.find_use = lambda code: self.annotations.class_use(code) or self.runs.class_use(code)
         self._kept_fractions: tuple[tuple[object, ...], ClassFractions] | tuple[None, None] = None, None
+        self.images.warnings.add_source(self._outdated_warning)
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
         self._jobs = JobRunner(self._handle, self._show_job, self._report, self._shared.slot)
         self.job = self._jobs.state
@@ -735,7 +738,11 @@ class Project(HasTraits):
         names = self.images.chosen(images)
         if not names:
             raise ProjectError("The project has no images yet. Add some with project.add_images(...).")
-        return self.images.warnings.attach(pd.concat([self._object_table(name) for name in names]), names)
+        table = self.images.warnings.attach(pd.concat([self._object_table(name) for name in names]), names)
+        if self._outdated_changed and self.images.is_owned:
+            self._outdated_changed = False
+            self._bump("images")  # panels show the warning
+        return table
 
     def probabilities(self, image: str, run: str | None = None) -> pd.DataFrame:
         """Return the predicted class and class probabilities of each object of an image.
@@ -870,12 +877,15 @@ class Project(HasTraits):
         Accuracy is measured on the test set if it is annotated, otherwise by cross-validation.
         """
         chosen = self.runs.get(run)
-        self.images.check(dict.fromkeys(image for image, _ in self.test_set.objects))
+        tested = dict.fromkeys(image for image, _ in self.test_set.objects)
+        self.images.check(tested)
         exclude_border, size = chosen.settings.get("exclude_border", False), chosen.settings.get("size")
         labels, _ = self._training_objects(exclude_border, size)
         outdated = chosen.annotations != label_digest(labels["class_id"])
         images = self.compare_images(run=chosen.name)
-        return replace(self._score(chosen), outdated=outdated, images=images)
+        report = replace(self._score(chosen), outdated=outdated, images=images)
+        changed = tuple(image for image in tested if report.source == TEST_SET and self._outdated_warning(image))
+        return replace(report, outdated_images=changed)
 
     def compare_images(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
         """Test each predicted image for out-of-distribution objects.
@@ -1102,6 +1112,22 @@ class Project(HasTraits):
         known = None if predictions.empty else predictions
         return object_table(name, self.objects(name), groups, labels, known, classes, self.current_run)
 
+    def _outdated_warning(self, image: str) -> str:
+        """Return a warning if an image has changed since it was predicted, else ""."""
+        if not self.current_run:
+            return ""
+        run = self.runs.current
+        try:
+            self._all_probabilities(run, image)
+            with checked_once(max_age=1):
+                same = self.images.has_same_pixels(image, self.runs.stored_attributes(run, image))
+        except (SvetlanaError, OSError):  # reading the image reports it
+            return ""
+        if same == (image in self._outdated):
+            self._outdated ^= {image}
+            self._outdated_changed = True
+        return "" if same else outdated_text([image])
+
     def _evaluation_data(self) -> EvaluationData:
         classes, flags, test_set = self.classes.scheme, self.annotations.flag_counts(), self.test_set.table()
         images, drawn = self.images, self.annotations.drawn_objects()
@@ -1212,7 +1238,16 @@ class Project(HasTraits):
     def _prediction_task(self, names: list[str], run: Run, threads: int, network: Module | None) -> PredictionTask:
         images = self.images
         return PredictionTask(
-            names, run, threads, images.pair, images.objects, images.image_fingerprint, images.mask_numbers(), network
+            names,
+            run,
+            threads,
+            images.pair,
+            images.objects,
+            images.image_fingerprint,
+            images.has_same_pixels,
+            images.pixel_hash,
+            images.mask_numbers(),
+            network,
         )
 
     def _export(self, folder: str | Path, formats: Sequence[str]) -> Export:

@@ -64,6 +64,7 @@ class _PredictionAttributes(BaseModel):
     mask: Count = 0
     key: Text = ""
     image: Text = ""
+    pixels: Text = ""
     asked: Count = 0
     unlike: Annotated[float, Field(ge=0, le=1)] = 0.0
     failed: list[Annotated[tuple[int, Text], Strict(False)]] = []
@@ -99,7 +100,7 @@ def check_predictions(table: pd.DataFrame, classes: Collection[int]) -> pd.DataF
     if sorted(columns) != sorted(name for name in map(str, table) if name.startswith("p_")):
         raise ValueError("the predictions are of other classes")
     p = table[[*columns, "probability"]].to_numpy(float)
-    if not ((p >= 0) & (p <= 1.001)).all() or not table["predicted"].isin(list(classes)).all():
+    if ((p < 0) | (p > 1.001)).any() or not table["predicted"].isin(list(classes)).all():
         raise ValueError("the probabilities are invalid")
     return table
 

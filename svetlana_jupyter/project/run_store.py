@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import pandas as pd
 
@@ -72,7 +72,9 @@ class RunStore(Sequence[Run]):
         self._runs, self.problem = read_all_runs(folder.runs_folder)
         self.networks: dict[str, Module] = {}
         self._unsaved: tuple[Callable[[], Run], Module | None] | None = None
-        self._predicted: dict[tuple[str, str, bool], tuple[Mapping[int, int], int, pd.DataFrame]] = {}
+        self._predicted: dict[
+            tuple[str, str, bool], tuple[Mapping[int, int], int, pd.DataFrame, Mapping[str, Any]]
+        ] = {}
         chosen = self._last_saved = self._saved_current()
         self.current_name = chosen if chosen in self._runs else max(self._runs, default="")
 
@@ -204,9 +206,15 @@ class RunStore(Sequence[Run]):
             table = run.read_predictions(image)
             if table is None or table.attrs.get("mask", 0) != mask:
                 table = NOTHING_PREDICTED
+            stored = {str(key): value for key, value in table.attrs.items()}
             table = merge_predictions(calibration.apply(table), merged)
-            self._predicted[key] = known = merged, mask, table
+            self._predicted[key] = known = merged, mask, table, stored
         return known[2]
+
+    def stored_attributes(self, run: Run, image: str) -> Mapping[str, Any]:
+        """Return the attributes of the predictions that were read last."""
+        known = self._predicted.get((run.name, image, True))
+        return known[3] if known is not None else {}
 
     def forget_predictions(self, run_name: str, image: str) -> None:
         """Discard the cached predictions of an image after new ones were written."""

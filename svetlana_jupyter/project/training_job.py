@@ -36,6 +36,7 @@ MAX_SAMPLE_BYTES = 2**30  # memory for the patches of all candidate presets toge
 NOT_SCORED = "No accuracy estimate yet: the run was not scored."
 BEING_SCORED = "No accuracy estimate yet: the run is being scored."
 STOPPED_SEARCH = "No accuracy estimate yet: the comparison of presets was stopped."
+CUTTING = "cutting patches"
 DEFAULT_USED = "The default preset was used, since presets are compared only"
 Score = tuple[str, "dict[str, pd.DataFrame]", str]  # note, held-out tables, warning
 _Scoring = Generator[Progress, None, Score]
@@ -94,7 +95,7 @@ def train_run(
     if choice is not None:
         task = replace(task, settings=choice.settings)
     if choice is not None and choice.fitted is None and not stop():
-        samples = yield from _forward(task.collect_with_progress(task.settings), "cutting patches", stop)
+        samples = yield from _forward(task.collect_with_progress(task.settings), CUTTING, stop)
     if choice is None or (samples is None and choice.fitted is None):
         yield TrainingAbandoned()
         return
@@ -153,7 +154,7 @@ def _forward(events: Iterable[Any], text: str, stop: Stop = lambda: False) -> Ge
     result = None
     for event in events:
         if isinstance(event, WorkProgress):
-            yield Progress(event.done, event.total, event.text or text)
+            yield Progress(event.done, event.total, event.text or text, prepares=text == CUTTING)
         else:
             result = event
         if stop():
@@ -311,7 +312,7 @@ def _compare_presets(
     settings = list(presets.values())
     limit = min(MAX_SEARCH_OBJECTS, max_objects_in_memory(parts, settings, MAX_SAMPLE_BYTES))
     subset = _subsample(parts, limit, task.settings.seed)
-    samples = yield from _forward(task.collect_for_each(settings, subset), "cutting patches", stop)
+    samples = yield from _forward(task.collect_for_each(settings, subset), CUTTING, stop)
     if samples is None:
         return None
     yield Progress(0, 1, "comparing presets")

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 MAX_MEMBERS = 100_000  # files in a zip file
 MAX_FREE_FRACTION = 0.9  # of the free disk space that an extracted project may take
-_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError, NotImplementedError)
 
 _TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8}|lock)")  # drafts and locks
 
@@ -106,7 +105,9 @@ def unpack(file: Path, folder: str | Path | None) -> Path:
                     _extract(archive, member, draft / PurePosixPath(member.filename).relative_to(top))
                 _resolve_paths(draft, target, Path(archive.comment.decode(errors="replace")))
                 os.replace(draft, target)
-    except _UNREADABLE as error:
+    except ProjectError:
+        raise
+    except Exception as error:  # a damaged archive fails in any part of zipfile
         raise ProjectError(
             f"{file} cannot be extracted ({error}). Check that it is complete and that there is enough disk space."
         ) from error

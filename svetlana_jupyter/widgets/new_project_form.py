@@ -267,7 +267,7 @@ def parse_numbers(text: str) -> tuple[float, ...] | float | None:
 
 def field_options(description: str) -> dict[str, Any]:
     """Return the description and the style of an input field, as keyword arguments."""
-    layout, style = {"width": "480px", "flex": "0 0 auto"}, {"description_width": "110px"}
+    layout, style = {"width": "480px", "max_width": "100%", "flex": "0 0 auto"}, {"description_width": "110px"}
     return {"description": description, "layout": layout, "style": style}
 
 

@@ -219,7 +219,7 @@ class ExportForm(VBox):
     def __init__(self, project: Project) -> None:
         self._project = project
         folder = str(project.path.with_name(f"{project.path.stem}_results"))
-        self.folder = Text(value=folder, description="Folder", layout={"width": "640px"})
+        self.folder = Text(value=folder, description="Folder", layout={"width": "640px", "max_width": "100%"})
         self.folder.tooltip = "A new folder is created"
         self.formats = {
             name: Checkbox(False, description=exporter.title, indent=False, layout={"width": "276px"})

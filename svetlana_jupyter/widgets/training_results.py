@@ -305,7 +305,8 @@ def _row_html(texts: Sequence[str], css_class: str) -> str:
 
 WIDTH, HEIGHT = 440, 176  # of one plot; two plots fit side by side into a window of 1100 pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 12, 26, 24  # margins of a plot
-_LOSS, _SCORE = "#0072b2", "#d55e00"  # blue and vermilion of Okabe and Ito, distinct to color-blind readers
+# Blue and vermilion of Okabe and Ito, distinct to color-blind readers; panel.css brightens them in a dark theme.
+_LOSS, _SCORE = "var(--sv-loss, #0072b2)", "var(--sv-score, #d55e00)"
 
 _END, _PALE = 'text-anchor="end"', 'opacity="0.7"'
 
@@ -358,9 +359,9 @@ def _plot(title: str, points: Sequence[Point], last: int, top: float, color: str
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
         x, y = placed[-1]
         label = form.format(points[-1][1])
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="2"/>')
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>')
-        parts.append(_text(right, 14, label, f'{_END} font-weight="600" fill="{color}"'))
+        parts.append(f'<polyline points="{line}" fill="none" style="stroke:{color}" stroke-width="2"/>')
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" style="fill:{color}"/>')
+        parts.append(_text(right, 14, label, f'{_END} font-weight="600" style="fill:{color}"'))
     else:
         parts.append(_text(_LEFT + width / 2, base - height / 4, label, f'text-anchor="middle" {_PALE}'))
     return (

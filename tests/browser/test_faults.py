@@ -77,7 +77,7 @@ def test_no_key_is_lost_with_two_displays_a_reload_or_a_busy_kernel(lab, tmp_pat
     # Names are escaped everywhere.
     for name in NAMES:
         expect(lab.output(1).get_by_role("button", name=name, exact=True)).to_be_visible()
-    expect(lab.output(1).get_by_role("status").last).to_contain_text(f"is labeled {NAMES[1]}")
+    expect(lab.output(1).get_by_role("status").last).to_contain_text(f"Labeled {NAMES[1]}. Now object")
     lab.output(1).get_by_title(f"Rename {NAMES[0]}").click()
     expect(lab.output(1).locator(".sv-editor b")).to_have_text(NAMES[0])
     lab.output(1).get_by_title(f"Rename {NAMES[0]}").click()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn import forest as forests
 from svetlana_jupyter.learn.classifier import load_classifier
 from svetlana_jupyter.learn.dataset import TrainingData
-from svetlana_jupyter.learn.forest import fit_forest
+from svetlana_jupyter.learn.forest import ForestClassifier, fit_forest
 from svetlana_jupyter.learn.specification import SPEC_FILE
 from svetlana_jupyter.learn.training import fit
 from tests.learn.calls import collect_training_data
@@ -95,3 +96,26 @@ def test_a_forest_of_unknown_measurements_is_refused(discs, tmp_path):
         file.write_text(json.dumps(description | change), "utf-8")
         with pytest.raises(ClassifierError, match=r"features of another version.*Train it again"):
             load_classifier(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "reason"),
+    [
+        ("left", 0, 0, "does not follow it"),
+        ("right", 0, 10**6, "does not follow it"),
+        ("feature", 0, 10**6, "compares no feature"),
+        ("threshold", 0, np.nan, "compares no feature"),
+        ("roots", 0, -1, "roots or probabilities"),
+        ("value", 0, np.inf, "roots or probabilities"),
+    ],
+)
+def test_trees_with_cycles_or_impossible_nodes_are_refused(monkeypatch, name, place, value, reason):
+    forest = fit_forest(samples(60, 2, trees=3))
+    keys = tuple(f"feature {number}" for number in range(12))
+    monkeypatch.setattr(forests, "_current_features", lambda specification: (keys, specification.features_version))
+    forest.specification = replace(forest.specification, features=keys)
+    tensors = {key: array.copy() for key, array in forest.tensors().items()}
+    assert ForestClassifier.from_tensors(forest.specification, tensors)
+    tensors[name][place] = value
+    with pytest.raises(ClassifierError, match=reason):
+        ForestClassifier.from_tensors(forest.specification, tensors)

@@ -13,8 +13,8 @@ import tifffile
 import zarr
 
 from svetlana_jupyter.core.io import file_versions, readers
-from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project import image_collection, known_files
+from svetlana_jupyter.errors import ProjectError, ResultWarning
+from svetlana_jupyter.project import image_collection, known_files, prediction_job
 from svetlana_jupyter.project.known_files import checked_once
 from svetlana_jupyter.project.open_folders import OpenFolder
 from svetlana_jupyter.project.project import Project
@@ -203,6 +203,74 @@ def test_masks_of_every_kind_are_compared(wells: Path, kind: str, monkeypatch: p
     rewrite(file, mask)
     with pytest.raises(ProjectError, match=CHANGED):
         again.predictions()
+
+
+def test_predictions_of_a_changed_image_are_marked_everywhere_until_it_is_predicted_again(
+    predicted: Project, wells: Path
+) -> None:
+    file, expected = wells / "wells" / f"{IMAGE}.tif", "image 'P1_A1' has changed after they were computed"
+    before = file.read_bytes()
+    rewrite(file, 255 - squares(seed=1)[0])
+    for project in (predicted, reopened(predicted)):
+        version = project.images_version
+        with pytest.warns(ResultWarning, match=expected):
+            table = project.predictions()
+        assert expected in table.attrs["warning"]
+        assert expected in project.counts().attrs["warning"]
+        assert "warning" not in project.predictions(["P1_A2"]).attrs
+        assert project.images_version > version, "panels show the warning"
+        assert expected in project.images.warnings.of_image(IMAGE)
+    project.export(wells / "results")
+    assert expected in (wells / "results" / "export.json").read_text("utf-8")
+    file.write_bytes(before)
+    assert "warning" not in project.predictions().attrs
+    rewrite(file, 255 - squares(seed=1)[0])
+    project.predict()
+    assert f"{IMAGE} has changed and was predicted again" in project.status
+    assert "warning" not in project.predictions().attrs
+    assert project.images.warnings.of_images(project.images) == {}
+
+
+def test_measurements_of_a_changed_image_are_repeated(predicted: Project, wells: Path) -> None:
+    before = predicted.measure([IMAGE])["grey_mean"]
+    image = squares(seed=1)[0]
+    rewrite(wells / "wells" / f"{IMAGE}.tif", 255 - image)
+    with pytest.warns(ResultWarning):
+        after = predicted.measure([IMAGE])["grey_mean"]
+    np.testing.assert_allclose(after, 255 - before, rtol=1e-5)
+
+
+def test_the_same_pixels_in_a_large_image_are_recognized_in_a_copy(
+    predicted: Project, wells: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "SMALL_BYTES", 0)
+    predicted.predict(resume=False)
+    file = wells / "wells" / f"{IMAGE}.tif"
+    tifffile.imwrite(file, tifffile.imread(file), compression="zlib")
+    for project in (predicted, reopened(predicted)):
+        assert "warning" not in project.predictions().attrs
+        monkeypatch.setattr(prediction_job, "_predict_missing", lambda *_: pytest.fail("it is predicted already"))
+        project.predict()
+    pixels = tifffile.imread(file)
+    pixels[0, 0] += 1
+    tifffile.imwrite(file, pixels, compression="zlib")
+    with pytest.warns(ResultWarning, match="changed after they were computed"):
+        project.predictions()
+
+
+def test_an_image_that_changes_while_it_is_predicted_has_no_mixed_predictions(
+    predicted: Project, wells: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, file = prediction_job._predict_missing, wells / "wells" / f"{IMAGE}.tif"
+
+    def changing(*arguments):
+        yield from original(*arguments)
+        rewrite(file, 255 - squares(seed=1)[0])
+
+    monkeypatch.setattr(prediction_job, "_predict_missing", changing)
+    with pytest.raises(Exception, match="'P1_A1' changed while it was predicted"):
+        predicted.predict([IMAGE], resume=False)
+    assert not list(predicted.path.rglob("*.parts"))
 
 
 def test_a_mask_that_another_notebook_replaced_is_read_again(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -133,12 +134,34 @@ def test_a_job_that_cannot_begin_leaves_no_job(monkeypatch: pytest.MonkeyPatch) 
     assert owner.events == ["result"]
 
 
+def follow(*events: tuple[float, Progress]) -> list[float | None]:
+    """Return the seconds left after each event ``(time, progress)``."""
+    times = iter([time for time, _ in events])
+    estimator, state, left = TimeEstimator(lambda: next(times)), JobState("training"), []
+    for _, progress in events:
+        state = estimator.with_progress(state, progress)
+        left.append(state.seconds_left)
+    return left
+
+
 def test_each_stage_is_timed_on_its_own() -> None:
-    times = iter([0.0, 1.0, 100.0, 101.0])
-    estimator, state = TimeEstimator(lambda: next(times)), JobState("training")
-    for done in (0, 5):
-        state = estimator.with_progress(state, Progress(done, 10, "first"))
-    assert state.seconds_left == pytest.approx(1.0)
-    for done in (1, 2):
-        state = estimator.with_progress(state, Progress(done, 10, "second"))
-    assert state.seconds_left == pytest.approx(8.0)
+    first = [(0.0, Progress(0, 10, "first")), (1.0, Progress(5, 10, "first"))]
+    second = [(100.0, Progress(1, 10, "second")), (100.1, Progress(2, 10, "second"))]
+    assert follow(*first, *second) == pytest.approx([None, 1.0, None, 0.8])
+
+
+def test_a_stage_that_prepares_a_longer_one_shows_no_time_left() -> None:
+    cutting = [(float(done), Progress(done, 10, "cutting patches", prepares=True)) for done in range(11)]
+    search = [(10.0, Progress(0, 10, "comparing presets")), (20.0, Progress(1, 10, "comparing presets"))]
+    assert follow(*cutting, *search) == [*[None] * 12, 90.0]
+
+
+def test_the_time_left_never_grows_by_more_than_a_fifth() -> None:
+    events, now = [], 0.0
+    for text, step in (("comparing presets", 40.0), ("training", 0.5), ("scoring", 200.0)):
+        for done in range(40):
+            events.append((now, Progress(done, 40, text)))
+            now += step
+    known = [max(left, 1.0) for left in follow(*events) if left is not None]
+    assert max(known[-39:]) > 100, "it rises to the true time"
+    assert all(after <= 1.2 * before * (1 + 1e-9) for before, after in pairwise(known))

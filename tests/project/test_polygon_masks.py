@@ -235,3 +235,20 @@ def test_what_was_compared_is_said_where_outlines_match_nothing(slide: Path) -> 
     (slide / "far.geojson").write_text(json.dumps([detection([rectangle(100, 200, 110, 210)], "Tumor")]), "utf-8")
     project.import_annotations(slide / "far.geojson")
     assert "Compared: outlines y 100 to 110, x 200 to 210 px with 'slide' of 30 × 40 px." in project.status
+
+
+def test_unclassified_is_no_class_and_alike_reasons_are_counted_together(slide: Path) -> None:
+    project = Project(slide / "new.svetlana")
+    project.add("slide", slide / "slide.tif", expected(), axes="yx")
+    names = ["Tumor", "Unclassified", "None", "Fat", "Fat"]
+    boxes = [rectangle(3, 20, 13, 30), rectangle(2, 2, 12, 14), rectangle(9, 26, 16, 33), *[rectangle(0, 0, 1, 1)] * 2]
+    shapes = [detection([box], name, ("x", 0, 0)) for box, name in zip(boxes, names)]
+    (slide / "cells.geojson").write_text(json.dumps(shapes), "utf-8")
+    project.import_annotations(slide / "cells.geojson")
+    assert classes_of(project) == {("slide", 3): "Tumor"}
+    assert (
+        "2 without a class; 2 without a matching object (such as: no object overlaps with outline 4" in project.status
+    )
+    (slide / "deep.geojson").write_text("[" * 3000 + "]" * 3000, "utf-8")
+    with pytest.raises(InputError, match="cannot be read as GeoJSON"):
+        project.import_annotations(slide / "deep.geojson")

@@ -5,9 +5,8 @@ The vertices of an outline are in pixels from the top left corner of the image. 
 
 from __future__ import annotations
 
-import gzip
 import itertools
-import json
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from svetlana_jupyter.core.io.bounded_files import decompress_gzip, parse_json, read_bounded
 from svetlana_jupyter.errors import InputError
 
 SUFFIXES = (".geojson", ".json", ".geojson.gz", ".json.gz")
@@ -164,11 +164,11 @@ def check_planes(shapes: Sequence[PolygonObject], ndim: int) -> None:
 
 def _read_features(path: Path) -> list[Mapping[str, Any]]:
     try:
-        content = path.read_bytes()
-        document = json.loads(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
+        content = read_bounded(path)
+        document = parse_json(decompress_gzip(content) if content[:2] == b"\x1f\x8b" else content)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist. Check the path.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read as GeoJSON ({error}). Export or copy it again.") from error
     features = document.get("features", [document]) if isinstance(document, dict) else document
     found = list(_with_children(features, path)) if isinstance(features, list) else []
@@ -224,7 +224,7 @@ def _plane(feature: Mapping[str, Any], axis: str = "z") -> int:
     geometry = feature.get("geometry")
     plane = geometry.get("plane") if isinstance(geometry, Mapping) else None
     index = plane.get(axis, 0) if isinstance(plane, Mapping) else 0
-    if not isinstance(index, int | float) or index != int(index):
+    if not isinstance(index, int | float) or not abs(index) < MAX_COORDINATE or index != int(index):
         raise InputError(f"A feature has the plane {axis}={index!r:.40}, which is no integer. Export the file again.")
     return int(index)
 
@@ -235,11 +235,11 @@ def _polygon_object(feature: Mapping[str, Any], label: int, path: Path) -> Polyg
         rings, positions = _geometry(feature.get("geometry"))
         nucleus, _ = _geometry(feature.get("nucleusGeometry", properties.get("nucleusGeometry")))
         plane, time = _plane(feature), _plane(feature, "t")
-    except (TypeError, ValueError, IndexError, AttributeError, KeyError, RecursionError) as error:
+        name, color = _classification(properties.get("classification"))
+    except (TypeError, ValueError, IndexError, AttributeError, KeyError, RecursionError, OverflowError) as error:
         raise InputError(
             f"Feature {label} of {path} has an invalid outline ({error}). Export the file again."
         ) from error
-    name, color = _classification(properties.get("classification"))
     metadata = properties.get("metadata")
     texts = {str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, Mapping) else None
     return PolygonObject(label, rings, positions, plane, name, color, texts, time, nucleus)
@@ -275,6 +275,6 @@ def _classification(value: Any) -> tuple[str, str]:
         return "", ""
     names, color, packed = value.get("names"), value.get("color"), value.get("colorRGB")
     name = str(value.get("name") or (": ".join(map(str, names)) if isinstance(names, list) else "")).strip()
-    if isinstance(color, list) and len(color) >= 3:
+    if isinstance(color, list) and len(color) >= 3 and all(isinstance(part, int) for part in color[:3]):
         return name, "#" + "".join(f"{int(part) & 255:02x}" for part in color[:3])
     return name, f"#{packed & 0xFFFFFF:06x}" if isinstance(packed, int) else ""

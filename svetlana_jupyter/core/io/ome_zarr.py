@@ -17,7 +17,7 @@ import zarr
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from svetlana_jupyter.core.io.pixel_size import read_spacing
-from svetlana_jupyter.core.io.sources import FileSource, OpenedFile, to_dask
+from svetlana_jupyter.core.io.sources import FileSource, OpenedFile, RegularStore, check_codecs, to_dask
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def read_zarr(path: Path, labels: bool = False) -> OpenedFile:
         Whether to open a mask: the only label image in the ``labels`` group of an image that has such a group.
     """
     try:
-        node = zarr.open(path, mode="r")
+        node = zarr.open(RegularStore(path, read_only=True), mode="r")
     except Exception as error:  # each kind of wrong metadata raises its own error
         raise InputError(
             f"{path} cannot be read as Zarr ({_short(error)}). Pass the folder of an array or an image."
@@ -301,4 +301,5 @@ def _from_array(array: zarr.Array, path: Path) -> OpenedFile:
 
 
 def _source(array: zarr.Array, path: Path) -> FileSource:
+    check_codecs(array, path)
     return FileSource(path, "", array.shape, array.dtype, array.__getitem__)

@@ -15,7 +15,7 @@ from svetlana_jupyter.core.io.ome_zarr import read_zarr
 from svetlana_jupyter.core.io.pictures import read_picture
 from svetlana_jupyter.core.io.sources import OpenedFile, ReadRequest, file_version
 from svetlana_jupyter.core.io.tiff import read_tiff
-from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.errors import InputError, SvetlanaError
 
 SMALL_BYTES = 16 << 20
 HDF5_SUFFIXES = (".h5", ".hdf5")
@@ -40,6 +40,18 @@ def open_array_source(path: Path, request: ReadRequest) -> OpenedFile:
     InputError
         If the file does not exist, is damaged or of an unknown format, or holds several images.
     """
+    try:
+        return _read(path, request)
+    except (SvetlanaError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file fails in any part of the library that reads it
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {error!s:.200}). Check that the file is complete and "
+            "opens in other programs."
+        ) from error
+
+
+def _read(path: Path, request: ReadRequest) -> OpenedFile:
     if (file := hdf5_file(path)) is not None:
         _refuse_missing(file)
         return read_hdf5(file, path.relative_to(file).as_posix().strip("."))
@@ -88,3 +100,5 @@ def file_digest(path: Path) -> bytes:
 def _refuse_missing(path: Path) -> None:
     if not path.exists():
         raise InputError(f"{path} does not exist. Check the path; relative paths start at {Path.cwd()}.")
+    if not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path} is a named pipe or device. Pass a file or folder.")

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from dask.base import tokenize
+from zarr.storage import LocalStore
 
 from svetlana_jupyter.errors import DamagedError, InputError
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 Decode = Callable[[Path], npt.NDArray[Any]]
 
 BLOCK_PIXELS = 1 << 21  # maximum number of pixels per block; blocks of large images have at least half as many
+MAX_PIXELS = 10**14  # the largest images have 10 ** 12
+MAX_CHUNK_BYTES = 4 << 30  # a chunk is decoded as a whole
+CODEC_PACKAGES = ("numcodecs", "imagecodecs", "zarr", "tifffile")
+OBJECT_CODECS = ("pickle", "json", "msgpack", "vlen", "categorize")
 Z_BLOCK_WEIGHT = 4  # blocks of a volume are at least this many times longer along y and x than along z
 
 
@@ -104,11 +109,70 @@ def to_dask(source: ArraySource, storage_chunk: Sequence[int] | None = None) -> 
     """Return a lazy dask array of the pixels of a source.
 
     Its blocks consist of whole chunks of shape ``storage_chunk``, the unit in which the file is decoded.
+
+    Raises
+    ------
+    InputError
+        If the source holds no numbers, states an impossible size, or is stored in chunks too large to be decoded.
     """
+    _check_size(source, storage_chunk)
     chunks = block_shape(source.shape, storage_chunk)
     # Arrays in memory get random names: hashing gigabytes for a name would cost more than reading them.
     name: Any = False if isinstance(source, np.ndarray) else f"open-{tokenize(source, chunks)}"
     return da.from_array(source, chunks=chunks, name=name, meta=np.empty((0,) * len(source.shape), source.dtype))
+
+
+def _check_size(source: ArraySource, storage_chunk: Sequence[int] | None) -> None:
+    shape, dtype = tuple(source.shape), np.dtype(source.dtype)
+    if dtype.kind not in "biufc":
+        raise InputError(f"An array of the data type {dtype} holds no numbers. Save the pixels as numbers.")
+    if math.prod(shape) > MAX_PIXELS:
+        raise InputError(f"An array states the shape {shape}, more than {MAX_PIXELS:.0e} pixels. It may be damaged.")
+    chunk = math.prod(min(size, length) for size, length in zip(storage_chunk or (), shape)) * dtype.itemsize
+    if chunk > MAX_CHUNK_BYTES:
+        raise InputError(
+            f"An array is stored in chunks of {chunk / 1e9:.0f} GB, which do not fit in memory. Save it again in "
+            "smaller chunks."
+        )
+
+
+class RegularStore(LocalStore):  # type: ignore[misc]
+    """Folder of a Zarr array or group, in which named pipes and devices are refused.
+
+    Reading them may never end.
+    """
+
+    async def get(self, key: str, *args: Any, **options: Any) -> Any:
+        """Return the content of a file of the store, or None if it is missing."""
+        path = self.root / key
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError(f"{path} is a named pipe or device, not a file")
+        return await super().get(key, *args, **options)
+
+
+def check_codecs(array: zarr.Array, path: Path) -> None:
+    """Raise an `InputError` for a Zarr array whose codecs may run code.
+
+    A chunk may be a pickle, which runs any code when it is decoded. Only codecs of numbers are allowed; nothing is
+    decoded here.
+    """
+    metadata = array.metadata
+    codecs = [*(getattr(metadata, "filters", None) or ()), getattr(metadata, "compressor", None)]
+    waiting = [*(codec for codec in codecs if codec is not None), *getattr(metadata, "codecs", ())]
+    while waiting:
+        codec = waiting.pop()
+        waiting += [*getattr(codec, "codecs", ()), *getattr(codec, "index_codecs", ())]  # of shards
+        name = str(getattr(codec, "codec_id", "") or getattr(codec, "codec_name", "") or type(codec).__name__)
+        known = type(codec).__module__.split(".")[0] in CODEC_PACKAGES
+        if not known or any(word in name.lower() for word in OBJECT_CODECS):
+            raise InputError(
+                f"The Zarr array {path} uses the codec {name!r}, which is not a codec of numbers and may run code. "
+                "Save it again with a standard codec, such as zstd."
+            )
+    if array.dtype.kind not in "biufc":
+        raise InputError(
+            f"The Zarr array {path} has the data type {array.dtype}, which is not a number. Save the pixels as numbers."
+        )
 
 
 def block_shape(shape: Sequence[int], storage_chunk: Sequence[int] | None = None) -> tuple[int, ...]:
@@ -215,7 +279,9 @@ def _read_unpacked(path: Path, decode: Decode, folder: Path, part: Any) -> npt.N
     with _unpacking:
         if not folder.exists():
             unpack_to_zarr(path, decode, folder)
-    return np.asarray(zarr.open_array(folder, mode="r")[part])
+    array = zarr.open_array(RegularStore(folder, read_only=True), mode="r")
+    check_codecs(array, folder)
+    return np.asarray(array[part])
 
 
 def unpack_to_zarr(path: Path, decode: Decode, folder: Path) -> None:

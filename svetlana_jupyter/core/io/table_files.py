@@ -13,11 +13,12 @@ from decimal import Decimal
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
 
+from svetlana_jupyter.core.io.bounded_files import MAX_GZIP_RATIO, MIN_GZIP_LIMIT, check_regular_file
 from svetlana_jupyter.core.io.cells import Cells, read_delimited, read_sheet
 from svetlana_jupyter.errors import InputError
 
@@ -120,7 +121,9 @@ def write_csv(table: pd.DataFrame, file: Path) -> None:
 
 def _read_file(path: Path, table_name: str) -> Cells:
     try:
+        check_regular_file(path)
         if path.suffix.casefold() in EXCEL_SUFFIXES:
+            _check_expansion(path)
             return read_sheet(path)
         cells = read_delimited(path)
         for column in cells.table:
@@ -130,10 +133,18 @@ def _read_file(path: Path, table_name: str) -> Cells:
         return cells._replace(table=cells.table.rename(columns=unescape_formula))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist. Pass the path of {table_name} as a CSV file.") from error
-    except (OSError, ValueError, KeyError, BadZipFile) as error:  # the errors of pandas are ValueErrors
+    except Exception as error:  # a damaged file fails in any part of pandas and openpyxl
         raise InputError(
-            f"{path} cannot be read as {table_name} ({error}). Save it as CSV in UTF-8, with one header line."
+            f"{path} cannot be read as {table_name} ({error!s:.300}). Save it as CSV in UTF-8, with one header line."
         ) from error
+
+
+def _check_expansion(path: Path) -> None:
+    """Raise an error if an Excel file, which is a zip archive, expands too much."""
+    with ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > max(MIN_GZIP_LIMIT, MAX_GZIP_RATIO * path.stat().st_size):
+        raise ValueError(f"it expands to {size:,} bytes")
 
 
 def _parse_cells(cells: Cells, keep_text: Iterable[str]) -> pd.DataFrame:

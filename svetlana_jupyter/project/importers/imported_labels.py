@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ["image", "object", "class", "flag", "outcome", "why"]
 NO_CLASS = "it has no class"
+NO_CLASS_NAMES = ("", "nan", "none", "-", "unlabelled", "unlabeled", "unclassified", "deselected")
 _RENAMED_FLAGS = {"bad": "bad_segmentation"}  # the name in version 0.1.0
 
 
@@ -248,7 +249,8 @@ def apply_import(
         in a sentence.
     """
     names = _match_class_names(classes, imported)
-    rows = [_check_row(images, row, names) for row in imported.rows]
+    objects = {image: images.objects(image).index for image in {row.image for row in imported.rows if not row.problem}}
+    rows = [_check_row(objects, row, names) for row in imported.rows]
     wanted = _consistent_labels(rows, imported.last_wins)
     outcomes: dict[ObjectId, tuple[str, str]] = {}
     chosen: dict[ObjectId, tuple[str, str]] = {}
@@ -310,10 +312,10 @@ def _match_class_names(classes: ProjectClasses, imported: ImportedLabels) -> Map
     return names
 
 
-def _check_row(images: ImageCollection, row: ImportedLabel, names: Mapping[str, str]) -> ImportedLabel:
+def _check_row(objects: Mapping[str, pd.Index], row: ImportedLabel, names: Mapping[str, str]) -> ImportedLabel:
     row = row._replace(class_name=names.get(row.class_name, row.class_name))
     problem = row.problem if row.is_set_aside or any(row.content) else NO_CLASS
-    if not problem and row.label not in images.objects(row.image).index:
+    if not problem and row.label not in objects[row.image]:
         problem = f"the mask has no object {row.label}"
     return row._replace(problem=problem)
 
@@ -362,8 +364,13 @@ def _summary(report: pd.DataFrame, imported: ImportedLabels) -> str:
             parts.append(f"{counts[outcome]:,} {text}")
     for outcome, text in (("not found", "without a matching object"), ("set aside", "set aside")):
         if counts[outcome]:
-            reasons = Counter(report.loc[report["outcome"] == outcome, "why"]).most_common()
-            texts = (f"{count:,} × {reason}" if len(reasons) > 1 else reason for reason, count in reasons)
+            whys = report.loc[report["outcome"] == outcome, "why"]
+            groups = whys.groupby(whys.str.replace(r"\d+", "", regex=True)).agg(["size", "nunique", "first"])
+            groups = groups.sort_values("size", ascending=False, kind="stable")
+            texts = [
+                (f"{size:,} × " if len(groups) > 1 else "") + ("such as: " if distinct > 1 else "") + first
+                for size, distinct, first in groups.itertuples(index=False)
+            ]
             parts.append(f"{counts[outcome]:,} {text} ({format_list(texts, 3)})")
     return "; ".join(parts) + "." + (f" {imported.note}" if imported.note else "")
 

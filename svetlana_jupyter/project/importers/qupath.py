@@ -11,7 +11,13 @@ import numpy as np
 from svetlana_jupyter.core.io.chunks import ArrayRegion, block_order, processing_block_shape, read_regions
 from svetlana_jupyter.core.io.geojson import PolygonObject, check_planes, read_geojson
 from svetlana_jupyter.core.polygons import fill_polygons
-from svetlana_jupyter.project.importers.imported_labels import ImportedLabel, ImportedLabels, ImportRequest, split_flag
+from svetlana_jupyter.project.importers.imported_labels import (
+    NO_CLASS_NAMES,
+    ImportedLabel,
+    ImportedLabels,
+    ImportRequest,
+    split_flag,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +90,9 @@ def _label_outlines(
 
 def _class_and_flag(shape: PolygonObject, column: str | None) -> tuple[str, str]:
     metadata = shape.metadata or {}
-    if column == CLASSIFICATION or metadata.keys().isdisjoint(EXPORTED_KEYS):
+    if metadata.keys().isdisjoint(EXPORTED_KEYS):
+        return ("" if shape.class_name.casefold() in NO_CLASS_NAMES else shape.class_name), ""
+    if column == CLASSIFICATION:
         return shape.class_name, ""
     return split_flag(metadata.get("annotation", ""), metadata.get("flag"), bool(shape.class_name))
 

@@ -22,7 +22,13 @@ from svetlana_jupyter.core.io.table_files import (
     read_table,
 )
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.importers.imported_labels import ImportedLabel, ImportedLabels, ImportRequest, split_flag
+from svetlana_jupyter.project.importers.imported_labels import (
+    NO_CLASS_NAMES,
+    ImportedLabel,
+    ImportedLabels,
+    ImportRequest,
+    split_flag,
+)
 from svetlana_jupyter.project.importers.positions import (
     RowObjects,
     compare_with_positions,
@@ -55,7 +61,6 @@ if TYPE_CHECKING:
 SUFFIXES = (".csv", ".tsv", ".txt", *EXCEL_SUFFIXES)
 # Columns of `Project.predictions` and of `Project.labels`, whose classes are written exactly.
 PREDICTION_NAMES, LABEL_NAMES = {"class", "predicted", "annotation", "run"}, {"action", "class_id", "class"}
-NO_CLASS = ("", "nan", "none", "-", "unlabelled", "unlabeled", "unclassified", "deselected")
 
 
 class TableReading(NamedTuple):
@@ -140,7 +145,7 @@ def _class_name(value: Any, tool: Tool, known: Collection[str] = ()) -> str:
         value = int(value)
     text = "" if value is None or pd.isna(value) else str(value)
     plain = re.sub(r"(?<=\d)\.0+$", "", text.strip()).casefold()
-    if plain in tool.no_class or (text not in known and plain in NO_CLASS):
+    if plain in tool.no_class or (text not in known and plain in NO_CLASS_NAMES):
         return ""
     return text if text in known else text.strip()
 
