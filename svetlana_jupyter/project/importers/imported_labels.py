@@ -315,11 +315,12 @@ def _match_class_names(classes: ProjectClasses, imported: ImportedLabels) -> Map
 
 
 def _check_row(objects: Mapping[str, pd.Index], row: ImportedLabel, names: Mapping[str, str]) -> ImportedLabel:
-    row = row._replace(class_name=names.get(row.class_name, row.class_name))
+    name = names.get(row.class_name, row.class_name)
     problem = row.problem if row.is_set_aside or any(row.content) else NO_CLASS
     if not problem and row.label not in objects[row.image]:
         problem = f"the mask has no object {row.label}"
-    return row._replace(problem=problem)
+    is_same = (name, problem) == (row.class_name, row.problem)
+    return row if is_same else row._replace(class_name=name, problem=problem)
 
 
 def _consistent_labels(rows: Sequence[ImportedLabel], last_wins: bool) -> dict[ObjectId, tuple[str, str]]:
