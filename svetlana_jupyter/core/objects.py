@@ -79,12 +79,12 @@ def find_nonfinite_objects(image: DataArray, mask: DataArray, objects: pd.DataFr
         cuts = ([(start, min(start + side, high)) for start in range(low, high, side)] for low, high, side in spans)
         for piece in itertools.product(*cuts):
             owners.append(label)
-            regions.append(ArrayRegion(*zip(*piece)))
+            regions.append(ArrayRegion(tuple(low for low, _ in piece), tuple(high for _, high in piece)))
     invalid = dict[int, None]()
     for label, pixels, labels in zip(owners, read_regions(image, regions), read_regions(mask, regions), strict=True):
         with np.errstate(over="ignore"):
-            is_finite = np.isfinite(pixels.astype(np.float32)).all(axis=0)
-        if not is_finite[labels == label].all():
+            values = pixels[:, labels == label].astype(np.float32)
+        if not np.isfinite(values).all():
             invalid[label] = None
     return list(invalid)
 
