@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.predictions import merge_predictions
 from svetlana_jupyter.core.stats.calibration import class_ids
-from svetlana_jupyter.core.stats.fractions import MIN_LABELS, CountedObjects, DrawnLabels, FractionEstimator
+from svetlana_jupyter.core.stats.fractions import MIN_LABELS, CountedObjects, DrawnLabels, FractionEstimator, Fractions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.annotations import ObjectId
     from svetlana_jupyter.core.classes import ClassScheme
-    from svetlana_jupyter.core.stats.fractions import Fractions
     from svetlana_jupyter.project.runs import Run
 
+NO_LABELS = "No object is labeled with this class, and the run does not predict it."
+UNKNOWN_CLASS = "No interval: the run does not know classes that are labeled"
 DRAW_CALLS = 'project.queue("random"), or of a test set from project.test_set.draw(100)'
 
 
@@ -68,7 +70,9 @@ class ClassFractions:
         usable = ~np.isnan(p).any(axis=1)
         self._probability, self._truth = p[usable], pd.Index(classes.ids).get_indexer(drawn[usable])
         self._images = drawn.index[usable].get_level_values("image")
-        self._estimators: dict[tuple[str, ...], FractionEstimator] = {}
+        self._estimators: dict[tuple[object, ...], FractionEstimator] = {}
+        ids = {class_id for table in predicted.values() for class_id in class_ids(table)} or set(classes.ids)
+        self._is_known = np.isin(classes.ids, list(ids))
 
     @property
     def hold_out_by(self) -> list[str] | None:
@@ -89,7 +93,7 @@ class ClassFractions:
         too_few = self.missing_labels()
         if fractions.method == "predicted" and too_few:
             return [too_few] * len(fractions.note)
-        has_call = np.isnan(fractions.low) & (fractions.method == "corrected")
+        has_call = np.isnan(fractions.low) & (fractions.method == "corrected") & (np.array(fractions.note) != NO_LABELS)
         return [
             f"{note} Label objects of {DRAW_CALLS}." if add else note for note, add in zip(fractions.note, has_call)
         ]
@@ -120,18 +124,34 @@ class ClassFractions:
             Positions in ``table`` of the counted objects of each group.
         units : mapping of image name to str
             The sampling unit of each image.
+
+        Notes
+        -----
+        A class that the run does not know has probability 0 for all objects, which says nothing about its fraction.
+        Without annotated objects it is left out. With some, only a new training allows an estimate.
         """
-        key = tuple(units.values())
-        if key not in self._estimators:
-            unit = self._images.map(units).to_numpy(str)
-            self._estimators[key] = FractionEstimator(DrawnLabels(self._probability, self._truth, unit))
         p, unit = self._probabilities(table), table["image"].map(units).to_numpy(str)
         annotation = pd.Index(self._classes.names).get_indexer(pd.Index(table["annotation"]))
         # Annotated objects need no prediction; their images may not have been predicted.
         unpredicted = np.isnan(p).any(axis=1) & (annotation >= 0)
         p[unpredicted] = np.eye(p.shape[1])[annotation[unpredicted]]
-        objects = [CountedObjects(p[rows], annotation[rows], unit[rows]) for rows in groups]
-        return self._estimators[key].estimate(objects)
+        labels = DrawnLabels(self._probability, self._truth, self._images.map(units).to_numpy(str))
+        is_labeled = np.isin(np.arange(p.shape[1]), [*self._truth, *annotation])
+        chosen = np.flatnonzero(self._is_known | is_labeled)
+        if unknown := [self._classes.names[place] for place in np.flatnonzero(is_labeled & ~self._is_known)]:
+            labels = DrawnLabels(*(values[:0] for values in labels))
+        key = (*units.values(), *chosen.tolist(), bool(unknown))
+        if key not in self._estimators:
+            truth = np.searchsorted(chosen, labels.truth)
+            self._estimators[key] = FractionEstimator(DrawnLabels(labels.probability[:, chosen], truth, labels.unit))
+        places = np.where(annotation < 0, -1, np.searchsorted(chosen, annotation))
+        objects = [CountedObjects(p[rows][:, chosen], places[rows], unit[rows]) for rows in groups]
+        estimates = [_with_all_classes(each, chosen, p.shape[1]) for each in self._estimators[key].estimate(objects)]
+        note = f"{UNKNOWN_CLASS}: {format_list(unknown)}. Call project.train(), then project.predict()."
+        return [
+            each._replace(note=[note] * p.shape[1]) if unknown and each.method == "predicted" else each
+            for each in estimates
+        ]
 
     def _probabilities(self, objects: pd.DataFrame) -> NDArray[np.float64]:
         """Return the raw predictions (n, k) of objects; NaN without a prediction."""
@@ -139,6 +159,16 @@ class ClassFractions:
         for image, rows in objects.reset_index(drop=True).groupby("image", sort=False)["object"]:
             result[rows.index] = _columns(self._predicted[str(image)].reindex(rows.to_numpy()), self._classes)
         return result
+
+
+def _with_all_classes(fractions: Fractions, chosen: NDArray[np.int64], k: int) -> Fractions:
+    """Add the classes that were left out of an estimate, without intervals."""
+    values = np.full((3, k), np.nan)
+    values[0] = np.nan if np.isnan(fractions.fraction).all() else 0.0
+    values[:, chosen] = fractions[:3]
+    notes = np.full(k, NO_LABELS, object)
+    notes[chosen] = fractions.note
+    return Fractions(*values, fractions.method, notes.tolist())
 
 
 def _columns(table: pd.DataFrame, classes: ClassScheme) -> NDArray[np.float64]:

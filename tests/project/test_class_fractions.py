@@ -226,14 +226,31 @@ def test_a_single_image_and_a_class_without_labels(large: Project) -> None:
     add_run(single, drawn)
     counts = single.counts().set_index("class")
     assert counts["fraction"].sum() == pytest.approx(1)
-    assert counts.loc["torn", "fraction"] < 0.05
-    assert counts.loc["torn", "count"] == 0
-    assert np.isnan(counts.loc["torn", "low"])
-    assert counts.loc["torn", "note"].endswith(
-        'Label objects of project.queue("random"), or of a test set from project.test_set.draw(100).'
-    )
+    assert counts.loc["torn", ["count", "fraction", "estimate"]].eq(0).all()
+    assert counts.loc["torn", ["low", "high"]].isna().all()
+    assert counts.loc["torn", "note"] == "No object is labeled with this class, and the run does not predict it."
     known = counts.loc[CLASSES]
     assert ((known["low"] >= 0) & (known["low"] < known["high"]) & (known["high"] <= 1)).all()
+
+
+def test_an_unused_class_does_not_change_the_estimates_of_the_others(large: Project) -> None:
+    add_run(large, draw(large, 40))
+    before = large.counts()
+    large.classes.add("torn")
+    columns = ["class", "count", "estimate", "fraction", "low", "high", "method", "note"]
+    pd.testing.assert_frame_equal(large.counts()[columns].iloc[:2], before[columns])
+
+
+def test_a_labeled_class_that_the_run_does_not_know_calls_for_a_training(large: Project) -> None:
+    drawn = draw(large, 40)
+    add_run(large, drawn)
+    large.classes.add("torn")
+    large.annotate(*drawn[0], "torn")
+    counts = large.counts().set_index("class")
+    assert counts.loc["torn", ["count", "estimate"]].tolist() == [1, 1]
+    assert (counts["estimate"] == counts["count"]).all()
+    assert counts["low"].isna().all()
+    assert counts["note"].str.contains("does not know classes that are labeled: torn. Call project.tra").all()
 
 
 def test_probabilities_of_merged_classes_are_added(large: Project) -> None:

@@ -157,6 +157,13 @@ def test_images_are_matched_by_file_name(project: Project) -> None:
     assert counts.groupby("dose")["total"].first().to_dict() == {"low": 19, "high": 8}
 
 
+def test_decimals_of_a_name_are_no_suffix_of_a_file(project: Project) -> None:
+    table = pd.DataFrame({"image": [*(f"{name}.5" for name in NAMES[:2]), NAMES[2]], "dose": ["low", "low", "high"]})
+    counts = annotate_three_wells(project).counts("dose", table)
+    assert counts.groupby("dose")["total"].first().to_dict() == {"high": 8}
+    assert f"No row for image {NAMES[0]}, image {NAMES[1]}; no image for image {NAMES[0]}.5" in project.status
+
+
 def test_an_image_column_takes_precedence_and_a_drug_name_is_no_key(project: Project, doses: pd.DataFrame) -> None:
     annotate_three_wells(project)
     expected = project.counts("dose", doses)[["dose", "class", "count"]]

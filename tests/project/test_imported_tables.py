@@ -218,6 +218,39 @@ def test_rows_of_other_images_are_set_aside_or_refused(make_project) -> None:
     assert "It names the image 'export of 2020', and was read for 'i'." in project.status
 
 
+@pytest.mark.parametrize("header", ["filepath", "img", "Slide Name", "Time"])
+def test_a_column_of_file_names_names_the_image_whatever_its_header(make_project, header: str) -> None:
+    table = pd.DataFrame({header: ["/a/i.tif"] * 3 + ["/a/j.ome.tif - Image0"], "object": [1, 2, 3, 4], "class": "odd"})
+    project = make_project()
+    report = project.import_annotations(table)
+    assert imported(project) == {1: "odd", 2: "odd", 3: "odd"}
+    assert report["why"].iloc[3] == "the project has no image '/a/j.ome.tif - Image0'"
+    with pytest.raises(InputError, match=r"No image of the table \(/a/j"):
+        make_project().import_annotations(table.iloc[3:])
+
+
+@pytest.mark.parametrize("names", [["dose_0.5", "dose_0.25"], ["/a/dose_0.tif", "/b/dose_0.tif"]])
+def test_decimals_and_folders_keep_the_names_of_images_apart(make_project, names: list[str]) -> None:
+    table = pd.DataFrame({"image": names, "object": [1, 2], "class": ["odd", "even"]})
+    project = make_project(["dose_0"])
+    with pytest.raises(InputError, match="No image of the table"):
+        project.import_annotations(table)
+    own = pd.DataFrame({"image": ["dose_0"], "object": [3], "class": ["odd"]})
+    project.import_annotations(pd.concat([table, own]))
+    assert imported(project, "dose_0") == {3: "odd"}
+
+
+def test_the_decimals_of_a_file_name_belong_to_the_name_of_its_image(make_project, tmp_path: Path) -> None:
+    file = tmp_path / "dose_0.5.csv"
+    file.write_text("object,class\n1,odd\n")
+    with pytest.raises(InputError, match="does not name its image"):
+        make_project(["dose_0", "dose_1"]).import_annotations(file)
+    project = make_project(["dose_0", "dose_0.5"])
+    project.import_annotations(file)
+    assert imported(project, "dose_0.5") == {1: "odd"}
+    assert imported(project, "dose_0") == {}
+
+
 @pytest.mark.parametrize("column", ["ImageNumber", "roi_id", "fov", "library_id", "imageid", "Well"])
 def test_rows_of_several_samples_are_resolved_or_refused(make_project, column: str) -> None:
     table = pd.DataFrame({column: ["1", "2"] * 10, "ObjectNumber": np.repeat(range(1, 11), 2), "class": CLASSES})
@@ -248,6 +281,8 @@ def test_parts_of_one_image_are_no_other_images(make_project) -> None:
         ("FRAME", [0, 1] * 10, "2 time points in the column 'FRAME' (0, 1)"),
         ("timestep", [*[0] * 19, 7], "2 time points in the column 'timestep' (0, 7)"),
         ("Time", ["t1", "t2"] * 10, "2 time points in the column 'Time' (t1, t2)"),
+        ("Time [h]", [0, 0.5] * 10, "2 time points in the column 'Time [h]' (0.0, 0.5)"),
+        ("frame_no", [0, 1] * 10, "2 time points in the column 'frame_no' (0, 1)"),
         ("Slice", [1, 2] * 10, "2 z planes in the column 'Slice' (1, 2)"),
         ("z", [1, 2] * 10, "positions in 2 z planes (column 'z'), but 'i' has one"),
     ],
@@ -299,7 +334,8 @@ def test_regions_and_cores_of_qupath_are_set_aside(make_project, column: str, ty
 
 def test_the_column_of_a_person_comes_before_the_others(make_project) -> None:
     words = ["a", "b"] * 10
-    for column in ("annotations", "User Label", "MANUAL_CLUSTER_ID", "manual_class", "Ground truth", "class (manual)"):
+    names = ("annotations", "User Label", "MANUAL_CLUSTER_ID", "manual_class", "Ground truth", "class (manual)")
+    for column in (*names, "Corrected"):
         table = pd.DataFrame({"label": range(1, 21), "prediction": "x", "Class": "y", column: words})
         project = make_project()
         project.import_annotations(table)

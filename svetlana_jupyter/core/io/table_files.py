@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 TableSource: TypeAlias = str | PathLike[str] | pd.DataFrame
 EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 IMAGE_COLUMN_NAMES = ("image", "file", "filename", "imagename", "name")
+# ".5uM" is no suffix, but part of a name. QuPath writes "cells.ome.tif - Image0" for an image in a file.
+FILE_SUFFIX = r"(\.ome)?\.[^\W\d]\w*( - [^.]*)?$"
 _GROUP_SUFFIXES = ("", "id", "name", "no", "number", "s")
 MISSING_NUMBERS = ("NA", "N/A", "#N/A", "n/a", "NaN", "nan", "null", "NULL", "None")
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)"
@@ -433,7 +435,7 @@ def match_rows(
 def _without_suffix(values: pd.Series[str], names: pd.Series[str]) -> pd.Series[str]:
     """Return values without file suffixes where that makes them names of images."""
     texts, known = values.astype(str), set(names)
-    stems = texts.str.replace(r"(\.ome)?\.\w+$", "", regex=True)
+    stems = texts.str.replace(FILE_SUFFIX, "", regex=True)
     return texts.where(texts.isin(known) | ~stems.isin(known), stems)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +16,14 @@ import pandas as pd
 from svetlana_jupyter.core.annotations import FLAGS, IMPORT_SOURCE_PREFIX, Label, ObjectId
 from svetlana_jupyter.core.classes import check_class_name, check_color
 from svetlana_jupyter.core.io.chunks import ArrayRegion, group_by_block, processing_block_shape, read_regions
-from svetlana_jupyter.core.io.table_files import describe_matches, format_list, match_names, same_case, same_name
+from svetlana_jupyter.core.io.table_files import (
+    FILE_SUFFIX,
+    describe_matches,
+    format_list,
+    match_names,
+    same_case,
+    same_name,
+)
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -137,9 +145,12 @@ class ImportRequest:
         names = list(names)
         for form in (same_name, same_case):
             for shorten in (str, _file_name, file_stem):
+                count = Counter(form(shorten(name)) for name in set(names))
                 matches = match_names(map(shorten, names), self._aliases, [form])
                 for name in names:
-                    if name not in found and (alias := matches.get(shorten(name))):
+                    # Two names, such as those of files in two folders, are never taken for one image.
+                    is_single = shorten is str or count[form(shorten(name))] == 1
+                    if name not in found and is_single and (alias := matches.get(shorten(name))):
                         found[name], aliases[shorten(name)] = self._aliases[alias], alias
         return found, describe_matches(aliases)
 
@@ -176,11 +187,11 @@ class ImportRequest:
         For example, the file "P1_A1_table.csv" belongs to the image "P1_A1".
         """
         for form in (same_name, same_case):
-            # "P1_A1" must not match "P1_A10": no letter or digit may follow.
+            # "P1_A1" must not match "P1_A10", nor "dose_0" "dose_0.5": no letter, digit or decimals may follow.
             prefixes = [
                 alias
                 for alias in self._aliases
-                if form(stem).startswith(form(alias)) and not form(stem)[len(form(alias)) :][:1].isalnum()
+                if form(stem).startswith(form(alias)) and not re.match(r"[^\W_]|[.,]\d", form(stem)[len(form(alias)) :])
             ]
             longest = max(map(len, prefixes), default=0)
             images = {self._aliases[alias] for alias in prefixes if len(alias) == longest}
@@ -398,8 +409,8 @@ def _file_name(name: str) -> str:
 def file_stem(name: str) -> str:
     r"""Return a file name without folders and suffixes; accepts paths of any platform.
 
-    >>> file_stem("C:\\\\plates\\\\P1_A1.ome.tif"), file_stem("P1_A1.geojson.gz")
-    ('P1_A1', 'P1_A1')
+    >>> file_stem("C:\\\\plates\\\\P1_A1.ome.tif"), file_stem("P1_A1.geojson.gz"), file_stem("dose_0.5")
+    ('P1_A1', 'P1_A1', 'dose_0.5')
     """
     name = _file_name(name).removesuffix(".gz")
-    return (name.rpartition(".")[0] or name).removesuffix(".ome")
+    return re.sub(FILE_SUFFIX, "", name) or name

@@ -7,6 +7,7 @@ Imaris, ImageJ, napari plugins, MCMICRO and spatialdata.
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -50,10 +51,15 @@ TOOLS = (
 OTHER_TOOL = Tool("")
 
 IMAGE_NAMES = ("image", "image name", "image file", "file name", "file", "filename", "image file name")
+_IMAGE_FILE = (
+    r".*\.(tiff?|png|jpe?g|jp2|bmp|gif|webp|np[yz]|h5|hdf5|zarr|czi|nd2|lif|lsm|oi[bf]|vsi|svs|scn|ndpi|mrxs|qptiff|stk"
+    r"|ims|dv|mrc)( - .*)?"
+)
 # These name an image in several tools, but their values need not be names of images here. Objects of a whole image may
 # also belong to several parts.
 SAMPLE_NAMES = (
-    *("image id", "image number", "roi id", "fov", "library id", "sample", "sample id", "slide", "slide id"),
+    *("image id", "image number", "roi id", "fov", "scene", "series", "library id", "sample", "sample id"),
+    *("slide", "slide id"),
     *("plate", "well", "field", "site", "metadata plate", "metadata well", "metadata field", "metadata site"),
 )
 PART_NAMES = ("region", "tile", "core", "tma core")
@@ -74,6 +80,7 @@ OBJECT_NAMES = (
 PERSON_NAMES = (
     *("annotation", "annotations", "user label", "user labels", "user class", "ground truth", "gt", "truth"),
     *("true class", "true label", "known class", "expert label", "expert", "annotated class"),
+    *(f"{word}{noun}" for word in ("corrected", "reviewed", "curated") for noun in ("", " class", " label")),
 )
 CLASS_NAMES = (
     *("class", "class name", "classification", "cell type", "phenotype", "category", "type", "label", "label name"),
@@ -83,8 +90,9 @@ MACHINE_NAMES = (
 )
 FLAG_NAMES = ("flag", "action")
 TEXT_NAMES = (*IMAGE_NAMES, *SAMPLE_NAMES, *PART_NAMES, *PERSON_NAMES, *CLASS_NAMES, *MACHINE_NAMES, *FLAG_NAMES)
-TIME_NAMES = ("timestep", "time", "frame", "time point", "t", "time index", "frame index", "metadata frame")
-PLANE_NAMES = ("slice", "z slice", "plane", "z plane")
+# With or without a unit, or a word such as "number": "Time [h]", "frame_no".
+TIME_HEADER = r"(metadata)?(time(step|point)?|frame|t)(no|nr|number|id|idx|index|s|secs?|seconds?|min|minutes?|h|hrs?)?"
+PLANE_HEADER = r"z?(slice|plane)(no|nr|number|id|idx|index)?"
 NAMELIKE_ROWS = 20  # in this many rows, classes repeat
 
 
@@ -205,7 +213,15 @@ def find_image_column(table: pd.DataFrame) -> str | None:
     column = find_column(table, IMAGE_NAMES)
     prefixes = ("filename", "imagefilename")  # CellProfiler: FileName_DNA
     others = (str(name) for name in table if normalize_header(name).startswith(prefixes))
-    return column or next(others, None)
+    return column or next(others, None) or next(filter(partial(_has_files, table), map(str, table)), None)
+
+
+def _has_files(table: pd.DataFrame, column: str) -> bool:
+    """Return whether all cells of a column are names of image files."""
+    values = table[column].dropna()
+    if values.empty or pd.api.types.is_numeric_dtype(values):
+        return False
+    return bool(values.astype(str).str.strip().str.fullmatch(_IMAGE_FILE, case=False).all())
 
 
 def sample_columns(table: pd.DataFrame) -> list[str]:
@@ -223,8 +239,8 @@ def check_single_time(table: pd.DataFrame, is_flat: bool) -> str:
         If the rows of an image are of several.
     """
     notes = []
-    for kind, names in (("time points", TIME_NAMES), ("z planes", PLANE_NAMES if is_flat else ())):
-        for column in dict.fromkeys(filter(None, (find_column(table, [name]) for name in names))):
+    for kind, header in (("time points", TIME_HEADER), *([("z planes", PLANE_HEADER)] if is_flat else [])):
+        for column in (name for name in map(str, table) if re.fullmatch(header, normalize_header(name))):
             values = table[column].dropna().astype(str).str.strip()
             if values.empty or not values.str.fullmatch(r"[a-zA-Z_]{0,6}\d+(\.\d*)?").all():
                 continue
