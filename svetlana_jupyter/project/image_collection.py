@@ -304,7 +304,13 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """Accept the masks of images as they are, so that their warnings disappear.
 
         Without names, the masks of all images are accepted. A mask that replaces an accepted mask is checked again.
+
+        Raises
+        ------
+        ProjectError
+            If the file of a mask now holds other objects.
         """
+        self.check(names or self._entries)
         accepted = {name: fingerprint(self.mask_file(name)) for name in names or self._entries}
         shown = self.warnings.of_images(accepted)
         with self._folder.lock:
