@@ -147,7 +147,10 @@ class KnownFiles:
 
     def _content(self, state: FileState, role: Role) -> _Content:
         name, version = state.entry.name, state.image if role == "image" else state.mask
-        known = self._contents.get((name, role)) or self._read(name).get(role)
+        if (name, role) not in self._contents:  # one file holds both
+            for kept, content in self._read(name).items():
+                self._contents.setdefault((name, kept), content)
+        known = self._contents.get((name, role))
         if not version.text:
             return _Content(version, 0.0, "")
         if known is not None and known.version == version and version.identifies_content_read_at(known.read):
