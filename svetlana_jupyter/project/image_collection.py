@@ -303,12 +303,8 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def accept_warning(self, *names: str) -> None:
         """Accept the masks of images as they are, so that their warnings disappear.
 
-        Without names, the masks of all images are accepted. A mask that replaces an accepted mask is checked again.
-
-        Raises
-        ------
-        ProjectError
-            If the file of a mask now holds other objects.
+        Without names, the masks of all images are accepted. A mask that replaces an accepted mask is checked again. If
+        the file of a mask now holds other objects, raise a `ProjectError`.
         """
         self.check(names or self._entries)
         accepted = {name: fingerprint(self.mask_file(name)) for name in names or self._entries}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -326,6 +327,25 @@ def test_a_file_is_looked_at_once_per_call(predicted: Project, monkeypatch: pyte
     assert len(looked_at) == 6
     predicted.predictions()
     assert len(looked_at) == 12
+
+
+def test_timers_that_start_while_files_are_not_looked_at_again_look_at_them(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.pair(IMAGE)
+    looked_at: list[str] = []
+    original = known_files.source_version
+    monkeypatch.setattr(known_files, "source_version", lambda files: looked_at.extend(files) or original(files))
+
+    async def start() -> None:
+        with checked_once(max_age=60):
+            project.pair(IMAGE)
+            assert looked_at == []
+            asyncio.get_running_loop().call_soon(project.pair, IMAGE)
+        await asyncio.sleep(0)
+
+    asyncio.run(start())
+    assert len(looked_at) == 2
 
 
 def test_the_hashes_of_files_may_be_deleted_or_damaged(predicted: Project) -> None:
