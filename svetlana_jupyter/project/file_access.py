@@ -137,7 +137,7 @@ def read_parquet(file: Path, columns: Collection[str] = ()) -> pd.DataFrame:
         with ParquetFile(file) as parquet:  # half of the time of `pd.read_parquet`, for small files
             _check_size(parquet, file)
             rows = parquet.read(use_threads=False)
-        table = rows.to_pandas()
+        table: pd.DataFrame = rows.to_pandas()
         table.attrs = _attributes(rows.schema)
     except OSError:
         raise
