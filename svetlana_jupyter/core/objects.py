@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from svetlana_jupyter.core.io.chunks import MIN_BLOCK_SHAPE, ArrayRegion, read_regions
 from svetlana_jupyter.core.io.mask_checks import NO_OBJECTS_MESSAGE, check_not_negative, raise_binary_mask
 from svetlana_jupyter.core.pieces import BlockPieces, BlockPlace, PieceJoiner, Runs, find_block_pieces
 from svetlana_jupyter.errors import InputError
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 
 SLAB_PIXELS = 1 << 20  # rows are processed in slabs of this size, which fit into the processor's cache
 MAX_PENDING_SIZE = 1 << 19  # tables of blocks are merged when they hold this many values and their size has doubled
+
+NONFINITE_PIXELS = (
+    "they contain NaN or infinite pixels. Replace these, for example with numpy.nan_to_num(image), and add the image "
+    "again"
+)
 
 Integers = npt.NDArray[np.int64]
 Table = TypeVar("Table", npt.NDArray[np.int64], pd.DataFrame)
@@ -48,6 +54,39 @@ def bbox_columns(ndim: int) -> list[str]:
     The names are ``([z0,] y0, x0, [z1,] y1, x1)``.
     """
     return [f"{axis}{end}" for end in "01" for axis in centroid_columns(ndim)]
+
+
+def find_nonfinite_objects(image: DataArray, mask: DataArray, objects: pd.DataFrame) -> list[int]:
+    """Return the labels of objects with NaN or infinite pixels in any channel.
+
+    Values that do not fit into float32 are infinite. Integer images contain none and are not read. Outside the objects,
+    such pixels are allowed and count as 0. They are common there, for example along the border of a registered image.
+
+    Parameters
+    ----------
+    image : DataArray of shape (C, [Z,] Y, X)
+    mask : DataArray of shape ([Z,] Y, X), integer
+    objects : DataFrame
+        Rows of the object table.
+    """
+    if not np.issubdtype(image.dtype, np.inexact):
+        return []
+    corners = objects[bbox_columns(mask.ndim)].to_numpy(np.int64)
+    owners, regions = list[int](), list[ArrayRegion]()
+    for label, row in zip(objects.index.tolist(), corners.tolist()):
+        # A large object is read in pieces.
+        spans = zip(row[: mask.ndim], row[mask.ndim :], MIN_BLOCK_SHAPE[mask.ndim])
+        cuts = ([(start, min(start + side, high)) for start in range(low, high, side)] for low, high, side in spans)
+        for piece in itertools.product(*cuts):
+            owners.append(label)
+            regions.append(ArrayRegion(tuple(low for low, _ in piece), tuple(high for _, high in piece)))
+    invalid = dict[int, None]()
+    for label, pixels, labels in zip(owners, read_regions(image, regions), read_regions(mask, regions), strict=True):
+        with np.errstate(over="ignore"):
+            values = pixels[:, labels == label].astype(np.float32)
+        if not np.isfinite(values).all():
+            invalid[label] = None
+    return list(invalid)
 
 
 def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None = None) -> pd.DataFrame:

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
 from svetlana_jupyter.core.features.compute import iter_features
 from svetlana_jupyter.core.groups import name_groups
-from svetlana_jupyter.core.io.chunks import ArrayRegion, read_regions
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.io.table_files import format_list
+from svetlana_jupyter.core.objects import find_nonfinite_objects
 from svetlana_jupyter.core.patch_geometry import resolve_patch_settings
 from svetlana_jupyter.core.patches import cut_patches_for_each
 from svetlana_jupyter.core.settings import MeasureSettings, PatchSettings, TrainingSettings
@@ -214,8 +214,7 @@ def max_objects_in_memory(
 def check_finite(pair: ImagePair, objects: pd.DataFrame) -> None:
     """Raise an error if objects contain NaN or infinite pixels.
 
-    Integer images cannot contain them and are not read. Outside the objects, NaN and infinite pixels are allowed and
-    count as 0. They are common there, for example along the border of a registered image.
+    See `core.objects.find_nonfinite_objects`.
 
     Parameters
     ----------
@@ -228,13 +227,7 @@ def check_finite(pair: ImagePair, objects: pd.DataFrame) -> None:
     InputError
         If there are such pixels. The message contains the image and the objects.
     """
-    if not np.issubdtype(pair.image.dtype, np.inexact):
-        return
-    axes = "zyx"[-pair.ndim :]
-    lows, highs = (objects[[f"{axis}{end}" for axis in axes]].to_numpy(np.int64).tolist() for end in (0, 1))
-    windows = [ArrayRegion(tuple(low), tuple(high)) for low, high in zip(lows, highs, strict=True)]
-    regions = zip(objects.index, read_regions(pair.image, windows), read_regions(pair.mask, windows), strict=True)
-    invalid = [label for label, pixels, mask in regions if not np.isfinite(pixels[:, mask == label]).all()]
+    invalid = find_nonfinite_objects(pair.image, pair.mask, objects)
     if invalid:
         raise InputError(
             f"{pair.name!r} has NaN or infinite pixels inside the annotated objects {format_list(invalid)}. Flag these "

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from xarray import Dataset
 
+from svetlana_jupyter.core.objects import NONFINITE_PIXELS, find_nonfinite_objects
 from svetlana_jupyter.core.patch_geometry import patch_geometry, patch_settings_for_object
 from svetlana_jupyter.core.patches import take_patch
 from svetlana_jupyter.errors import ClassifierError, InputError
@@ -59,7 +60,7 @@ def explain(
     ClassifierError
         If the classifier is a forest, or does not fit the image.
     InputError
-        If there is no such object, class or method.
+        If there is no such object, class or method, or if the object has NaN or infinite pixels.
     """
     if not isinstance(classifier, NetworkClassifier):
         raise ClassifierError(
@@ -67,6 +68,8 @@ def explain(
         )
     classifier.check(pair)
     _check_choices(pair, objects, label, classifier, class_id, method)
+    if find_nonfinite_objects(pair.image, pair.mask, objects.loc[[label]]):
+        raise InputError(f"Object {label} of {pair.name!r} has no prediction: {NONFINITE_PIXELS}.")
     axes = list("zyx"[-pair.ndim :])
     center = np.asarray(objects.loc[label, axes], dtype=float)
     settings = patch_settings_for_object(classifier.patches, objects, label, pair.spacing)

@@ -27,6 +27,7 @@ from svetlana_jupyter.core.io.chunks import (
     processing_block_shape,
     with_fetched_blocks,
 )
+from svetlana_jupyter.core.objects import NONFINITE_PIXELS, find_nonfinite_objects
 from svetlana_jupyter.errors import DamagedError
 from svetlana_jupyter.learn.novelty import MAX_COMPARED, ReferenceDistribution
 
@@ -78,7 +79,7 @@ class PartFinished:
     part : int
         Number of the part.
     failed : dict of int to str
-        Labels of the objects whose pixels cannot be decoded, each with the error message.
+        Labels of the objects whose pixels cannot be decoded or are not finite, each with the reason.
     """
 
     part: int
@@ -200,12 +201,16 @@ def _cut_part(
 def _cut_readable(
     classifier: Classifier, pair: ImagePair, objects: pd.DataFrame, failed: dict[int, str]
 ) -> Iterator[InputBatch]:
-    """Yield the inputs of readable objects; add unreadable objects to ``failed``.
+    """Yield the inputs of readable objects; add all others to ``failed``.
 
-    Unreadable objects are found by bisection.
+    Unreadable objects are found by bisection. Objects with NaN or infinite pixels are not classified, because these
+    pixels would count as 0.
     """
     cut: set[int] = set()
     try:
+        invalid = find_nonfinite_objects(pair.image, pair.mask, objects)
+        failed.update(dict.fromkeys(invalid, NONFINITE_PIXELS))
+        objects = objects.drop(index=invalid)
         for labels, inputs in classifier.cut(pair, objects):
             yield labels, inputs
             cut.update(labels.tolist())

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.io.geojson import is_geojson
-from svetlana_jupyter.core.io.images import fingerprint, open_mask_levels
+from svetlana_jupyter.core.io.images import fingerprint, known_spacing, open_mask_levels
+from svetlana_jupyter.core.io.pixel_size import combine_spacings, format_spacing
 from svetlana_jupyter.core.mask_repair import repair_mask
 from svetlana_jupyter.core.objects import bbox_columns, index_objects
 from svetlana_jupyter.core.relabeling import (
@@ -106,6 +107,8 @@ class MaskReplacement:
             self._folder.check_writable()
             entry, cache = self._images.entry(name), self._folder.cache_folder
             file = self._images.mask_file(name) if mask is None else mask
+            if mask is not None or not self._is_intact(entry):
+                self._check_pixel_size(entry, file)
             source, _ = open_mask_levels(file, spacing=entry.spacing, cache=cache)
             repaired, note = repair_mask(source, repair, draft / "mask.zarr")
             report, summary = self.replace(name, repaired)
@@ -160,11 +163,22 @@ class MaskReplacement:
             return MaskMatch(entry, LabelMapping(same), dict.fromkeys(labeled, 1), "pixels", mask, new_fingerprint)
         if is_geojson(mask):
             mask = lazy_outline_mask(Path(mask), entry.shape)
+        self._check_pixel_size(entry, mask)
         opened = self._images.open(entry, mask)
         objects = index_objects(opened.mask)
         match = self._match_by_pixels(entry, opened) if is_intact else None
         match = match or self._match_by_boxes(entry, objects, labeled)
         return MaskMatch(entry, *match, mask, new_fingerprint, opened, objects)
+
+    def _check_pixel_size(self, entry: ImageEntry, mask: Source) -> None:
+        """Raise an `InputError` if image and mask have different pixel sizes."""
+        sizes = dict(zip("zyx"[-len(entry.shape) :], entry.spacing or ()))
+        advice = f"open the mask with the right size: `sv.open_mask(mask, spacing={format_spacing(sizes)})`"
+        try:
+            opened, _ = open_mask_levels(mask, cache=self._folder.cache_folder)
+            combine_spacings(sizes, known_spacing(opened), ("image", "mask"), advice)
+        except InputError as error:
+            raise InputError(f"{entry.name}: {error}") from error
 
     def _is_intact(self, entry: ImageEntry) -> bool:
         """Return whether the current mask still has the objects that were annotated."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class ImagePredicted:
     """Event for an image whose predictions have been written to disk.
 
-    Only unreadable objects have no prediction.
+    Only unreadable objects, and objects with NaN or infinite pixels, have no prediction.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class ImagePredicted:
     count : int
         Number of predicted objects.
     failed : mapping of int to str
-        Unreadable objects, each with the reason.
+        Objects without a prediction, each with the reason.
     changed : bool
         Whether the image has changed since an earlier prediction.
     """
@@ -56,9 +56,9 @@ class AllPredicted:
     images: tuple[ImagePredicted, ...]
 
     def messages(self, compared: pd.DataFrame) -> tuple[str, str]:
-        """Return a summary of the predictions, and a message about unreadable objects.
+        """Return a summary of the predictions, and a message about objects without one.
 
-        The message is "" if there are no unreadable objects.
+        The message is "" if all objects have a prediction.
 
         Parameters
         ----------
@@ -72,8 +72,7 @@ class AllPredicted:
         if compared["warn"].any():
             sentences.append(outlying_images(compared).removesuffix("."))
         failed = [
-            f"{len(event.failed):,} objects of {event.image} could not be read and have no prediction: "
-            f"{next(iter(event.failed.values()))}"
+            f"{len(event.failed):,} objects of {event.image} have no prediction: {next(iter(event.failed.values()))}"
             for event in events
             if event.failed
         ]

@@ -51,7 +51,7 @@ class PartPredictions:
     compared, outliers : int
         Number of objects that were compared with the reference distribution, and number of objects outside it.
     failed : mapping of int to str
-        Unreadable objects, each with the reason.
+        Objects without a prediction, each with the reason.
     """
 
     objects: NDArray[np.int64]

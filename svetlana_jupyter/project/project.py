@@ -761,7 +761,9 @@ class Project(HasTraits):
         return self.test_set.hide(self._all_probabilities(chosen, image), image, chosen.name)
 
     def failed(self, images: Iterable[str] | None = None, run: str | None = None) -> pd.DataFrame:
-        """Return the objects that a run could not predict because of unreadable pixels.
+        """Return the objects that a run could not predict.
+
+        Their pixels are unreadable, NaN or infinite.
 
         Returns
         -------

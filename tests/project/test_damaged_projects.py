@@ -85,7 +85,7 @@ def test_objects_in_a_corrupt_block_are_listed_and_the_others_are_predicted(trai
     assert 0 < len(expected) < 10
     assert set(failed.index.get_level_values("image")) == {"large"}
     assert failed["why"].str.contains(f"A part of .*large_{kind}.zarr cannot be read").all()
-    assert f"{len(expected)} objects of large could not be read and have no prediction" in trained.trouble
+    assert f"{len(expected)} objects of large have no prediction" in trained.trouble
     table = trained.predictions(["large"]).droplevel("image")
     assert set(table.index[table["predicted"].isna()]) == expected
     done = before.drop(index=list(expected))
@@ -134,3 +134,29 @@ def test_an_image_deleted_during_prediction_keeps_the_finished_parts(trained, tm
     (tmp_path / "away").rename(tmp_path / "large_image.zarr")
     trained.predict()
     assert trained.predictions()["predicted"].notna().all()
+
+
+@pytest.mark.parametrize("run", ["0001", "0002"])
+def test_objects_with_pixels_that_are_not_finite_are_listed_and_not_predicted(trained, run):
+    image, mask = squares(8, seed=3)
+    image = image.astype(np.float64)
+    image[0, 0] = np.nan  # outside the objects
+    for label, value in ((2, np.nan), (5, -np.inf), (7, 1e39)):  # the last is infinite as float32
+        image[tuple(np.argwhere(mask == label)[17])] = value
+    trained.runs.choose(run)
+    trained.add("float", image, mask, axes="yx")
+    trained.add("zeros", np.where(np.abs(image) < 1e39, image, 0), mask, axes="yx")
+    trained.predict(["float", "zeros"])
+    assert trained.failed().index.tolist() == [("float", label) for label in (2, 5, 7)]
+    assert "3 objects of float have no prediction: they contain NaN or infinite pixels." in trained.trouble
+    both = {name: trained.predictions([name]).droplevel("image") for name in ("float", "zeros")}
+    assert set(both["float"].index[both["float"]["predicted"].isna()]) == {2, 5, 7}
+    columns = trained.runs.current.read_predictions("zeros").columns
+    expected = trained.runs.current.read_predictions("zeros").drop(index=[2, 5, 7])
+    np.testing.assert_allclose(trained.runs.current.read_predictions("float")[columns], expected, atol=1e-5)
+    counts = trained.counts(by="image").set_index("image").loc["float"]
+    assert counts[["not_predicted", "total"]].drop_duplicates().values.tolist() == [[3, 5]]
+    if run == "0002":
+        assert trained.explain("float", 3).attrs["object"] == 3
+        with pytest.raises(InputError, match="Object 5 of 'float' has no prediction: they contain NaN or infinite"):
+            trained.explain("float", 5)

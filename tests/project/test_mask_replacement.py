@@ -9,6 +9,7 @@ import pytest
 import tifffile
 
 from svetlana_jupyter.core.annotations import Label
+from svetlana_jupyter.core.io.images import open_mask
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project import mask_replacement as replacement
 from svetlana_jupyter.project.jobs import JobState
@@ -195,6 +196,28 @@ def test_a_mask_that_does_not_fit_is_refused_and_changes_nothing(project: Projec
     with pytest.raises(InputError, match=problem):
         project.replace_mask("P1_A1", mask)
     assert bytes_of(project.path) == before
+
+
+@pytest.mark.parametrize("repair", [None, "components"])
+def test_a_mask_of_another_pixel_size_is_refused_until_the_size_is_passed(tmp_path: Path, repair: str | None) -> None:
+    project = Project(tmp_path / "sized.svetlana", annotator="ann")
+    image, mask = squares(4)
+    project.add("i", image, mask, axes="yx", spacing=(0.25, 0.25))
+    file = tmp_path / "new.tif"
+    tifffile.imwrite(file, mask * 2, imagej=True, resolution=(2, 2), metadata={"unit": "um"})
+    before = bytes_of(project.path)
+    problem = (
+        r"i: The pixel sizes of image \(0\.25 µm along y, 0\.25 µm along x\) and mask \(0\.5 µm along y, 0\.5 µm along "
+        r"x\) differ\. .* `sv\.open_mask\(mask, spacing=\(0\.25, 0\.25\)\)`\."
+    )
+    for call in (project.check_mask, project.replace_mask):
+        if call == project.replace_mask or repair is None:
+            with pytest.raises(InputError, match=problem):
+                call("i", file, **({} if repair is None else {"repair": repair}))
+    assert bytes_of(project.path) == before
+    project.replace_mask("i", open_mask(file, spacing=(0.25, 0.25)), repair=repair)
+    assert project.objects("i").index.tolist() == ([2, 4, 6, 8] if repair is None else [1, 2, 3, 4])
+    assert project.pair("i").spacing == (0.25, 0.25)
 
 
 def test_predictions_of_the_old_mask_are_not_used_for_the_new_one(project: Project) -> None:

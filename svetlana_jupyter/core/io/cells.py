@@ -60,9 +60,11 @@ def read_delimited(path: Path) -> Cells:
     rows, lines = samples[delimiter]
     first = headers[delimiter]
     width = len(rows[first])
-    rest = "".join(io.StringIO(text, newline="").readlines()[lines[first] :])
+    stream = io.StringIO(text, newline="")
+    for _ in range(lines[first]):
+        stream.readline()
     cells = pd.read_csv(
-        io.StringIO(rest),
+        stream,
         sep=delimiter,
         header=None,
         names=list(range(max(map(len, rows[first:])))),
@@ -134,10 +136,11 @@ def _with_header(cells: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     header[0] = header[0].removeprefix("#").strip()
     names, skipped = _subheaders(header, below)
     body = cells.iloc[1 + skipped :]
-    first = body[body.columns[0]].astype(str).str.strip()
+    first = np.array([str(cell).strip() for cell in body[body.columns[0]]], object)
     similar = body[first == header[0]].map(lambda cell: "" if pd.isna(cell) else str(cell).strip())
     repeated = similar.index[(similar == header).all(axis=1)]
-    comments = first.index[first.str.startswith("#") & body[body.columns[1:]].isna().all(axis=1)]
+    possible = body[np.array([cell.startswith("#") for cell in first], bool)]
+    comments = possible.index[possible[possible.columns[1:]].isna().all(axis=1)]
     body = body.drop(index=repeated.union(comments)).dropna(how="all")
     kept: dict[str, int] = {}
     twins = []

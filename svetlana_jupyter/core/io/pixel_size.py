@@ -130,11 +130,12 @@ def parse_spacing(spacing: Spacing, axes: str, source_name: str) -> dict[str, fl
 
 
 def combine_spacings(
-    first: Mapping[str, float], second: Mapping[str, float], names: tuple[str, str]
+    first: Mapping[str, float], second: Mapping[str, float], names: tuple[str, str], advice: str = ""
 ) -> dict[str, float]:
     """Return the pixel size by axis of two arrays that show the same pixels.
 
-    Each array may know other axes. ``names`` are the names of the arrays in the error.
+    Each array may know other axes. ``names`` are the names of the arrays in the error, and ``advice`` says how to pass
+    the right size; by default with ``spacing=``.
 
     Raises
     ------
@@ -149,7 +150,7 @@ def combine_spacings(
         choices = [f"spacing={format_spacing(sizes)}" for sizes in ({**second, **first}, {**first, **second})]
         raise InputError(
             f"The pixel sizes of {names[0]} ({sizes[0]}) and {names[1]} ({sizes[1]}) differ. Check that they belong "
-            f"together, and pass the right size: `{choices[0]}` or `{choices[1]}`."
+            f"together, and {advice or f'pass the right size: `{choices[0]}` or `{choices[1]}`'}."
         )
     return {**second, **first}
 

@@ -34,6 +34,7 @@ _GROUP_SUFFIXES = ("", "id", "name", "no", "number", "s")
 MISSING_NUMBERS = ("NA", "N/A", "#N/A", "n/a", "NaN", "nan", "null", "NULL", "None")
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)"
 _FORMULA = r"'*[=+\-@\t\r]"  # apostrophes are counted, so that a text that begins with one stays the same
+SAMPLED_CELLS = 100
 _SEPARATOR = "\x1f"  # between the values of a row
 
 
@@ -126,10 +127,8 @@ def _read_file(path: Path, table_name: str) -> Cells:
             _check_expansion(path)
             return read_sheet(path)
         cells = read_delimited(path)
-        for column in cells.table:
-            texts = cells.table[column].dropna()
-            if texts.str.startswith("'").any():
-                cells.table[column] = texts.map(unescape_formula).reindex(cells.table.index)
+        for column in cells.table if b"'" in path.read_bytes() else ():
+            cells.table[column] = cells.table[column].map(unescape_formula, na_action="ignore")
         return cells._replace(table=cells.table.rename(columns=unescape_formula))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist. Pass the path of {table_name} as a CSV file.") from error
@@ -163,12 +162,21 @@ def _parse_cells(cells: Cells, keep_text: Iterable[str]) -> pd.DataFrame:
             table[column] = texts == "True"
             continue
         texts = texts[~texts.isin(MISSING_NUMBERS)]
-        numbers = pd.to_numeric(texts.str.replace(",", ".") if cells.decimal_comma else texts, errors="coerce")
+        # A column of names is recognized by its first cells, because pandas converts names slowly.
+        numbers = _to_numbers(texts.iloc[:SAMPLED_CELLS], cells.decimal_comma)
+        if numbers.notna().all():
+            numbers = _to_numbers(texts, cells.decimal_comma)
+        if numbers.empty or numbers.isna().any():
+            continue
         is_exact = len(texts) == len(table) and pd.api.types.is_integer_dtype(numbers)
-        is_code = texts.str.match(r"[+-]?0\d" if is_exact else r"[+-]?(0\d|\d{16,}(\.0*)?$)")
-        if len(numbers) and numbers.notna().all() and not is_code.any():
+        code = r"^[+-]?0\d" if is_exact else r"^[+-]?(0\d|\d{16,}(\.0*)?$)"
+        if not re.search(code, "\n".join(texts), re.MULTILINE):  # one search is faster than one per cell
             table[column] = numbers.reindex(table.index)
     return table.infer_objects()
+
+
+def _to_numbers(texts: pd.Series[str], decimal_comma: bool) -> pd.Series:
+    return pd.to_numeric(texts.str.replace(",", ".") if decimal_comma else texts, errors="coerce")
 
 
 def normalize_header(name: object) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from svetlana_jupyter.core.annotations import FLAGS, IMPORT_SOURCE_PREFIX, Label, ObjectId
 from svetlana_jupyter.core.classes import check_class_name, check_color
-from svetlana_jupyter.core.io.chunks import ArrayRegion, block_order, processing_block_shape, read_regions
+from svetlana_jupyter.core.io.chunks import ArrayRegion, group_by_block, processing_block_shape, read_regions
 from svetlana_jupyter.core.io.table_files import describe_matches, format_list, match_names, same_case, same_name
 from svetlana_jupyter.errors import InputError
 
@@ -151,9 +151,11 @@ class ImportRequest:
         mask = self.images.pair(image).mask
         labels = np.zeros(len(positions), np.int64)
         inside = np.flatnonzero(((positions >= 0) & (positions < mask.shape)).all(axis=1))
-        order = inside[block_order(positions[inside], processing_block_shape(mask, mask))]
-        windows = [ArrayRegion(tuple(position), tuple(position + 1)) for position in positions[order]]
-        labels[order] = [int(pixel.item()) for pixel in read_regions(mask, windows)]
+        groups = [inside[some] for some in group_by_block(positions[inside], processing_block_shape(mask, mask))]
+        corners = [(positions[some].min(axis=0), positions[some].max(axis=0) + 1) for some in groups]
+        regions = [ArrayRegion(tuple(low.tolist()), tuple(high.tolist())) for low, high in corners]
+        for some, (low, _), pixels in zip(groups, corners, read_regions(mask, regions)):
+            labels[some] = pixels[tuple((positions[some] - low).T)]
         return labels
 
     @cached_property
@@ -313,11 +315,12 @@ def _match_class_names(classes: ProjectClasses, imported: ImportedLabels) -> Map
 
 
 def _check_row(objects: Mapping[str, pd.Index], row: ImportedLabel, names: Mapping[str, str]) -> ImportedLabel:
-    row = row._replace(class_name=names.get(row.class_name, row.class_name))
+    name = names.get(row.class_name, row.class_name)
     problem = row.problem if row.is_set_aside or any(row.content) else NO_CLASS
     if not problem and row.label not in objects[row.image]:
         problem = f"the mask has no object {row.label}"
-    return row._replace(problem=problem)
+    is_same = (name, problem) == (row.class_name, row.problem)
+    return row if is_same else row._replace(class_name=name, problem=problem)
 
 
 def _consistent_labels(rows: Sequence[ImportedLabel], last_wins: bool) -> dict[ObjectId, tuple[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.io.table_files import find_column, format_list, normalize_header
@@ -182,6 +183,8 @@ def exact_integers(values: pd.Series) -> list[int | None]:
     ValueError
         If a cell contains anything else, such as a float that is too large to be exact.
     """
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "iu":
+        return values.tolist()
     return [_exact_integer(value) for value in values.tolist()]
 
 

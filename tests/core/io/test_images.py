@@ -168,7 +168,7 @@ def test_the_shape_of_the_mask_determines_the_dimensions():
         ({"source": np.zeros((8, 9, 2)), "axes": "yxx"}, '`axes="yxx"` must name'),
         ({"source": np.zeros((7, 8, 9)), "axes": "tyx"}, "series of 7 time points"),
         ({"source": np.zeros((8, 9), complex)}, "must contain real numbers, got complex128"),
-        ({"source": np.zeros((8, 9), object)}, "must contain real numbers, got object"),
+        ({"source": np.zeros((8, 9), object)}, "of the data type object holds no numbers"),
         ({"source": np.zeros((8, 9)), "spacing": (1, 1, 1)}, r"2 positive numbers in micrometers, \(y, x\)"),
         ({"source": np.zeros((8, 9)), "spacing": -1}, "positive numbers"),
         ({"source": np.zeros((2, 8, 9)), "axes": "cyx", "channels": ["a"]}, "has 2 channels, but the given names are"),
