@@ -1092,7 +1092,7 @@ class Project(HasTraits):
     def _fractions(self) -> ClassFractions:
         """Return the estimator of class fractions, which is kept until data change."""
         versions = self.annotations_version, self.classes_version, self.images_version, self.predictions_version
-        key = self.current_run, self.runs_version, *versions
+        key = self.current_run, self.runs_version, *versions, frozenset(self._outdated)
         if self._kept_fractions[0] != key:
             run, masks = self.runs.current if self.current_run else None, self.images.mask_numbers()
             predicted = {
@@ -1103,7 +1103,7 @@ class Project(HasTraits):
             }
             labels, test_set = self.annotations.class_ids(), self.test_set.objects
             drawn = labels[labels.index.isin([*self.annotations.drawn_objects(), *test_set])]
-            fractions = ClassFractions(run, self.classes.scheme, drawn, test_set, predicted, masks)
+            fractions = ClassFractions(run, self.classes.scheme, drawn, test_set, predicted, masks, self._outdated)
             self._kept_fractions = key, fractions
         return self._kept_fractions[1]
 

@@ -218,6 +218,9 @@ def test_predictions_of_a_changed_image_are_marked_everywhere_until_it_is_predic
             table = project.predictions()
         assert expected in table.attrs["warning"]
         assert expected in project.counts().attrs["warning"]
+        counts = project.counts("image").set_index("image")["note"]
+        assert counts[IMAGE].str.contains(expected).all()
+        assert not counts.drop(IMAGE).str.contains("outdated").any()
         assert "warning" not in project.predictions(["P1_A2"]).attrs
         assert project.images_version > version, "panels show the warning"
         assert expected in project.images.warnings.of_image(IMAGE)
