@@ -169,7 +169,7 @@ def read_attributes(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is damaged: {error!s:.200}") from error
 
 
-def _attributes(schema: Schema) -> dict[str, Any]:
+def _attributes(schema: Schema) -> dict[Any, Any]:
     return dict(parse_json((schema.metadata or {}).get(b"PANDAS_ATTRS", b"{}")))
 
 
