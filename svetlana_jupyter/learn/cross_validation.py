@@ -14,7 +14,7 @@ from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
 from svetlana_jupyter.learn.dataset import WorkProgress
 from svetlana_jupyter.learn.inference import BATCH_SIZES
 from svetlana_jupyter.learn.splits import split_folds
-from svetlana_jupyter.learn.training import FitResult, fit, never_stop
+from svetlana_jupyter.learn.training import Epoch, FitResult, fit, never_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -70,7 +70,7 @@ def cross_validate(
     Yields
     ------
     WorkProgress
-        After every fold.
+        After every epoch and after every fold, in folds.
     CrossValidationResult
         At the end.
     """
@@ -87,7 +87,9 @@ def cross_validate(
     for done, part in enumerate((scored[part] for part in parts), start=1):
         rest = np.setdiff1d(np.arange(len(samples)), part)
         folds[part] = done
-        *_, last = fit(samples.subset(rest), stop)
+        for last in fit(samples.subset(rest), stop):
+            if isinstance(last, Epoch) and last.epoch < last.epochs:
+                yield WorkProgress(done - 1 + last.epoch / last.epochs, len(parts))
         assert isinstance(last, FitResult)
         if stop():
             yield CrossValidationResult(STOPPED_MESSAGE)
@@ -101,6 +103,19 @@ def cross_validate(
     accuracy = score(table["truth"], table["predicted"], names, table["group"]).accuracy
     message = f"{describe_score_source(len(table), kept_whole)}. {describe_unscored(samples)}".rstrip()
     yield CrossValidationResult(message, table, accuracy, parameters)
+
+
+def cross_validation_work(samples: TrainingData) -> float:
+    """Return the work of a cross-validation, in trainings on all samples.
+
+    The result is 0 if the samples are too few for a score.
+    """
+    scored = scored_objects(samples.targets)
+    if len(scored) == 0:
+        return 0.0
+    parts, _ = split_folds(samples.subset(scored), samples.settings.folds)
+    # The number of steps per epoch depends on the number of samples unless the settings determine it.
+    return float(len(parts)) if samples.settings.steps else len(parts) - len(scored) / len(samples)
 
 
 def held_out_table(

@@ -104,11 +104,15 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class WorkProgress:
-    """Progress of a task: work done so far and total work, in arbitrary units."""
+    """Progress of a task: work done so far and total work, in arbitrary units.
 
-    done: int
-    total: int
+    ``later`` is the work that is expected after the task, in the same units.
+    """
+
+    done: float
+    total: float
     text: str = ""
+    later: float = 0.0
 
 
 def collect_for_each(

@@ -363,6 +363,8 @@ class _Search:
         costs = {name: max(1, round(1000 * epoch_seconds(each, n, channels))) for name, each in networks.items()}
         self.costs = dict.fromkeys(candidates, 0) | costs
         self.done = 0
+        # The final training runs on all cores, as many as there are parallel trainings in a search.
+        self.later = self.plan.epochs * max(costs.values())
         expensive = sorted(self.networks, key=self.costs.__getitem__)[-self.plan.finalists :]
         self.total = self._cost(expensive, self.plan.epochs)
         if len(self.networks) > self.plan.finalists:
@@ -384,6 +386,7 @@ class _Search:
             ranked = rank_candidates(self.truth, {name: self.probabilities[name] for name in self.networks})
             finalists, forests = sorted(ranked[: self.plan.finalists], key=self.networks.index), []
             self.total = self.done + self._cost(finalists, self.plan.epochs)
+            self.later = self.plan.epochs * max(self.costs[name] for name in finalists)
         yield from self._train([*finalists, *forests], self.plan.epochs, "comparing", workers, stop)
         if not stop():
             yield self._result([name for name in self.candidates if name in (*finalists, *self.forests)])
@@ -403,7 +406,7 @@ class _Search:
                 training.epochs = epochs  # also if the training ended earlier because it diverged
             self.done = before + sum(training.epochs * self.costs[training.name] for training in trainings)
             text = f"{verb} {len(names)} presets: {ended} of {len(trainings)} trainings"
-            yield WorkProgress(self.done, self.total, text)
+            yield WorkProgress(self.done, self.total, text, self.later)
         if not stop():
             self.probabilities |= {name: p[self.scored] for name, p in collected.items()}
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
 from svetlana_jupyter.core.io.geojson import is_geojson
@@ -23,8 +23,8 @@ from svetlana_jupyter.core.predictions import OBJECT_COLUMNS
 from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.features import with_feature_cache
 from svetlana_jupyter.project.file_access import is_present, read_attributes
-from svetlana_jupyter.project.image_entry import ImageEntry, entry_from_json, entry_to_json
-from svetlana_jupyter.project.image_warnings import ImageWarnings, describe_numbering, summarize
+from svetlana_jupyter.project.image_entry import ImageEntry, as_tuple, entry_from_json, entry_to_json, for_each
+from svetlana_jupyter.project.image_warnings import ImageWarnings, describe_channels, describe_numbering, summarize
 from svetlana_jupyter.project.known_files import FileState, KnownFiles
 from svetlana_jupyter.project.object_tables import NumberingChecks, read_objects, to_zarr, write_repaired_mask
 from svetlana_jupyter.project.outline_masks import write_outline_mask
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.pixel_size import Spacing
 LOCK_WAIT_SECONDS = 5.0  # to wait for an object table that another thread is computing
 
-Item = TypeVar("Item")
 Progress = Callable[[int, int], None]
 Source = Any  # a path, several paths (one per channel), or an array
 
@@ -86,7 +85,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         self._refused: dict[str, tuple[FileState, str]] = {}
         self._owner = threading.get_ident()
         self.on_replaced: Callable[[], None] = self.reload
-        self.warnings = ImageWarnings(self.refusal, self._mask_warning)
+        self.warnings = ImageWarnings(self.refusal, self._mask_warning, self._channels_warning)
         self._announced: set[str] = set()  # indexed images whose warnings the panels have been told about
         self.reload()
 
@@ -216,13 +215,17 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 set_image_statistics(opened.image, None)  # a changed Zarr array has the same name as before
             known = state, with_feature_cache(opened, folder, self._folder.writable, files)
             self._pairs[name] = known
+            if self._channels_warning(name) and self.is_owned:
+                self._notify.changed("images")  # panels show the warning
         return known[1]
 
     def open(self, entry: ImageEntry, mask: Source, check_mask: bool = True) -> ImagePair:
         """Open an image with the given mask (`core.io.image_pair.open_pair`)."""
         image, channels, cache = self._paths(entry.image), entry.channels or None, self._folder.cache_folder
         options = ImageOptions(axes=entry.axes, spacing=entry.spacing, channels=channels, groups=entry.groups)
-        return open_pair(entry.name, image, mask, **options, cache=cache, check_mask=check_mask)
+        return open_pair(
+            entry.name, image, mask, **options, cache=cache, check_mask=check_mask, allow_more_channels=True
+        )
 
     def objects(self, name: str, progress: Progress | None = None, wait: bool = False) -> pd.DataFrame:
         """Return a table of the objects in the mask of an image.
@@ -301,16 +304,20 @@ class ImageCollection(Mapping[str, ImageEntry]):
         return self.warnings.of_image(name)
 
     def accept_warning(self, *names: str) -> None:
-        """Accept the masks of images as they are, so that their warnings disappear.
+        """Accept the masks and channels of images, so that their warnings disappear.
 
-        Without names, the masks of all images are accepted. A mask that replaces an accepted mask is checked again.
+        Without names, those of all images are accepted. A mask that replaces an accepted mask is checked again. A mask
+        whose file now holds other objects is refused.
         """
+        self.check(names or self._entries)
         accepted = {name: fingerprint(self.mask_file(name)) for name in names or self._entries}
         shown = self.warnings.of_images(accepted)
         with self._folder.lock:
             with self._folder.edit_document() as document:
                 for name, mask in accepted.items():
                     document["images"][name]["accepted"] = mask
+                    if name in self._pairs:
+                        document["images"][name]["channels"] = list(self._pairs[name][1].channels)
             self.reload()
             self._notify.changed("images")
         self._withdraw(shown)
@@ -340,7 +347,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def files(self) -> list[Path]:
         """Return the files, or Zarr folders, of all images and masks."""
-        paths = [path for entry in self._entries.values() for path in (*_as_tuple(entry.image), entry.mask)]
+        paths = [path for entry in self._entries.values() for path in (*as_tuple(entry.image), entry.mask)]
         return [hdf5_file(path) or path for path in map(self._folder.absolute, paths)]
 
     def missing(self) -> list[Path]:
@@ -353,7 +360,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
 
     def image_files(self, name: str) -> list[Path]:
         """Return the paths of an image: a single path, or one path per channel."""
-        return [self._folder.absolute(path) for path in _as_tuple(self.entry(name).image)]
+        return [self._folder.absolute(path) for path in as_tuple(self.entry(name).image)]
 
     def _prepare(
         self, name: str, image: Source, mask: Source, repair: str | None = None, **options: Unpack[ImageOptions]
@@ -409,7 +416,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
             axes = "".join(map(str, opened.image.dims))
         entry = ImageEntry(
             name=name,
-            image=_for_each(self._folder.relative, image),
+            image=for_each(self._folder.relative, image),
             mask=self._folder.relative(mask),
             axes=axes,
             spacing=opened.spacing,
@@ -570,8 +577,13 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def _mask_warning(self, name: str) -> str:
         return describe_numbering(name, self.numbering_problem(name))
 
+    def _channels_warning(self, name: str) -> str:
+        entry, known = self._entries.get(name), self._pairs.get(name)
+        found = () if entry is None or known is None else known[1].channels
+        return describe_channels(name, entry.channels, found) if entry is not None else ""
+
     def _paths(self, image: str | tuple[str, ...]) -> Path | tuple[Path, ...]:
-        return _for_each(self._path, image)
+        return for_each(self._path, image)
 
     def _path(self, text: str) -> Path:
         """Return a path; raise an `InputError` if it is a link inside the project."""
@@ -581,15 +593,6 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 f"{link} is a link, and links inside a project folder are not followed. Put the file itself there."
             )
         return path
-
-
-def _as_tuple(image: str | tuple[str, ...]) -> tuple[str, ...]:
-    return image if isinstance(image, tuple) else (image,)
-
-
-def _for_each(convert: Callable[[Any], Item], image: Any) -> Item | tuple[Item, ...]:
-    """Convert a path, or each path of a sequence."""
-    return tuple(map(convert, image)) if isinstance(image, tuple | list) else convert(image)
 
 
 def _is_file(source: Source) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -72,3 +74,13 @@ def entry_from_json(name: str, document: dict[str, Any]) -> ImageEntry:
         if field.name in document
     }
     return ImageEntry(name, **plain)
+
+
+def as_tuple(image: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return the paths of an image, of which there may be one per channel."""
+    return image if isinstance(image, tuple) else (image,)
+
+
+def for_each(convert: Callable[[Any], Item], image: Any) -> Item | tuple[Item, ...]:
+    """Convert a path, or each path of a sequence."""
+    return tuple(map(convert, image)) if isinstance(image, tuple | list) else convert(image)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from svetlana_jupyter.errors import ResultWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import pandas as pd
 
@@ -90,6 +90,17 @@ def describe_numbering(name: str, problem: NumberingProblem | None) -> str:
     replace = f"Replace it with `project.replace_mask({name!r}, 'mask.tif')`"
     advice = f"Give each {unit} its own number with {call}" if problem.repair else replace
     return f"{problem.text} {advice}, or accept it with `project.images.accept_warning({name!r})`."
+
+
+def describe_channels(name: str, stored: Sequence[str], found: Sequence[str]) -> str:
+    """Return the warning about an image with more channels than when it was added."""
+    if len(found) <= len(stored):
+        return ""
+    return (
+        f"It has {len(found)} channels, but had {len(stored)} ({', '.join(stored)}) when it was added; the others are "
+        f"named {', '.join(found[len(stored) :])}. Train again to use all channels, and accept them with "
+        f"`project.images.accept_warning({name!r})`."
+    )
 
 
 def summarize(found: Mapping[str, str]) -> str:

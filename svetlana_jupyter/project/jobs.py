@@ -23,7 +23,7 @@ from svetlana_jupyter.errors import ProjectError
 
 JobKind = Literal["training", "prediction", "sweep", "measurement", "export"]
 Stop = Callable[[], bool]
-MAX_GROWTH = 1.2  # of the estimated time left, from one event to the next
+MAX_GROWTH = 1.2  # of the time left that is shown, per second
 MIN_RATE_SECONDS = 0.5  # time before a rate is shown
 Work = Callable[[Stop], Iterator[object]]  # its argument is a function that returns whether to stop; yields events
 
@@ -32,22 +32,29 @@ Work = Callable[[Stop], Iterator[object]]  # its argument is a function that ret
 class Progress:
     """Progress of a job: ``done`` of ``total`` steps, with a description ``text``.
 
-    If a ``unit`` of the steps is given, for example "objects", the rate is shown too. A stage that ``prepares`` longer
-    ones shows no time left, because its end is not that of the job.
+    If a ``unit`` of the steps is given, for example "objects", the rate is shown too.
+
+    Attributes
+    ----------
+    later : float or None
+        Work of all later stages, in steps of this stage; None if it is not known, so that no time left is estimated.
+    at_most : bool
+        Whether ``later`` contains stages that may turn out to be unnecessary.
     """
 
     done: float
     total: float
     text: str
     unit: str = ""
-    prepares: bool = False
+    later: float | None = 0.0
+    at_most: bool = False
 
 
 @dataclass(frozen=True)
 class JobState:
     """State of the running job, as panels show it.
 
-    ``seconds_left`` is None until it can be estimated.
+    ``seconds_left`` is None until it can be estimated. The job may take less time if ``at_most`` is True.
     """
 
     kind: JobKind
@@ -55,12 +62,34 @@ class JobState:
     total: float = 1
     text: str = ""
     seconds_left: float | None = None
+    at_most: bool = False
     stopping: bool = False
 
     @property
     def with_article(self) -> str:
         """The kind of the job with its indefinite article."""
         return f"{'an' if self.kind == 'export' else 'a'} {self.kind}"
+
+    @property
+    def message(self) -> str:
+        """The description with the time left, if it is known."""
+        if self.stopping:
+            return "Stopping …"
+        if self.seconds_left is None:
+            return self.text
+        return f"{self.text} · {'up to ' if self.at_most else ''}{format_duration(self.seconds_left)} left"
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration in words, rounded.
+
+    >>> format_duration(7.6), format_duration(200), format_duration(5400)
+    ('8 s', '3 min', '1 h 30 min')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def thread_count(kind: Literal["script", "panel"]) -> int:
@@ -79,32 +108,48 @@ class TimeEstimator:
     """Estimator of the time left and the rate of a job, from its progress.
 
     The first progress event of each stage only starts the clock, so that earlier work (opening files, the first import
-    of torch, parts finished earlier) does not bias the estimate. A new stage begins if ``done`` decreases or the unit
-    changes.
+    of torch, parts finished earlier) does not bias the estimate. A new stage begins if ``done`` decreases or the total
+    or the unit changes. Until its rate is known, the time left at the end of the previous stage, which included later
+    stages, is counted down. The time left grows by at most 20 % per second, so that an outlier does not make it jump.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._first: tuple[float, float] | None = None
-        self._last = 0.0, ""
-        self._left: float | None = None
+        self._stage: tuple[float, str] = 0.0, ""  # total and unit
+        self._done = 0.0
+        self._shown: tuple[float, float, bool] | None = None  # time of the event, seconds left, at most
 
     def with_progress(self, state: JobState, progress: Progress) -> JobState:
         """Return the state after a progress event, with the seconds left if known."""
         now = self._clock()
-        if self._first is None or progress.done < self._last[0] or progress.unit != self._last[1]:
+        stage = progress.total, progress.unit
+        if self._first is None or progress.done < self._done or stage != self._stage:
             self._first = now, progress.done
-        self._last = progress.done, progress.unit
+        self._stage, self._done = stage, progress.done
         seconds, steps = now - self._first[0], progress.done - self._first[1]
-        left = seconds / steps * (progress.total - progress.done) if steps > 0 and not progress.prepares else None
-        if left is not None:
-            # The duration of later stages is not known, so that an estimate that grew at once would have been wrong.
-            left = left if self._left is None else min(left, MAX_GROWTH * max(self._left, 1.0))
-            self._left = left
-        text, rate = progress.text, steps / seconds if seconds > MIN_RATE_SECONDS else 0
+        rate = steps / seconds if seconds > MIN_RATE_SECONDS else 0.0
+        self._shown = self._estimate(now, progress, rate)
+        text = progress.text
         if progress.unit and rate >= 1:
             text += f", {rate:,.0f} {progress.unit} per second"
-        return replace(state, done=progress.done, total=progress.total, text=text, seconds_left=left)
+        _, left, at_most = self._shown or (now, None, False)
+        return replace(state, done=progress.done, total=progress.total, text=text, seconds_left=left, at_most=at_most)
+
+    def _estimate(self, now: float, progress: Progress, rate: float) -> tuple[float, float, bool] | None:
+        """Return time, seconds left and whether they are a bound; None if unknown."""
+        if progress.later is None or not rate:
+            if self._shown is None:
+                return None
+            before, shown, at_most = self._shown
+            left = shown - (now - before)
+            is_decided = at_most and not progress.at_most  # so the bound no longer holds
+            return (now, left, at_most) if left > 0 and not is_decided else None
+        left = (progress.total - progress.done + progress.later) / rate
+        if self._shown is not None:
+            before, shown, _ = self._shown
+            left = min(left, max(shown, 1.0) * MAX_GROWTH ** (now - before))
+        return now, left, progress.at_most
 
 
 class JobSlot:
@@ -171,11 +216,11 @@ class JobRunner:
         events: Iterator[object] = iter(())
         try:
             events = work(self._stopping.is_set)
-            with tqdm(total=100, desc=kind, bar_format="{desc} {percentage:3.0f}% |{bar:30}| {remaining} left") as bar:
+            with tqdm(total=100, desc=kind, bar_format="{desc} {percentage:3.0f}% |{bar:30}|") as bar:
                 for event in events:
                     self._handle(event)
                     if isinstance(event, Progress):
-                        bar.set_description_str(self.state.text if self.state else "", refresh=False)
+                        bar.set_description_str(self.state.message if self.state else "", refresh=False)
                         bar.update(100 * event.done / max(event.total, 1) - bar.n)
                 bar.set_description_str(f"{kind} done", refresh=False)
                 bar.update(100 - bar.n)

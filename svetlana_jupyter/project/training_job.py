@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets, restrict_to_allowed_cues
-from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, AugmentSettings, TrainingSettings
-from svetlana_jupyter.core.stats.model_selection import MIN_ACCURACY_LOSS, augmentation_warning
+from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets
+from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, TrainingSettings
+from svetlana_jupyter.core.stats.model_selection import augmentation_warning
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
 from svetlana_jupyter.project.runs import LABELS_FILE, RECORD_FILE, Run, last_search, new_run, search_record
+from svetlana_jupyter.project.scoring_plan import (
+    ScoringWork,
+    check_factor,
+    is_check_needed,
+    least_augmentation,
+    plain_table,
+    planned_scoring,
+)
 from svetlana_jupyter.project.storage import write_json, write_parquet
 from svetlana_jupyter.project.training_task import label_digest
 
@@ -95,11 +103,14 @@ def train_run(
     if choice is not None:
         task = replace(task, settings=choice.settings)
     if choice is not None and choice.fitted is None and not stop():
-        samples = yield from _forward(task.collect_with_progress(task.settings), CUTTING, stop)
+        samples = yield from _forward(task.collect_with_progress(task.settings), CUTTING, stop, later=None)
     if choice is None or (samples is None and choice.fitted is None):
         yield TrainingAbandoned()
         return
-    fitted = choice.fitted if samples is None else (yield from _fit(task, samples, stop))
+    fitted, work = choice.fitted, ScoringWork()
+    if samples is not None:
+        work = planned_scoring(samples, choice.search_result)
+        fitted = yield from _fit(samples, work, stop)
     assert fitted is not None
     seconds = time.monotonic() - start
     # Without a reference, no image is reported as out-of-distribution.
@@ -115,7 +126,7 @@ def train_run(
     if samples is not None and choice.search_result is not None and not run.stopped:
         score = yield from _score_search(samples, choice.search_result, stop)
     elif samples is not None:
-        score = yield from _score(task, samples, choice, stop)
+        score = yield from _score(task, samples, choice, work, stop)
     try:
         yield RunScored(run.with_score(*score))
     except OSError as error:
@@ -147,14 +158,26 @@ def _save_run(
         ) from error
 
 
-def _forward(events: Iterable[Any], text: str, stop: Stop = lambda: False) -> Generator[Progress, None, Any]:
-    """Yield the progress of a computation, and return its result; None if stopped."""
+def _forward(
+    events: Iterable[Any],
+    text: str,
+    stop: Stop = lambda: False,
+    later: float | None = 0.0,
+    at_most: bool = False,
+    factor: float = 1.0,
+) -> Generator[Progress, None, Any]:
+    """Yield the progress of a computation, and return its result; None if stopped.
+
+    The work of later stages is ``factor`` times the work that the computation expects after it, plus ``later`` times
+    its own; None if it is not known.
+    """
     from svetlana_jupyter.learn.dataset import WorkProgress
 
     result = None
     for event in events:
         if isinstance(event, WorkProgress):
-            yield Progress(event.done, event.total, event.text or text, prepares=text == CUTTING)
+            work = None if later is None else factor * event.later + later * event.total
+            yield Progress(event.done, event.total, event.text or text, later=work, at_most=at_most)
         else:
             result = event
         if stop():
@@ -162,20 +185,21 @@ def _forward(events: Iterable[Any], text: str, stop: Stop = lambda: False) -> Ge
     return result
 
 
-def _fit(task: TrainingTask, samples: TrainingData, stop: Stop) -> Generator[Progress | LearningCurve, None, FitResult]:
+def _fit(samples: TrainingData, work: ScoringWork, stop: Stop) -> Generator[Progress | LearningCurve, None, FitResult]:
     from svetlana_jupyter.learn.training import Batch, Epoch, FitResult, TrainingNote, fit
 
-    curve = LearningCurve()
+    curve, epochs = LearningCurve(), samples.settings.epochs
+    progress = partial(Progress, later=work.epochs, at_most=work.at_most)
     for event in fit(samples, stop):
         if isinstance(event, Batch):
-            yield Progress(event.epoch - 1 + event.batch / event.batches, event.epochs, "training")
+            yield progress(event.epoch - 1 + event.batch / event.batches, event.epochs, "training")
         elif isinstance(event, Epoch):
             curve = LearningCurve(
                 (*curve.epochs, event.epoch), (*curve.losses, event.loss), (*curve.scores, event.score), event.epochs
             )
             yield curve
         elif isinstance(event, TrainingNote):
-            yield Progress(len(curve.epochs), task.settings.epochs, event.text)
+            yield progress(len(curve.epochs), epochs, event.text)
         else:
             fitted = event
     assert isinstance(fitted, FitResult)
@@ -312,13 +336,18 @@ def _compare_presets(
     settings = list(presets.values())
     limit = min(MAX_SEARCH_OBJECTS, max_objects_in_memory(parts, settings, MAX_SAMPLE_BYTES))
     subset = _subsample(parts, limit, task.settings.seed)
-    samples = yield from _forward(task.collect_for_each(settings, subset), CUTTING, stop)
+    samples = yield from _forward(task.collect_for_each(settings, subset), CUTTING, stop, later=None)
     if samples is None:
         return None
     yield Progress(0, 1, "comparing presets")
     workers = task.setup.settings.threads or thread_count("script")
     events = search(dict(zip(presets, samples, strict=True)), keep_epochs, workers, stop)
-    result: SearchResult | SearchStopped | None = yield from _forward(events, "comparing presets")
+    # The final training takes more steps per epoch if presets are compared on a sample of the annotations.
+    growth = 1.0 if task.settings.steps else sum(len(classes) for _, _, classes in parts) / len(samples[0])
+    factor = growth * check_factor(settings[0], settings)
+    result: SearchResult | SearchStopped | None
+    # The most expensive presets are planned, since it is not known yet which are the best.
+    result = yield from _forward(events, "comparing presets", factor=factor, at_most=True)
     if result is None:
         return None
     if isinstance(result, SearchStopped):
@@ -363,28 +392,28 @@ def _score_search(samples: TrainingData, result: SearchResult, stop: Stop) -> _S
     """Score the selection of presets by the nested cross-validation of the search."""
     from svetlana_jupyter.learn.cross_validation import describe_score_source, describe_unscored
 
-    table, least = result.nested_table, _least_augmentation(samples.settings)
+    table = result.nested_table
     forest = [one.table for one in result.candidates if one.settings.architecture == "forest"]
-    plain = next((one.table for one in result.candidates if one.settings.augmentation == least), None)
-    warning = yield from _check_augmentation(samples, table, stop, plain)
+    warning = yield from _check_augmentation(samples, table, stop, plain_table(samples, result))
     source = describe_score_source(len(table), result.kept_whole)
     note = f"{source}; each fold is scored with the preset selected on the other folds (nested cross-validation)."
     note = f"{note} {describe_unscored(samples)}".rstrip()
     return note, dict(zip(("network", "forest"), [table, *forest])), warning
 
 
-def _score(task: TrainingTask, samples: TrainingData, choice: PresetChoice, stop: Stop) -> _Scoring:
+def _score(task: TrainingTask, samples: TrainingData, choice: PresetChoice, work: ScoringWork, stop: Stop) -> _Scoring:
     """Cross-validate the settings of the run, and a forest on the same annotations."""
     from svetlana_jupyter.learn.cross_validation import STOPPED_MESSAGE
 
     if stop():
         return STOPPED_MESSAGE, {}, ""
-    own = yield from _cross_validate(samples, "scoring on held-out annotations", stop)
+    later = work.check + work.forest
+    own = yield from _cross_validate(samples, "scoring on held-out annotations", stop, later, work.at_most)
     has_score = own.accuracy is not None
-    warning = (yield from _check_augmentation(samples, own.table, stop)) if has_score else ""
+    warning = (yield from _check_augmentation(samples, own.table, stop, later=work.forest)) if has_score else ""
     results = {"network": own, "forest": own}
     if task.settings.architecture != "forest" and not stop():
-        measured = yield from _forward(task.forest_data(), "measuring objects", stop)
+        measured = yield from _forward(task.forest_data(), "measuring objects", stop, later=None)
         if measured is not None:
             results["forest"] = yield from _cross_validate(measured, "scoring a forest for comparison", stop)
     tables = {name: result.table for name, result in results.items() if result.accuracy is not None}
@@ -397,35 +426,31 @@ def _score(task: TrainingTask, samples: TrainingData, choice: PresetChoice, stop
 
 
 def _check_augmentation(
-    samples: TrainingData, own: pd.DataFrame, stop: Stop, plain: pd.DataFrame | None = None
+    samples: TrainingData, own: pd.DataFrame, stop: Stop, plain: pd.DataFrame | None = None, later: float = 0.0
 ) -> Generator[Progress, None, str]:
     """Return a warning if augmentation destroys the differences between classes.
 
     The warning is "" otherwise. Cross-validation is repeated with the least augmentation if the score leaves room for
     improvement. ``plain`` contains the held-out predictions with the least augmentation, if they exist already.
     """
-    settings, least = samples.settings, _least_augmentation(samples.settings)
-    if (own["predicted"] == own["truth"]).mean() > 1 - MIN_ACCURACY_LOSS or settings.architecture == "forest":
-        return ""
-    if not settings.augmentation.varies or least == settings.augmentation:
+    settings = samples.settings
+    if not is_check_needed(settings, own):
         return ""
     if plain is None:
-        plain_samples = replace(samples, settings=settings.changed(augmentation=least))
-        result = yield from _cross_validate(plain_samples, "scoring without augmentation", stop)
+        plain_samples = replace(samples, settings=settings.changed(augmentation=least_augmentation(settings)))
+        result = yield from _cross_validate(plain_samples, "scoring without augmentation", stop, later)
         if result.accuracy is None:
             return ""
         plain = result.table
     return augmentation_warning(settings.augmentation, own, plain)
 
 
-def _least_augmentation(settings: TrainingSettings) -> AugmentSettings:
-    """Return the least augmentation that hides the cues that are not allowed."""
-    return restrict_to_allowed_cues(settings.changed(augmentation=AugmentSettings.none())).augmentation
-
-
-def _cross_validate(samples: TrainingData, text: str, stop: Stop) -> Generator[Progress, None, CrossValidationResult]:
+def _cross_validate(
+    samples: TrainingData, text: str, stop: Stop, later: float = 0.0, at_most: bool = False
+) -> Generator[Progress, None, CrossValidationResult]:
     from svetlana_jupyter.learn.cross_validation import cross_validate
 
-    yield Progress(0, 1, text)
-    result: CrossValidationResult = yield from _forward(cross_validate(samples, stop=stop), text)
+    yield Progress(0, 1, text, at_most=at_most)
+    events = cross_validate(samples, stop=stop)
+    result: CrossValidationResult = yield from _forward(events, text, later=later, at_most=at_most)
     return result

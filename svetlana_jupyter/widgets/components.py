@@ -231,9 +231,7 @@ class JobProgress(HBox):
         self.layout.visibility = "visible" if self._job else "hidden"
         if job := self._job:
             self.bar.value = job.done / job.total if job.total else 0.0
-            left = f" · {format_duration(job.seconds_left)} left" if job.seconds_left is not None else ""
-            message = "Stopping …" if job.stopping else f"{job.text}{left}"
-            self.text.value = f'<div class="sv-line">{muted(message)}</div>'
+            self.text.value = f'<div class="sv-line">{muted(job.message)}</div>'
             self.stop.disabled = job.stopping
 
 
@@ -288,18 +286,6 @@ def set_options(dropdown: Dropdown, options: Sequence[Any]) -> None:
     values = [option[1] if isinstance(option, tuple) else option for option in options]
     dropdown.options = options
     dropdown.value = value if value in values else next(iter(values), None)
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration in words, rounded.
-
-    >>> format_duration(7.6), format_duration(200), format_duration(5400)
-    ('8 s', '3 min', '1 h 30 min')
-    """
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def muted(text: str) -> str:

@@ -159,7 +159,7 @@ class TrainingPanel(Panel):
             history = run.history if run.settings["architecture"] != "forest" else []  # a forest has no epochs
             points = [(entry["epoch"], entry["loss"], entry.get("score")) for entry in history]
             total = len(points)
-        self.curves.layout.display = None if training or points else "none"
+        self.curves.layout.display = None if points else "none"
         self.curves.value = curves(points, total)
 
     def _show_runs(self) -> None:

@@ -14,13 +14,13 @@ from ipywidgets import HTML, Button, HBox, VBox
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS, parse_allowed_cues
 from svetlana_jupyter.project.evaluation import report_notes
+from svetlana_jupyter.project.jobs import format_duration
 from svetlana_jupyter.widgets.components import (
     Markup,
     button,
     color_swatch,
     error_html,
     error_text,
-    format_duration,
     html_table,
     muted,
     side_by_side,
@@ -328,22 +328,21 @@ def curves(points: Sequence[tuple[int, float, float | None]], total: int) -> str
     Returns
     -------
     str
-        Two ``<svg>`` elements side by side.
+        One ``<svg>`` element per curve, side by side. A sentence takes the place of the score if it has no values.
     """
     last = max(total, 2, *(epoch for epoch, _, _ in points))
     loss = [(epoch, loss) for epoch, loss, _ in points if math.isfinite(loss)]
     score = [(epoch, score) for epoch, _, score in points if score is not None and math.isfinite(score)]
     top = _round_up(max((value for _, value in loss), default=1.0))
-    hint = "few annotations: scored by cross-validation at the end" if loss else ""
-    return (
-        '<div style="display:flex;flex-wrap:wrap;gap:8px 16px">'
-        + _plot("Loss", loss, last, top, _LOSS, "{:.3f}", "")
-        + _plot("Score on held-out objects", score, last, 1.0, _SCORE, "{:.0%}", hint)
-        + "</div>"
-    )
+    parts = [_plot("Loss", loss, last, top, _LOSS, "{:.3f}")] if loss else []
+    if score:
+        parts.append(_plot("Score on held-out objects", score, last, 1.0, _SCORE, "{:.0%}"))
+    elif loss:
+        parts.append(muted("No score per epoch: with few annotations, cross-validation scores the run at the end."))
+    return f'<div style="display:flex;flex-wrap:wrap;gap:8px 16px">{"".join(parts)}</div>' if parts else ""
 
 
-def _plot(title: str, points: Sequence[Point], last: int, top: float, color: str, form: str, empty_text: str) -> str:
+def _plot(title: str, points: Sequence[Point], last: int, top: float, color: str, form: str) -> str:
     base, right = HEIGHT - _BOTTOM, WIDTH - _RIGHT
     width, height = right - _LEFT, base - _TOP
     parts = [_text(_LEFT, 14, title, 'font-weight="600"')]
@@ -353,17 +352,13 @@ def _plot(title: str, points: Sequence[Point], last: int, top: float, color: str
         parts.append(_text(_LEFT - 6, y + 4, f"{top * fraction:.2g}", f"{_END} {_PALE}"))
     parts.append(_text(_LEFT, HEIGHT - 7, "1", _PALE))
     parts.append(_text(right, HEIGHT - 7, f"epoch {last}", f"{_END} {_PALE}"))
-    label = empty_text
-    if points:
-        placed = [(_LEFT + width * (epoch - 1) / (last - 1), base - height * value / top) for epoch, value in points]
-        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
-        x, y = placed[-1]
-        label = form.format(points[-1][1])
-        parts.append(f'<polyline points="{line}" fill="none" style="stroke:{color}" stroke-width="2"/>')
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" style="fill:{color}"/>')
-        parts.append(_text(right, 14, label, f'{_END} font-weight="600" style="fill:{color}"'))
-    else:
-        parts.append(_text(_LEFT + width / 2, base - height / 4, label, f'text-anchor="middle" {_PALE}'))
+    placed = [(_LEFT + width * (epoch - 1) / (last - 1), base - height * value / top) for epoch, value in points]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
+    x, y = placed[-1]
+    label = form.format(points[-1][1])
+    parts.append(f'<polyline points="{line}" fill="none" style="stroke:{color}" stroke-width="2"/>')
+    parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" style="fill:{color}"/>')
+    parts.append(_text(right, 14, label, f'{_END} font-weight="600" style="fill:{color}"'))
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" style="max-width:100%" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{title}: {label}" fill="currentColor" font-size="11">{"".join(parts)}</svg>'

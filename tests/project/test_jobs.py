@@ -146,22 +146,50 @@ def follow(*events: tuple[float, Progress]) -> list[float | None]:
 
 def test_each_stage_is_timed_on_its_own() -> None:
     first = [(0.0, Progress(0, 10, "first")), (1.0, Progress(5, 10, "first"))]
-    second = [(100.0, Progress(1, 10, "second")), (100.1, Progress(2, 10, "second"))]
-    assert follow(*first, *second) == pytest.approx([None, 1.0, None, 0.8])
+    second = [(100.0, Progress(1, 10, "second")), (101.0, Progress(2, 10, "second"))]
+    assert follow(*first, *second) == pytest.approx([None, 1.0, None, 8.0])
 
 
-def test_a_stage_that_prepares_a_longer_one_shows_no_time_left() -> None:
-    cutting = [(float(done), Progress(done, 10, "cutting patches", prepares=True)) for done in range(11)]
+def test_the_time_left_includes_later_stages_and_is_counted_down_until_the_next_rate() -> None:
+    first = [(0.0, Progress(0, 10, "training", later=20)), (10.0, Progress(10, 10, "training", later=20))]
+    second = [(11.0, Progress(0, 1, "scoring")), (14.0, Progress(1, 4, "scoring")), (19.0, Progress(2, 4, "scoring"))]
+    assert follow(*first, *second) == pytest.approx([None, 20.0, 19.0, 16.0, 10.0])
+
+
+def test_an_upper_bound_ends_once_it_is_decided_what_remains() -> None:
+    first = [(0.0, Progress(0, 10, "scoring", later=20, at_most=True))]
+    first.append((10.0, Progress(10, 10, "scoring", later=20, at_most=True)))
+    assert follow(*first, (11.0, Progress(0, 30, "measuring objects", later=None))) == [None, 20.0, None]
+
+
+def test_a_stage_before_unknown_work_shows_no_time_left() -> None:
+    cutting = [(float(done), Progress(done, 10, "cutting patches", later=None)) for done in range(11)]
     search = [(10.0, Progress(0, 10, "comparing presets")), (20.0, Progress(1, 10, "comparing presets"))]
     assert follow(*cutting, *search) == [*[None] * 12, 90.0]
 
 
-def test_the_time_left_never_grows_by_more_than_a_fifth() -> None:
+@pytest.mark.parametrize("events_per_second", [0.2, 1, 5])
+def test_the_time_left_grows_by_at_most_a_fifth_per_second(events_per_second: float) -> None:
     events, now = [], 0.0
     for text, step in (("comparing presets", 40.0), ("training", 0.5), ("scoring", 200.0)):
-        for done in range(40):
-            events.append((now, Progress(done, 40, text)))
-            now += step
-    known = [max(left, 1.0) for left in follow(*events) if left is not None]
-    assert max(known[-39:]) > 100, "it rises to the true time"
-    assert all(after <= 1.2 * before * (1 + 1e-9) for before, after in pairwise(known))
+        for done in range(round(40 * step * events_per_second)):
+            events.append((now, Progress(done / step / events_per_second, 40, text)))
+            now += 1 / events_per_second
+    left = follow(*events)
+    assert max(filter(None, left[-len(left) // 4 :])) > 100, "it rises to the true time"
+    for (before, first), (after, second) in pairwise((now, left) for (now, _), left in zip(events, left)):
+        if first is not None and second is not None:
+            assert second <= max(first, 1.0) * 1.2 ** (after - before) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (JobState("training", text="training"), "training"),
+        (JobState("training", text="training", seconds_left=200), "training · 3 min left"),
+        (JobState("training", text="training", seconds_left=9, at_most=True), "training · up to 9 s left"),
+        (JobState("training", text="training", seconds_left=9, stopping=True), "Stopping …"),
+    ],
+)
+def test_the_time_left_is_shown_once_it_is_known(state: JobState, message: str) -> None:
+    assert state.message == message

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
 from svetlana_jupyter.core.annotations import FLAGS
+from svetlana_jupyter.errors import InputError, ResultWarning
 from svetlana_jupyter.project.project import Project
+from tests.project.conftest import squares
 
 DATA = Path(__file__).with_name("data") / "project_0_1_0"
 RENAMED = {"gesture": "edit", "recipe": "preset", "bad": "bad_segmentation"}
@@ -96,3 +101,38 @@ def test_an_old_run_still_predicts(old: Project) -> None:
 def test_a_search_result_of_version_0_1_0_is_reused(old: Project) -> None:
     run = old.train()
     assert "0003" in run.choice
+
+
+@pytest.mark.parametrize("stored", [["dna", "actin", "tubulin"], ["dna"]])
+def test_an_image_that_had_fewer_channels_opens_with_a_warning_and_its_annotations(tmp_path: Path, stored) -> None:
+    pixels, mask = squares(4)
+    image = np.stack([pixels, pixels // 2, pixels // 3, 255 - pixels])
+    for name, array in (("i.tif", image), ("m.tif", mask)):
+        tifffile.imwrite(tmp_path / name, array, photometric="minisblack")
+    project = Project(tmp_path / "cells.svetlana", classes=["a"], annotator="ann")
+    project.add("i", tmp_path / "i.tif", tmp_path / "m.tif", axes="cyx")
+    project.annotate("i", [1, 3], "a")
+    project.annotations.file.close()
+    document = json.loads((project.path / "project.json").read_text())
+    document["images"]["i"]["channels"] = stored
+    (project.path / "project.json").write_text(json.dumps(document))
+
+    old = Project(project.path, annotator="ann")
+    expected = [*stored, *("channel 2", "channel 3", "channel 4")[len(stored) - 1 :]]
+    assert list(old.pair("i").channels) == expected
+    np.testing.assert_array_equal(old.pair("i").image, image)
+    assert old.labels().index.tolist() == [("i", 1), ("i", 3)]
+    warning = f"It has 4 channels, but had {len(stored)} ({', '.join(stored)}) when it was added; the others are named "
+    assert old.images.warning("i").startswith(f"{warning}{', '.join(expected[len(stored) :])}. ")
+    with pytest.warns(ResultWarning, match="It has 4 channels"):
+        old.objects("i")
+
+    old.images.accept_warning("i")
+    assert old.images.warning("i") == ""
+    old.annotations.file.close()
+    again = Project(project.path, annotator="ann")
+    assert list(again.pair("i").channels) == expected
+    assert again.images.warning("i") == ""
+    tifffile.imwrite(tmp_path / "i.tif", image[:2], photometric="minisblack")  # fewer channels stay refused
+    with pytest.raises(InputError, match="has 2 channels, but the given names are"):
+        again.pair("i")

@@ -9,16 +9,9 @@ from ipywidgets import Dropdown
 
 from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.errors import InputError
-from svetlana_jupyter.project.jobs import JobState
+from svetlana_jupyter.project.jobs import JobState, format_duration
 from svetlana_jupyter.project.runs import Run
-from svetlana_jupyter.widgets.components import (
-    ClassButtons,
-    JobProgress,
-    StatusLine,
-    format_duration,
-    html_table,
-    set_options,
-)
+from svetlana_jupyter.widgets.components import ClassButtons, JobProgress, StatusLine, html_table, set_options
 from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.training_results import RunTable, curves
 
@@ -143,10 +136,12 @@ def test_the_loss_curve_falls_from_left_to_right_on_a_fixed_axis():
     assert ">100%<" in drawing
 
 
-def test_curves_without_values_have_axes():
-    drawing = curves([], total=40)
-    assert "epoch 40" in drawing
-    assert "polyline" not in drawing
+def test_a_sentence_takes_the_place_of_a_score_without_values():
+    assert curves([], total=40) == ""
+    drawing = curves([(1, 1.0, None), (2, 0.5, None)], total=9)
+    assert drawing.count("<svg") == drawing.count("<polyline") == 1
+    assert drawing.count("cross-validation scores the run at the end") == 1
+    assert "cross-validation" not in curves([(1, 1.0, None), (2, 0.5, 0.5)], total=9)
 
 
 def test_losses_that_are_not_finite_are_left_out():

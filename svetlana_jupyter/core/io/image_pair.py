@@ -97,6 +97,7 @@ def open_pair(
     cache: Path | None = None,
     *,
     check_mask: bool = True,
+    allow_more_channels: bool = False,
 ) -> ImagePair:
     """Open an image and its mask, and check that they can be used together.
 
@@ -112,6 +113,8 @@ def open_pair(
     check_mask : bool
         Whether to raise an error for a mask that is not a label image (`check_is_label_image`). This check reads as
         many blocks of the mask as are needed to find two objects; without the check, only headers are read.
+    allow_more_channels : bool
+        Whether the image may have more channels than ``channels`` names; the others are named by their number.
 
     Returns
     -------
@@ -125,7 +128,7 @@ def open_pair(
     """
     try:
         opened_mask, mask_levels = open_mask_levels(mask, spacing=spacing, cache=cache)
-        options = OpenOptions(axes, spacing, channels, cache, opened_mask.shape)
+        options = OpenOptions(axes, spacing, channels, cache, opened_mask.shape, allow_more_channels)
         opened, levels = open_image_levels(image, options)
         _refuse_different_shapes(opened, opened_mask)
         if check_mask:

@@ -48,13 +48,17 @@ OTHER = "o"  # letter of an axis of length 1 that is left out
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """Arguments of `open_image`."""
+    """Arguments of `open_image`.
+
+    With ``allow_more_channels``, the image may have more channels than ``channels`` names.
+    """
 
     axes: str | None = None
     spacing: Spacing | None = None
     channels: Sequence[str] | None = None
     cache: Path | None = None
     mask_shape: Sequence[int] | None = None
+    allow_more_channels: bool = False
 
 
 def resolve_image_axes(
@@ -344,7 +348,10 @@ def open_image_levels(source: ImageSource, options: OpenOptions) -> tuple[DataAr
     opened = _to_dataarray(pixels, dims, stored, options.spacing, source_name).rename("image")
     if "c" in dims:
         named = RGB if "s" in letters and len(pixels) == 3 else stored.channels
-        opened = opened.assign_coords(c=_channel_names(len(pixels), named, options.channels, source_name))
+        given = options.channels
+        if given is not None and options.allow_more_channels:
+            given = [*given, *(f"channel {number}" for number in range(len(given) + 1, len(pixels) + 1))]
+        opened = opened.assign_coords(c=_channel_names(len(pixels), named, given, source_name))
     return opened, pyramid_levels(stored, letters, opened)
 
 

@@ -34,7 +34,7 @@ MIN_LABELS_PER_CLASS = 5
 N_DRAWS = 60
 N_POOLED = 500  # objects, drawn from all wells, on which the error that the wells share is computed
 SPREAD = 0.5  # objects spread over the classes, which keep fractions off 0 and 1
-MIN_CORRELATION = 0.02  # of the objects of a well; few wells of a rare class show less than there is
+MIN_CORRELATION = 0.01  # of the objects of a well; few wells of a rare class show less than there is
 SIGNIFICANCE = 0.01
 # Prior standard deviations of the correction: of its slope (the inverse temperature), and of its biases.
 PRIOR_DEVIATIONS = 0.5, 1.0
