@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,16 +40,41 @@ TRUTH = {n: "even" if n % 2 == 0 else "odd" for n in range(1, 21)}
 CLASSES = list(TRUTH.values())
 
 
+def create_project(folder: Path, names: Sequence[str], spacing: tuple[float, ...] | None, mask: np.ndarray) -> Project:
+    project = Project(folder, annotator="ann")
+    for name in names:
+        project.add(name, np.zeros(mask.shape, np.uint8), mask, axes="zyx"[-mask.ndim :], spacing=spacing)
+        project.objects(name)
+    return project
+
+
+@pytest.fixture(scope="module")
+def sized(tmp_path_factory) -> Project:
+    """Project of one image with a pixel size, shared by tests that undo their import."""
+    return create_project(tmp_path_factory.mktemp("sized") / "p.svetlana", ["i"], SPACING, MASK)
+
+
+@pytest.fixture(scope="module")
+def templates(tmp_path_factory) -> tuple[Path, dict[Any, Path]]:
+    """Folder for projects without annotations, and those that exist already."""
+    return tmp_path_factory.mktemp("templates"), {}
+
+
 @pytest.fixture
-def make_project(tmp_path: Path):
+def make_project(tmp_path: Path, templates):
+    """Return a function that returns a new project, which is a copy of one with the same images."""
+    folder, existing = templates
+
     def make(
         names: Sequence[str] = ("i",), spacing: tuple[float, ...] | None = None, mask: np.ndarray = MASK
     ) -> Project:
-        number = len(list(tmp_path.glob("*.svetlana")))
-        project = Project(tmp_path / f"{number}.svetlana", annotator="ann")
-        for name in names:
-            project.add(name, np.zeros(mask.shape, np.uint8), mask, axes="zyx"[-mask.ndim :], spacing=spacing)
-        return project
+        key = tuple(names), spacing, mask.tobytes()
+        if key not in existing:
+            existing[key] = folder / f"{len(existing)}.svetlana"
+            create_project(existing[key], names, spacing, mask).annotations.file.close()
+        copy = tmp_path / f"{len(list(tmp_path.glob('*.svetlana')))}.svetlana"
+        shutil.copytree(existing[key], copy)
+        return Project(copy, annotator="ann")
 
     return make
 
@@ -96,14 +122,14 @@ def columns_of(tool: str, centers: np.ndarray = CENTERS) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("is_file", [False, True])
-def test_positions_of_every_tool_are_found_in_their_unit(
-    make_project, tmp_path: Path, tool: str, is_file: bool
-) -> None:
-    project, table = make_project(spacing=SPACING), pd.DataFrame(columns_of(tool)).assign(**{"class": CLASSES})
+def test_positions_of_every_tool_are_found_in_their_unit(sized, tmp_path: Path, tool: str, is_file: bool) -> None:
+    table = pd.DataFrame(columns_of(tool)).assign(**{"class": CLASSES})
     if is_file:
         table.to_csv(tmp_path / "i.csv", sep="\t", index=False)
-    project.import_annotations(tmp_path / "i.csv" if is_file else table)
-    assert imported(project) == TRUTH
+    sized.import_annotations(tmp_path / "i.csv" if is_file else table)
+    assert imported(sized) == TRUTH
+    sized.undo()
+    assert not imported(sized)
 
 
 def test_numbers_and_positions_that_disagree_are_resolved_by_position(make_project) -> None:
@@ -298,18 +324,17 @@ def test_regions_and_cores_of_qupath_are_set_aside(make_project, column: str, ty
 
 
 def test_the_column_of_a_person_comes_before_the_others(make_project) -> None:
-    words = ["a", "b"] * 10
+    words, project = ["a", "b"] * 10, make_project()
     for column in ("annotations", "User Label", "MANUAL_CLUSTER_ID", "manual_class", "Ground truth", "class (manual)"):
         table = pd.DataFrame({"label": range(1, 21), "prediction": "x", "Class": "y", column: words})
-        project = make_project()
         project.import_annotations(table)
         assert list(imported(project).values()) == words
         assert f"column {column}" in project.status
+        project.undo()
     table = pd.DataFrame({"label": range(1, 21), "MANUAL_SPOT_COLOR": "red", "prediction": words})
-    project = make_project()
     project.import_annotations(table)
     assert list(imported(project).values()) == words
-    project = make_project()
+    project.undo()
     project.import_annotations(table.assign(annotation=None))
     assert "The column 'annotation' is empty, so that 'prediction' was imported." in project.status
 

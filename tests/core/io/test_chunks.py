@@ -7,7 +7,7 @@ from collections import Counter
 import dask.array as da
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from xarray import DataArray
 
@@ -35,6 +35,7 @@ def strided_slices(region: ArrayRegion) -> tuple[slice, ...]:
     return (..., *(slice(a, b, region.stride) for a, b in zip(region.low, region.high)))
 
 
+@settings(max_examples=30)
 @given(st.data())
 def test_a_region_holds_its_pixels(data):
     pixels = np.arange(2 * 17 * 23).reshape(2, 17, 23)
@@ -92,6 +93,7 @@ def test_a_large_region_keeps_one_chunk_at_a_time(stride, cache_size):
     assert max(cache_size) <= 25 * 8
 
 
+@settings(max_examples=40)
 @given(st.lists(st.lists(st.integers(0, 9), unique=True), max_size=12), st.integers(1, 5))
 def test_a_cache_returns_what_it_decodes_and_ends_empty(needs, room):
     decoded = Counter()

@@ -41,7 +41,7 @@ plain = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(plain, st.integers(0, 5))
 def test_plain_values_are_read_unchanged(value: object, protocol: int) -> None:
     assert read(value, protocol) == value
@@ -142,7 +142,7 @@ SAMPLES = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_damaged_pickles_neither_run_code_nor_exhaust_memory(data: st.DataObject) -> None:
     text = bytearray(data.draw(st.sampled_from(SAMPLES)))
@@ -183,7 +183,7 @@ instructions = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(names | operands | instructions, max_size=25))
 def test_arbitrary_opcodes_neither_run_code_nor_exhaust_memory(parts: list[bytes]) -> None:
     load_watched(b"\x80\x05" + b"".join(parts) + b".")
