@@ -142,7 +142,7 @@ class ClassFractions:
         is_labeled = np.isin(np.arange(p.shape[1]), [*self._truth, *annotation])
         chosen = np.flatnonzero(self._is_known | is_labeled)
         if unknown := [self._classes.names[place] for place in np.flatnonzero(is_labeled & ~self._is_known)]:
-            labels = DrawnLabels(*(values[:0] for values in labels))
+            labels = DrawnLabels(labels.probability[:0], labels.truth[:0], labels.unit[:0])
         key = (*units.values(), *chosen.tolist(), bool(unknown))
         if key not in self._estimators:
             truth = np.searchsorted(chosen, labels.truth)
@@ -171,7 +171,7 @@ def _with_all_classes(fractions: Fractions, chosen: NDArray[np.int64], k: int) -
     values[:, chosen] = fractions[:3]
     notes = np.full(k, NO_LABELS, object)
     notes[chosen] = fractions.note
-    return Fractions(*values, fractions.method, notes.tolist())
+    return Fractions(values[0], values[1], values[2], fractions.method, notes.tolist())
 
 
 def _columns(table: pd.DataFrame, classes: ClassScheme) -> NDArray[np.float64]:
