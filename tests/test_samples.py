@@ -12,8 +12,11 @@ import zarr
 from skimage.io import imread
 from skimage.measure import regionprops
 from skimage.morphology import disk, erosion
+from xarray import DataArray
 
 from svetlana_jupyter import samples
+from svetlana_jupyter.core.mask_numbers import find_numbering_problem
+from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.samples import generated
 
@@ -191,3 +194,17 @@ def test_shipped_smears_are_complete():
             counts[class_name] = counts.get(class_name, 0) + 1
     assert counts == {"RBC": 142, "platelet": 33, "WBC": 18}
     assert "Permission is hereby granted" in (folder / "SOURCE.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ARRAYS_OF_A_SEED)
+def test_the_numbers_in_a_generated_mask_name_objects(name):
+    mask = ARRAYS_OF_A_SEED[name][0]().mask
+    table = index_objects(DataArray(mask, dims=list("zyx"[-mask.ndim :])))
+    assert find_numbering_problem(table, mask.size, ".tif") is None
+
+
+def test_the_numbers_in_the_masks_of_the_blood_smears_name_objects():
+    files = sorted((samples.blood_smear() / "masks").glob("*.tif"))
+    tables = [index_objects(DataArray(tifffile.imread(file), dims=["y", "x"])) for file in files]
+    assert len(files) == 12
+    assert [find_numbering_problem(table, 10**6, ".tif") for table in tables] == [None] * 12

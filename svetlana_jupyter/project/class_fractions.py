@@ -45,6 +45,8 @@ class ClassFractions:
         Predictions of the run before calibration (`RunStore.probabilities`).
     masks : mapping of image name to int
         Number of the current mask of each image.
+    outdated : collection of str
+        Images that have changed since they were predicted.
     """
 
     def __init__(
@@ -55,8 +57,9 @@ class ClassFractions:
         test_set: Collection[ObjectId],
         predicted: Mapping[str, pd.DataFrame],
         masks: Mapping[str, int],
+        outdated: Collection[str] = (),
     ) -> None:
-        self._classes, self._predicted = classes, predicted
+        self._classes, self._predicted, self.outdated = classes, predicted, frozenset(outdated)
         self._run, self._n_drawn, self._test_set = run, len(drawn), test_set
         p = np.full((len(drawn), len(classes)), np.nan)
         if run is not None:

@@ -29,6 +29,7 @@ from svetlana_jupyter.core.io.table_files import (
 from svetlana_jupyter.core.stats.agreement import Agreement, agreement
 from svetlana_jupyter.core.stats.metrics import EXCLUSION_REASONS, count_classes, exclusion_reasons
 from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.evaluation import outdated_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -175,6 +176,9 @@ def _add_estimates(
             names = format_list(pd.unique(table["image"].to_numpy()[rows[waiting[rows]]]), 3)
             low = high = np.full(k, np.nan)
             note = f"No interval: these images are not predicted yet: {names}. Call project.predict()."
+        if outdated := source.outdated.intersection(table["image"].to_numpy()[rows]):
+            notes = [note] * k if isinstance(note, str) else note
+            note = [f"{outdated_text(sorted(outdated))} {text}".strip() for text in notes]
         values = {"estimate": fraction * part["total"], "fraction": fraction, "low": low, "high": high}
         parts.append(part.assign(**values, method=method, note=note))
     return pd.concat(parts, ignore_index=True)[[*by, *COUNT_COLUMNS]]

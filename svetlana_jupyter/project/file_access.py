@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from pyarrow import Schema
+
 DOCUMENT = "project.json"
 MAX_TABLE_RATIO = 1000  # bytes in memory per byte of a Parquet file
 MIN_TABLE_LIMIT = 64 << 20  # bytes in memory that any Parquet file may take
@@ -132,8 +134,11 @@ def read_parquet(file: Path, columns: Collection[str] = ()) -> pd.DataFrame:
     """
     check_readable(file)
     try:
-        _check_size(file)
-        table = pd.read_parquet(file)
+        with ParquetFile(file) as parquet:  # half of the time of `pd.read_parquet`, for small files
+            _check_size(parquet, file)
+            rows = parquet.read(use_threads=False)
+        table: pd.DataFrame = rows.to_pandas()
+        table.attrs = _attributes(rows.schema)
     except OSError:
         raise
     except Exception as error:  # a damaged file fails in any part of pyarrow and pandas
@@ -157,21 +162,24 @@ def read_attributes(file: Path) -> dict[str, Any]:
     check_readable(file)
     try:
         with ParquetFile(file) as parquet:
-            return dict(parse_json((parquet.schema_arrow.metadata or {}).get(b"PANDAS_ATTRS", b"{}")))
+            return _attributes(parquet.schema_arrow)
     except OSError:
         raise
     except Exception as error:
         raise ValueError(f"{file} is damaged: {error!s:.200}") from error
 
 
-def _check_size(file: Path) -> None:
+def _attributes(schema: Schema) -> dict[Any, Any]:
+    return dict(parse_json((schema.metadata or {}).get(b"PANDAS_ATTRS", b"{}")))
+
+
+def _check_size(parquet: ParquetFile, file: Path) -> None:
     """Raise an error if a Parquet file would take far more memory than disk space."""
-    with ParquetFile(file) as parquet:
-        metadata, limit = parquet.metadata, max(MIN_TABLE_LIMIT, MAX_TABLE_RATIO * file.stat().st_size)
-        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        needed = max(sum(group.total_byte_size for group in groups), 8 * metadata.num_rows * metadata.num_columns)
-        if metadata.num_rows < 0 or needed > limit:
-            raise ValueError(f"it states {metadata.num_rows:,} rows of {metadata.num_columns} columns")
+    metadata, limit = parquet.metadata, max(MIN_TABLE_LIMIT, MAX_TABLE_RATIO * file.stat().st_size)
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    needed = max(sum(group.total_byte_size for group in groups), 8 * metadata.num_rows * metadata.num_columns)
+    if metadata.num_rows < 0 or needed > limit:
+        raise ValueError(f"it states {metadata.num_rows:,} rows of {metadata.num_columns} columns")
 
 
 def make_folder(folder: Path) -> None:

@@ -306,8 +306,10 @@ class ImageCollection(Mapping[str, ImageEntry]):
     def accept_warning(self, *names: str) -> None:
         """Accept the masks and channels of images, so that their warnings disappear.
 
-        Without names, those of all images are accepted. A mask that replaces an accepted mask is checked again.
+        Without names, those of all images are accepted. A mask that replaces an accepted mask is checked again. A mask
+        whose file now holds other objects is refused.
         """
+        self.check(names or self._entries)
         accepted = {name: fingerprint(self.mask_file(name)) for name in names or self._entries}
         shown = self.warnings.of_images(accepted)
         with self._folder.lock:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import threading
 import time
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,7 @@ from svetlana_jupyter.project.storage import draft_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from xarray import DataArray
@@ -35,7 +36,15 @@ if TYPE_CHECKING:
 
 Role = Literal["image", "mask"]
 ROLES: tuple[Role, ...] = ("image", "mask")
-_valid_since: ContextVar[float] = ContextVar("valid_since", default=math.inf)
+LIVE_SECONDS = 1.0
+
+
+class _Window(threading.local):
+    # Not a context variable: timers that are started within a block would inherit it.
+    valid_since = math.inf
+
+
+_window = _Window()
 
 
 @contextmanager
@@ -47,11 +56,17 @@ def checked_once(max_age: float = 0.0) -> Iterator[None]:
     max_age : float
         Seconds; files that were looked at that short a time before the block are not looked at again.
     """
-    token = _valid_since.set(min(_valid_since.get(), time.monotonic() - max_age))
+    before = _window.valid_since
+    _window.valid_since = min(before, time.monotonic() - max_age)
     try:
         yield
     finally:
-        _valid_since.reset(token)
+        _window.valid_since = before
+
+
+def checked_live() -> AbstractContextManager[None]:
+    """Look at each file at most once per second, for work that follows the mouse."""
+    return checked_once(LIVE_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -116,7 +131,7 @@ class KnownFiles:
         checked, known = self._states.get(entry.name, (-math.inf, None))
         if known is not None and known.entry != entry:
             known = None
-        if known is not None and checked >= _valid_since.get():
+        if known is not None and checked >= _window.valid_since:
             return known
         now, versions = time.monotonic(), [source_version(files) for files in self._files_of(entry)]
         if known is not None:
@@ -147,7 +162,10 @@ class KnownFiles:
 
     def _content(self, state: FileState, role: Role) -> _Content:
         name, version = state.entry.name, state.image if role == "image" else state.mask
-        known = self._contents.get((name, role)) or self._read(name).get(role)
+        if (name, role) not in self._contents:  # one file holds both
+            for kept, content in self._read(name).items():
+                self._contents.setdefault((name, kept), content)
+        known = self._contents.get((name, role))
         if not version.text:
             return _Content(version, 0.0, "")
         if known is not None and known.version == version and version.identifies_content_read_at(known.read):

@@ -38,7 +38,7 @@ from svetlana_jupyter.project.image_collection import ImageCollection, Source
 from svetlana_jupyter.project.importers import read_imported_labels
 from svetlana_jupyter.project.importers.imported_labels import ImportRequest, apply_import
 from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, Work, thread_count
-from svetlana_jupyter.project.known_files import checked_once
+from svetlana_jupyter.project.known_files import checked_live, checked_once
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
 from svetlana_jupyter.project.open_folders import open_folder
 from svetlana_jupyter.project.patch_previews import augmented_patches, check_pipeline
@@ -554,7 +554,7 @@ class Project(HasTraits):
         except SettingsError:  # the settings panel reports invalid settings
             settings = TrainingSettings()
         try:
-            with checked_once(max_age=1):
+            with checked_live():
                 return self._missing(*self._training_objects(settings.exclude_border, settings.size))
         except ProjectError as error:  # a mask was overwritten
             return str(error)
@@ -1096,7 +1096,7 @@ class Project(HasTraits):
     def _fractions(self) -> ClassFractions:
         """Return the estimator of class fractions, which is kept until data change."""
         versions = self.annotations_version, self.classes_version, self.images_version, self.predictions_version
-        key = self.current_run, self.runs_version, *versions
+        key = self.current_run, self.runs_version, *versions, frozenset(self._outdated)
         if self._kept_fractions[0] != key:
             run, masks = self.runs.current if self.current_run else None, self.images.mask_numbers()
             predicted = {
@@ -1107,7 +1107,7 @@ class Project(HasTraits):
             }
             labels, test_set = self.annotations.class_ids(), self.test_set.objects
             drawn = labels[labels.index.isin([*self.annotations.drawn_objects(), *test_set])]
-            fractions = ClassFractions(run, self.classes.scheme, drawn, test_set, predicted, masks)
+            fractions = ClassFractions(run, self.classes.scheme, drawn, test_set, predicted, masks, self._outdated)
             self._kept_fractions = key, fractions
         return self._kept_fractions[1]
 
@@ -1125,7 +1125,7 @@ class Project(HasTraits):
         run = self.runs.current
         try:
             self._all_probabilities(run, image)
-            with checked_once(max_age=1):
+            with checked_live():
                 same = self.images.has_same_pixels(image, self.runs.stored_attributes(run, image))
         except (SvetlanaError, OSError):  # reading the image reports it
             return ""

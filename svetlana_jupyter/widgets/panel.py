@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from ipywidgets import HTML, Box, Button, GridBox, HBox, VBox, Widget
 
 from svetlana_jupyter.errors import ProjectError, SvetlanaError
+from svetlana_jupyter.project.known_files import checked_live
 from svetlana_jupyter.widgets.components import StatusLine, button, heading, keycap, no_images_hint
 from svetlana_jupyter.widgets.viewer.pointer import KeyGuard
 from svetlana_jupyter.widgets.warning_list import WarningList
@@ -49,13 +50,15 @@ def catch_errors(act: Callable[..., object], status: StatusLine) -> Callable[...
     """Return ``act`` as a callback that displays and logs its exceptions.
 
     A notebook does not display exceptions of widget callbacks, so ``status`` displays them. The message of a
-    `SvetlanaError` tells the user what to do; the traceback of any other exception is logged.
+    `SvetlanaError` tells the user what to do; the traceback of any other exception is logged. Within a callback, each
+    image and mask file is looked at no more than once per second.
     """
 
     @wraps(act)
     def call(*args: Any, **kwargs: Any) -> None:
         try:
-            act(*args, **kwargs)
+            with checked_live():  # callbacks of the mouse run many times per second
+                act(*args, **kwargs)
         except SvetlanaError as error:
             logger.info("action rejected: %s", error)
             status.warn(str(error))

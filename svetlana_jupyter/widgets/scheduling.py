@@ -14,6 +14,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from svetlana_jupyter.project.known_files import checked_live
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -108,7 +110,8 @@ def run_on_thread(call: Callable[[], Any], done: Callable[[Any, Exception | None
 
     def run() -> None:
         try:
-            outcome: tuple[Any, Exception | None] = call(), None
+            with checked_live():
+                outcome: tuple[Any, Exception | None] = call(), None
         except Exception as error:
             outcome = None, error
         if loop is None:
@@ -238,7 +241,7 @@ class BackgroundLoader:
         loop = None if self._closed else running_loop()  # a timer may draw once more after closing
         while loop is not None and len(self._running) < _LOADER_THREADS and (piece := self._next()) is not None:
             self._running.add(piece)
-            loop.run_in_executor(self._pool, piece.load).add_done_callback(partial(self._end, piece))
+            loop.run_in_executor(self._pool, _load, piece).add_done_callback(partial(self._end, piece))
 
     def _next(self) -> Loadable | None:
         taken = self._running | self._failed
@@ -260,6 +263,11 @@ class BackgroundLoader:
         self._begin()
         if visible:
             self._on_loaded()
+
+
+def _load(piece: Loadable) -> object:
+    with checked_live():
+        return piece.load()
 
 
 class FileWatcher:

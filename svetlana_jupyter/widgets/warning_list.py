@@ -69,8 +69,9 @@ class WarningList(VBox):
     def _row(self, name: str) -> VBox:
         text = f"<b>{html.escape(name)}</b>: {html.escape(self.warnings[name])}"
         line = HTML(f'<div class="sv-status sv-trouble" role="alert">{text}</div>', layout={"width": "100%"})
-        problem, images = self._project.images.numbering_problem(name), self._project.images
-        buttons = []
+        images, buttons = self._project.images, []
+        # The numbers of a mask that has changed on disk are not known yet.
+        problem = None if images.refusal(name) else images.numbering_problem(name)
         if problem is not None:
             accept = partial(self._run, images.accept_warning, name)
             tooltip = "Hide this warning; the mask stays as it is"

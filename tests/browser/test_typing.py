@@ -26,7 +26,7 @@ panel = sv.AnnotationPanel(project)""",
     "panel",
     "while not Path('released').exists(): pass",
 ]
-NAMES = ["macrophage", "neutrophil", "eosinophil", *(f"stage {number}" for number in range(4, 22))]
+NAMES = ["macrophage", "neutrophil", "eosinophil", *(f"st {number}" for number in range(4, 18))]  # as many as keys
 FOCUSED = "() => document.activeElement.tagName"
 
 
@@ -57,7 +57,8 @@ def test_names_and_keys_reach_what_they_were_typed_for(lab: LabPage, tmp_path: P
     lab.page.keyboard.type("last one")
     output.get_by_role("button", name="Add").click()
     (lab.folder / "released").touch()
-    lab.wait_until(f"project.classes.names == {(*NAMES, 'last one')}")
+    lab.wait_until("project.classes.names[-1] == 'last one'", timeout=120)
+    assert lab.evaluate("project.classes.names") == str((*NAMES, "last one"))
     expect(field).to_have_value("")
 
     # The hint is gone while the picture has the focus. Status and hover label name the object that a key brings.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -217,6 +218,9 @@ def test_predictions_of_a_changed_image_are_marked_everywhere_until_it_is_predic
             table = project.predictions()
         assert expected in table.attrs["warning"]
         assert expected in project.counts().attrs["warning"]
+        counts = project.counts("image").set_index("image")["note"]
+        assert counts[IMAGE].str.contains(expected).all()
+        assert not counts.drop(IMAGE).str.contains("outdated").any()
         assert "warning" not in project.predictions(["P1_A2"]).attrs
         assert project.images_version > version, "panels show the warning"
         assert expected in project.images.warnings.of_image(IMAGE)
@@ -326,6 +330,25 @@ def test_a_file_is_looked_at_once_per_call(predicted: Project, monkeypatch: pyte
     assert len(looked_at) == 6
     predicted.predictions()
     assert len(looked_at) == 12
+
+
+def test_timers_that_start_while_files_are_not_looked_at_again_look_at_them(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.pair(IMAGE)
+    looked_at: list[str] = []
+    original = known_files.source_version
+    monkeypatch.setattr(known_files, "source_version", lambda files: looked_at.extend(files) or original(files))
+
+    async def start() -> None:
+        with checked_once(max_age=60):
+            project.pair(IMAGE)
+            assert looked_at == []
+            asyncio.get_running_loop().call_soon(project.pair, IMAGE)
+        await asyncio.sleep(0)
+
+    asyncio.run(start())
+    assert len(looked_at) == 2
 
 
 def test_the_hashes_of_files_may_be_deleted_or_damaged(predicted: Project) -> None:

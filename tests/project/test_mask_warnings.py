@@ -64,6 +64,24 @@ def test_tables_and_exports_carry_the_warning(project, tmp_path):
     assert written == {"classes": project.images.warning("classes")}
 
 
+def test_an_export_removes_its_earlier_warnings_but_no_file_of_others(project, tmp_path):
+    index(project)
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "warnings.parquet").write_text("mine")
+    project.export(tmp_path / "results", ["csv"])
+    assert (tmp_path / "results" / "warnings.csv").exists()
+
+    project.images.accept_warning("classes")
+    project.export(tmp_path / "results", ["csv", "parquet"])
+
+    about = json.loads((tmp_path / "results" / "export.json").read_text("utf-8"))
+    assert (tmp_path / "results" / "warnings.parquet").read_text() == "mine"
+    tables = {f"{name}.{suffix}" for name in ("objects", "counts") for suffix in ("csv", "parquet")}
+    assert set(about["files"]) == tables
+    found = {file.name for file in (tmp_path / "results").iterdir()}
+    assert found == {*tables, "export.json", "warnings.parquet"}
+
+
 def test_a_repair_numbers_the_pieces_and_keeps_annotations(project, tmp_path):
     index(project)
     project.annotate("classes", 1, "a")

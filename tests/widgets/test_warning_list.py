@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import zarr
 
+from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.widgets.images_panel import ImagesPanel
 
 
@@ -46,3 +48,32 @@ def test_the_accept_button_hides_the_warning(panel):
 
     assert panel.project.images.warning("<b>") == ""
     assert panel.warnings.children == ()
+
+
+def test_a_mask_that_changed_on_disk_can_be_neither_accepted_nor_repaired_as_it_was(panel):
+    file = panel.project.images.mask_file("<b>")
+    stored = zarr.open_array(file, mode="r+")
+    stored[:] = 3 - stored[:] * (stored[:] > 0)
+
+    with pytest.raises(ProjectError, match="has changed on disk"):
+        panel.project.predictions()
+    assert "has changed on disk" in panel.warnings.texts[0]
+    assert "lie in several places" in panel.warnings.texts[0]
+    assert buttons(panel) == {}
+    with pytest.raises(ProjectError, match="has changed on disk"):
+        panel.project.images.accept_warning("<b>")
+
+
+def test_warnings_that_are_not_about_the_mask_have_no_buttons(panel):
+    other = panel.project.images.warnings
+    other.add_source(lambda name: "The predictions are outdated.")
+    panel.warnings.refresh()
+
+    assert len(panel.warnings.children) == len(panel.project.images) == 3
+    for row, name in zip(panel.warnings.children, panel.project.images, strict=True):
+        shown = [child.description for child in row.children[1].children]
+        assert shown == (["Number the pieces", "Accept the mask"] if name == "<b>" else [])
+
+    panel.project.images.accept_warning("<b>")
+    assert panel.warnings.warnings["<b>"] == "The predictions are outdated."
+    assert buttons(panel) == {}

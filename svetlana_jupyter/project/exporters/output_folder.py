@@ -118,6 +118,17 @@ class OutputFolder:
                 _remove(draft)
                 _remove(old)
 
+    def remove_file(self, name: str) -> None:
+        """Remove a file of an earlier export; files that it did not write are kept."""
+        if name not in self._manifest["files"]:
+            return
+        self._check(self.folder)
+        file = self.folder / name
+        self.current_file = str(file)
+        file.unlink(missing_ok=True)
+        del self._manifest["files"][name]
+        write_json(self.folder / MANIFEST, self._manifest)
+
     @contextmanager
     def _writing(self, name: str) -> Iterator[Path]:
         """Yield the path of a file, and list it in the manifest if the block succeeds.

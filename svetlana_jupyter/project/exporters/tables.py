@@ -14,7 +14,7 @@ from svetlana_jupyter.core.io.table_files import write_csv as write_table
 from svetlana_jupyter.errors import ProjectError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from openpyxl.cell import WriteOnlyCell
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.exporters.output_folder import OutputFolder
     from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot
 
+TABLES = ("objects", "counts", "measurements", "warnings")
 EXCEL_ROWS = 1_048_576
 EXCEL_TEXT = 32_767  # characters per cell
 
@@ -30,20 +31,28 @@ EXCEL_TEXT = 32_767  # characters per cell
 def write_csv(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
     """Write objects, counts, measurements and warnings, one CSV file each.
 
-    ``measurements.csv`` is only written if features are cached, and ``warnings.csv`` if images have warnings.
+    ``measurements.csv`` is only written if features are cached, and ``warnings.csv`` if images have warnings. Otherwise
+    those of an earlier export are removed.
     """
-    for name, table in _tables(snapshot):
-        with output.write_file(f"{name}.csv") as draft:
-            write_table(table, draft)
-        yield output.folder / f"{name}.csv"
+    yield from _write_files(output, snapshot, "csv", write_table)
 
 
 def write_parquet(output: OutputFolder, snapshot: ResultsSnapshot) -> Iterator[Path]:
     """Write the tables of `write_csv` as Parquet files."""
-    for name, table in _tables(snapshot):
-        with output.write_file(f"{name}.parquet") as draft:
-            table.to_parquet(draft)
-        yield output.folder / f"{name}.parquet"
+    yield from _write_files(output, snapshot, "parquet", pd.DataFrame.to_parquet)
+
+
+def _write_files(
+    output: OutputFolder, snapshot: ResultsSnapshot, suffix: str, write: Callable[[pd.DataFrame, Path], object]
+) -> Iterator[Path]:
+    tables = dict(_tables(snapshot))
+    for name in TABLES:
+        if name not in tables:
+            output.remove_file(f"{name}.{suffix}")
+            continue
+        with output.write_file(f"{name}.{suffix}") as draft:
+            write(tables[name], draft)
+        yield output.folder / f"{name}.{suffix}"
 
 
 def check_excel(snapshot: ResultsSnapshot) -> None:

@@ -13,15 +13,18 @@ function sendHeldBack(manager) {
   for (const loading of Object.values(manager?._models ?? {})) loading.then(send, () => {});
 }
 
-// The kernel must not empty a field after Enter: by then, the next name may have begun. So the page does, once ipywidgets
-// has reported Enter.
-function emptyAfterEnter(field) {
+// The kernel must not empty a field after Enter: by then, the next name may have begun. So the page does, in the same
+// event as ipywidgets reports Enter, directly after it. A timer would be late on a busy machine and join two names.
+function afterEnter(field, act, signal) {
   const entered = field.value;
-  setTimeout(() => {
-    if (!field.value.startsWith(entered)) return;
-    field.value = field.value.slice(entered.length);
-    field.dispatchEvent(new Event("input", { bubbles: true }));
-  });
+  const then = () => {
+    if (field.value.startsWith(entered)) {
+      field.value = field.value.slice(entered.length);
+      field.dispatchEvent(new Event("input", { bubbles: true }));
+    }
+    act();
+  };
+  field.closest(".jupyter-widgets").addEventListener("keypress", then, { once: true, signal });
 }
 
 function render({ model, el }) {
@@ -37,9 +40,9 @@ function render({ model, el }) {
       if (e.key !== "Enter" || e.target.tagName !== "INPUT") return;
       sendHeldBack(model.widget_manager);
       if (!e.target.closest(".sv-once") || !e.target.value.trim()) return;
-      emptyAfterEnter(e.target);
+      const finds = e.target.closest(".sv-find");
       // The next key labels an object; it must not wait for the kernel to move the focus.
-      if (e.target.closest(".sv-find")) setTimeout(() => panel.querySelector("canvas[tabindex]")?.focus());
+      afterEnter(e.target, () => finds && panel.querySelector("canvas[tabindex]")?.focus(), signal);
     }, { capture: true, signal });
   };
   guard();

@@ -59,7 +59,7 @@ def test_an_export_replaces_an_earlier_one_and_records_its_source(predicted: Pro
     after = set(all_files(tmp_path / "results"))
     assert {name for name in after ^ before if not name.startswith("patches/")} == set()
     moved = sorted(name.split("/")[1] for name in after ^ before)
-    assert moved == ["=bright %3Cb%3E", "dim"], "the patch is in the folder of its new class alone"
+    assert moved == ["%3Dbright %3Cb%3E", "dim"], "the patch is in the folder of its new class alone"
     about = json.loads((tmp_path / "results" / "export.json").read_text("utf-8"))
     assert about["project"] == "cells.svetlana"
     assert {entry["run"] for entry in about["files"].values()} == {predicted.current_run}

@@ -9,6 +9,7 @@ from ipywidgets import Button, ColorPicker, Dropdown, ToggleButton
 from svetlana_jupyter.core.display.channels import DisplaySettings
 from svetlana_jupyter.core.display.viewport import Viewport
 from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project import known_files
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
 from tests.core.display.test_overlay import displayed
@@ -179,6 +180,28 @@ def test_hovering_names_the_object_its_class_and_its_probability(trained):
     assert hover(20) == "object 20 · ambiguous"
     send(viewer, "pointer_left")
     assert viewer.model.scene.hint is None
+
+
+def test_the_mouse_makes_the_program_look_at_each_file_at_most_once_per_second(trained, monkeypatch):
+    viewer, original, looked_at = Viewer(trained), known_files.source_version, []
+    viewer.model.overlay = "predictions"
+    monkeypatch.setattr(known_files, "source_version", lambda files: looked_at.extend(files) or original(files))
+
+    def move():
+        looked_at.clear()
+        for label in (1, 20, 3):
+            row, column = viewer.model.view.to_screen(*middle(label))
+            send(viewer, "moved", row=row, column=column)
+            assert f"object {label}" in viewer.model.scene.hint.text
+            send(viewer, "wheeled", delta=-10, row=row, column=column)
+            click(viewer, *middle(label))
+
+    monkeypatch.setattr(known_files, "LIVE_SECONDS", 60)  # instead of a second, in which a slow computer does less
+    move()
+    assert looked_at == []
+    monkeypatch.setattr(known_files, "LIVE_SECONDS", 0)
+    move()
+    assert set(looked_at) == {str(trained.images.mask_file("left")), *map(str, trained.images.image_files("left"))}
 
 
 def test_keys_that_move_the_view_are_handled_and_all_others_passed_on(viewer):
