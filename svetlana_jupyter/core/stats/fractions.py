@@ -203,7 +203,10 @@ class _Mixture:
         self.fractions = mix(self._ratios)[0]
 
     def of_all(self, fractions: Floats, rounded: Callable[[Floats], Floats] = np.asarray) -> Floats:
-        """Return fractions of all objects, annotated ones included; ``rounded`` is applied to their number."""
+        """Return fractions of all objects, annotated ones included.
+
+        The numbers of objects are passed through ``rounded``.
+        """
         return np.asarray(rounded(self._known + self.n * fractions) / (self._known.sum() + self.n))
 
     def interval(self, drawn: Corrections, n_labels: Integers, seed: int) -> tuple[Floats, Floats]:
