@@ -187,7 +187,7 @@ def merge_settings(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dic
     return result
 
 
-SIMILAR = 0.7  # similarity from which a key is suggested; lower ones suggest unrelated keys
+SIMILAR = 0.6  # similarity from which a key is suggested; lower ones suggest unrelated keys
 
 
 def unknown_key_message(key: str, known: list[str], kind: str = "setting") -> str:

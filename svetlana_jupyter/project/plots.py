@@ -115,7 +115,7 @@ def plot_agreement(table: pd.DataFrame, agreement: Agreement, class_name: str, b
         ends = np.array([table["manual"].min(), table["manual"].max()])
         line = f"{agreement.slope:.3g} × manual {agreement.intercept:+.3g}"
         left.plot(ends, agreement.slope * ends + agreement.intercept, color=INK, lw=1.5, zorder=2, label=line)
-    left.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="manual count", ylabel="count of the classifier")
+    left.set(xlim=(0, top), ylim=(0, top), aspect="equal", xlabel="manual count", ylabel="estimated count")
     left.set_title(f"{class_name}: R² = {agreement.r2:.3f}, n = {agreement.n}", fontsize=11)
     left.legend(frameon=False, fontsize=9, loc="upper left")
     low, high = agreement.limits

@@ -27,7 +27,7 @@ from svetlana_jupyter.errors import ProjectError, SettingsError, SvetlanaError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, ObjectLabels, object_ids
 from svetlana_jupyter.project.class_fractions import ClassFractions
-from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects
+from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects, list_columns
 from svetlana_jupyter.project.distributed import resolve_client
 from svetlana_jupyter.project.evaluation import TEST_SET, EvaluationData, outdated_text, score_run
 from svetlana_jupyter.project.exporters import Export, ExportFinished
@@ -511,6 +511,7 @@ class Project(HasTraits):
             else:
                 report, self.status = self._masks.repair(name, mask, repair)
         self._announce("predictions")
+        self.images.warnings.issue(self.images.warnings.of_images([name]))
         return report
 
     @property
@@ -870,6 +871,7 @@ class Project(HasTraits):
         source = self._fractions()
         comparison = compare_counts(objects, groups, classes, source, manual, class_name, exclude_border, size)
         self.status = str(comparison)
+        self.images.warnings.issue({"": comparison.unmatched} if comparison.unmatched else {})
         return comparison
 
     @checked_once()
@@ -1084,9 +1086,11 @@ class Project(HasTraits):
         **options: Any,
     ) -> pd.DataFrame:
         """Return the table of `counts`; ``units`` name the sampling units."""
+        by = list_columns(by)
         objects, groups, classes = self.predictions(), self.images.groups(), self.classes.scheme
         table, remark = count_objects(objects, groups, classes, self._fractions(), by, conditions, units, **options)
         self.status = remark or self.status
+        self.images.warnings.issue({"": remark} if remark else {})
         return self.images.warnings.attach(table, self.images)
 
     def _fractions(self) -> ClassFractions:

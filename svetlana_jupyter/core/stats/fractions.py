@@ -24,7 +24,7 @@ from scipy.stats import chi2
 from svetlana_jupyter.core.stats.calibration import to_logits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -40,13 +40,11 @@ SIGNIFICANCE = 0.01
 PRIOR_DEVIATIONS = 0.5, 1.0
 GRID = expit(np.linspace(-10, 10, 201))
 
-UNCORRECTED = f"Fewer than {MIN_LABELS} labels were drawn at random, so that the errors of the classifier are unknown."
-EXACT = "All objects are annotated; a single well or image does not show how much they differ."
-RARE = f"Fewer than {MIN_LABELS_PER_CLASS} of the labels that were drawn at random are of this class."
-ASSUMPTION = "Few labels were drawn here: the classifier is assumed to err as often as on labels drawn elsewhere."
-REFUSED = (
-    "The classifier does not err equally often in all groups, and too few labels were drawn here to correct its errors."
-)
+UNCORRECTED = f"Fewer than {MIN_LABELS} labels were drawn at random: errors are unknown."
+EXACT = "All objects are annotated: the count is exact."
+RARE = f"Fewer than {MIN_LABELS_PER_CLASS} randomly drawn labels of this class."
+ASSUMPTION = f"Fewer than {MIN_LABELS} labels were drawn here: errors are assumed as elsewhere."
+REFUSED = f"Errors differ between groups, and fewer than {MIN_LABELS} labels were drawn here."
 
 
 class DrawnLabels(NamedTuple):
@@ -153,7 +151,8 @@ class FractionEstimator:
         fraction = mixture.of_all(mixture.fractions)
         bounds = mixture.interval(drawn, np.minimum(counts, counts.sum() - counts), self._seed)
         rare = counts < MIN_LABELS_PER_CLASS
-        low, high = (np.where(rare, np.nan, mixture.of_all(bound)) for bound in bounds)
+        # A group consists of whole objects; bounds between two numbers would exclude the true one.
+        low, high = (np.where(rare, np.nan, mixture.of_all(*row)) for row in zip(bounds, (np.floor, np.ceil)))
         return Fractions(fraction, low, high, "corrected", np.where(rare, RARE, note).tolist())
 
     def _errors_differ(self, mixtures: Sequence[_Mixture], is_own: Sequence[NDArray[np.bool_]]) -> bool:
@@ -203,9 +202,12 @@ class _Mixture:
         self._ratios = correction.ratios(self._logits)
         self.fractions = mix(self._ratios)[0]
 
-    def of_all(self, fractions: Floats) -> Floats:
-        """Return fractions of all objects, annotated ones included."""
-        return np.asarray((self._known + self.n * fractions) / (self._known.sum() + self.n))
+    def of_all(self, fractions: Floats, rounded: Callable[[Floats], Floats] = np.asarray) -> Floats:
+        """Return fractions of all objects, annotated ones included.
+
+        The numbers of objects are passed through ``rounded``.
+        """
+        return np.asarray(rounded(self._known + self.n * fractions) / (self._known.sum() + self.n))
 
     def interval(self, drawn: Corrections, n_labels: Integers, seed: int) -> tuple[Floats, Floats]:
         """Return the bounds of the fractions.

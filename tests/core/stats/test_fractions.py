@@ -94,7 +94,16 @@ def test_a_single_annotated_well_has_no_interval():
     assert result.fraction.tolist() == [0.5, 0.5]
     assert np.isnan(result.low).all()
     assert np.isnan(result.high).all()
-    assert result.note[0] == "All objects are annotated; a single well or image does not show how much they differ."
+    assert result.note[0] == "All objects are annotated: the count is exact."
+
+
+def test_bounds_are_whole_objects():
+    group = objects((2, 14))
+    group.annotation[:12] = np.repeat([0, 1], [2, 10])
+    (result,) = estimate(labels(), group)
+    for bound in (result.low, result.high):
+        assert (16 * bound).tolist() == pytest.approx(np.round(16 * bound).tolist())
+    assert result.low[0] == 2 / 16, "no object besides the two annotated ones is certain"
 
 
 def test_without_drawn_labels_predictions_are_counted_without_an_interval():
@@ -110,7 +119,7 @@ def test_only_a_class_with_few_drawn_labels_lacks_the_interval():
     drawn = DrawnLabels(*(column[np.r_[0:80, 81:84]] for column in drawn))  # 40, 40 and 3 labels
     (result,) = estimate(drawn, objects((40, 50, 10), units=3))
     assert np.isnan(result.low).tolist() == [False, False, True]
-    assert result.note[2] == "Fewer than 5 of the labels that were drawn at random are of this class."
+    assert result.note[2] == "Fewer than 5 randomly drawn labels of this class."
 
 
 @pytest.mark.parametrize("units", [1, 3])
@@ -138,7 +147,7 @@ def test_a_group_without_labels_is_refused_where_errors_differ_between_groups():
     groups = objects((30, 70), 2, "a"), objects((30, 70), 2, "b"), objects((30, 70), 2, "c")
     *_, unlabeled = estimate(drawn, *groups)
     assert np.isnan(unlabeled.fraction).all()
-    assert unlabeled.note[0].startswith("The classifier does not err equally often in all groups")
+    assert unlabeled.note[0].startswith("Errors differ between groups")
     of_each = 60, 140  # as in groups where 30 % are predicted as the first class
     equal = both(labels(of_each=of_each, unit="a0"), labels(of_each=of_each, unit="b0"))
     *_, unlabeled = estimate(equal, *groups)
