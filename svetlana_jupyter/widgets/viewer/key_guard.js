@@ -37,6 +37,13 @@ function render({ model, el }) {
     panel.addEventListener("keydown", (e) => e.stopPropagation(), { signal });
     panel.addEventListener("click", () => sendHeldBack(model.widget_manager), { capture: true, signal });
     panel.addEventListener("keydown", (e) => {
+      // The letters after "/" must not wait for the kernel to move the focus either.
+      const find = e.key === "/" && e.target.tagName === "CANVAS" && panel.querySelector(".sv-find input");
+      if (find?.offsetParent) {
+        e.preventDefault();
+        e.stopPropagation();
+        return void find.focus();
+      }
       if (e.key !== "Enter" || e.target.tagName !== "INPUT") return;
       sendHeldBack(model.widget_manager);
       if (!e.target.closest(".sv-once") || !e.target.value.trim()) return;
