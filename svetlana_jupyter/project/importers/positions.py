@@ -63,7 +63,7 @@ def find_position_columns(table: pd.DataFrame, axes: str, tool: str = "") -> Pos
 
     Columns in pixels come before columns without a unit, and these before columns in micrometers.
 
-    >>> find_position_columns(pd.DataFrame(columns=["Centroid X µm", "Centroid Y µm"]), "yx")
+    >>> find_position_columns(pd.DataFrame({"Centroid X µm": [3.5], "Centroid Y µm": [8.0]}), "yx")
     PositionColumns(columns=('Centroid Y µm', 'Centroid X µm'), micrometers=1, from_corner=True)
     """
     families: dict[tuple[str, float | None], dict[str, str]] = {}
