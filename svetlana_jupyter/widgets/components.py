@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Button, ColorPicker, Dropdown, FloatProgress, HBox, Text, VBox
@@ -50,7 +51,7 @@ class StatusLine(HTML):
         """Show the result of an action."""
         self.text = text
         self.layout.display = "none" if self._hides and not text else None
-        self.value = f'<div class="{css_class}" role="status" aria-live="polite">{html.escape(text) or "&nbsp;"}</div>'
+        self.value = f'<div class="{css_class}" role="status" aria-live="polite">{prose_html(text) or "&nbsp;"}</div>'
 
 
 class ClassButton(HBox):
@@ -298,9 +299,18 @@ def heading(text: str) -> HTML:
     return HTML(f"<h4>{html.escape(text)}</h4>", layout={"margin": "6px 0 0 0"})
 
 
+def prose_html(text: str) -> str:
+    """Return a sentence as HTML, with calls in backticks as code; special characters are escaped.
+
+    >>> prose_html("Call `project.stop()` if a < b.")
+    'Call <code>project.stop()</code> if a &lt; b.'
+    """
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
 def error_html(problem: str) -> str:
     """Return an error message as HTML that screen readers announce at once."""
-    return f'<div class="sv-status sv-trouble" role="alert">{html.escape(problem)}</div>'
+    return f'<div class="sv-status sv-trouble" role="alert">{prose_html(problem)}</div>'
 
 
 def error_text(error: Exception, summary: str) -> str:
