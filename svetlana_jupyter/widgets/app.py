@@ -8,7 +8,7 @@ from ipywidgets import HTML, HBox, Tab, VBox
 
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
-from svetlana_jupyter.widgets.components import StatusLine, button, muted
+from svetlana_jupyter.widgets.components import StatusLine, button, handle_in_order, muted
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
 from svetlana_jupyter.widgets.images_panel import ImagesPanel
 from svetlana_jupyter.widgets.new_project_form import NewProjectForm
@@ -54,6 +54,7 @@ class App(VBox):
     def __init__(self, project: Project | str | Path | None = None) -> None:
         super().__init__(layout={"width": "100%", "max_width": MAX_WIDTH})
         self.add_class("svetlana")
+        handle_in_order(self)
         self.project: Project | None = None
         self.panels: dict[str, Panel] = {}
         if project is None:

@@ -8,7 +8,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
-from ipywidgets import HTML, Button, ColorPicker, Dropdown, FloatProgress, HBox, Text, VBox
+from ipywidgets import HTML, Box, Button, ColorPicker, Dropdown, FloatProgress, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import ClassInfo
 from svetlana_jupyter.errors import SvetlanaError
@@ -16,6 +16,9 @@ from svetlana_jupyter.widgets.scheduling import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from ipywidgets import Widget
+    from traitlets import Bunch
 
     from svetlana_jupyter.project.jobs import JobState
 
@@ -270,6 +273,30 @@ def on_enter(field: Text, act: Callable[[], None], once: bool = False) -> None:
     if once:
         field.add_class("sv-once")
     field.on_msg(lambda _, content, __: act() if content.get("event") == "submit" else None)
+
+
+def handle_in_order(widget: Widget) -> None:
+    """Handle the messages of a widget, and of all in it, in the main thread.
+
+    ipykernel 7.4 handles the messages of each widget in the thread that wrote to it last: a click on a button could
+    overtake the text that was typed before it.
+
+    Parameters
+    ----------
+    widget : Widget
+        With its present and future children.
+    """
+    if widget.comm is not None:
+        widget.comm._reply_subshell_for = lambda *_: None  # asked by ipykernel for the thread; None is the main one
+    if isinstance(widget, Box):
+        widget.observe(_order_children, "children")
+        for child in widget.children:
+            handle_in_order(child)
+
+
+def _order_children(change: Bunch) -> None:
+    for child in set(change["new"]) - set(change["old"]):
+        handle_in_order(child)
 
 
 def set_options(dropdown: Dropdown, options: Sequence[Any]) -> None:

@@ -21,7 +21,16 @@ from svetlana_jupyter.core.io.swapped_pair import SWAPPED
 from svetlana_jupyter.core.io.typed_paths import clean_path
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.components import StatusLine, button, error_text, heading, html_table, muted, on_enter
+from svetlana_jupyter.widgets.components import (
+    StatusLine,
+    button,
+    error_text,
+    handle_in_order,
+    heading,
+    html_table,
+    muted,
+    on_enter,
+)
 from svetlana_jupyter.widgets.panel import PANEL_WIDTH, catch_errors, style_widget
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
@@ -49,6 +58,7 @@ class NewProjectForm(VBox):
     def __init__(self, opened: Callable[[Project, str], None]) -> None:
         super().__init__(layout={"width": "100%", "max_width": PANEL_WIDTH, "grid_gap": "4px"})
         self.add_class("svetlana")
+        handle_in_order(self)
         self._opened = opened
         self.status = StatusLine()
         options = field_options("Folder")

@@ -14,7 +14,7 @@ from ipywidgets import HTML, Box, Button, GridBox, HBox, VBox, Widget
 
 from svetlana_jupyter.errors import ProjectError, SvetlanaError
 from svetlana_jupyter.project.known_files import checked_live
-from svetlana_jupyter.widgets.components import StatusLine, button, heading, keycap, no_images_hint
+from svetlana_jupyter.widgets.components import StatusLine, button, handle_in_order, heading, keycap, no_images_hint
 from svetlana_jupyter.widgets.viewer.pointer import KeyGuard
 from svetlana_jupyter.widgets.warning_list import WarningList
 
@@ -152,6 +152,7 @@ class Panel(VBox):
         project = as_project(project)
         super().__init__(layout={"width": "100%", "max_width": PANEL_WIDTH})
         self.add_class("svetlana")
+        handle_in_order(self)
         self.project = project
         self.status = StatusLine()
         self.warnings = WarningList(project, self.run_action)
