@@ -223,7 +223,7 @@ class JobProgress(HBox):
         self._job: JobState | None = None
         # A job may report many times per second; more than ten redraws per second would only load the browser.
         self._throttle = Throttle(self._draw, interval=0.1)
-        layout = {"flex": "1 1 auto", "min_width": "0", "align_items": "center", "visibility": "hidden"}
+        layout = {"flex": "1 1 auto", "min_width": "320px", "align_items": "center", "visibility": "hidden"}
         super().__init__([self.bar, self.text, self.stop], layout=layout)
 
     def show(self, job: JobState | None) -> None:

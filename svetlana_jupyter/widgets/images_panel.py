@@ -71,9 +71,9 @@ class ImagesPanel(Panel):
     def _refresh(self) -> None:
         project, images = self.project, self.project.images
         annotated = project.labels().query("action == 'label'").groupby(level="image").size()
-        groups = list(
-            dict.fromkeys(group for name in images for group, value in images[name].groups.items() if value != name)
-        )
+        columns = list(dict.fromkeys(group for entry in images.values() for group in entry.groups))
+        groups = [group for group in columns if any(entry.groups.get(group) != name for name, entry in images.items())]
+        names = [group for group in columns if group not in groups]  # columns with the names of the images
         rows = [
             [
                 name,
@@ -86,7 +86,8 @@ class ImagesPanel(Panel):
             ]
             for name, entry in islice(images.items(), _LISTED_IMAGES)
         ]
-        titles = ["Name", *(group.capitalize() for group in groups), "Objects", "Annotated", "Shape", "Type", "Mask"]
+        titles = [", ".join(names).capitalize() or "Name", *(group.capitalize() for group in groups)]
+        titles += ["Objects", "Annotated", "Shape", "Type", "Mask"]
         more = muted(f"and {len(images) - len(rows):,} more" if len(images) > len(rows) else "")
         self.listing.value = f'<div class="sv-pairs sv-listing">{html_table(titles, rows)}{more}</div>' if rows else ""
         self.mask.refresh()
