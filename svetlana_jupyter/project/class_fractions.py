@@ -109,10 +109,10 @@ class ClassFractions:
             return ""
         if n < MIN_LABELS or self._run is None:
             return f"No interval: {need}; there are {n}. Label objects of {DRAW_CALLS}."
-        return (
-            f"No interval: {need} with held-out predictions; run {self._run.name} has them for {usable} of {n}. Call "
-            "project.train(), then project.predict()."
-        )
+        has = f"No interval: {need} with held-out predictions; run {self._run.name} has them for {usable} of {n}."
+        if self._run.held_out() is None and self._run.note:
+            return f"{has} {self._run.note} Label more objects, then call project.train() and project.predict()."
+        return f"{has} Call project.train(), then project.predict()."
 
     def estimate(
         self, table: pd.DataFrame, groups: Sequence[NDArray[np.int64]], units: Mapping[str, str]

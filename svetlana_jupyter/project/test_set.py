@@ -118,7 +118,7 @@ class TestSet:
                 if len(sample.object_ids) < MIN_ANNOTATED:
                     raise InputError(
                         f"A test set of {len(sample.object_ids)} objects is too small. Draw at least {MIN_ANNOTATED}; "
-                        "With 100 objects, the accuracy is known to within about 6 %."
+                        "with 100 objects, the accuracy is known to within about 6 %."
                     )
                 write_test_set(self._folder, sample)
                 self._sample = sample

@@ -165,13 +165,19 @@ def test_without_drawn_labels_counts_have_no_interval_and_a_note(large: Project)
     )
 
 
-def test_labels_without_held_out_predictions_call_for_a_training(large: Project) -> None:
-    drawn = draw(large, 30)
-    run = add_run(large, drawn)
-    (run.path / "held_out_network.parquet").unlink()
-    large.predictions_version += 1
+def test_labels_without_held_out_predictions_call_for_a_training_or_say_why_there_are_none(large: Project) -> None:
+    run = add_run(large, [("more0", 1), ("more0", 2)])
+    draw(large, 30)
+    run = replace(run, settings=run.settings | {"start_from": "0001"})
+    large.runs.update(run)
     (note,) = large.counts()["note"].unique()
-    assert "run 0001 has them for 0 of 30. Call project.train(), then project.predict()." in note
+    assert note.endswith("of 30. Call project.train(), then project.predict()."), note
+
+    (run.path / "held_out_network.parquet").unlink()
+    large.runs.update(replace(run, note="No score yet: bright has 4."))
+    (note,) = large.counts()["note"].unique()
+    more = "Label more objects, then call project.train() and project.predict()."
+    assert note.endswith(f"of 30. No score yet: bright has 4. {more}"), note
 
 
 def test_labels_that_were_drawn_elsewhere_count_when_the_source_says_so(large: Project) -> None:
