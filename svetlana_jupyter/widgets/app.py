@@ -123,5 +123,6 @@ class App(VBox):
             self.panels[title] = panel(self.project)
             page.children = (self.panels[title],)
 
+        status.say("Loading …")
         page.children = (style_widget(), status)  # replaced unless the panel raises an error
         catch_errors(make, status)()

@@ -97,7 +97,9 @@ def test_nothing_is_cut_and_the_mouse_hits_its_object_at_any_width(lab: LabPage,
     panel.canvas.click(position={"x": x, "y": y})
     lab.wait_until(f"app.panels['Annotate'].viewer.model.selected == {red[0]}")
     panel.canvas.click(position={"x": x, "y": y}, button="right")
-    expect(output.locator(".sv-menu")).to_be_visible()
+    menu = output.locator(".sv-menu:visible")
+    expect(menu).to_contain_text(f"Object {red[0]} in smear_01")
+    assert menu.bounding_box()["x"] + menu.bounding_box()["width"] <= frame["x"] + frame["width"]
     page.keyboard.press("Escape")
     resize(lab, 1920)
     lab.wait_until(f"{width} > 1000")
