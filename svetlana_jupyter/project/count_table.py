@@ -16,7 +16,7 @@ _FORMATTED = ("class", "count", "total", "estimate", "fraction", "low", "high", 
 
 
 class CountTable(pd.DataFrame):
-    """Result of `Project.counts`; a notebook displays rounded numbers, intervals and all notes.
+    """Result of `Project.counts`, displayed with rounded numbers and all notes.
 
     The values are not rounded. A table without the columns of counts is displayed by pandas.
     """
