@@ -1108,7 +1108,8 @@ class Project(HasTraits):
             }
             labels, test_set = self.annotations.class_ids(), self.test_set.objects
             drawn = labels[labels.index.isin([*self.annotations.drawn_objects(), *test_set])]
-            fractions = ClassFractions(run, self.classes.scheme, drawn, test_set, predicted, masks, self._outdated)
+            where = drawn, test_set, bool(self.test_set.per)
+            fractions = ClassFractions(run, self.classes.scheme, *where, predicted, masks, self._outdated)
             self._kept_fractions = key, fractions
         return self._kept_fractions[1]
 
