@@ -327,7 +327,7 @@ def heading(text: str) -> HTML:
 
 
 def prose_html(text: str) -> str:
-    """Return a sentence as HTML, with calls in backticks as code; special characters are escaped.
+    """Return a sentence as escaped HTML, with calls in backticks as code.
 
     >>> prose_html("Call `project.stop()` if a < b.")
     'Call <code>project.stop()</code> if a &lt; b.'

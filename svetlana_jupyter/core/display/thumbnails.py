@@ -433,7 +433,7 @@ def draw_thumbnail_grid(
 
 
 def _repeat_border(pixels: NDArray[np.uint8], inside: tuple[slice, slice]) -> NDArray[np.uint8]:
-    """Return the pixels with those outside of the image replaced by the nearest one inside.
+    """Replace the pixels beyond the border of the image by the nearest ones inside.
 
     Interpolation at the border of the image then does not mix in another color.
     """

@@ -327,7 +327,7 @@ class GridCanvas(LayeredCanvas):
         _draw_marks(self.widget[MARKS], scene)  # always, and last: see `ImageCanvas._draw`
 
     def _draw_pictures(self, scene: GridScene, encoded: bytes) -> None:
-        """Draw the thumbnails only; between them, the background of the page stays visible."""
+        """Draw the thumbnails; elsewhere the background of the page is visible."""
         layer = self.widget[PICTURES]
         layer.clear()
         layer.fill_style = "#000000"

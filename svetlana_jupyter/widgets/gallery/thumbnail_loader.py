@@ -53,7 +53,7 @@ class GalleryPage:
         self.cache.load(self)
 
     def by_image(self) -> list[GalleryPage]:
-        """Return the parts of the page that lie on one image each, so that they can be shown as they arrive."""
+        """Return the parts of the page by image, to be shown as they arrive."""
         names = dict.fromkeys(name for name, _, _ in self.keys)
         return [GalleryPage(self.cache, tuple(key for key in self.keys if key[0] == name)) for name in names]
 

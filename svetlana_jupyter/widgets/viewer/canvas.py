@@ -155,7 +155,7 @@ class LayeredCanvas:
         )
 
     def set_width(self, width: int) -> None:
-        """Set the width on the page, in CSS pixels; the height follows from the proportions of the scene."""
+        """Set the width on the page, in CSS pixels; the height follows."""
         self.widget.layout.width = f"{width}px"
 
     def clear(self) -> None:

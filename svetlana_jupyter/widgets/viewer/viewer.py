@@ -240,7 +240,7 @@ class Viewer(VBox):
         self.screen.redraw()
 
     def _change_width(self) -> None:
-        """Draw the image area as wide as the page allows, with the same proportions up to its maximum height."""
+        """Draw the image area as wide as the page allows."""
         model, (max_height, max_width) = self.model, self._max_size
         width = min(self.screen.pointer.width, max_width)
         size = min(round(width * self._proportions), max_height), width
