@@ -153,6 +153,12 @@ class TestSet:
         """The objects in the order of drawing, numbered as in the current masks."""
         return list(self._object_weights())
 
+    @property
+    def per(self) -> tuple[str, ...]:
+        """Columns of the groups that were drawn from separately."""
+        sample = self._existing()
+        return sample.per if sample else ()
+
     def __len__(self) -> int:
         return len(self._object_weights())
 

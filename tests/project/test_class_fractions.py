@@ -79,11 +79,12 @@ def labels_of(held_out: Ids, own: Ids = (), unit=lambda image: image) -> DrawnLa
     )
 
 
-def objects_of(images: list[str], annotated: Ids, unit=lambda image: image) -> CountedObjects:
+def objects_of(images: list[str], annotated: Ids, unit=lambda image: image, drawn: Ids = ()) -> CountedObjects:
     ids = [(image, label) for image in images for label in range(1, 13)]
     p = np.array([probability(*each) for each in ids])
     annotation = [1 - label % 2 if (image, label) in set(annotated) else -1 for image, label in ids]
-    return CountedObjects(np.stack([1 - p, p], axis=1), np.array(annotation), np.array([unit(i) for i, _ in ids]))
+    unit = np.array([unit(image) for image, _ in ids])
+    return CountedObjects(np.stack([1 - p, p], axis=1), np.array(annotation), unit, np.array([i in drawn for i in ids]))
 
 
 def assert_estimates(counts: pd.DataFrame, labels: DrawnLabels, *groups: CountedObjects) -> None:
@@ -106,19 +107,21 @@ def test_drawn_training_labels_use_raw_held_out_predictions_and_counted_objects_
     assert not run.calibration.is_identity, "raw and calibrated probabilities differ"
     counts = large.counts("image")
     unit = {name: f"plate={entry.groups['plate']} well={entry.groups['well']}" for name, entry in large.images.items()}
-    groups = [objects_of([image], drawn + lassoed, unit.get) for image in sorted(large.images) if image != "more0"]
+    counted = [image for image in sorted(large.images) if image != "more0"]
+    groups = [objects_of([image], drawn + lassoed, unit.get, drawn) for image in counted]
     labels = labels_of(drawn, unit=unit.get)
     assert_estimates(counts[counts["image"] != "more0"], labels, *groups)
-    everything = objects_of(list(large.images), drawn + lassoed, unit.get)
+    everything = objects_of(list(large.images), drawn + lassoed, unit.get, drawn)
     assert_estimates(large.counts(), labels, everything)
     table = large.predictions()
     for _, row in counts.iterrows():
         assert row["count"] == (table.loc[row["image"], "class"] == row["class"]).sum()
 
 
-def test_labels_that_the_run_was_not_trained_on_use_its_own_predictions(large: Project) -> None:
+@pytest.mark.parametrize("per", [None, "plate"])
+def test_labels_that_the_run_was_not_trained_on_use_its_own_predictions(large: Project, per: str | None) -> None:
     drawn = draw(large, 30)
-    large.test_set.draw(24, seed=1)
+    large.test_set.draw(8 if per else 24, per, seed=1)  # there are three plates
     add_run(large, drawn[:12])
     tested = large.test_set.objects[:20]
     large.annotations.annotate_each({each: truth(each.label) for each in tested})
@@ -126,7 +129,7 @@ def test_labels_that_the_run_was_not_trained_on_use_its_own_predictions(large: P
     assert counts["total"].iloc[0] == 84 - 4, "unannotated objects of the test set stay hidden"
     images = list(large.images)
     estimator = FractionEstimator(labels_of(drawn[:12], drawn[12:] + tested))
-    everything = objects_of(images, drawn + tested)
+    everything = objects_of(images, drawn + tested, drawn=[] if per else drawn + tested)
     hidden = set(large.test_set.objects[20:])
     chosen = np.array([(image, label) not in hidden for image in images for label in range(1, 13)])
     (expected,) = estimator.estimate([CountedObjects(*(part[chosen] for part in everything))])
