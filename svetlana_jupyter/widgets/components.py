@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Box, Button, ColorPicker, Dropdown, FloatProgress, HBox, Text, VBox
@@ -53,7 +54,7 @@ class StatusLine(HTML):
         """Show the result of an action."""
         self.text = text
         self.layout.display = "none" if self._hides and not text else None
-        self.value = f'<div class="{css_class}" role="status" aria-live="polite">{html.escape(text) or "&nbsp;"}</div>'
+        self.value = f'<div class="{css_class}" role="status" aria-live="polite">{prose_html(text) or "&nbsp;"}</div>'
 
 
 class ClassButton(HBox):
@@ -222,7 +223,7 @@ class JobProgress(HBox):
         self._job: JobState | None = None
         # A job may report many times per second; more than ten redraws per second would only load the browser.
         self._throttle = Throttle(self._draw, interval=0.1)
-        layout = {"flex": "1 1 auto", "min_width": "0", "align_items": "center", "visibility": "hidden"}
+        layout = {"flex": "1 1 auto", "min_width": "320px", "align_items": "center", "visibility": "hidden"}
         super().__init__([self.bar, self.text, self.stop], layout=layout)
 
     def show(self, job: JobState | None) -> None:
@@ -325,9 +326,18 @@ def heading(text: str) -> HTML:
     return HTML(f"<h4>{html.escape(text)}</h4>", layout={"margin": "6px 0 0 0"})
 
 
+def prose_html(text: str) -> str:
+    """Return a sentence as escaped HTML, with calls in backticks as code.
+
+    >>> prose_html("Call `project.stop()` if a < b.")
+    'Call <code>project.stop()</code> if a &lt; b.'
+    """
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
 def error_html(problem: str) -> str:
     """Return an error message as HTML that screen readers announce at once."""
-    return f'<div class="sv-status sv-trouble" role="alert">{html.escape(problem)}</div>'
+    return f'<div class="sv-status sv-trouble" role="alert">{prose_html(problem)}</div>'
 
 
 def error_text(error: Exception, summary: str) -> str:
