@@ -159,12 +159,13 @@ def _card(title: str, scores: Scores | None) -> str:
 
 
 def _advice(report: Evaluation) -> str:
-    """Return a note if the forest is at least as good as the network."""
+    """Return a note if the forest scores at least as high as the network."""
     if report.network is None or report.forest is None:
         return ""
-    network, forest = report.network.balanced_accuracy.value, report.forest.balanced_accuracy.value
+    network, forest = report.network.balanced_accuracy, report.forest.balanced_accuracy
     # A comparison with NaN is false: without both estimates there is no advice.
-    return muted("The random forest is at least as good: these classes need no network.") if forest >= network else ""
+    text = f"On these {network.n:,} objects, the random forest scores at least as high as the network."
+    return muted(text) if forest.value >= network.value else ""
 
 
 def _interval(estimate: Estimate) -> str:
