@@ -830,7 +830,8 @@ class Project(HasTraits):
             The sampling units of the interval are the wells or patients of a group, or else its images; sites of one
             well are a single unit.
         """
-        return CountTable(self._count(by, conditions, exclude_border=exclude_border, size=size))
+        table = self._count(by, conditions, exclude_border=exclude_border, size=size)
+        return CountTable(table).__finalize__(table)  # with the warning in its attributes
 
     @checked_once()
     def compare_counts(
