@@ -43,6 +43,8 @@ class ClassFractions:
         Class ids of the labeled objects that were drawn at random, indexed by ``(image, object)``.
     test_set : collection of ObjectId
         Objects that no run is trained on.
+    stratified : bool
+        Whether the same number was drawn for the test set from each of several groups: it is no random sample of all.
     predicted : mapping of image name to DataFrame
         Predictions of the run before calibration (`RunStore.probabilities`).
     masks : mapping of image name to int
@@ -57,12 +59,14 @@ class ClassFractions:
         classes: ClassScheme,
         drawn: pd.Series[int],
         test_set: Collection[ObjectId],
+        stratified: bool,
         predicted: Mapping[str, pd.DataFrame],
         masks: Mapping[str, int],
         outdated: Collection[str] = (),
     ) -> None:
         self._classes, self._predicted, self.outdated = classes, predicted, frozenset(outdated)
         self._run, self._n_drawn, self._test_set = run, len(drawn), test_set
+        self._sampled = drawn.index[~drawn.index.isin(list(test_set))] if stratified else drawn.index
         p = np.full((len(drawn), len(classes)), np.nan)
         if run is not None:
             has_held_out, is_unseen = _usable_predictions(run, drawn.index, test_set, masks)
@@ -109,10 +113,10 @@ class ClassFractions:
             return ""
         if n < MIN_LABELS or self._run is None:
             return f"No interval: {need}; there are {n}. Label objects of {DRAW_CALLS}."
-        return (
-            f"No interval: {need} with held-out predictions; run {self._run.name} has them for {usable} of {n}. Call "
-            "project.train(), then project.predict()."
-        )
+        has = f"No interval: {need} with held-out predictions; run {self._run.name} has them for {usable} of {n}."
+        if self._run.held_out() is None and self._run.note:
+            return f"{has} {self._run.note} Label more objects, then call project.train() and project.predict()."
+        return f"{has} Call project.train(), then project.predict()."
 
     def estimate(
         self, table: pd.DataFrame, groups: Sequence[NDArray[np.int64]], units: Mapping[str, str]
@@ -148,7 +152,8 @@ class ClassFractions:
             truth = np.searchsorted(chosen, labels.truth)
             self._estimators[key] = FractionEstimator(DrawnLabels(labels.probability[:, chosen], truth, labels.unit))
         places = np.where(annotation < 0, -1, np.searchsorted(chosen, annotation))
-        objects = [CountedObjects(p[rows][:, chosen], places[rows], unit[rows]) for rows in groups]
+        is_drawn = pd.MultiIndex.from_frame(table[["image", "object"]]).isin(self._sampled)
+        objects = [CountedObjects(p[rows][:, chosen], places[rows], unit[rows], is_drawn[rows]) for rows in groups]
         estimates = [_with_all_classes(each, chosen, p.shape[1]) for each in self._estimators[key].estimate(objects)]
         note = f"{UNKNOWN_CLASS}: {format_list(unknown)}. Call project.train(), then project.predict()."
         return [

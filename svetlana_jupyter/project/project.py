@@ -27,6 +27,7 @@ from svetlana_jupyter.errors import ProjectError, SettingsError, SvetlanaError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, ObjectLabels, object_ids
 from svetlana_jupyter.project.class_fractions import ClassFractions
+from svetlana_jupyter.project.count_table import CountTable
 from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects, list_columns
 from svetlana_jupyter.project.distributed import resolve_client
 from svetlana_jupyter.project.evaluation import TEST_SET, EvaluationData, outdated_text, score_run
@@ -829,7 +830,7 @@ class Project(HasTraits):
             The sampling units of the interval are the wells or patients of a group, or else its images; sites of one
             well are a single unit.
         """
-        return self._count(by, conditions, exclude_border=exclude_border, size=size)
+        return CountTable(self._count(by, conditions, exclude_border=exclude_border, size=size))
 
     @checked_once()
     def compare_counts(
@@ -1107,7 +1108,8 @@ class Project(HasTraits):
             }
             labels, test_set = self.annotations.class_ids(), self.test_set.objects
             drawn = labels[labels.index.isin([*self.annotations.drawn_objects(), *test_set])]
-            fractions = ClassFractions(run, self.classes.scheme, drawn, test_set, predicted, masks, self._outdated)
+            where = drawn, test_set, bool(self.test_set.per)
+            fractions = ClassFractions(run, self.classes.scheme, *where, predicted, masks, self._outdated)
             self._kept_fractions = key, fractions
         return self._kept_fractions[1]
 

@@ -118,7 +118,7 @@ class TestSet:
                 if len(sample.object_ids) < MIN_ANNOTATED:
                     raise InputError(
                         f"A test set of {len(sample.object_ids)} objects is too small. Draw at least {MIN_ANNOTATED}; "
-                        "With 100 objects, the accuracy is known to within about 6 %."
+                        "with 100 objects, the accuracy is known to within about 6 %."
                     )
                 write_test_set(self._folder, sample)
                 self._sample = sample
@@ -152,6 +152,12 @@ class TestSet:
     def objects(self) -> list[ObjectId]:
         """The objects in the order of drawing, numbered as in the current masks."""
         return list(self._object_weights())
+
+    @property
+    def per(self) -> tuple[str, ...]:
+        """Columns of the groups that were drawn from separately."""
+        sample = self._existing()
+        return sample.per if sample else ()
 
     def __len__(self) -> int:
         return len(self._object_weights())

@@ -8,11 +8,11 @@ from ipywidgets import HTML, HBox, Tab, VBox
 
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
-from svetlana_jupyter.widgets.components import StatusLine, button, muted
+from svetlana_jupyter.widgets.components import StatusLine, button, handle_in_order, muted
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
 from svetlana_jupyter.widgets.images_panel import ImagesPanel
 from svetlana_jupyter.widgets.new_project_form import NewProjectForm
-from svetlana_jupyter.widgets.panel import PANEL_WIDTH, Panel, as_project, catch_errors, style_widget
+from svetlana_jupyter.widgets.panel import MAX_WIDTH, Panel, as_project, catch_errors, style_widget
 from svetlana_jupyter.widgets.prediction_panel import PredictionPanel
 from svetlana_jupyter.widgets.training_panel import TrainingPanel
 
@@ -52,8 +52,9 @@ class App(VBox):
     """
 
     def __init__(self, project: Project | str | Path | None = None) -> None:
-        super().__init__(layout={"width": "100%", "max_width": PANEL_WIDTH})
+        super().__init__(layout={"width": "100%", "max_width": MAX_WIDTH})
         self.add_class("svetlana")
+        handle_in_order(self)
         self.project: Project | None = None
         self.panels: dict[str, Panel] = {}
         if project is None:
@@ -122,5 +123,6 @@ class App(VBox):
             self.panels[title] = panel(self.project)
             page.children = (self.panels[title],)
 
+        status.say("Loading …")
         page.children = (style_widget(), status)  # replaced unless the panel raises an error
         catch_errors(make, status)()

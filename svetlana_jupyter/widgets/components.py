@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
-from ipywidgets import HTML, Button, ColorPicker, Dropdown, FloatProgress, HBox, Text, VBox
+from ipywidgets import HTML, Box, Button, ColorPicker, Dropdown, FloatProgress, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import ClassInfo
 from svetlana_jupyter.errors import SvetlanaError
@@ -15,6 +16,9 @@ from svetlana_jupyter.widgets.scheduling import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from ipywidgets import Widget
+    from traitlets import Bunch
 
     from svetlana_jupyter.project.jobs import JobState
 
@@ -50,7 +54,7 @@ class StatusLine(HTML):
         """Show the result of an action."""
         self.text = text
         self.layout.display = "none" if self._hides and not text else None
-        self.value = f'<div class="{css_class}" role="status" aria-live="polite">{html.escape(text) or "&nbsp;"}</div>'
+        self.value = f'<div class="{css_class}" role="status" aria-live="polite">{prose_html(text) or "&nbsp;"}</div>'
 
 
 class ClassButton(HBox):
@@ -219,7 +223,7 @@ class JobProgress(HBox):
         self._job: JobState | None = None
         # A job may report many times per second; more than ten redraws per second would only load the browser.
         self._throttle = Throttle(self._draw, interval=0.1)
-        layout = {"flex": "1 1 auto", "min_width": "0", "align_items": "center", "visibility": "hidden"}
+        layout = {"flex": "1 1 auto", "min_width": "320px", "align_items": "center", "visibility": "hidden"}
         super().__init__([self.bar, self.text, self.stop], layout=layout)
 
     def show(self, job: JobState | None) -> None:
@@ -271,6 +275,30 @@ def on_enter(field: Text, act: Callable[[], None], once: bool = False) -> None:
     field.on_msg(lambda _, content, __: act() if content.get("event") == "submit" else None)
 
 
+def handle_in_order(widget: Widget) -> None:
+    """Handle the messages of a widget, and of all in it, in the main thread.
+
+    ipykernel 7.4 handles the messages of each widget in the thread that wrote to it last: a click on a button could
+    overtake the text that was typed before it.
+
+    Parameters
+    ----------
+    widget : Widget
+        With its present and future children.
+    """
+    if widget.comm is not None:
+        widget.comm._reply_subshell_for = lambda *_: None  # asked by ipykernel for the thread; None is the main one
+    if isinstance(widget, Box):
+        widget.observe(_order_children, "children")
+        for child in widget.children:
+            handle_in_order(child)
+
+
+def _order_children(change: Bunch) -> None:
+    for child in set(change["new"]) - set(change["old"]):
+        handle_in_order(child)
+
+
 def set_options(dropdown: Dropdown, options: Sequence[Any]) -> None:
     """Replace the options of a dropdown; keep its value if it remains an option.
 
@@ -298,9 +326,18 @@ def heading(text: str) -> HTML:
     return HTML(f"<h4>{html.escape(text)}</h4>", layout={"margin": "6px 0 0 0"})
 
 
+def prose_html(text: str) -> str:
+    """Return a sentence as escaped HTML, with calls in backticks as code.
+
+    >>> prose_html("Call `project.stop()` if a < b.")
+    'Call <code>project.stop()</code> if a &lt; b.'
+    """
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+
+
 def error_html(problem: str) -> str:
     """Return an error message as HTML that screen readers announce at once."""
-    return f'<div class="sv-status sv-trouble" role="alert">{html.escape(problem)}</div>'
+    return f'<div class="sv-status sv-trouble" role="alert">{prose_html(problem)}</div>'
 
 
 def error_text(error: Exception, summary: str) -> str:

@@ -71,22 +71,25 @@ class ImagesPanel(Panel):
     def _refresh(self) -> None:
         project, images = self.project, self.project.images
         annotated = project.labels().query("action == 'label'").groupby(level="image").size()
-        groups = list(dict.fromkeys(group for entry in images.values() for group in entry.groups))
+        columns = list(dict.fromkeys(group for entry in images.values() for group in entry.groups))
+        groups = [group for group in columns if any(entry.groups.get(group) != name for name, entry in images.items())]
+        names = [group for group in columns if group not in groups]  # columns with the names of the images
         rows = [
             [
                 name,
                 *(entry.groups.get(group, "") for group in groups),
-                f"{len(entry.channels)} channels, " * (len(entry.channels) > 1) + " × ".join(map(str, entry.shape)),
-                entry.dtype,
                 self._object_count(name),
                 int(annotated.get(name, 0)),
+                " × ".join(map(str, entry.shape)) + f", {len(entry.channels)} channels" * (len(entry.channels) > 1),
+                entry.dtype,
                 images.mask_file(name).name,
             ]
             for name, entry in islice(images.items(), _LISTED_IMAGES)
         ]
-        titles = ["Name", *(group.capitalize() for group in groups), "Shape", "Type", "Objects", "Annotated", "Mask"]
+        titles = [", ".join(names).capitalize() or "Name", *(group.capitalize() for group in groups)]
+        titles += ["Objects", "Annotated", "Shape", "Type", "Mask"]
         more = muted(f"and {len(images) - len(rows):,} more" if len(images) > len(rows) else "")
-        self.listing.value = f'<div class="sv-pairs">{html_table(titles, rows)}{more}</div>' if rows else ""
+        self.listing.value = f'<div class="sv-pairs sv-listing">{html_table(titles, rows)}{more}</div>' if rows else ""
         self.mask.refresh()
         self.importing.refresh()
 

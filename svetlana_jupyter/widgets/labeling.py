@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 from svetlana_jupyter.core.annotations import LabelAction, ObjectId
 from svetlana_jupyter.widgets.components import ClassButtons
-from svetlana_jupyter.widgets.panel import VIEWER_SIZE, CommandBar, Panel, catch_errors, labeling_commands
+from svetlana_jupyter.widgets.panel import (
+    MAX_VIEWER_SIZE,
+    VIEWER_SIZE,
+    CommandBar,
+    Panel,
+    catch_errors,
+    labeling_commands,
+)
 from svetlana_jupyter.widgets.viewer.toolbar import MenuItem, ObjectMenu
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
@@ -78,7 +85,7 @@ class LabelingPanel(Panel):
         super().__init__(project)
         project = self.project
         self.command_bar = CommandBar(self, lambda: self.shown, "Label the object with this class", _VIEW_KEYS)
-        self.viewer = Viewer(project, VIEWER_SIZE)
+        self.viewer = Viewer(project, VIEWER_SIZE, max_size=MAX_VIEWER_SIZE)
         self.class_buttons = ClassButtons(
             act=lambda name: self.run_action(self.label, name, self.shown),
             recolor=lambda name, color: self.run_action(project.classes.recolor, name, color),
@@ -91,7 +98,7 @@ class LabelingPanel(Panel):
         self._searched: ObjectId | None = None  # the object on the screen when the search for a class began
         self._selected_at = time.monotonic()
         self._selection_size = 0
-        self.menu = ObjectMenu(VIEWER_SIZE)
+        self.menu = ObjectMenu()
         self.viewer.image_area.children = (*self.viewer.image_area.children, self.menu)
         self.viewer.screen.handle_key = catch_errors(self.handle_key, self.status)
         self.viewer.screen.report = self.report_key
@@ -252,7 +259,7 @@ class LabelingPanel(Panel):
         keys = {command.text: command.keys[0] for command in self.command_bar.commands}
         commands = labeling_commands(self, "Ambiguous", "Bad segmentation", "Erase")
         others = [item(command.text, keys.get(command.text, ""), command.act) for command in commands]
-        self.menu.show_at(at, self._describe_selection(), [*classes, *others])
+        self.menu.show_at(at, self.viewer.model.view.size, self._describe_selection(), [*classes, *others])
 
     def _object_selected(self, image: str, label: int) -> None:
         self._candidate = None

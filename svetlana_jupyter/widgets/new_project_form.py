@@ -21,7 +21,16 @@ from svetlana_jupyter.core.io.swapped_pair import SWAPPED
 from svetlana_jupyter.core.io.typed_paths import clean_path
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.components import StatusLine, button, error_text, heading, html_table, muted, on_enter
+from svetlana_jupyter.widgets.components import (
+    StatusLine,
+    button,
+    error_text,
+    handle_in_order,
+    heading,
+    html_table,
+    muted,
+    on_enter,
+)
 from svetlana_jupyter.widgets.panel import PANEL_WIDTH, catch_errors, style_widget
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
@@ -49,6 +58,7 @@ class NewProjectForm(VBox):
     def __init__(self, opened: Callable[[Project, str], None]) -> None:
         super().__init__(layout={"width": "100%", "max_width": PANEL_WIDTH, "grid_gap": "4px"})
         self.add_class("svetlana")
+        handle_in_order(self)
         self._opened = opened
         self.status = StatusLine()
         options = field_options("Folder")
@@ -267,15 +277,15 @@ def parse_numbers(text: str) -> tuple[float, ...] | float | None:
 
 def field_options(description: str) -> dict[str, Any]:
     """Return the description and the style of an input field, as keyword arguments."""
-    layout, style = {"width": "480px", "max_width": "100%", "flex": "0 0 auto"}, {"description_width": "110px"}
+    layout, style = {"width": "auto", "flex": "0 1 480px", "min_width": "260px"}, {"description_width": "110px"}
     return {"description": description, "layout": layout, "style": style}
 
 
 def field_row(field: Any, note: HTML | str) -> HBox:
     """Return an input field with a note to its right."""
     text = HTML(muted(note)) if isinstance(note, str) else note
-    text.layout = {"margin": "0 0 0 10px", "flex": "1 1 200px"}
-    return HBox([field, text], layout={"align_items": "center", "flex_flow": "row wrap"})
+    text.layout = {"margin": "0 0 0 10px", "flex": "1 1 0", "min_width": "160px"}
+    return HBox([field, text], layout={"align_items": "center"})
 
 
 _EXAMPLES = ("active", "resting")

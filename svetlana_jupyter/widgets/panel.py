@@ -14,7 +14,7 @@ from ipywidgets import HTML, Box, Button, GridBox, HBox, VBox, Widget
 
 from svetlana_jupyter.errors import ProjectError, SvetlanaError
 from svetlana_jupyter.project.known_files import checked_live
-from svetlana_jupyter.widgets.components import StatusLine, button, heading, keycap, no_images_hint
+from svetlana_jupyter.widgets.components import StatusLine, button, handle_in_order, heading, keycap, no_images_hint
 from svetlana_jupyter.widgets.viewer.pointer import KeyGuard
 from svetlana_jupyter.widgets.warning_list import WarningList
 
@@ -28,10 +28,11 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.jobs import JobKind
     from svetlana_jupyter.project.project import Project
 
-# Together these fit the output area of a notebook (920 pixels) in a window that is 1100 pixels wide.
-VIEWER_SIZE = (540, 648)
-SIDE_WIDTH = "268px"
-PANEL_WIDTH = "960px"
+# Initial and maximum height and width of the viewer, which follows the width of the page. In an output area that is
+# narrower than 760 pixels, the column at its side is displayed below it.
+VIEWER_SIZE, MAX_VIEWER_SIZE = (540, 648), (600, 1280)
+MAIN_WIDTH, SIDE_WIDTH = "480px", "268px"
+PANEL_WIDTH, MAX_WIDTH = "960px", "1560px"
 ICON_LAYOUT = {"width": "28px", "padding": "0", "margin": "0 2px 0 0"}
 _DIGITS = set("123456789")
 
@@ -151,6 +152,7 @@ class Panel(VBox):
         project = as_project(project)
         super().__init__(layout={"width": "100%", "max_width": PANEL_WIDTH})
         self.add_class("svetlana")
+        handle_in_order(self)
         self.project = project
         self.status = StatusLine()
         self.warnings = WarningList(project, self.run_action)
@@ -206,7 +208,9 @@ class Panel(VBox):
         hint, body : Widget
             The hint is displayed while the project has no images, the body otherwise.
         """
-        layout = {"width": SIDE_WIDTH, "flex": "0 0 auto", "padding": "0 0 0 12px", "grid_gap": "4px"}
+        self.layout.max_width = MAX_WIDTH
+        main.layout.flex, main.layout.min_width = f"1000 1 {MAIN_WIDTH}", "0"
+        layout = {"flex": f"1 1 {SIDE_WIDTH}", "min_width": "0", "padding": "0 0 0 12px", "grid_gap": "4px"}
         hint = no_images_hint()
         body = HBox([main, VBox(side, layout=layout)], layout={"width": "100%", "flex_flow": "row wrap"})
 

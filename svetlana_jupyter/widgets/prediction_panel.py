@@ -84,9 +84,10 @@ class PredictionPanel(LabelingPanel):
             self.command_bar.grid(),
             self.command_bar.help,
         )
+        row = {"width": "100%", "flex_flow": "row wrap"}
         self.children = (
             self._style,
-            HBox([self.predict_image, self.predict_all, self.retrain, self.job], layout={"width": "100%"}),
+            HBox([self.predict_image, self.predict_all, self.retrain, self.job], layout=row),
             hint,
             body,
             self.status,

@@ -114,7 +114,8 @@ class TrainingPanel(Panel):
         self.cues.draw_cards()
         self.job.show(project.job)
         self._show_runs()
-        self.show_hint("Training runs in the background.")
+        running = "Training runs in the background."
+        self.show_hint(running if self._follows_job else "Press Train to train on all annotations, in the background.")
 
     def open_section(self, title: str) -> None:
         """Open one of the sections below the scores by its title."""

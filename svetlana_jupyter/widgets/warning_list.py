@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ipywidgets import HTML, HBox, VBox, Widget
 
 from svetlana_jupyter.project.image_warnings import MAX_IMAGES_NAMED, summarize
-from svetlana_jupyter.widgets.components import button, muted
+from svetlana_jupyter.widgets.components import button, muted, prose_html
 
 _REPAIRS = {  # text and tooltip of the button
     "components": ("Number the pieces", "Each connected piece of equal numbers becomes one object"),
@@ -67,7 +67,7 @@ class WarningList(VBox):
         self.layout.display = None if found else "none"
 
     def _row(self, name: str) -> VBox:
-        text = f"<b>{html.escape(name)}</b>: {html.escape(self.warnings[name])}"
+        text = f"<b>{html.escape(name)}</b>: {prose_html(self.warnings[name])}"
         line = HTML(f'<div class="sv-status sv-trouble" role="alert">{text}</div>', layout={"width": "100%"})
         images, buttons = self._project.images, []
         # The numbers of a mask that has changed on disk are not known yet.

@@ -133,8 +133,8 @@ class LabPage:
         return self.cell(index).locator(".jp-Cell-outputWrapper")
 
     def canvas(self, index: int) -> Locator:
-        """Return the focusable ipycanvas in a cell's output."""
-        return self.output(index).locator("canvas[tabindex]")
+        """Return the visible, focusable ipycanvas in a cell's output."""
+        return self.output(index).locator("canvas[tabindex]:visible")
 
     def evaluate(self, expression: str, timeout: float = 30) -> str:
         """Return ``str(expression)``, evaluated in the kernel.

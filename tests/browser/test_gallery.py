@@ -116,7 +116,7 @@ def test_thumbnails_are_selected_by_mouse_and_keys_labeled_and_undone(lab: LabPa
     keyboard.press("ArrowRight")
     grid.selected([25])
     keyboard.press("Shift+ArrowDown")
-    columns = int(lab.evaluate("panel.page.columns"))
+    columns = int(lab.evaluate("panel.page.grid.columns"))
     grid.selected(list(range(25, 26 + columns)))
     keyboard.press("i")
     grid.selected([cell for cell in range(count) if not 25 <= cell <= 25 + columns])

@@ -22,7 +22,11 @@ from pathlib import Path
 blood = sv.samples.blood_smear()
 project = sv.Project("blood.svetlana")
 added = project.add_images(f"{blood}/images/{{smear}}.png", masks=f"{blood}/masks/{{smear}}.tif")
-panel = sv.AnnotationPanel(project)""",
+panel = sv.AnnotationPanel(project)
+import threading
+threads = set()
+for widget in (panel.new_name, panel.add):
+    widget.on_msg(lambda *_: threads.add(threading.current_thread().name))""",
     "panel",
     "while not Path('released').exists(): pass",
 ]
@@ -60,6 +64,7 @@ def test_names_and_keys_reach_what_they_were_typed_for(lab: LabPage, tmp_path: P
     lab.wait_until("project.classes.names[-1] == 'last one'", timeout=120)
     assert lab.evaluate("project.classes.names") == str((*NAMES, "last one"))
     expect(field).to_have_value("")
+    assert lab.evaluate("threads") == "{'MainThread'}", "text and clicks are handled in order"
 
     # The hint is gone while the picture has the focus. Status and hover label name the object that a key brings.
     canvas.click(position={"x": 5, "y": 5})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,24 +32,35 @@ def squares(count: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return image.clip(0, 255).astype(np.uint8), mask
 
 
-@pytest.fixture
-def wells(tmp_path: Path) -> Path:
-    """Folder with three images and masks, named by plate and well."""
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with three images, their masks and a project of them; `wells` and `project` are copies."""
+    folder = tmp_path_factory.mktemp("template")
     for name, seed in (("P1_A1", 1), ("P1_A2", 2), ("P2_A1", 3)):
         image, mask = squares(seed=seed)
         for kind, array in (("wells", image), ("masks", mask)):
-            (tmp_path / kind).mkdir(exist_ok=True)
-            tifffile.imwrite(tmp_path / kind / f"{name}.tif", array)
+            (folder / kind).mkdir(exist_ok=True)
+            tifffile.imwrite(folder / kind / f"{name}.tif", array)
+    project = Project(folder / "cells.svetlana", classes=CLASSES, annotator="ann")
+    project.add_images(folder / "wells/{plate}_{well}.tif", masks=folder / "masks/{plate}_{well}.tif")
+    project.settings = TrainingSettings(preset="default", trees=20)
+    project.annotations.file.close()
+    return folder
+
+
+@pytest.fixture
+def wells(template: Path, tmp_path: Path) -> Path:
+    """Folder with three images and masks, named by plate and well."""
+    for kind in ("wells", "masks"):
+        shutil.copytree(template / kind, tmp_path / kind)
     return tmp_path
 
 
 @pytest.fixture
-def project(wells: Path) -> Project:
+def project(template: Path, wells: Path) -> Project:
     """Project with the three wells, two classes and a fixed preset, so that training starts no search."""
-    project = Project(wells / "cells.svetlana", classes=CLASSES, annotator="ann")
-    project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
-    project.settings = TrainingSettings(preset="default", trees=20)
-    return project
+    shutil.copytree(template / "cells.svetlana", wells / "cells.svetlana")
+    return Project(wells / "cells.svetlana", annotator="ann")
 
 
 @pytest.fixture

@@ -79,11 +79,12 @@ def labels_of(held_out: Ids, own: Ids = (), unit=lambda image: image) -> DrawnLa
     )
 
 
-def objects_of(images: list[str], annotated: Ids, unit=lambda image: image) -> CountedObjects:
+def objects_of(images: list[str], annotated: Ids, unit=lambda image: image, drawn: Ids = ()) -> CountedObjects:
     ids = [(image, label) for image in images for label in range(1, 13)]
     p = np.array([probability(*each) for each in ids])
     annotation = [1 - label % 2 if (image, label) in set(annotated) else -1 for image, label in ids]
-    return CountedObjects(np.stack([1 - p, p], axis=1), np.array(annotation), np.array([unit(i) for i, _ in ids]))
+    unit = np.array([unit(image) for image, _ in ids])
+    return CountedObjects(np.stack([1 - p, p], axis=1), np.array(annotation), unit, np.array([i in drawn for i in ids]))
 
 
 def assert_estimates(counts: pd.DataFrame, labels: DrawnLabels, *groups: CountedObjects) -> None:
@@ -106,19 +107,21 @@ def test_drawn_training_labels_use_raw_held_out_predictions_and_counted_objects_
     assert not run.calibration.is_identity, "raw and calibrated probabilities differ"
     counts = large.counts("image")
     unit = {name: f"plate={entry.groups['plate']} well={entry.groups['well']}" for name, entry in large.images.items()}
-    groups = [objects_of([image], drawn + lassoed, unit.get) for image in sorted(large.images) if image != "more0"]
+    counted = [image for image in sorted(large.images) if image != "more0"]
+    groups = [objects_of([image], drawn + lassoed, unit.get, drawn) for image in counted]
     labels = labels_of(drawn, unit=unit.get)
     assert_estimates(counts[counts["image"] != "more0"], labels, *groups)
-    everything = objects_of(list(large.images), drawn + lassoed, unit.get)
+    everything = objects_of(list(large.images), drawn + lassoed, unit.get, drawn)
     assert_estimates(large.counts(), labels, everything)
     table = large.predictions()
     for _, row in counts.iterrows():
         assert row["count"] == (table.loc[row["image"], "class"] == row["class"]).sum()
 
 
-def test_labels_that_the_run_was_not_trained_on_use_its_own_predictions(large: Project) -> None:
+@pytest.mark.parametrize("per", [None, "plate"])
+def test_labels_that_the_run_was_not_trained_on_use_its_own_predictions(large: Project, per: str | None) -> None:
     drawn = draw(large, 30)
-    large.test_set.draw(24, seed=1)
+    large.test_set.draw(8 if per else 24, per, seed=1)  # there are three plates
     add_run(large, drawn[:12])
     tested = large.test_set.objects[:20]
     large.annotations.annotate_each({each: truth(each.label) for each in tested})
@@ -126,7 +129,7 @@ def test_labels_that_the_run_was_not_trained_on_use_its_own_predictions(large: P
     assert counts["total"].iloc[0] == 84 - 4, "unannotated objects of the test set stay hidden"
     images = list(large.images)
     estimator = FractionEstimator(labels_of(drawn[:12], drawn[12:] + tested))
-    everything = objects_of(images, drawn + tested)
+    everything = objects_of(images, drawn + tested, drawn=[] if per else drawn + tested)
     hidden = set(large.test_set.objects[20:])
     chosen = np.array([(image, label) not in hidden for image in images for label in range(1, 13)])
     (expected,) = estimator.estimate([CountedObjects(*(part[chosen] for part in everything))])
@@ -165,13 +168,19 @@ def test_without_drawn_labels_counts_have_no_interval_and_a_note(large: Project)
     )
 
 
-def test_labels_without_held_out_predictions_call_for_a_training(large: Project) -> None:
-    drawn = draw(large, 30)
-    run = add_run(large, drawn)
-    (run.path / "held_out_network.parquet").unlink()
-    large.predictions_version += 1
+def test_labels_without_held_out_predictions_call_for_a_training_or_say_why_there_are_none(large: Project) -> None:
+    run = add_run(large, [("more0", 1), ("more0", 2)])
+    draw(large, 30)
+    run = replace(run, settings=run.settings | {"start_from": "0001"})
+    large.runs.update(run)
     (note,) = large.counts()["note"].unique()
-    assert "run 0001 has them for 0 of 30. Call project.train(), then project.predict()." in note
+    assert note.endswith("of 30. Call project.train(), then project.predict()."), note
+
+    (run.path / "held_out_network.parquet").unlink()
+    large.runs.update(replace(run, note="No score yet: bright has 4."))
+    (note,) = large.counts()["note"].unique()
+    more = "Label more objects, then call project.train() and project.predict()."
+    assert note.endswith(f"of 30. No score yet: bright has 4. {more}"), note
 
 
 def test_labels_that_were_drawn_elsewhere_count_when_the_source_says_so(large: Project) -> None:

@@ -15,12 +15,33 @@ from scipy.stats import linregress, t
 from svetlana_jupyter.core.stats.agreement import agreement
 from svetlana_jupyter.core.stats.metrics import EXCLUSION_REASONS
 from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.count_table import CountTable
 from tests.project.conftest import squares
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from svetlana_jupyter.project.project import Project
+
+
+def test_a_notebook_shows_rounded_counts_with_their_intervals_and_every_note_in_full() -> None:
+    notes = ["Fewer than 20 labels were drawn here: errors are assumed as elsewhere <1>.", ""]
+    reasons = {reason: [0, 0] for reason in EXCLUSION_REASONS} | {"border": [0, 3], "left_out": [0, 3]}
+    table = CountTable(
+        {"well": ["A1", "A<2"], "class": ["dim"] * 2, "count": [12, 1000], "total": [19, 2000]}
+        | {"estimate": [11.904, 1001.25], "fraction": [0.62657, 0.5], "low": [0.42105, np.nan], "high": [0.789, np.nan]}
+        | {"method": ["corrected", "predicted"], **reasons, "note": notes}
+    )
+    text = table._repr_html_()
+    for part in ("<td>11.9</td>", "<td>62.7%</td>", "<td>42.1% to 78.9%</td>", "<td>none</td>", "<td>A&lt;2</td>"):
+        assert part in text
+    assert "errors are assumed as elsewhere &lt;1&gt;." in text
+    assert "<th>border</th>" in text
+    assert "<th>ambiguous</th>" not in text, "nobody was left out for this reason"
+    assert table["estimate"].tolist() == [11.904, 1001.25], "the values are not rounded"
+    assert "more rows" in pd.concat([table] * 40)._repr_html_()
+    assert table.head(1)._repr_html_().count("<td>corrected</td>") == 1
+    assert "11.904" in table[["well", "estimate"]]._repr_html_(), "part of the columns is displayed by pandas"
 
 
 NAMES = ("P1_A1", "P1_A2", "P2_A1")

@@ -5,13 +5,20 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from ipywidgets import Dropdown
+from ipywidgets import Dropdown, HBox, Text, VBox
 
 from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.jobs import JobState, format_duration
 from svetlana_jupyter.project.runs import Run
-from svetlana_jupyter.widgets.components import ClassButtons, JobProgress, StatusLine, html_table, set_options
+from svetlana_jupyter.widgets.components import (
+    ClassButtons,
+    JobProgress,
+    StatusLine,
+    handle_in_order,
+    html_table,
+    set_options,
+)
 from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.training_results import RunTable, curves
 
@@ -25,6 +32,17 @@ def rows():
     made = ClassButtons(act=calls.append, recolor=lambda *arguments: calls.append(arguments))
     made.calls = calls
     return made
+
+
+def test_present_and_future_children_are_handled_in_the_main_thread():
+    present, future, other = Text(), Text(), Text()
+    box = VBox([HBox([present])])
+    handle_in_order(box)
+    box.children = (*box.children, HBox())
+    box.children[1].children = (future,)
+    for widget in (box, present, future):
+        assert widget.comm._reply_subshell_for({}, "a subshell") is None
+    assert not hasattr(other.comm, "_reply_subshell_for")
 
 
 def test_a_class_button_calls_its_action_with_the_class(rows):

@@ -35,13 +35,13 @@ Integers = NDArray[np.int64]
 
 THREADS = 4  # may exceed the number of cores, since reading waits as long as it computes
 SIDES = ("xy", "xz", "zy", "maximum")
-GAP_COLORS = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#1b1b1b"}  # between the cells, with little contrast to their contents
 
 _OVERSAMPLING = 2  # maximum samples per screen pixel; averaging them avoids aliasing
 _ORTHOVIEW_CONTEXT = 2.0  # side of an orthogonal view, relative to the object's longest side
 _ORTHOVIEW_MIN_SIDE = 24.0  # pixels, so that the surroundings of an object of a few voxels are visible, too
 _ORTHOVIEW_MAX_SAMPLES = 128  # per side
 _BRIGHT = 140  # median gray level above which the ink is dark
+_BACKGROUND = 128  # gray level of what is not shown
 _OUTLINE_OPACITY, _OUTLINE_BLUR = 0.9, 0.7  # blur in pixels
 _NEAREST_FROM = 3.0  # screen pixels per sample above which samples are drawn as squares, as in the viewer
 
@@ -363,6 +363,8 @@ class GridScene:
         Equal keys mean equal pixels.
     pixels : array of uint8, shape (h, w, 3)
         The thumbnails, in device pixels.
+    boxes : array of int, shape (n, 4)
+        Parts of ``pixels`` to show: top, left, height and width. Elsewhere the background of the page is visible.
     ink : str
         Color of text between the thumbnails.
     cell_captions : tuple of CellCaption
@@ -379,6 +381,7 @@ class GridScene:
     dpr: float
     key: Hashable
     pixels: NDArray[np.uint8]
+    boxes: Integers
     ink: str
     cell_captions: tuple[CellCaption, ...]
     chosen: frozenset[int] = frozenset()
@@ -392,7 +395,7 @@ def draw_thumbnail_grid(
     grid: GridLayout,
     dpr: float = 1.0,
     outlines: bool = True,
-) -> tuple[NDArray[np.uint8], str]:
+) -> tuple[NDArray[np.uint8], Integers]:
     """Draw thumbnails into the cells of a page.
 
     Parameters
@@ -407,25 +410,35 @@ def draw_thumbnail_grid(
     Returns
     -------
     pixels : array of uint8, shape (h, w, 3)
-    ink : str
-        Color of text between the thumbnails.
+    boxes : array of int, shape (n, 4)
+        Top, left, height and width of the part of each thumbnail that lies on its image.
     """
     entries = [(cell, *entry) for cell, entry in enumerate(thumbnails_with_display) if entry is not None]
     rendered = [(cell, thumbnail, as_rgb(render_pixels(thumbnail.values, shown))) for cell, thumbnail, shown in entries]
     brightness = [np.median(pixels[thumbnail.inside]) for _, thumbnail, pixels in rendered]
     ink = DARK_INK if brightness and np.median(brightness) > _BRIGHT else BRIGHT_INK
-    background = rgb_of(GAP_COLORS[ink])
-    page = np.full((*(round(extent * dpr) for extent in grid.size), 3), background, np.uint8)
-    side = round(grid.side * dpr)
+    page = np.full((*(round(extent * dpr) for extent in grid.size), 3), _BACKGROUND, np.uint8)
+    side, boxes = round(grid.side * dpr), []
     for cell, thumbnail, pixels in rendered:
-        framed = np.full_like(pixels, background)
-        framed[thumbnail.inside] = pixels[thumbnail.inside]
-        resized = _resize(framed, side)
+        resized = _resize(_repeat_border(pixels, thumbnail.inside), side)
         if outlines:
             _draw_outline(resized, thumbnail.own, max(1, round(dpr)), ink)
         top, left = (round(at * dpr) for at in grid.corner(cell))
         page[top : top + side, left : left + side] = resized
-    return page, ink
+        (y0, y1), (x0, x1) = (
+            (round(part.start * side / len(pixels)), round(part.stop * side / len(pixels))) for part in thumbnail.inside
+        )
+        boxes.append((top + y0, left + x0, y1 - y0, x1 - x0))
+    return page, np.array(boxes, np.int64).reshape(-1, 4)
+
+
+def _repeat_border(pixels: NDArray[np.uint8], inside: tuple[slice, slice]) -> NDArray[np.uint8]:
+    """Replace the pixels beyond the border of the image by the nearest ones inside.
+
+    Interpolation at the border of the image then does not mix in another color.
+    """
+    around = [(part.start, len(pixels) - part.stop) for part in inside]
+    return np.pad(pixels[inside], [*around, (0, 0)], mode="edge")
 
 
 def _resize(pixels: NDArray[Any], side: int) -> NDArray[Any]:

@@ -10,6 +10,9 @@ scaling: Alexandari, Kundaje and Shrikumar, ICML 2020).
 The intervals contain two errors. The correction is uncertain, since it is fitted to few labels, and it is the same for
 all wells: it is drawn repeatedly from its posterior distribution. The wells of a condition differ: they are the
 replicates of Student's t.
+
+Labels that were drawn from the counted objects themselves are a random sample of them: they take part in the mixture
+with their true classes, so that a poor classifier adds little to what they say.
 """
 
 from __future__ import annotations
@@ -76,11 +79,14 @@ class CountedObjects(NamedTuple):
         Positions of the annotated classes; -1 for an object without an annotation.
     unit : array of str, shape (n,)
         Well, patient or image of each object: the units that the group is a sample of.
+    is_drawn : bool of shape (n,)
+        Whether the object is annotated because it was drawn uniformly at random from the objects of the group.
     """
 
     probability: Floats
     annotation: Integers
     unit: NDArray[np.str_]
+    is_drawn: NDArray[np.bool_]
 
 
 class Fractions(NamedTuple):
@@ -134,7 +140,7 @@ class FractionEstimator:
         return [self._estimate(*each, differ) for each in zip(groups, pooled, is_own)]
 
     def _estimate(self, group: CountedObjects, mixture: _Mixture, is_own: NDArray[np.bool_], differ: bool) -> Fractions:
-        if not mixture.n:
+        if (group.annotation >= 0).all():
             return _count(group)
         labels, drawn, note = self._labels, self._drawn, ""
         if is_own.sum() < MIN_LABELS:
@@ -160,7 +166,7 @@ class FractionEstimator:
         statistic, freedom = 0.0, 0
         logits, truth = to_logits(self._labels.probability), self._labels.truth
         for mixture, own in zip(mixtures, is_own):
-            if own.sum() < MIN_LABELS_PER_CLASS or own.all() or not mixture.n:
+            if own.sum() < MIN_LABELS_PER_CLASS or own.all():
                 continue
             expected = self._correction.ratios(logits[own])[0].T * mixture.fractions
             expected /= expected.sum(axis=1, keepdims=True)
@@ -185,29 +191,41 @@ def _count(group: CountedObjects) -> Fractions:
 
 
 class _Mixture:
-    """Most likely class fractions of the unannotated objects of a group.
+    """Most likely class fractions of the objects of a group.
+
+    Annotated objects take part if they were drawn at random. Otherwise all annotated objects are left out, and added
+    in `of_all`: they may be those of one class, and what is left differs from the drawn ones.
 
     Attributes
     ----------
-    n : int
-        Number of unannotated objects.
     fractions : float64 of shape (k,)
     """
 
     def __init__(self, group: CountedObjects, correction: Corrections) -> None:
-        rest, k = group.annotation < 0, group.probability.shape[1]
-        self.n, self._unit = int(rest.sum()), group.unit[rest]
-        self._known = np.bincount(group.annotation[~rest], minlength=k)
+        k, is_annotated = group.probability.shape[1], group.annotation >= 0
+        rest = ~is_annotated | group.is_drawn[is_annotated].all()
+        self._n, self._unit, self._classes = int(rest.sum()), group.unit[rest], group.annotation[rest]
+        self._annotated = np.bincount(group.annotation[is_annotated], minlength=k)
+        self._added = np.bincount(group.annotation[~rest], minlength=k)
         self._logits = to_logits(group.probability[rest])
-        self._ratios = correction.ratios(self._logits)
+        self._ratios = self._ratios_of(correction)
         self.fractions = mix(self._ratios)[0]
+
+    def _ratios_of(self, correction: Corrections, some: Integers | slice = slice(None)) -> Floats:
+        """Return likelihood ratios; an annotated object is of no other class."""
+        ratios, classes = correction.ratios(self._logits[some]), self._classes[some]
+        is_known = classes >= 0
+        ratios[:, :, is_known] = np.eye(ratios.shape[1])[:, classes[is_known]]
+        return ratios
 
     def of_all(self, fractions: Floats, rounded: Callable[[Floats], Floats] = np.asarray) -> Floats:
         """Return fractions of all objects, annotated ones included.
 
         The numbers of objects are passed through ``rounded``.
         """
-        return np.asarray(rounded(self._known + self.n * fractions) / (self._known.sum() + self.n))
+        total, annotated = self._added.sum() + self._n, self._annotated
+        numbers = rounded(self._added + self._n * fractions)
+        return np.asarray(np.clip(numbers, annotated, total - annotated.sum() + annotated) / total)
 
     def interval(self, drawn: Corrections, n_labels: Integers, seed: int) -> tuple[Floats, Floats]:
         """Return the bounds of the fractions.
@@ -219,9 +237,9 @@ class _Mixture:
             Number of labels on which the correction of each class stands.
         seed : int
         """
-        some = np.random.default_rng(seed).permutation(self.n)[:N_POOLED]
+        some = np.random.default_rng(seed).permutation(self._n)[:N_POOLED]
         pooled = mix(self._ratios[:, :, some])
-        shared = mix(drawn.ratios(self._logits[some]), pooled) - pooled
+        shared = mix(self._ratios_of(drawn, some), pooled) - pooled
         shared *= stdtrit(np.maximum(n_labels - 1, 1), 0.975) / ndtri(0.975)  # the draws are too narrow for few labels
         return _interval(self.fractions, shared, influence(self._ratios[0].T, self.fractions), self._unit)
 

@@ -18,7 +18,7 @@ from svetlana_jupyter.widgets.components import ClassButtons, count_html, headin
 from svetlana_jupyter.widgets.gallery.grid import PatchGrid
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import default_crop_side
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
-from svetlana_jupyter.widgets.panel import Command, CommandBar, Panel, catch_errors, labeling_commands
+from svetlana_jupyter.widgets.panel import MAX_VIEWER_SIZE, Command, CommandBar, Panel, catch_errors, labeling_commands
 from svetlana_jupyter.widgets.viewer.open_images import predicted_class
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class GalleryPanel(Panel):
         self._page_number = 0
         self._selected_at = time.monotonic()
         self._indexing = ObjectIndexer(project, self.status)
-        self.page = PatchGrid(project, GRID_SIZE)
+        self.page = PatchGrid(project, GRID_SIZE, MAX_VIEWER_SIZE[1])
         self._page_size = self.page.grid.count
         self.filter_bar = FilterBar(self.page, catch_errors(self.rearrange, self.status))
         self.display_bar = DisplayBar(self.page)
@@ -112,7 +112,7 @@ class GalleryPanel(Panel):
         self.progress_text = HTML(layout={"margin": "0", "min_height": "38px"})
         self.selection_text = HTML(layout={"margin": "0"})
         pages = VBox([self.filter_bar, self.page, self.page_bar])
-        pages.layout = {"width": f"{GRID_SIZE[1]}px", "flex": "0 0 auto"}
+        pages.layout.max_width = f"{MAX_VIEWER_SIZE[1]}px"
         self.hint, self.body = self.arrange(
             pages,
             self.command_bar.header("Classes"),
@@ -129,7 +129,7 @@ class GalleryPanel(Panel):
         self.page.screen.report = self.report_key
         self.page.turn_page = catch_errors(self._turn_page, self.status)
         self._watcher.observe(self.page, self._show_selection, "selection")
-        self._watcher.observe(self.page, self._resize, "columns")
+        self._watcher.observe(self.page, self._resize, "columns", "size")
         self.observe_project(self.rearrange, "images_version")
         self.observe_project(self._refresh, "annotations_version", "classes_version")
         self.observe_project(self._predictions_changed, "predictions_version", "current_run")
@@ -316,6 +316,8 @@ class GalleryPanel(Panel):
 
     def _resize(self) -> None:
         """Keep the first object of the page visible when the size of a page changes."""
+        if self._page_size == self.page.grid.count:
+            return
         first = self._page_number * self._page_size
         self._page_size = self.page.grid.count
         self.show_page(self.pages.page_containing(first))
@@ -372,13 +374,13 @@ class FilterBar(HBox):
         self.class_id = _dropdown([("Any class", 0)], "Filter by class, annotated or predicted", "124px")
         self.order = _dropdown(_ORDERS, "Order", "150px")
         self.image = _dropdown([(ALL_IMAGES, "")], "Filter by image", "124px")
-        self.count_label = _spacer()
+        self.count_label = _spacer(min_width="max-content")
         again = "Arrange again with current labels and predictions (g)"
         self.refresh_button = page.screen.button("refresh", again, on_change)
         controls = [self.which, self.class_id, self.order, self.image]
         super().__init__(
             [*controls, self.refresh_button, self.count_label],
-            layout={"align_items": "center", "width": "100%", "margin": "0 0 4px 0"},
+            layout={"align_items": "center", "flex_flow": "row wrap", "width": "100%", "margin": "0 0 4px 0"},
         )
         self._is_listing = False
 
@@ -467,12 +469,12 @@ class PageBar(HBox):
         self.invert_button = button("", "Invert the selection (i)", page.select_inverse, "Invert")
         self.none = button("", "Clear the selection (Escape)", page.clear_selection, "None")
         for text_button in (self.all, self.invert_button, self.none):
-            text_button.layout = {"width": "auto", "padding": "0 10px", "margin": "0 2px 0 0"}
+            text_button.layout = {"width": "auto", "padding": "0 10px", "margin": "0 2px 0 0", "flex": "0 0 auto"}
         turning = [self.first, self.previous, self.number, self.of, self.next, self.last]
         selecting = [self.all, self.invert_button, self.none]
         super().__init__(
             [*turning, Label(layout={"width": "8px"}), *selecting, _spacer(), display_bar],
-            layout={"align_items": "center", "width": "100%", "margin": "4px 0 0 0"},
+            layout={"align_items": "center", "flex_flow": "row wrap", "width": "100%", "margin": "4px 0 0 0"},
         )
 
         def typed(change: dict[str, int]) -> None:
@@ -493,10 +495,12 @@ class PageBar(HBox):
         self.none.disabled = selected == 0
 
 
-def _spacer() -> Label:
+def _spacer(min_width: str = "0") -> Label:
     """Return a right-aligned label that fills the rest of a row."""
-    return Label(layout={"flex": "1 1 auto", "min_width": "0", "justify_content": "flex-end"})
+    return Label(layout={"flex": "1 1 auto", "min_width": min_width, "justify_content": "flex-end"})
 
 
 def _dropdown(options: Iterable[object], tooltip: str, width: str) -> Dropdown:
-    return Dropdown(options=options, tooltip=tooltip, layout={"width": width, "margin": "0 4px 0 0"})
+    return Dropdown(
+        options=options, tooltip=tooltip, layout={"width": width, "flex": "0 0 auto", "margin": "0 4px 0 0"}
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,11 +36,13 @@ _QUALITY = 92
 _FONT, _BOLD = "11px system-ui, sans-serif", "600 11px system-ui, sans-serif"
 _LETTER = 6.6  # CSS pixels, average width of a letter in these fonts
 _NARROWED = 0.78  # a name is condensed to this fraction of its width before it is cut
-_MIN_LETTERS = 5  # a name cut to fewer letters would tell no more than the color does
+_CAPTION_GAP = 4  # CSS pixels between name and probability
+_MIN_LETTERS = 3  # a name cut to fewer letters would tell no more than the color does
 _ANNOTATED_WIDTH, _PREDICTED_WIDTH = 4, 2  # CSS pixels of a frame
 _SELECTED = {DARK_INK: "#0d47a1", BRIGHT_INK: "#ffffff"}
 _WHEEL_STEP = 100.0  # one notch of the wheel of most mice
 _ARROWS = {"ArrowUp": (-1, 0), "ArrowDown": (1, 0), "ArrowLeft": (0, -1), "ArrowRight": (0, 1)}
+_EMPTY = "rgba(128, 128, 128, 0.2)"  # visible on a bright and on a dark page
 _FLAG_CAPTION = {"ambiguous": "ambiguous", "bad_segmentation": "bad segm."}
 
 
@@ -52,10 +55,14 @@ class PatchGrid(VBox):
     ----------
     project : Project
     size : tuple of int
-        Height and width of the grid, in CSS pixels.
+        Height and initial width of the grid, in CSS pixels.
+    max_width : int
+        The grid is as wide as the page allows, but no wider than this.
 
     Attributes
     ----------
+    size : tuple of int
+        Current height and width.
     selection : Selection
         Selected cells of the page.
     objects : tuple of (str, int)
@@ -63,6 +70,7 @@ class PatchGrid(VBox):
     scene : GridScene or None
         Contents of the last frame.
     columns : int
+        Thumbnails per row at the initial width; a wider grid has more of them.
     field_of_view : float
         Extent of each thumbnail, relative to the default extent.
     depth : {"plane", "maximum"}
@@ -77,6 +85,7 @@ class PatchGrid(VBox):
     status : StatusLine
     """
 
+    size = traitlets.Tuple()
     selection = traitlets.Any(Selection())
     columns = traitlets.Enum(COLUMNS, 10)
     field_of_view = traitlets.Enum(FIELDS_OF_VIEW, 1.0)
@@ -84,8 +93,8 @@ class PatchGrid(VBox):
     outlines = traitlets.Bool(True)
     hovered = traitlets.Instance(tuple, allow_none=True)
 
-    def __init__(self, project: Project, size: tuple[int, int]) -> None:
-        super().__init__(layout={"width": f"{size[1]}px", "flex": "0 0 auto"})
+    def __init__(self, project: Project, size: tuple[int, int], max_width: int) -> None:
+        super().__init__(layout={"width": "100%", "max_width": f"{max_width}px"})
         self.add_class("sv-viewer")
         self.status = StatusLine(hides=True)
         self.objects: tuple[tuple[str, int], ...] = ()
@@ -93,21 +102,23 @@ class PatchGrid(VBox):
         self.message = ""
         self._side = 1.0
         self._next_objects: Objects = ()
-        self._project, self._size, self._thumbnail_cache = project, size, ThumbnailCache(project)
+        self._project, self._thumbnail_cache = project, ThumbnailCache(project)
+        self.size, self._initial_width, self._max_width = size, size[1], max_width
         self._selection_count = 0
         self.turn_page: Callable[[int], object] = lambda pages: None
         self.screen = Screen(GridCanvas(size), self._draw, self._raise_unreadable, self.status)
         self.children = (self.screen.stage, self.status, self.screen.pointer)
         self.screen.add_listener(GridInteraction(self))
         observe = Watcher(self.status).observe
-        observe(self.screen.pointer, self.screen.redraw, "dpr")
-        observe(self, self.screen.redraw, "field_of_view", "depth", "outlines", "hovered")
+        observe(self.screen.pointer, self.screen.redraw, "dpr", "dark")
+        observe(self.screen.pointer, self._change_width, "width")
+        observe(self, self.screen.redraw, "size", "columns", "field_of_view", "depth", "outlines", "hovered")
         observe(self, self._count_selection, "selection")
 
     @property
     def grid(self) -> GridLayout:
         """Arrangement of the cells."""
-        return GridLayout(self._size, self.columns)
+        return GridLayout(self.size, math.ceil(self.columns * self.size[1] / self._initial_width))
 
     @property
     def selection_id(self) -> SelectionId:
@@ -174,7 +185,7 @@ class PatchGrid(VBox):
         Return whether there is such a cell.
         """
         cursor = self.selection.cursor
-        cell = cursor + down * self.columns + right if cursor >= 0 else 0
+        cell = cursor + down * self.grid.columns + right if cursor >= 0 else 0
         if 0 <= cell < len(self.objects):
             self.select(self.selection.with_range(cell) if extend else self.selection.only(cell))
         return 0 <= cell < len(self.objects)
@@ -192,6 +203,11 @@ class PatchGrid(VBox):
         """Stop loading images in the background and remove the grid."""
         self.screen.loader.close()
         super().close()
+
+    def _change_width(self) -> None:
+        width = min(self.screen.pointer.width, self._max_width)
+        self.screen.canvas.set_width(width)
+        self.size = (self.size[0], width)
 
     def _count_selection(self) -> None:
         self._selection_count += 1
@@ -211,17 +227,19 @@ class PatchGrid(VBox):
         grid, dpr = self.grid, self.screen.pointer.dpr
         key = (page, grid, dpr, self.outlines, tuple(picture is None for picture in pictures))
         if self.scene is None or self.scene.key != key:
-            pixels, ink = draw_thumbnail_grid(pictures, grid, dpr, self.outlines)
+            pixels, boxes = draw_thumbnail_grid(pictures, grid, dpr, self.outlines)
         else:
-            pixels, ink = self.scene.pixels, self.scene.ink
+            pixels, boxes = self.scene.pixels, self.scene.boxes
+        ink = BRIGHT_INK if self.screen.pointer.dark else DARK_INK
         captions = tuple(_caption(self._project, *object_id) for object_id in self.objects)
         chosen, cursor = self.selection.chosen, self.selection.cursor
         # Described now, because a key may have labeled the object under the pointer.
         row, column = self.hovered or (-1.0, -1.0)
         under = self.cell_at(row, column) if self.hovered else -1
         hint = Hint(_hover_text(self._project, *self.objects[under]), (row, column)) if under >= 0 else None
-        self.scene = GridScene(grid, dpr, key, pixels, ink, captions, chosen, cursor, hint, self.message)
-        self.screen.paint(self.scene, self.selection_id, [page] if None in pictures and in_loop else ())
+        self.scene = GridScene(grid, dpr, key, pixels, boxes, ink, captions, chosen, cursor, hint, self.message)
+        absent = [part for part in page.by_image() if None in self._thumbnail_cache.cached_thumbnails(part)]
+        self.screen.paint(self.scene, self.selection_id, absent if in_loop else ())
         if None not in pictures and self._next_objects and in_loop:
             self.screen.loader.load_ahead([self._page(self._next_objects)])
 
@@ -292,7 +310,7 @@ class GridCanvas(LayeredCanvas):
     Parameters
     ----------
     size : tuple of int
-        Height and width in CSS pixels.
+        Initial height and width in CSS pixels.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -305,8 +323,24 @@ class GridCanvas(LayeredCanvas):
         if before is None or before.key != scene.key:
             small = scene.pixels[..., 0].size <= _PNG_LIMIT
             encoded = encode.png(scene.pixels) if small else encode.jpeg(scene.pixels, _QUALITY)
-            self._put(self.widget[PICTURES], encoded, 0, 0)
+            self._draw_pictures(scene, encoded)
         _draw_marks(self.widget[MARKS], scene)  # always, and last: see `ImageCanvas._draw`
+
+    def _draw_pictures(self, scene: GridScene, encoded: bytes) -> None:
+        """Draw the thumbnails; elsewhere the background of the page is visible."""
+        layer = self.widget[PICTURES]
+        layer.clear()
+        layer.fill_style = "#000000"
+        tops, lefts, heights, widths = scene.boxes.T.tolist()
+        layer.fill_rects(lefts, tops, widths, heights)
+        layer.global_composite_operation = "source-atop"  # only where something is drawn already
+        self._put(layer, encoded, 0, 0)
+        layer.global_composite_operation = "destination-over"  # behind the thumbnails, and in place of missing ones
+        layer.fill_style = _EMPTY
+        corners = [scene.grid.corner(cell) for cell in range(len(scene.cell_captions))]
+        tops, lefts = ([round(corner[axis] * scene.dpr) for corner in corners] for axis in (0, 1))
+        layer.fill_rects(lefts, tops, round(scene.grid.side * scene.dpr))
+        layer.global_composite_operation = "source-over"
 
 
 def _caption(project: Project, image: str, label: int) -> CellCaption:
@@ -376,12 +410,13 @@ def _draw_frame(layer: Any, tile: CellCaption, left: float, top: float, side: fl
 
 def _draw_caption(layer: Any, tile: CellCaption, left: float, baseline: float, side: float, ink: str) -> None:
     layer.fill_style = ink
+    share_width = _LETTER * len(tile.share)
     if tile.share:
         layer.font, layer.text_align = _FONT, "right"
-        layer.fill_text(tile.share, left + side, baseline)
+        layer.fill_text(tile.share, left + side, baseline, share_width)
     if tile.name:
         layer.font, layer.text_align = _BOLD if tile.is_annotated else _FONT, "left"
-        width = side - (_LETTER * len(tile.share) + 4 if tile.share else 0)
+        width = side - (share_width + _CAPTION_GAP if tile.share else 0)
         letters = int(width / (_LETTER * _NARROWED))
         name = tile.name if len(tile.name) <= letters else f"{tile.name[: max(1, letters - 1)]}…"
         if letters >= _MIN_LETTERS or name == tile.name:

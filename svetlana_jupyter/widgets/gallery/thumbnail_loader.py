@@ -52,6 +52,11 @@ class GalleryPage:
         """Read the missing thumbnails; may be called on any thread."""
         self.cache.load(self)
 
+    def by_image(self) -> list[GalleryPage]:
+        """Return the parts of the page by image, to be shown as they arrive."""
+        names = dict.fromkeys(name for name, _, _ in self.keys)
+        return [GalleryPage(self.cache, tuple(key for key in self.keys if key[0] == name)) for name in names]
+
 
 class ThumbnailCache:
     """Cache of thumbnails by object, and of the display settings of their images.

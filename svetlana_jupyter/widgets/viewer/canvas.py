@@ -16,7 +16,7 @@ from ipycanvas import Canvas, MultiCanvas
 from ipycanvas.canvas import COMMANDS
 
 from svetlana_jupyter.core.display import encode
-from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, ImageLayer, size_with_margin
+from svetlana_jupyter.core.display.scene import ImageLayer, size_with_margin
 from svetlana_jupyter.core.display.viewport import PixelBox
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ MODIFIERS = {"Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock"}
 IMAGE, OVERLAY, SELECTION, DECORATION = range(4)
 _BUFFERED = (IMAGE, OVERLAY, SELECTION)
 _PNG_LIMIT = 1 << 18  # values: below this, a PNG is encoded as quickly as a JPEG
-_BACKGROUND = {DARK_INK: "#e4e4e4", BRIGHT_INK: "#141414"}  # color around the image, similar to the image's background
+_PLATE = "rgba(20, 20, 20, 0.72)"  # behind the scale bar, which may lie on the image or beside it
 _FONT = "12px system-ui, sans-serif"
 
 # ipycanvas collects the commands of all canvases of a kernel in one place, and callbacks may come from several threads.
@@ -101,7 +101,7 @@ class LayeredCanvas:
     Parameters
     ----------
     size : tuple of int
-        Height and width in CSS pixels.
+        Initial height and width in CSS pixels.
     layers : int
     buffers : int
         Number of off-screen canvases.
@@ -121,7 +121,8 @@ class LayeredCanvas:
 
     def __init__(self, size: tuple[int, int], layers: int, buffers: int = 0) -> None:
         height, width = size
-        layout = {"width": f"{width}px", "height": f"{height}px"}
+        # On a narrower page the browser shrinks the canvas until it is drawn again in its new size.
+        layout = {"width": f"{width}px", "max_width": "100%", "height": "auto"}
         self.widget = MultiCanvas(layers, width=width, height=height, layout=layout)
         self.shown: tuple[str, int] | None = None
         self.frame = 0
@@ -152,6 +153,10 @@ class LayeredCanvas:
         self.widget.on_key_down(
             lambda key, shift, ctrl, meta: listener.key_pressed(key_name(key, ctrl or meta, shift), self.shown)
         )
+
+    def set_width(self, width: int) -> None:
+        """Set the width on the page, in CSS pixels; the height follows."""
+        self.widget.layout.width = f"{width}px"
 
     def clear(self) -> None:
         """Clear all layers."""
@@ -216,7 +221,7 @@ class ImageCanvas(LayeredCanvas):
     Parameters
     ----------
     size : tuple of int
-        Height and width in CSS pixels.
+        Initial height and width in CSS pixels.
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
@@ -251,9 +256,6 @@ class ImageCanvas(LayeredCanvas):
         moved = before is None or before.offset != scene.offset
         for number in _BUFFERED if moved else sorted(changed):
             self.widget[number].clear()
-            if number == IMAGE:
-                self.widget[number].fill_style = _BACKGROUND[scene.ink]
-                self.widget[number].fill_rect(0, 0, self.widget.width, self.widget.height)
             self.widget[number].draw_image(self._buffers[number], scene.offset[1], scene.offset[0])
         # Drawn always, and last: a full repaint then begins on another canvas, whose name ipycanvas therefore sends.
         draw_decoration(self.widget[DECORATION], scene)
@@ -295,12 +297,9 @@ def _draw_scale_bar(layer: Any, scene: Scene) -> None:
     height, width = scene.view.size
     right, bottom = width - 14, height - 14
     left = right - scene.scale_bar.length
-    layer.fill_style, layer.stroke_style = scene.ink, "#ffffff" if scene.ink == DARK_INK else "#000000"
-    layer.line_width, layer.global_alpha = 3, 0.6
-    layer.stroke_rect(left, bottom, scene.scale_bar.length, 3)
-    layer.text_align, layer.text_baseline = "right", "alphabetic"
-    layer.stroke_text(scene.scale_bar.text, right, bottom - 6)
-    layer.global_alpha = 1
+    layer.fill_style = _PLATE
+    layer.fill_rect(left - 8, bottom - 21, scene.scale_bar.length + 16, 29)
+    layer.fill_style, layer.text_align, layer.text_baseline = "#ffffff", "right", "alphabetic"
     layer.fill_rect(left, bottom, scene.scale_bar.length, 3)
     layer.fill_text(scene.scale_bar.text, right, bottom - 6)
 

@@ -1,5 +1,5 @@
-// Events that ipycanvas does not report: device pixel ratio, mouse button, position of the wheel, and the selection that
-// was on the screen when a key was pressed. Events are caught before ipycanvas sees them, so that none is handled twice.
+// What ipycanvas does not report: device pixel ratio, width and theme of the page, mouse button, position of the wheel,
+// and the selection that was on the screen when a key was pressed. Events are caught before ipycanvas sees them, so that none is handled twice.
 // Without this script, the events of ipycanvas are used.
 
 const IGNORED = new Set(["Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock", "Dead", "Process", "Tab"]);
@@ -16,6 +16,34 @@ function render({ model, el }) {
     model.save_changes();
     const query = matchMedia(`(resolution: ${window.devicePixelRatio}dppx)`);
     query.addEventListener("change", sendPixelRatio, { once: true, signal });
+  };
+
+  const sendTheme = () => {
+    model.set("dark", document.body.dataset.jpThemeLight === "false");
+    model.save_changes();
+  };
+  const theme = new MutationObserver(sendTheme);
+  theme.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
+  signal.addEventListener("abort", () => theme.disconnect());
+
+  // A viewer in a hidden tab has no width. While it grows by less than the width of a scroll bar, it stays as it is:
+  // otherwise a scroll bar that comes and goes with the height of the picture would resize it forever.
+  const followWidth = (viewer) => {
+    let sent = 0;
+    let timer;
+    const send = () => {
+      const width = Math.floor(viewer.clientWidth);
+      if (signal.aborted || !width || width === sent || (width > sent && width < sent + 20)) return;
+      sent = width;
+      model.set("width", width);
+      model.save_changes();
+    };
+    const sizes = new ResizeObserver(() => {
+      clearTimeout(timer);
+      timer = setTimeout(send, sent ? 150 : 0);
+    });
+    sizes.observe(viewer);
+    signal.addEventListener("abort", () => sizes.disconnect());
   };
 
   // Selection shown by the current frame, and the last click that the frame accounts for. The kernel sends these before
@@ -52,6 +80,7 @@ function render({ model, el }) {
     if (signal.aborted) return;
     const viewer = el.closest(".sv-viewer");
     if (!viewer) return void requestAnimationFrame(attach); // not in the page yet
+    followWidth(viewer);
     const panel = el.closest(".svetlana") ?? viewer;
     const send = (event, content = {}) => model.send({ event, ...content });
     let canvas = null;
@@ -68,9 +97,11 @@ function render({ model, el }) {
       return true;
     };
 
+    // In the pixels of the kernel: the page may show the canvas smaller than it was drawn.
     const position = (e) => {
       const box = canvas.getBoundingClientRect();
-      return { row: e.clientY - box.top, column: e.clientX - box.left };
+      const scale = canvas.width / (model.get("dpr") * box.width);
+      return { row: (e.clientY - box.top) * scale, column: (e.clientX - box.left) * scale };
     };
     const modifiers = (e) =>
       [e.ctrlKey || e.metaKey ? "Ctrl" : "", e.shiftKey ? "Shift" : ""].filter(Boolean).join("+");
@@ -147,6 +178,7 @@ function render({ model, el }) {
   const CHANGES = ["change:shown", "change:click_time", "change:frame"];
   releaseImages();
   sendPixelRatio();
+  sendTheme();
   for (const change of CHANGES) model.on(change, follow);
   follow();
   attach();

@@ -1,7 +1,7 @@
 """Helper widgets for browser events that ipycanvas does not report.
 
-They report mouse buttons, modifier keys and the pixel ratio of the screen. The pointer widget is optional: without it,
-the viewer uses the events of the canvas.
+They report mouse buttons, modifier keys, the pixel ratio of the screen, and the width and the theme of the page. The
+pointer widget is optional: without it, the viewer uses the events of the canvas.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ class Pointer(anywidget.AnyWidget):
     ----------
     dpr : float
         Device pixels per CSS pixel, as the browser reported it last.
+    width : int
+        CSS pixels that the page offers to the viewer; 0 before the browser has reported it.
+    dark : bool
+        Whether JupyterLab has a dark theme.
     shown : list
         Selection on the screen, ``[image, label]`` or empty; set with each frame. The browser sends it back with each
         key, so that a key pressed before the next object was displayed applies to the object that was visible.
@@ -42,6 +46,8 @@ class Pointer(anywidget.AnyWidget):
     _css = Path(__file__).with_name("pointer.css")
 
     dpr = traitlets.Float(1.0).tag(sync=True)
+    width = traitlets.Int(0).tag(sync=True)
+    dark = traitlets.Bool(False).tag(sync=True)
     shown: traitlets.List[Any] = traitlets.List().tag(sync=True)
     click_time = traitlets.Float(0.0).tag(sync=True)
     frame = traitlets.Int(0).tag(sync=True)

@@ -172,20 +172,14 @@ class MenuItem:
 class ObjectMenu(VBox):
     """Context menu that opens next to a point of the image area and stays inside it.
 
-    Parameters
-    ----------
-    size : tuple of int
-        Height and width of the image area, in CSS pixels.
-
     Attributes
     ----------
     items : tuple of MenuItem
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self) -> None:
         super().__init__(layout={"display": "none", "width": f"{_MENU_WIDTH}px", "overflow": "hidden auto"})
         self.add_class("sv-menu")
-        self._size = size
         self.items: tuple[MenuItem, ...] = ()
 
     @property
@@ -193,11 +187,14 @@ class ObjectMenu(VBox):
         """Whether the menu is displayed."""
         return bool(self.layout.display != "none")
 
-    def show_at(self, at: tuple[float, float], title: str, items: Sequence[MenuItem]) -> None:
-        """Show items next to a point (row, column), and focus the first item."""
+    def show_at(self, at: tuple[float, float], size: tuple[int, int], title: str, items: Sequence[MenuItem]) -> None:
+        """Show items next to a point (row, column), and focus the first item.
+
+        ``size`` is the height and width of the image area; all lengths are in CSS pixels.
+        """
         self._close_lines()
         self.items = tuple(items)
-        height, width = self._size
+        height, width = size
         max_height = height - 2 * _MENU_MARGIN
         own_height = min(_MENU_TITLE + _MENU_ROW * len(items), max_height)
         self.layout.max_height = f"{max_height}px"

@@ -43,7 +43,9 @@ class Viewer(VBox):
     ----------
     project : Project
     size : tuple of int
-        Height and width of the image area, in CSS pixels.
+        Initial height and width of the image area, in CSS pixels. The image area follows the width of the page.
+    max_size : tuple of int, optional
+        Maximum height and width; by default ``size``.
     model : ViewerModel, optional
         View and selection; by default a new model.
 
@@ -66,8 +68,15 @@ class Viewer(VBox):
 
     memory_mb = traitlets.Float(MEMORY_MB)
 
-    def __init__(self, project: Project, size: tuple[int, int] = (520, 740), model: ViewerModel | None = None) -> None:
-        super().__init__(layout={"width": f"{size[1]}px", "flex": "0 0 auto"})
+    def __init__(
+        self,
+        project: Project,
+        size: tuple[int, int] = (520, 740),
+        model: ViewerModel | None = None,
+        max_size: tuple[int, int] | None = None,
+    ) -> None:
+        self._proportions, self._max_size = size[0] / size[1], max_size or size
+        super().__init__(layout={"width": "100%", "max_width": f"{self._max_size[1]}px"})
         self.add_class("sv-viewer")
         self.project = project
         self.status = StatusLine(hides=True)
@@ -89,6 +98,7 @@ class Viewer(VBox):
         self._watcher = Watcher(self.status)
         observe, redraw = self._watcher.observe, self.screen.redraw
         observe(self.screen.pointer, self._change_resolution, "dpr")
+        observe(self.screen.pointer, self._change_width, "width")
         observe(model, self._open, "image")
         observe(model, self._change_plane, "plane")
         observe(model, self._change_view, "view_requests")
@@ -228,6 +238,20 @@ class Viewer(VBox):
     def _change_resolution(self) -> None:
         self.model.view = replace(self.model.view, dpr=self.screen.pointer.dpr)
         self.screen.redraw()
+
+    def _change_width(self) -> None:
+        """Draw the image area as wide as the page allows."""
+        model, (max_height, max_width) = self.model, self._max_size
+        width = min(self.screen.pointer.width, max_width)
+        size = min(round(width * self._proportions), max_height), width
+        if size != model.view.size:
+            self.screen.canvas.set_width(width)
+            shows_all = model.shape is not None and model.view == model.fitted_view(model.shape)
+            model.view = replace(model.view, size=size)
+            if shows_all:
+                model.fit()
+            else:
+                model.set_view(model.view)
 
     def _show_details(self) -> None:
         """Show small images of the selected object below the canvas."""

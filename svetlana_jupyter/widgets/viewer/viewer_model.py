@@ -126,7 +126,11 @@ class ViewerModel(traitlets.HasTraits):
     def fit(self) -> None:
         """Show the whole image."""
         if self.shape is not None:
-            self.set_view(Viewport.fitted(self.shape, self.view.size, self.view.dpr, self.plane))
+            self.set_view(self.fitted_view(self.shape))
+
+    def fitted_view(self, shape: tuple[int, int]) -> Viewport:
+        """Return the view that shows a whole image of shape (Y, X)."""
+        return Viewport.fitted(shape, self.view.size, self.view.dpr, self.plane)
 
     def step_plane(self, by: int) -> None:
         """Change the displayed plane of a volume by a number of planes."""

@@ -30,11 +30,17 @@ def both(first, second):
     return DrawnLabels(*(np.concatenate(columns) for columns in zip(first, second)))
 
 
+def group(probability, unit, annotation=-1, is_drawn=False):
+    """Return counted objects; nothing is annotated by default."""
+    n = len(unit)
+    return CountedObjects(probability, np.broadcast_to(annotation, n).copy(), unit, np.broadcast_to(is_drawn, n).copy())
+
+
 def objects(counts, units=1, name="w"):
     """Return unannotated objects, ``counts[j]`` of each unit predicted as class j."""
     probability = np.concatenate([predicted(counts)] * units)
     unit = np.repeat([f"{name}{i}" for i in range(units)], sum(counts))
-    return CountedObjects(probability, np.full(len(unit), -1), unit)
+    return group(probability, unit)
 
 
 def estimate(drawn, *groups):
@@ -63,15 +69,15 @@ def test_class_weights_of_the_training_do_not_bias_the_fractions():
     weighted = probability * [5, 1]
     weighted /= weighted.sum(axis=1, keepdims=True)
     drawn = DrawnLabels(weighted[:1000], truth[:1000], np.full(1000, "elsewhere"))
-    counted = CountedObjects(weighted[1000:], np.full(2000, -1), np.repeat(["a", "b"], 1000))
+    counted = group(weighted[1000:], np.repeat(["a", "b"], 1000))
     assert estimate(drawn, counted)[0].fraction[0] == pytest.approx((truth[1000:] == 0).mean(), abs=0.02)
 
 
 def test_annotated_objects_count_as_annotated():
-    group = objects((10, 90), units=2)
-    group.annotation[:50] = 0
-    (result,) = estimate(labels(of_each=1000), group)
-    rest = group.probability[50:].argmax(axis=1) == 0
+    wells = objects((10, 90), units=2)
+    wells.annotation[:50] = 0
+    (result,) = estimate(labels(of_each=1000), wells)
+    rest = wells.probability[50:].argmax(axis=1) == 0
     expected = (50 + 150 * (rest.mean() - 0.05) / 0.85) / 200
     assert result.fraction[0] == pytest.approx(max(expected, 50 / 200), abs=0.01)
     assert result.low[0] >= 50 / 200
@@ -80,8 +86,8 @@ def test_annotated_objects_count_as_annotated():
 def test_the_interval_of_annotated_wells_is_that_of_student():
     shares = np.array([0.2, 0.3, 0.35, 0.15])
     annotation = np.concatenate([np.repeat([0, 1], [round(100 * share), 100 - round(100 * share)]) for share in shares])
-    group = CountedObjects(predicted([200, 200]), annotation, np.repeat(list("abcd"), 100))
-    (result,) = estimate(labels(of_each=0), group)
+    wells = group(predicted([200, 200]), np.repeat(list("abcd"), 100), annotation)
+    (result,) = estimate(labels(of_each=0), wells)
     low, _ = t.interval(0.95, 3, shares.mean(), shares.std(ddof=1) / 2)
     assert (result.method, result.note) == ("annotated", ["", ""])
     assert result.fraction[0] == pytest.approx(shares.mean())
@@ -90,17 +96,36 @@ def test_the_interval_of_annotated_wells_is_that_of_student():
 
 
 def test_a_single_annotated_well_has_no_interval():
-    (result,) = estimate(labels(), CountedObjects(predicted([3, 1]), np.array([0, 0, 1, 1]), np.full(4, "a")))
+    (result,) = estimate(labels(), group(predicted([3, 1]), np.full(4, "a"), [0, 0, 1, 1]))
     assert result.fraction.tolist() == [0.5, 0.5]
     assert np.isnan(result.low).all()
     assert np.isnan(result.high).all()
     assert result.note[0] == "All objects are annotated: the count is exact."
 
 
+@pytest.mark.parametrize("lassoed", [False, True])
+def test_a_useless_classifier_leaves_what_the_drawn_labels_say_unless_other_objects_are_annotated(lassoed):
+    rng = np.random.default_rng(0)
+    truth, probability = draw(rng, [0.2, 0.8], np.full((2, 2), 0.5), 2000)
+    drawn, annotation = rng.permutation(2000)[:200], np.full(2000, -1)
+    annotation[drawn] = truth[drawn]
+    is_drawn = annotation >= 0
+    if lassoed:
+        annotation[np.flatnonzero((truth == 0) & ~is_drawn)[:150]] = 0
+    wells = group(probability, np.repeat([f"{i}" for i in range(40)], 50), annotation, is_drawn)
+    (result,) = estimate(DrawnLabels(probability[drawn], truth[drawn], np.full(200, "elsewhere")), wells)
+    assert result.low[0] <= (truth == 0).mean() <= result.high[0]
+    if not lassoed:
+        share = (truth[drawn] == 0).mean()
+        assert result.fraction[0] == pytest.approx(share, abs=0.03)
+        width = 2 * 1.96 * np.sqrt(share * (1 - share) / 200)
+        assert result.high[0] - result.low[0] == pytest.approx(width, rel=0.25)
+
+
 def test_bounds_are_whole_objects():
-    group = objects((2, 14))
-    group.annotation[:12] = np.repeat([0, 1], [2, 10])
-    (result,) = estimate(labels(), group)
+    well = objects((2, 14))
+    well.annotation[:12] = np.repeat([0, 1], [2, 10])
+    (result,) = estimate(labels(), well)
     for bound in (result.low, result.high):
         assert (16 * bound).tolist() == pytest.approx(np.round(16 * bound).tolist())
     assert result.low[0] == 2 / 16, "no object besides the two annotated ones is certain"
@@ -162,6 +187,6 @@ def test_intervals_hold_where_fractions_differ_from_those_of_the_labels():
         drawn = DrawnLabels(probability, truth, np.full(60, "elsewhere"))
         shares = rng.beta(0.08 * 19, 0.92 * 19, 6)  # correlation 0.05
         counted = np.concatenate([draw(rng, [share, 1 - share], CONFUSION, 50)[1] for share in shares])
-        (result,) = estimate(drawn, CountedObjects(counted, np.full(300, -1), np.repeat(list("abcdef"), 50)))
+        (result,) = estimate(drawn, group(counted, np.repeat(list("abcdef"), 50)))
         held.append(result.low[0] <= 0.08 <= result.high[0])
     assert np.mean(held) > 0.9
