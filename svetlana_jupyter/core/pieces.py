@@ -141,7 +141,10 @@ def find_block_pieces(runs: Runs, labels: Integers, is_single: npt.NDArray[np.bo
 
 
 def _find(labels: Integers, values: Integers) -> Integers:
-    """Return the position of each value among ascending labels; any position if they do not contain it."""
+    """Return the position of each value among ascending labels.
+
+    The position of a value that is not among them is arbitrary.
+    """
     if not len(labels) or labels[-1] - labels[0] > MAX_TABLE:
         return np.minimum(np.searchsorted(labels, values), len(labels) - 1)
     table = np.zeros(labels[-1] - labels[0] + 1, np.int64)  # ten times as fast as a search
