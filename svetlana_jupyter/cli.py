@@ -186,7 +186,7 @@ def run_demo(folder: Path) -> int:
     )
 
     # A short training with a fixed preset takes seconds; the default would search for the best preset.
-    network, forest = project.train(preset="default", epochs=10), project.train(architecture="forest")
+    network, forest = project.train(preset="default", epochs=5), project.train(architecture="forest")
     names = dict(zip(project.classes.ids, project.classes.names))
     ids = {name: class_id for class_id, name in names.items()}
     for title, run in (("A random forest on object measurements", forest), ("The small neural network", network)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import sys
@@ -93,11 +94,16 @@ def _unpickle_logged(file, *arguments):
 
 @pytest.fixture(scope="module")
 def client():
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+    # Workers are forked from a process that has imported torch once, since each import takes seconds.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["distributed", "tests.project.test_distributed"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distributed.process.get_mp_context", lambda: context)
+        with (
+            LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
+            yield client
 
 
 def use_blocks_of(side: int, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
