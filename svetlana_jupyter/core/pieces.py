@@ -204,7 +204,7 @@ def _faces(runs: Runs, place: BlockPlace) -> Iterator[tuple[tuple[int, int], Run
 
 
 def _join_faces(before: Runs, after: Runs, shifts: Sequence[int]) -> tuple[Integers, Integers]:
-    """Return pairs of touching pieces with the same label: their numbers in ``before`` and in ``after``.
+    """Return the numbers of touching pieces with the same label, in pairs.
 
     Parameters
     ----------
@@ -212,6 +212,11 @@ def _join_faces(before: Runs, after: Runs, shifts: Sequence[int]) -> tuple[Integ
         Runs on both sides of seams. In ``after``, labels do not decrease with the numbers of pieces.
     shifts : sequence of int
         Distances between the positions of lines that touch.
+
+    Returns
+    -------
+    first, second : int64 arrays
+        Numbers of pieces of ``before`` and of ``after``.
     """
     if not (len(before) and len(after)):
         return np.empty(0, np.int64), np.empty(0, np.int64)
