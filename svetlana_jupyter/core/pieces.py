@@ -292,7 +292,8 @@ class PieceJoiner:
                 sides.append((before[near], after))
         number, node = np.empty((2, 0), np.int64)
         if sides:
-            number, node = _join_faces(*map(_concatenate, zip(*sides)), self._shifts)
+            earlier, later = zip(*sides)
+            number, node = _join_faces(_concatenate(earlier), _concatenate(later), self._shifts)
         numbers = np.full(len(found.labels), np.iinfo(np.int64).max)
         np.minimum.at(numbers, node, number)
         new = np.flatnonzero(numbers == np.iinfo(np.int64).max)
