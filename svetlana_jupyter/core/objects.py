@@ -122,6 +122,14 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     >>> index_objects(mask)[["size", "y0", "x0", "y1", "x1"]].to_dict("index")
     {7: {'size': 3, 'y0': 0, 'x0': 1, 'y1': 2, 'x1': 3}}
     """
+    table = tabulate_objects(mask, progress)
+    if table.index.tolist() == [255]:
+        raise_binary_mask(255)
+    return table
+
+
+def tabulate_objects(mask: DataArray, progress: Callable[[int, int], None] | None = None) -> pd.DataFrame:
+    """Return the table of `index_objects`, also of a binary mask."""
     pixels = da.asarray(mask.data)
     # Blocks are read along their shortest side first, so that few seams wait for the next block.
     joiner = PieceJoiner(sorted(range(mask.ndim), key=lambda axis: -max(pixels.chunks[axis])), mask.shape)
@@ -129,8 +137,6 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     table = _frame(tally, joiner, mask.shape)
     if table.empty:
         raise InputError(NO_OBJECTS_MESSAGE)
-    if table.index.tolist() == [255]:
-        raise_binary_mask(255)
     return table
 
 

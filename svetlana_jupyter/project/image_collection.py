@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
+from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs, first_problem
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.io.images import OpenOptions, fingerprint, open_image_levels, open_mask_levels
@@ -158,7 +158,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """Add all images that match a pattern, as `Project.add_images` describes."""
         table = find_pairs(images, masks)
         columns = [str(column) for column in table if column not in PAIR_COLUMNS]
-        entries = []
+        entries, remedies = [], dict[str, str]()
         table["note"] = ""
         for row in table.index[table["problem"] == ""]:
             name, image, mask, channels = table.loc[row, ["name", "image", "mask", "channels"]]
@@ -169,9 +169,14 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 table.loc[row, "note"] = " ".join(entries[-1][2])
             except SvetlanaError as error:
                 table.loc[row, "problem"] = str(error)
+                if isinstance(error, InputError) and error.remedy:
+                    remedies[name] = error.remedy
+        table.attrs["remedies"] = remedies
         if not entries:
-            problem = next(iter(table["problem"]), f"no file matches {images}")
-            raise InputError(f"None of {len(table)} images could be added: {problem}")
+            problem = first_problem(table)["problem"]
+            raise InputError(
+                f"None of {len(table)} images could be added: {problem}", next(iter(remedies.values()), "")
+            )
         self._save(entries)
         return table
 

@@ -201,9 +201,14 @@ def describe_skipped(added: pd.DataFrame) -> str:
     )
     if problems.empty:
         return note
-    first = problems.iloc[0]
+    first = first_problem(problems)
     reason = first["problem"].removeprefix(f"{first['name']}: ")
     return f"{len(problems):,} of {len(added):,} pairs were skipped. {first['name']}: {reason} {note}".strip()
+
+
+def first_problem(problems: pd.DataFrame) -> pd.Series[Any]:
+    """Return the first pair that could be added after a repair; without any, the first pair."""
+    return problems.iloc[int(problems["name"].isin([*problems.attrs.get("remedies", ())]).argmax())]
 
 
 def _columns(texts: Iterable[str]) -> dict[str, str]:
