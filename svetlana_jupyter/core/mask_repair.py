@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from skimage.measure import label
 from xarray import DataArray
 
+from svetlana_jupyter.core.io.chunks import compute_array
 from svetlana_jupyter.core.mask_numbers import REPAIRS, probable_background
 from svetlana_jupyter.core.objects import tabulate_objects
 from svetlana_jupyter.errors import InputError
@@ -70,7 +71,7 @@ def repair_mask(mask: DataArray, repair: str, file: Path) -> tuple[DataArray, st
     stored = zarr.create_array(file, shape=pixels.shape, chunks=sides, dtype=dtype)
 
     def read(block: Block) -> NDArray[Any]:
-        part = np.asarray(pixels[block].compute(scheduler="synchronous"))
+        part = compute_array(pixels[block])
         if repair == "unsigned":
             return part.astype(dtype)  # wraps around, as the bits stay the same
         part = np.where(part == background, 0, part)

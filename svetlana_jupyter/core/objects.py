@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from svetlana_jupyter.core.io.chunks import MIN_BLOCK_SHAPE, ArrayRegion, read_regions
+from svetlana_jupyter.core.io.chunks import MIN_BLOCK_SHAPE, ArrayRegion, compute_array, read_regions
 from svetlana_jupyter.core.io.mask_checks import NO_OBJECTS_MESSAGE, check_not_negative, raise_binary_mask
 from svetlana_jupyter.core.pieces import BlockPieces, BlockPlace, PieceJoiner, Runs, find_block_pieces
 from svetlana_jupyter.errors import InputError
@@ -200,7 +200,7 @@ def _block_tallies(
 
     def tally(block: tuple[int, ...]) -> tuple[Integers, BlockPieces]:
         start = [edge[i] for edge, i in zip(edges, block)]
-        return tally_block(mask.blocks[block].compute(scheduler="synchronous"), start, mask.shape)
+        return tally_block(compute_array(mask.blocks[block]), start, mask.shape)
 
     pool, blocks = ThreadPoolExecutor(threads, thread_name_prefix="index"), joiner.ordered_blocks(mask.numblocks)
     try:

@@ -13,6 +13,7 @@ from svetlana_jupyter.core.stats.metrics import EXCLUSION_REASONS
 
 _SHOWN_ROWS = 60
 _FORMATTED = ("class", "count", "total", "estimate", "fraction", "low", "high", "method")
+_INTERVALS = "low to high: 95 % confidence interval of the fraction."
 
 
 class CountTable(pd.DataFrame):
@@ -33,18 +34,19 @@ class CountTable(pd.DataFrame):
         reasons = [column for column in ("left_out", *EXCLUSION_REASONS) if column in rows and rows[column].any()]
         groups = [column for column in rows if column not in (*_FORMATTED, "left_out", *EXCLUSION_REASONS, "note")]
         shown = rows[[*groups, "class", "count", "total"]].copy()
-        for column, template in (("estimate", "{:,.1f}"), ("fraction", "{:.1%}")):
+        for column in _FORMATTED[3:7]:
+            template = "{:,.1f}" if column == "estimate" else "{:.1%}"
             shown[column] = ["" if pd.isna(value) else template.format(value) for value in rows[column]]
-        shown["95 % interval"] = [
-            "none" if pd.isna(low) else f"{low:.1%} to {high:.1%}" for low, high in zip(rows["low"], rows["high"])
-        ]
-        shown[["method", *reasons]] = rows[["method", *reasons]]
+        methods = rows["method"].unique()
+        columns = [*reasons] if len(methods) == 1 else ["method", *reasons]
+        shown[columns] = rows[columns]
         if len(notes) > 1:
             shown["note"] = ["" if not note else notes.index(note) + 1 for note in rows["note"]]
         numbered = [f"{i}. {note}" for i, note in enumerate(notes, 1)] if len(notes) > 1 else notes
         if len(self) > len(rows):
             numbered.append(f"{len(self) - len(rows):,} more rows are not displayed.")
-        return shown.to_html(index=False, border=0) + _lines(numbered)
+        method = f" Method: {methods[0]}." if len(methods) == 1 else ""
+        return _lines([_INTERVALS + method]) + shown.to_html(index=False, border=0) + _lines(numbered)
 
 
 def _lines(texts: list[str]) -> str:

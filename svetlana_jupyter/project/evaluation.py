@@ -258,6 +258,7 @@ def _interval_unit(table: pd.DataFrame, entries: Mapping[str, ImageEntry], by: S
 
 MAX_IMAGES_NAMED = 5
 MAX_ROWS_SHOWN = 30  # rows of a table in HTML
+FEW_GROUPS = 6  # Student's t is 2.6 for six groups, 12.7 for two, and 2.0 for many
 
 
 def report_notes(report: Evaluation) -> list[str]:
@@ -265,7 +266,8 @@ def report_notes(report: Evaluation) -> list[str]:
     notes = []
     if report.network is not None:
         single = " All objects are from one group; other groups may differ." * (report.network.groups == 1)
-        notes.append(f"Intervals are over {report.interval_unit}.{single}")
+        few = " With labels in more of them, the intervals get narrower." * (1 < report.network.groups < FEW_GROUPS)
+        notes.append(f"Intervals are over {report.interval_unit}.{single}{few}")
     if report.sampling:
         notes.append(report.sampling)
     if report.reliability is not None and report.uncalibrated is not None:

@@ -196,7 +196,8 @@ class TestSet:
         These are the labels of all objects with a class, except objects of the test set. The columns are described in
         `Annotations.label_table`.
         """
-        labels = self._annotations.label_table().query("action == 'label'")
+        labels = self._annotations.label_table()
+        labels = labels[labels["action"] == "label"]
         return labels[~labels.index.isin(self.objects)] if len(self) else labels
 
     def _existing(self) -> TestSetSample | None:

@@ -270,18 +270,22 @@ def _pairs_html(pairs: pd.DataFrame | str) -> str:
     # At most half of the rows show problems, so that the user also sees pairs that match.
     shown = pd.concat([pairs[~usable].head(_SHOWN_PAIRS // 2), pairs[usable].head(_SHOWN_PAIRS)]).head(_SHOWN_PAIRS)
     fixed = {"name", "image", "mask", "channels", "problem", "shape", "dtype", "spacing", "note"}
-    groups = [str(column) for column in pairs if column not in fixed]  # one per placeholder in braces
-    rows = []
+    # One per placeholder in braces, unless it is the name of the image.
+    groups = [str(column) for column in pairs if column not in fixed and (pairs[column] != pairs["name"]).any()]
+    problems, matching = [], []
     for _, row in shown.iterrows():
         files = " + ".join(_file_names(row[kind]) for kind in ("image", "mask") if row[kind])
-        status = "⚠" if row["problem"] else "✓"
-        values = [row["name"], *(row[group] for group in groups), row["shape"] or "", row["dtype"] or "", files]
-        rows.append([status, *values, row["problem"] or row["note"]])
+        if row["problem"]:
+            problems.append(["⚠", row["name"], files, row["problem"]])
+        else:
+            values = [row[group] for group in groups] + [row["shape"], row["dtype"], files, row["note"]]
+            matching.append(["✓", row["name"], *values])
     order = "." if usable.all() else ", problems first."
     more = f" Showing {len(shown)}{order}" if len(pairs) > len(shown) else ""
     summary = f"{int(usable.sum()):,} of {len(pairs):,} images can be used.{more}"
     titles = ["", "Name", *(group.capitalize() for group in groups), "Shape", "Type", "Files", ""]
-    return muted(summary) + html_table(titles, rows)
+    refused = html_table(["", "Name", "Files", "Problem"], problems) if problems else ""
+    return muted(summary) + refused + (html_table(titles, matching) if matching else "")
 
 
 def _file_names(paths: Any) -> str:
@@ -313,17 +317,21 @@ def parse_numbers(text: str) -> tuple[float, ...] | float | None:
     return (numbers[0] if len(numbers) == 1 else numbers) if numbers else None
 
 
+_DESCRIPTION = 110  # CSS pixels
+
+
 def field_options(description: str) -> dict[str, Any]:
     """Return the description and the style of an input field, as keyword arguments."""
-    layout, style = {"width": "auto", "flex": "0 1 480px", "min_width": "260px"}, {"description_width": "110px"}
+    layout = {"width": "auto", "max_width": "720px", "flex": "0 0 auto"}
+    style = {"description_width": f"{_DESCRIPTION}px"}
     return {"description": description, "layout": layout, "style": style}
 
 
-def field_row(field: Any, note: HTML | str) -> HBox:
-    """Return an input field with a note to its right."""
+def field_row(field: Any, note: HTML | str) -> VBox:
+    """Return an input field with a note below it."""
     text = HTML(muted(note)) if isinstance(note, str) else note
-    text.layout = {"margin": "0 0 0 10px", "flex": "1 1 0", "min_width": "160px"}
-    return HBox([field, text], layout={"align_items": "center"})
+    text.layout = {"margin": f"0 0 2px {_DESCRIPTION + 10}px"}
+    return VBox([field, text], layout={"width": "100%", "overflow": "visible"})
 
 
 _EXAMPLES = ("active", "resting")

@@ -22,6 +22,7 @@ from svetlana_jupyter.widgets.components import (
     side_by_side,
 )
 from svetlana_jupyter.widgets.labeling import NO_OBJECT_SELECTED, LabelingPanel
+from svetlana_jupyter.widgets.new_project_form import field_options, field_row
 from svetlana_jupyter.widgets.panel import Command, catch_errors, labeling_commands
 from svetlana_jupyter.widgets.scheduling import Debounce, LatestQuestion
 from svetlana_jupyter.widgets.viewer.object_details import Inspector, explanation_pictures
@@ -220,10 +221,9 @@ class ExportForm(VBox):
     def __init__(self, project: Project) -> None:
         self._project = project
         folder = str(project.path.with_name(f"{project.path.stem}_results"))
-        self.folder = Text(value=folder, description="Folder", layout={"width": "640px", "max_width": "100%"})
-        self.folder.tooltip = "A new folder is created"
+        self.folder = Text(value=folder, **field_options("Folder"))
         self.formats = {
-            name: Checkbox(False, description=exporter.title, indent=False, layout={"width": "276px"})
+            name: Checkbox(False, description=exporter.title, indent=False, layout={"width": "240px"})
             for name, exporter in FORMATS.items()
         }
         next(iter(self.formats.values())).value = True
@@ -232,7 +232,8 @@ class ExportForm(VBox):
         act = catch_errors(self._export, self.result)
         self.export = button(act, "Export", "download", "Write the results", width="110px")
         formats_row = HBox(list(self.formats.values()), layout={"flex_flow": "row wrap"})
-        super().__init__([self.folder, formats_row, self.export, self.result])
+        folder_row = field_row(self.folder, "A new folder is created")
+        super().__init__([folder_row, formats_row, self.export, self.result])
 
     def _export(self) -> None:
         if ticked := [name for name, box in self.formats.items() if box.value]:

@@ -140,9 +140,10 @@ class TrainingPanel(Panel):
         self._show_preview()
 
     def _show_buttons(self) -> None:
-        missing, running = self.project.readiness(), self.project.job is not None
+        running = self.project.job is not None
+        missing = "" if running else self.project.readiness()  # a job reports its progress many times
         self.readiness.value = muted(missing)
-        self.readiness.layout.display = None if missing and not running else "none"
+        self.readiness.layout.display = None if missing else "none"
         self.train.disabled = self.search.disabled = bool(missing) or running
         automatic = self.settings.used is not None and self.settings.used.preset == AUTO_PRESET
         self.search.layout.display = None if automatic and self.project.runs else "none"

@@ -159,12 +159,13 @@ def _card(title: str, scores: Scores | None) -> str:
 
 
 def _advice(report: Evaluation) -> str:
-    """Return a note if the forest is at least as good as the network."""
+    """Return a note if the forest scores at least as high as the network."""
     if report.network is None or report.forest is None:
         return ""
-    network, forest = report.network.balanced_accuracy.value, report.forest.balanced_accuracy.value
+    network, forest = report.network.balanced_accuracy, report.forest.balanced_accuracy
     # A comparison with NaN is false: without both estimates there is no advice.
-    return muted("The random forest is at least as good: these classes need no network.") if forest >= network else ""
+    text = f"On these {network.n:,} objects, the random forest scores at least as high as the network."
+    return muted(text) if forest.value >= network.value else ""
 
 
 def _interval(estimate: Estimate) -> str:
@@ -222,7 +223,11 @@ def search_results_html(run: Run) -> str:
     return f"{muted(run.choice)}<div>{html_table(_SEARCH_COLUMNS, rows, current)}</div>{muted(_OPTIMISM)}"
 
 
-_RUN_COLUMNS = ("Run", "Finished", "Preset", "Allowed cues", "Labels", "Network", "Forest", "Duration")
+_RUN_COLUMNS = ("Run", "Finished", "Labels", "Network", "Forest", "Preset", "Allowed cues", "Duration")
+
+
+# On a narrow page, the whole table scrolls.
+_ROW_LAYOUT = {"min_height": "30px", "flex": "0 0 auto", "min_width": "770px", "overflow": "visible"}
 
 
 class RunTable(VBox):
@@ -246,7 +251,7 @@ class RunTable(VBox):
         self._empty = HTML(muted("No runs yet."))
         above_buttons = HTML(layout={"width": "36px", "flex": "0 0 auto", "margin": "0"})
         titles = HTML(_row_html(_RUN_COLUMNS, "sv-head"), layout={"flex": "1 1 auto", "margin": "1px 0"})
-        self._head = HBox([above_buttons, titles], layout={"flex": "0 0 auto"})
+        self._head = HBox([above_buttons, titles], layout=_ROW_LAYOUT)
         super().__init__([self._empty], layout={"width": "100%", "max_height": "260px", "overflow": "auto"})
 
     def show(self) -> None:
@@ -254,7 +259,7 @@ class RunTable(VBox):
         runs = {run.name: run for run in reversed(self._project.runs)}
         if list(runs) != list(self._rows):
             self._rows = {name: self._rows.get(name) or self._make_row(name) for name in runs}
-            lines = [HBox(row, layout={"min_height": "30px", "flex": "0 0 auto"}) for row in self._rows.values()]
+            lines = [HBox(row, layout=_ROW_LAYOUT) for row in self._rows.values()]
             self.children = (self._head, *lines) if lines else (self._empty,)
         for name, (choose, cells) in self._rows.items():
             current = name == self._project.current_run
@@ -278,10 +283,10 @@ class RunTable(VBox):
         return (
             run.name,
             f"{datetime.fromisoformat(run.finished).astimezone():%Y-%m-%d %H:%M}",
-            f"{run.settings['preset']}, {run.settings['architecture']}",
-            "all" if set(allowed) == set(CUES) else ", ".join(cue for cue in CUES if cue in allowed) or "shape only",
             f"{sum(run.labels.values()):,}",
             *self._scores.get((run.name, run.note), ("…", "…")),
+            f"{run.settings['preset']}, {run.settings['architecture']}",
+            "all" if set(allowed) == set(CUES) else ", ".join(cue for cue in CUES if cue in allowed) or "shape only",
             format_duration(run.seconds) + (" (stopped)" if run.stopped else ""),
         )
 

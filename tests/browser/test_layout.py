@@ -30,7 +30,7 @@ CUT = """() => {
   const ruler = document.createElement("canvas").getContext("2d");
   const panels = document.querySelectorAll(".jp-OutputArea .svetlana");
   const parts = [...panels].flatMap(panel => [...panel.querySelectorAll(
-    "button, select, .widget-label, .lm-TabBar-tabLabel, .jupyter-widget-Collapse-header, th")]);
+    "button, select, .widget-label, .widget-label-basic, .lm-TabBar-tabLabel, .jupyter-widget-Collapse-header, th")]);
   for (const part of parts.filter(part => part.getBoundingClientRect().width)) {
     const style = getComputedStyle(part), box = part.getBoundingClientRect();
     if (part.tagName === "SELECT") {

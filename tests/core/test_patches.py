@@ -225,11 +225,12 @@ def test_neither_a_margin_nor_cutting_many_at_once_changes_a_patch(
     objects = index_objects(pair.mask)
     requested = PatchSettings(size=16, sampling=sampling, normalize=normalize, context=context, scope=scope)
     resolved = resolve_patch_settings(requested, objects, None, None)
+    whole = scene(seed, (50, 60))
     wide = cut_all(pair, objects, resolved, margin)
     for label, patch in wide.items():
         edge = (patch.shape[-1] - resolved.sampling[-1]) // 2
         middle = patch[:, edge : edge + resolved.sampling[0], edge : edge + resolved.sampling[1]]
-        alone = take_patch(pair.image, pair.mask, objects.loc[label, ["y", "x"]].to_numpy(float), resolved, label)
+        alone = take_patch(whole.image, whole.mask, objects.loc[label, ["y", "x"]].to_numpy(float), resolved, label)
         np.testing.assert_allclose(middle, alone, rtol=1e-5, atol=1e-4)
         assert alone.dtype == np.float32
 

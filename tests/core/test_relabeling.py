@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from xarray import DataArray
@@ -42,6 +42,7 @@ def counted(old: np.ndarray, new: np.ndarray) -> Counter[tuple[int, int]]:
     return pairs
 
 
+@settings(max_examples=50)
 @given(two_masks, st.integers(1, 4), st.integers(1, 4))
 def test_overlaps_do_not_depend_on_chunks(both, old_chunk: int, new_chunk: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -5,9 +5,6 @@ User networks are given as an object or an import path; no loaded file triggers 
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -15,7 +12,7 @@ from safetensors.torch import save_file
 
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn import training as fitting
-from svetlana_jupyter.learn.build import adapt_filters, find_network, import_network
+from svetlana_jupyter.learn.build import adapt_filters, build_user_network, find_network, import_network
 from svetlana_jupyter.learn.classifier import load_classifier
 from svetlana_jupyter.learn.gradcam import explain
 from svetlana_jupyter.learn.optim import batch_norm_layers
@@ -23,7 +20,7 @@ from svetlana_jupyter.learn.training import FitResult, fit
 from tests.learn.calls import collect_training_data
 from tests.learn.conftest import two_classes
 from tests.learn.networks import Flat, Plain
-from tests.learn.test_training import QUICK, accuracy, trained
+from tests.learn.test_training import QUICK, accuracy, assert_same_weights, trained
 
 NETWORKS_MODULE = "tests.learn.networks"
 
@@ -44,8 +41,7 @@ def test_a_module_object_is_trained_without_being_modified(annotated_image):
     assert first.classifier.specification.settings.architecture == "own"
     for name, values in module.state_dict().items():
         assert torch.equal(values, before[name])
-    for name, values in first.classifier.tensors().items():
-        np.testing.assert_array_equal(values, second.classifier.tensors()[name])
+    assert_same_weights(first, second)
 
 
 def test_an_import_path_builds_the_class_with_its_arguments(annotated_image):
@@ -76,19 +72,13 @@ def test_loading_without_the_matching_module_object_is_refused(discs, tmp_path):
         load_classifier(tmp_path, network=Plain(4, 2))
 
 
-def test_settings_do_not_import_from_the_working_directory(tmp_path):
+def test_settings_do_not_import_from_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / "strangers.py").write_text("raise SystemExit('imported')\n")
-    code = (
-        "from svetlana_jupyter.learn.build import build_user_network\n"
-        "from svetlana_jupyter.errors import InputError\n"
-        "try:\n    build_user_network('strangers:Net', 2, 1, 2)\n"
-        "except InputError as error:\n    assert 'import strangers' in str(error)\n"
-        "else:\n    raise AssertionError"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": ":".join([str(tmp_path), *sys.path])}
-    )
-    assert done.returncode == 0
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="import strangers"):
+        build_user_network("strangers:Net", 2, 1, 2)
 
 
 def test_an_import_path_of_the_user_is_imported(tmp_path, monkeypatch):
@@ -308,5 +298,4 @@ def test_transfer_learning_is_reproducible(annotated_image, earlier_run):
     first, second = (
         trained(collect_training_data([annotated_image], QUICK.changed(start_from=folder, epochs=2))) for _ in range(2)
     )
-    for key, values in first.classifier.tensors().items():
-        np.testing.assert_array_equal(values, second.classifier.tensors()[key])
+    assert_same_weights(first, second)

@@ -28,6 +28,17 @@ def trained(request):
     return annotated_image[0], annotated_image[1], fitted.classifier
 
 
+@pytest.fixture(scope="module")
+def probabilities(trained) -> dict[int, np.ndarray]:
+    """The class probabilities of each object, cut and classified alone."""
+    pair, objects, classifier = trained
+    alone = {}
+    for label, center in objects[list(map(str, pair.mask.dims))].iterrows():
+        patch = take_patch(pair.image, pair.mask, center, classifier.patches, int(label))
+        alone[label] = classifier.classify(patch[None])[0]
+    return alone
+
+
 def reading_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("cutting patches")]
 
@@ -41,7 +52,7 @@ def in_small_blocks(pair, monkeypatch):
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chunks=st.integers(7, 60), batch=st.integers(1, 40))
-def test_predictions_do_not_depend_on_chunks_or_batch_size(trained, chunks, batch, monkeypatch):
+def test_predictions_do_not_depend_on_chunks_or_batch_size(trained, probabilities, chunks, batch, monkeypatch):
     pair, objects, classifier = trained
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, pair.ndim, (chunks,) * pair.ndim)
     sides = dict.fromkeys(pair.mask.dims, chunks)
@@ -50,10 +61,8 @@ def test_predictions_do_not_depend_on_chunks_or_batch_size(trained, chunks, batc
     for event in predict(chunked, objects, classifier, batch):
         assert len(event.objects) == min(batch, len(objects) - done)
         done += len(event.objects)
-        for label, probabilities in zip(event.objects, event.probabilities, strict=True):
-            center = objects.loc[label, list(map(str, pair.mask.dims))].to_numpy(float)
-            patch = take_patch(pair.image, pair.mask, center, classifier.patches, int(label))
-            np.testing.assert_allclose(probabilities, classifier.classify(patch[None])[0], atol=1e-5)
+        for label, predicted in zip(event.objects, event.probabilities, strict=True):
+            np.testing.assert_allclose(predicted, probabilities[label], atol=1e-5)
     assert done == len(objects)
     assert not reading_threads()
 

@@ -18,7 +18,7 @@ from svetlana_jupyter.learn.networks import SmallCNN, Standardize, TorchvisionNe
 from svetlana_jupyter.learn.training import FitResult, fit
 from tests.learn.calls import collect_training_data
 from tests.learn.conftest import two_classes
-from tests.learn.test_training import QUICK, accuracy, trained
+from tests.learn.test_training import QUICK, accuracy, assert_same_weights, trained
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -140,8 +140,7 @@ def test_torchvision_networks_accept_any_number_of_channels_and_classes(name):
 def test_each_family_trains_reproducibly_and_can_be_saved_and_loaded(discs, name, tmp_path):
     samples = collect_training_data([first_annotations(discs)], patch_settings_for_object(name))
     first, second = trained(samples), trained(samples)
-    for key, values in first.classifier.tensors().items():
-        np.testing.assert_array_equal(values, second.classifier.tensors()[key])
+    assert_same_weights(first, second)
     first.classifier.save(tmp_path)
     _, inputs = next(first.classifier.cut(discs[0], discs[1][:5]))
     np.testing.assert_allclose(load_classifier(tmp_path).classify(inputs), first.classifier.classify(inputs), atol=1e-5)
@@ -181,8 +180,9 @@ def test_too_small_patches_are_refused_with_the_required_size(discs, name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_automatic_sampling_meets_the_minimum_patch_size(discs, name):
     settings = patch_settings_for_object(name).changed(patches={"sampling": None})
-    samples = collect_training_data([discs], settings)
-    default_patches = collect_training_data([discs], QUICK.changed(patches={"sampling": None})).settings.patches
+    samples = collect_training_data([first_annotations(discs)], settings)
+    default = QUICK.changed(patches={"sampling": None})
+    default_patches = collect_training_data([first_annotations(discs)], default).settings.patches
     assert samples.settings.patches.size == default_patches.size
     assert samples.settings.patches.sampling == (settings.min_patch_side,) * 2 != default_patches.sampling
     *_, last = fit(samples)

@@ -144,8 +144,13 @@ def _short_first_round() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def search_result(_short_first_round: None) -> SearchResult:
-    return run_search(collected(), workers=2)
+def search_events(_short_first_round: None) -> list[WorkProgress | SearchResult]:
+    return list(search(collected(), keep_epochs=True, workers=2))
+
+
+@pytest.fixture(scope="module")
+def search_result(search_events) -> SearchResult:
+    return search_events[-1]
 
 
 def accuracy(table: pd.DataFrame) -> float:
@@ -191,8 +196,8 @@ def test_the_result_does_not_depend_on_the_number_of_workers(search_result):
         pd.testing.assert_frame_equal(candidate.table, other.table)
 
 
-def test_progress_increases_to_its_total_and_describes_the_step():
-    *steps, _ = search(collected(), keep_epochs=True)
+def test_progress_increases_to_its_total_and_describes_the_step(search_events):
+    *steps, _ = search_events
     assert all(isinstance(step, WorkProgress) for step in steps)
     done = [step.done for step in steps]
     assert done == sorted(done)
@@ -201,7 +206,11 @@ def test_progress_increases_to_its_total_and_describes_the_step():
     assert steps[-1].text == "comparing 3 presets: 6 of 6 trainings"
 
 
-def test_progress_is_weighted_by_the_cost_of_each_training():
+def test_progress_is_weighted_by_the_cost_of_each_training(monkeypatch):
+    def diverging_fit(samples: TrainingData, stop=never_stop):
+        raise ClassifierError("training diverged")  # before the first epoch, so that whole trainings are counted
+
+    monkeypatch.setattr(searching, "fit", diverging_fit)
     samples_by_preset = collected(("default", "oriented", "free", "plain"))
     expensive = samples_by_preset["plain"]
     samples_by_preset["plain"] = replace(expensive, settings=expensive.settings.changed(steps=10 * QUICK.steps))

@@ -13,7 +13,7 @@ from svetlana_jupyter.learn.device import choose_device, is_out_of_memory, mixed
 from svetlana_jupyter.learn.training import BestWeights, Epoch, FitResult, TrainingNote, fit
 from tests.learn.calls import collect_training_data
 from tests.learn.networks import Failing
-from tests.learn.test_training import QUICK, accuracy, trained, with_settings
+from tests.learn.test_training import QUICK, accuracy, assert_same_weights, trained, with_settings
 
 OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 CPU_OUT_OF_MEMORY = RuntimeError(
@@ -39,8 +39,7 @@ def test_out_of_memory_halves_the_batch_size_once_and_is_reported(discs, failing
     assert last.notes == (note.text,)
     assert last.classifier.specification.settings.batch_size == 4
     *_, plain = fit(with_settings(samples, batch_size=4), network=failing)
-    for name, values in plain.classifier.tensors().items():
-        np.testing.assert_array_equal(values, last.classifier.tensors()[name])
+    assert_same_weights(plain, last)
 
 
 def test_repeated_out_of_memory_raises_a_helpful_error(discs, failing):

@@ -92,6 +92,12 @@ def test_the_text_report(project: Project) -> None:
     assert lines[7] == "Flagged and not scored: 2 as ambiguous, 1 as bad segmentation."
 
 
+def test_the_report_asks_for_more_groups_where_few_make_the_intervals_wide(project: Project) -> None:
+    add_scored_run(project, {"network": held_out_table(wells=3)})
+    few = "Intervals are over 3 groups (plate, well). With labels in more of them, the intervals get narrower."
+    assert few in str(project.evaluate()).splitlines()
+
+
 def test_the_report_says_how_many_scored_objects_were_drawn_at_random(project: Project) -> None:
     queue = project.queue()
     drawn = [queue.next().id for _ in range(12)]

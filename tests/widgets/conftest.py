@@ -36,13 +36,19 @@ def empty(tmp_path: Path) -> Project:
     return Project(tmp_path / "empty.svetlana")
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """A project of two images and the classes bright and dark, nothing annotated."""
-    made = Project(tmp_path / "squares.svetlana", classes=["bright", "dark"])
+@pytest.fixture(scope="session")
+def squares_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project of two images and the classes bright and dark, nothing annotated, made once."""
+    made = Project(tmp_path_factory.mktemp("made") / "squares.svetlana", classes=["bright", "dark"])
     for seed, name in enumerate(["left", "right"]):
         made.add(name, *squares(seed), axes="yx")
-    return made
+    return made.path
+
+
+@pytest.fixture
+def project(squares_folder: Path, tmp_path: Path) -> Project:
+    """A copy of that project."""
+    return Project(shutil.copytree(squares_folder, tmp_path / "squares.svetlana"))
 
 
 @pytest.fixture
@@ -54,11 +60,9 @@ def annotated(project: Project) -> Project:
 
 
 @pytest.fixture(scope="session")
-def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_folder(squares_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with one finished run and predictions of both images, made once."""
-    made = Project(tmp_path_factory.mktemp("trained") / "squares.svetlana", classes=["bright", "dark"])
-    for seed, name in enumerate(["left", "right"]):
-        made.add(name, *squares(seed), axes="yx")
+    made = Project(shutil.copytree(squares_folder, tmp_path_factory.mktemp("trained") / "squares.svetlana"))
     for label in range(1, 13):
         made.annotate("left", label, "bright" if label % 2 else "dark")
     made.train(preset="default", epochs=8, trees=20)

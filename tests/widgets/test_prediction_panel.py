@@ -103,7 +103,7 @@ def test_in_a_notebook_the_explanation_is_computed_in_the_background(trained_fol
 
 
 def test_predicting_one_image_and_all(annotated, finish):
-    annotated.train(preset="default", epochs=2, trees=20)
+    annotated.train(preset="default", epochs=2, folds=2, trees=20)
     panel = PredictionPanel(annotated)
     panel.viewer.show("right")
     panel.predict_image.click()
@@ -117,7 +117,7 @@ def test_predicting_one_image_and_all(annotated, finish):
 
 def test_retraining_includes_the_correction(panel, trained, finish):
     before = sum(trained.runs.current.labels.values())
-    trained.settings = trained.settings.changed(preset="default", epochs=2, trees=20)
+    trained.settings = trained.settings.changed(preset="default", epochs=2, folds=2, trees=20)
     panel.viewer.show("right", 3)
     press(panel, "1")
     panel.retrain.click()

@@ -149,7 +149,7 @@ def test_cards_are_drawn_although_an_image_is_missing(tmp_path, empty):
 @pytest.fixture
 def quick(annotated):
     """A project with annotations and settings that train fast."""
-    annotated.settings = annotated.settings.changed(preset="default", epochs=3, trees=20)
+    annotated.settings = annotated.settings.changed(preset="default", epochs=3, steps=2, width=4, folds=2, trees=10)
     return annotated
 
 
@@ -203,7 +203,7 @@ def test_the_confusion_matrix_has_a_tooltip_per_cell(trained):
 
 
 def test_the_button_of_a_run_selects_it(trained):
-    trained.train(preset="default", epochs=2, trees=20)
+    trained.train(preset="default", epochs=2, folds=2, trees=20)
     panel = TrainingPanel(trained)
     assert trained.current_run == "0002"
     panel.runs.button("0001").click()
@@ -384,7 +384,7 @@ def test_class_names_are_escaped(tmp_path):
     project.add("left", *squares(0), axes="yx")
     for label in range(1, 13):
         project.annotate("left", label, names[label % 2])
-    project.train(preset="default", epochs=1, trees=20)
+    project.train(preset="default", epochs=1, folds=2, trees=20)
     shown = TrainingPanel(project).result.tables.value
     assert "<script>" not in shown
     assert "<b>" not in shown

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.display.channels import DisplaySettings, as_rgb, render_pixels, rgb_of
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
-from svetlana_jupyter.core.io.chunks import index_last_axes
+from svetlana_jupyter.core.io.chunks import compute_array, index_last_axes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -172,7 +172,7 @@ def _read_samples(
         if levels and ndim == 2:  # reading the file directly takes half the time of reading through dask
             pixels = levels[0].read(window[0], window[1])
         else:
-            pixels = data[index_last_axes(window)].compute(scheduler="synchronous")
+            pixels = compute_array(data[index_last_axes(window)])
         crops = [convert(pixels[index_last_axes(map(_as_slice, positions, low))], i) for i, _, positions in parts]
         flat = [merge.reduce(crop, axis=-3) if ndim == 3 else crop for crop in crops]
         return [(i, part[-2:], pixels) for (i, part, _), pixels in zip(parts, flat)]
@@ -266,7 +266,7 @@ def _read_voxels(array: DataArray, positions: list[Integers]) -> NDArray[Any]:
     """Return the voxels at evenly spaced positions, 0 beyond the volume."""
     inside = [_slice_within(axis, extent) for axis, extent in zip(positions, array.shape[-3:])]
     part = array.data[index_last_axes(_as_slice(axis[span]) for axis, span in zip(positions, inside))]
-    part = np.asarray(part.compute(scheduler="synchronous") if hasattr(part, "compute") else part)
+    part = compute_array(part) if isinstance(part, da.Array) else np.asarray(part)
     voxels = np.zeros((*array.shape[:-3], *map(len, positions)), part.dtype)
     voxels[index_last_axes(inside)] = part
     return voxels

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 import dask
 import dask.array as da
 import numpy as np
+from dask.array.optimization import optimize
+from dask.core import flatten
 from dask.optimization import cull
 from numpy.typing import NDArray
 
@@ -146,15 +148,25 @@ def read_padded(array: DataArray, start: NDArray[np.int64], stop: NDArray[np.int
     before, after = np.maximum(-start, 0), np.maximum(stop - shape, 0)
     low, high = readable_range(start, stop, shape, padding)
     pixels = array.data[index_last_axes(map(slice, low, high))]
-    if hasattr(pixels, "compute"):
-        pixels = pixels.compute(scheduler="synchronous")
-    pixels = np.asarray(pixels)
+    pixels = compute_array(pixels) if isinstance(pixels, da.Array) else np.asarray(pixels)
     if before.any() or after.any():
         widths = [(0, 0)] * (pixels.ndim - len(start)) + list(zip(before, after, strict=True))
         pixels = np.pad(pixels, widths, mode="reflect" if padding == "reflect" else "constant")
     first = start - (low - before)
     region: NDArray[Any] = pixels[index_last_axes(map(slice, first, first + stop - start))]
     return region
+
+
+def compute_array(array: da.Array) -> NDArray[Any]:
+    """Compute a dask array on the calling thread.
+
+    `da.Array.compute` returns the same pixels, but takes about 2 ms longer per call, which is as long as the rest of
+    the work for a small region.
+    """
+    keys = array.__dask_keys__()
+    graph = optimize(array.__dask_graph__(), list(flatten(keys)))
+    finalize, arguments = array.__dask_postcompute__()
+    return np.asarray(finalize(dask.get(graph, keys), *arguments))
 
 
 class ChunkCache(Generic[Key, Chunk]):

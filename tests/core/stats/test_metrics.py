@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm, t
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score, precision_score, recall_score
@@ -164,6 +164,7 @@ def test_an_interval_contains_its_value_and_stays_between_0_and_1(value, deviati
     assert 0 <= low <= value <= high <= 1
 
 
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(0, 4)), min_size=1, max_size=40))
 def test_scores_do_not_depend_on_the_order_of_the_objects(rows) -> None:
     tables = []
