@@ -6,6 +6,8 @@ from __future__ import annotations
 class SvetlanaError(Exception):
     """Base class of all errors that this package raises on purpose."""
 
+    remedy = ""
+
 
 class InputError(SvetlanaError, ValueError):
     """Error for an image, mask or argument that cannot be used.

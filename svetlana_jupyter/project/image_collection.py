@@ -158,8 +158,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """Add all images that match a pattern, as `Project.add_images` describes."""
         table = find_pairs(images, masks)
         columns = [str(column) for column in table if column not in PAIR_COLUMNS]
-        entries, remedies = [], dict[str, str]()
-        table["note"] = ""
+        entries, table["note"] = list[Prepared](), ""
         for row in table.index[table["problem"] == ""]:
             name, image, mask, channels = table.loc[row, ["name", "image", "mask", "channels"]]
             groups = {column: str(table.at[row, column]) for column in columns}
@@ -169,14 +168,10 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 table.loc[row, "note"] = " ".join(entries[-1][2])
             except SvetlanaError as error:
                 table.loc[row, "problem"] = str(error)
-                if isinstance(error, InputError) and error.remedy:
-                    remedies[name] = error.remedy
-        table.attrs["remedies"] = remedies
+                table.attrs["remedies"] |= {name: error.remedy} if error.remedy else {}
         if not entries:
-            problem = first_problem(table)["problem"]
-            raise InputError(
-                f"None of {len(table)} images could be added: {problem}", next(iter(remedies.values()), "")
-            )
+            _, problem, remedy = first_problem(table)
+            raise InputError(f"None of {len(table)} images could be added: {problem}", remedy)
         self._save(entries)
         return table
 

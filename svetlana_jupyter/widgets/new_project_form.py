@@ -216,7 +216,7 @@ class PairFields(VBox):
                 warnings.simplefilter("ignore")  # the panel shows the sentence
                 added = project.add_images(*self.patterns(), repair)
         except InputError as error:
-            names = [] if self._listed is None or not error.remedy else self._listed["name"]
+            names = list[str]() if self._listed is None or not error.remedy else [*self._listed["name"]]
             self._show_refused(dict.fromkeys(names, "See the message below"), [error.remedy] if error.remedy else [])
             raise InputError(_in_panel_terms(str(error)), error.remedy) from error
         refused = {name: problem.removeprefix(f"{name}: ") for name, problem in zip(added["name"], added["problem"])}
