@@ -831,7 +831,10 @@ class Project(HasTraits):
             The sampling units of the interval are the wells or patients of a group, or else its images; sites of one
             well are a single unit.
         """
-        return CountTable(self._count(by, conditions, exclude_border=exclude_border, size=size))
+        counted = self._count(by, conditions, exclude_border=exclude_border, size=size)
+        table = CountTable(counted)
+        table.attrs.update(counted.attrs)  # pandas drops the warning
+        return table
 
     @checked_once()
     def compare_counts(

@@ -134,8 +134,8 @@ def test_the_first_notebook_from_annotation_to_the_table(lab: LabPage) -> None:
     # Train: the kernel stays responsive, and the curve grows.
     lab.run_cell(cell_of("TrainingPanel"))
     output = lab.output(cell_of("TrainingPanel"))
-    # A fixed preset: a model selection would take most of a minute and tests nothing of the browser.
-    lab.evaluate("setattr(project, 'settings', project.settings.changed(preset='default'))")
+    # A fixed preset, few epochs and folds: the browser shows a model selection or a long training in the same way.
+    lab.evaluate("setattr(project, 'settings', project.settings.changed(preset='default', epochs=12, folds=2))")
     output.get_by_role("button", name="Train").click()
     lab.wait_until("project.training_curve is not None and len(project.training_curve.epochs) >= 2", timeout=120)
     assert lab.evaluate("project.job is not None and 6 * 7", timeout=5) == "42", "the kernel is responsive"

@@ -41,11 +41,16 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for kind, array in (("wells", image), ("masks", mask)):
             (folder / kind).mkdir(exist_ok=True)
             tifffile.imwrite(folder / kind / f"{name}.tif", array)
-    project = Project(folder / "cells.svetlana", classes=CLASSES, annotator="ann")
-    project.add_images(folder / "wells/{plate}_{well}.tif", masks=folder / "masks/{plate}_{well}.tif")
-    project.settings = TrainingSettings(preset="default", trees=20)
-    project.annotations.file.close()
+    make_project(folder).annotations.file.close()
     return folder
+
+
+def make_project(wells: Path) -> Project:
+    """Return a new project with the three wells, two classes and a fixed preset, so that training starts no search."""
+    project = Project(wells / "cells.svetlana", classes=CLASSES, annotator="ann")
+    project.add_images(wells / "wells/{plate}_{well}.tif", masks=wells / "masks/{plate}_{well}.tif")
+    project.settings = TrainingSettings(preset="default", trees=20)
+    return project
 
 
 @pytest.fixture
@@ -58,14 +63,25 @@ def wells(template: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(template: Path, wells: Path) -> Project:
-    """Project with the three wells, two classes and a fixed preset, so that training starts no search."""
+    """Copy of the project that `make_project` returns."""
     shutil.copytree(template / "cells.svetlana", wells / "cells.svetlana")
     return Project(wells / "cells.svetlana", annotator="ann")
 
 
-@pytest.fixture
-def large(project: Project) -> Project:
-    """Project with three plates, seven wells and 84 objects."""
+@pytest.fixture(scope="session")
+def large_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a project with three plates, seven wells and 84 objects; `large` is a copy."""
+    folder = tmp_path_factory.mktemp("large")
+    shutil.copytree(template, folder, dirs_exist_ok=True)
+    project = Project(folder / "cells.svetlana", annotator="ann")
     for i in range(4):
         project.add(f"more{i}", *squares(seed=10 + i), axes="yx", groups={"plate": "P3", "well": f"B{i}"})
-    return project
+    project.annotations.file.close()
+    return project.path
+
+
+@pytest.fixture
+def large(large_template: Path, wells: Path) -> Project:
+    """Project with three plates, seven wells and 84 objects."""
+    shutil.copytree(large_template, wells / "cells.svetlana")
+    return Project(wells / "cells.svetlana", annotator="ann")

@@ -19,7 +19,7 @@ from svetlana_jupyter.project import image_collection, known_files, prediction_j
 from svetlana_jupyter.project.known_files import checked_once
 from svetlana_jupyter.project.open_folders import OpenFolder
 from svetlana_jupyter.project.project import Project
-from tests.project.conftest import squares
+from tests.project.conftest import make_project, squares
 from tests.project.test_mask_replacement import current_labels, reopened
 
 if TYPE_CHECKING:
@@ -83,14 +83,36 @@ def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
             monkeypatch.setattr(module, "SMALL_BYTES", 0)
 
 
-@pytest.fixture
-def predicted(project: Project) -> Project:
-    """Project in which one image is annotated and all are predicted."""
+def predict(project: Project) -> Project:
+    """Annotate one image and predict all."""
     project.annotate(IMAGE, [1, 3, 5], "dim")
     project.annotate(IMAGE, [2, 4, 6], "bright")
     project.train(architecture="forest")
     project.predict()
     return project
+
+
+@pytest.fixture
+def predicted_in_sizes(sizes: None, wells: Path) -> Project:
+    """Project of files that are treated as small or as large ones from the beginning."""
+    return predict(make_project(wells))
+
+
+@pytest.fixture(scope="module")
+def predicted_folder(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a project in which one image is annotated and all are predicted."""
+    folder = tmp_path_factory.mktemp("predicted")
+    shutil.copytree(template, folder, dirs_exist_ok=True)
+    project = predict(Project(folder / "cells.svetlana", annotator="ann"))
+    project.annotations.file.close()
+    return project.path
+
+
+@pytest.fixture
+def predicted(predicted_folder: Path, wells: Path) -> Project:
+    """Copy of the project for a single test."""
+    shutil.copytree(predicted_folder, wells / "cells.svetlana")
+    return Project(wells / "cells.svetlana", annotator="ann")
 
 
 def test_every_reader_refuses_a_mask_that_was_rewritten_in_place(predicted: Project, wells: Path) -> None:
@@ -147,16 +169,16 @@ def test_a_test_set_does_not_lose_its_score_to_a_rewritten_mask(wells: Path) -> 
 
 
 def test_a_copied_or_touched_mask_is_accepted(
-    sizes: None, predicted: Project, wells: Path, monkeypatch: pytest.MonkeyPatch
+    predicted_in_sizes: Project, wells: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_versions, "SETTLE_SECONDS", 0)
-    expected = predicted.predictions()
+    expected = predicted_in_sizes.predictions()
     file = wells / "masks" / f"{IMAGE}.tif"
     file.with_suffix(".copy").write_bytes(file.read_bytes())
     file.unlink()
     file.with_suffix(".copy").rename(file)
     os.utime(file, (1e9, 1e9))
-    for project in (predicted, reopened(predicted)):
+    for project in (predicted_in_sizes, reopened(predicted_in_sizes)):
         assert project.predictions().equals(expected)
     monkeypatch.setattr(image_collection, "index_objects", lambda *_: pytest.fail("the stat was updated"))
     monkeypatch.setattr(known_files, "fingerprint", lambda *_: pytest.fail("the stat was updated"))
@@ -164,9 +186,9 @@ def test_a_copied_or_touched_mask_is_accepted(
 
 
 def test_a_copied_project_opens_with_its_predictions(
-    sizes: None, predicted: Project, wells: Path, tmp_path_factory: pytest.TempPathFactory
+    predicted_in_sizes: Project, wells: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    expected, folder = predicted.predictions(), tmp_path_factory.mktemp("copies") / "copy"
+    expected, folder = predicted_in_sizes.predictions(), tmp_path_factory.mktemp("copies") / "copy"
     shutil.copytree(wells, folder, copy_function=shutil.copy)  # without the times of the files
     again = Project(folder / "cells.svetlana", annotator="bo")
     assert again.predictions().equals(expected)

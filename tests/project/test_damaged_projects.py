@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SIZE = 20
+CHUNK = 32  # pixels per side
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def trained_folder(tmp_path_factory) -> Path:
     project = Project(folder / "cells.svetlana", classes=CLASSES, annotator="ann")
     for name, count in (("other", 8), ("large", 40)):
         for kind, array in zip(("image", "mask"), squares(count, seed=3)):
-            zarr.create_array(folder / f"{name}_{kind}.zarr", data=array, chunks=(16, 16))
+            zarr.create_array(folder / f"{name}_{kind}.zarr", data=array, chunks=(CHUNK, CHUNK))
         project.add(name, folder / f"{name}_image.zarr", folder / f"{name}_mask.zarr")
     project.annotate("other", [1, 3], "dim")
     project.annotate("other", [2, 4], "bright")
@@ -43,7 +44,7 @@ def trained_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def trained(trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """Copy of the project for a single test, predicted in several parts."""
-    monkeypatch.setattr(stored, "BLOCK_PIXELS", 256)
+    monkeypatch.setattr(stored, "BLOCK_PIXELS", CHUNK**2)
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, (48, 48))
     for kind in ("network", "forest"):
         monkeypatch.setitem(predict.OBJECTS_PER_PART, (kind, 2), 8)
@@ -58,12 +59,12 @@ def corrupt(chunk: Path) -> bytes:
 
 
 def objects_touching_chunk(project: Project, row: int, column: int, reach: int) -> set[int]:
-    """Return the objects whose bounding box, extended by `reach`, touches the chunk of 16 pixels."""
+    """Return the objects whose bounding box, extended by `reach`, touches the chunk."""
     objects = project.objects("large")
     touching = set()
     for label, o in objects.iterrows():
         low, high = np.array([o.y0, o.x0]) - reach, np.array([o.y1, o.x1]) + reach
-        if (low < 16 * np.array([row + 1, column + 1])).all() and (high > 16 * np.array([row, column])).all():
+        if (low < CHUNK * np.array([row + 1, column + 1])).all() and (high > CHUNK * np.array([row, column])).all():
             touching.add(int(label))
     return touching
 
@@ -76,10 +77,10 @@ def test_objects_in_a_corrupt_block_are_listed_and_the_others_are_predicted(trai
     trained.runs.current.predictions_file("large").unlink()
     shutil.rmtree(trained.path / "measurements", ignore_errors=True)
     trained.images._pairs.clear()
-    chunk = tmp_path / f"large_{kind}.zarr" / "c" / "8" / "3"
+    chunk = tmp_path / f"large_{kind}.zarr" / "c" / "4" / "1"
     intact = corrupt(chunk)
     trained.predict()
-    expected = objects_touching_chunk(trained, 8, 3, reach)
+    expected = objects_touching_chunk(trained, 4, 1, reach)
     failed = trained.failed()
     assert set(failed.index.get_level_values("object")) == expected
     assert 0 < len(expected) < 10

@@ -14,6 +14,7 @@ import tifffile
 
 from svetlana_jupyter.core.annotations import FLAGS
 from svetlana_jupyter.errors import InputError, ResultWarning
+from svetlana_jupyter.learn.training import _NetworkTraining
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
 
@@ -98,7 +99,8 @@ def test_an_old_run_still_predicts(old: Project) -> None:
     pd.testing.assert_series_equal(reopened.predictions(["P1_A1"])["probability"], before, rtol=1e-4)
 
 
-def test_a_search_result_of_version_0_1_0_is_reused(old: Project) -> None:
+def test_a_search_result_of_version_0_1_0_is_reused(old: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_NetworkTraining, "_step", lambda *_: 0.5)  # the search is for these settings, which take long
     run = old.train()
     assert "0003" in run.choice
 

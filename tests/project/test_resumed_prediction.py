@@ -40,7 +40,7 @@ QUICK = {
     "trees": 10,
     "patches": {"size": 20},
 }
-SMALL_PARTS = {"pixels": 256, "sides": (24, 24), "least": 3}
+SMALL_PARTS = {"pixels": 1024, "sides": (24, 24), "least": 3}
 
 
 @pytest.fixture(autouse=True)
@@ -59,8 +59,8 @@ def trained_folder(tmp_path_factory) -> Path:
     project = Project(folder / "cells.svetlana", classes=CLASSES, annotator="ann")
     for name, count in (("large", COUNT), ("small", 4)):
         image, mask = squares(count, seed=count)
-        tifffile.imwrite(folder / f"{name}.tif", image, tile=(16, 16))
-        tifffile.imwrite(folder / f"{name}_mask.tif", mask, tile=(16, 16))
+        tifffile.imwrite(folder / f"{name}.tif", image, tile=(32, 32))
+        tifffile.imwrite(folder / f"{name}_mask.tif", mask, tile=(32, 32))
         project.add(name, folder / f"{name}.tif", folder / f"{name}_mask.tif")
     project.annotate("large", [1, 3], "dim")
     project.annotate("large", [2, 4], "bright")
@@ -256,7 +256,7 @@ def test_a_changed_image_is_predicted_again_and_reported(trained, cut_counts, tm
     trained.predict()
     before = trained.probabilities("small")
     image, _ = squares(4, seed=77)
-    tifffile.imwrite(tmp_path / "small.tif", 255 - image, tile=(16, 16))
+    tifffile.imwrite(tmp_path / "small.tif", 255 - image, tile=(32, 32))
     cut_counts.clear()
     trained.predict()
     assert cut_counts == Counter([1, 2, 3, 4])
@@ -273,7 +273,7 @@ def test_the_warning_of_the_first_image_is_still_shown_at_the_end(trained, tmp_p
     assert trained.status == f"Predicted {len(trained.predictions()):,} objects of 2 images"
     for name in ("small", "large"):
         image = tifffile.imread(tmp_path / f"{name}.tif")
-        tifffile.imwrite(tmp_path / f"{name}.tif", 255 - image, tile=(16, 16))
+        tifffile.imwrite(tmp_path / f"{name}.tif", 255 - image, tile=(32, 32))
     trained.predict()
     assert all(f"{name} has changed and was predicted again" in trained.status for name in ("small", "large"))
 
@@ -288,7 +288,7 @@ def test_parts_of_another_image_are_not_reused(trained, cut_counts, tmp_path):
         trained.predict(["large"])
     trained.unobserve(stop, "job")
     image, _ = squares(COUNT, seed=5)
-    tifffile.imwrite(tmp_path / "large.tif", image, tile=(16, 16))
+    tifffile.imwrite(tmp_path / "large.tif", image, tile=(32, 32))
     cut_counts.clear()
     trained.predict(["large"])
     assert cut_counts == Counter(range(1, COUNT + 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK
 from svetlana_jupyter.core.io.pyramid import PyramidLevel
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
@@ -77,6 +78,27 @@ def test_every_object_has_a_thumbnail_with_itself_in_the_center(panel):
     assert all(bright > dark + 20 for bright, dark in zip(middles[::2], middles[1::2])), "odd objects are bright"
     assert has_picture(panel, 8)
     assert not has_picture(panel, 50)
+
+
+def test_a_wider_page_shows_more_thumbnails_of_the_same_size_and_captions_follow_the_theme(panel):
+    assert (panel.page.grid.columns, panel.page.grid.side) == (10, 57)
+    click(panel, 3)
+    panel.page.screen.pointer.width = 640
+    assert selected(panel) == [3], "as many objects as before"
+    panel.page.screen.pointer.width = 1000
+    assert panel.page.grid.columns == 16
+    assert 50 <= panel.page.grid.side <= 57
+    assert panel.page.scene.grid == panel.page.grid
+    assert panel.page.scene.ink == DARK_INK
+    panel.page.screen.pointer.dark = True
+    assert panel.page.scene.ink == BRIGHT_INK
+
+
+def test_the_thumbnails_of_each_image_can_be_shown_as_they_arrive(panel):
+    page = panel.page._page(panel.page.objects)
+    parts = page.by_image()
+    assert [{name for name, _, _ in part.keys} for part in parts] == [{"left"}, {"right"}]
+    assert sorted(key for part in parts for key in part.keys) == sorted(page.keys)
 
 
 def test_one_key_labels_the_selection_in_one_edit(panel, project):

@@ -537,6 +537,20 @@ def test_a_high_resolution_screen_is_drawn_in_its_own_pixels(viewer):
     assert viewer.model.selected == 10
 
 
+def test_the_image_area_follows_the_width_of_the_page_up_to_its_maximum(project):
+    viewer = Viewer(project, (540, 648), max_size=(600, 1280))
+    pointer, model = viewer.screen.pointer, viewer.model
+    for width, size in ((500, (417, 500)), (648, (540, 648)), (1100, (600, 1100)), (2000, (600, 1280))):
+        pointer.width = width
+        assert model.scene.view.size == size
+        assert model.view == model.fitted_view(model.shape), "the whole image stays visible"
+        assert viewer.screen.canvas.widget.layout.width == f"{size[1]}px"
+    model.zoom(3.0)
+    center, scale = model.view.center, model.view.scale
+    pointer.width = 500
+    assert (model.view.center, model.view.scale, model.view.size) == (center, scale, (417, 500))
+
+
 def test_a_closed_viewer_no_longer_observes_the_project(viewer, project):
     scene = viewer.model.scene
     viewer.close()
