@@ -6,9 +6,22 @@ from __future__ import annotations
 class SvetlanaError(Exception):
     """Base class of all errors that this package raises on purpose."""
 
+    remedy = ""
+
 
 class InputError(SvetlanaError, ValueError):
-    """Error for an image, mask or argument that cannot be used."""
+    """Error for an image, mask or argument that cannot be used.
+
+    Attributes
+    ----------
+    remedy : str
+        What makes an image and its mask usable: "swap" for exchanging them, or a repair of `Project.add_images`;
+        otherwise "".
+    """
+
+    def __init__(self, message: object = "", remedy: str = "") -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class DamagedError(InputError):

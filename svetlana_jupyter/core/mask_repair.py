@@ -18,7 +18,7 @@ from xarray import DataArray
 
 from svetlana_jupyter.core.io.chunks import compute_array
 from svetlana_jupyter.core.mask_numbers import REPAIRS, probable_background
-from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.core.objects import tabulate_objects
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def repair_mask(mask: DataArray, repair: str, file: Path) -> tuple[DataArray, st
     """
     if repair not in REPAIRS:
         raise InputError(f"Unknown repair {repair!r}. Choose among {', '.join(map(repr, REPAIRS))}.")
-    background = probable_background(index_objects(mask), mask.size) if repair != "unsigned" else 0
+    background = probable_background(tabulate_objects(mask), mask.size) if repair != "unsigned" else 0
     pixels = da.asarray(mask.data)
     sides = tuple(max(sizes) for sizes in pixels.chunks)
     dtype = _unsigned_dtype(pixels) if repair == "unsigned" else np.dtype(np.uint32)

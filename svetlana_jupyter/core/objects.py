@@ -11,6 +11,7 @@ in the same pass (`core.pieces`).
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -121,15 +122,21 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     >>> index_objects(mask)[["size", "y0", "x0", "y1", "x1"]].to_dict("index")
     {7: {'size': 3, 'y0': 0, 'x0': 1, 'y1': 2, 'x1': 3}}
     """
+    table = tabulate_objects(mask, progress)
+    if table.index.tolist() == [255]:
+        raise_binary_mask(255)
+    return table
+
+
+def tabulate_objects(mask: DataArray, progress: Callable[[int, int], None] | None = None) -> pd.DataFrame:
+    """Return the table of `index_objects`, also of a binary mask."""
     pixels = da.asarray(mask.data)
     # Blocks are read along their shortest side first, so that few seams wait for the next block.
-    joiner = PieceJoiner(sorted(range(mask.ndim), key=lambda axis: -max(pixels.chunks[axis])))
+    joiner = PieceJoiner(sorted(range(mask.ndim), key=lambda axis: -max(pixels.chunks[axis])), mask.shape)
     tally = merge_in_batches(_block_tallies(pixels, joiner, progress), _merge)
     table = _frame(tally, joiner, mask.shape)
     if table.empty:
         raise InputError(NO_OBJECTS_MESSAGE)
-    if table.index.tolist() == [255]:
-        raise_binary_mask(255)
     return table
 
 
@@ -241,7 +248,7 @@ def tally_block(
     tallies, nodes, parts = zip(*slabs)
     columns = tallies[0] if len(slabs) == 1 else _merge(list(tallies))
     runs = Runs(*(np.concatenate(values) if len(slabs) > 1 else values[0] for values in zip(*parts)))
-    is_single = columns[2] == 1 if pixels.ndim == 2 else _is_single(list(nodes))
+    is_single = _is_single(list(nodes)) if math.prod(pixels.shape[:-2]) > 1 else columns[2] == 1
     pieces = find_block_pieces(runs, columns[0], is_single, place)
     columns[2] = pieces.closed
     return columns, pieces
@@ -257,8 +264,8 @@ def _tally_lines(
     columns : int64 array
         As for `tally_block`, but the third row counts the runs without a neighbor in the row above.
     nodes : int64 array of shape (4, n)
-        In 3D, one column per object and plane: label, plane, number of runs without a neighbor in the row above, and
-        whether a pixel has the same label in the plane before.
+        In a block of several planes, one column per object and plane: label, plane, number of runs without a neighbor
+        in the row above, and whether a pixel has the same label in the plane before.
     runs : tuple of int64 arrays
         The fields of `Runs`.
     """
@@ -283,12 +290,11 @@ def _tally_lines(
     order = _order(labels, places[0] if pixels.ndim == 3 else None)
     columns = np.take(np.stack([labels, length, starts, *sums, *low, *high]), order, axis=1)
     nodes = columns[:0]
-    if pixels.ndim == 3:
+    if pixels.ndim == 3 and len(pixels) > 1:
         linked = (flat[middle - height * width] == values) & (places[0] > 0)
-        nodes = _reduce_nodes(np.stack([columns[0], columns[6], columns[2], linked[order]]))
+        nodes = _reduce_nodes(columns[0], columns[6], columns[2], linked[order])
     columns = _reduce(columns)
-    line = places[0] if pixels.ndim == 2 else begin // width
-    return columns, nodes, (line, places[-1], places[-1] + length, labels, np.zeros_like(labels))
+    return columns, nodes, (begin, begin + length, labels, np.zeros_like(labels))
 
 
 def _is_single(nodes: list[Integers]) -> npt.NDArray[np.bool_]:
@@ -320,15 +326,16 @@ def _order(labels: Integers, planes: Integers | None = None) -> Integers:
 def _merge_nodes(nodes: list[Integers]) -> Integers:
     """Merge columns of the same label and plane (`_tally_lines`)."""
     columns = np.concatenate(nodes, axis=1)
-    return _reduce_nodes(np.take(columns, np.lexsort(columns[1::-1]), axis=1))
+    return _reduce_nodes(*np.take(columns, np.lexsort(columns[1::-1]), axis=1))
 
 
-def _reduce_nodes(columns: Integers) -> Integers:
-    heads = np.flatnonzero(np.diff(columns[:2], prepend=-1).any(axis=0))
+def _reduce_nodes(labels: Integers, planes: Integers, starts: Integers, linked: npt.NDArray[np.generic]) -> Integers:
+    is_head = np.ones(len(labels), bool)
+    is_head[1:] = (labels[1:] != labels[:-1]) | (planes[1:] != planes[:-1])
+    heads = np.flatnonzero(is_head)
     if not heads.size:
-        return columns
-    starts, linked = np.add.reduceat(columns[2], heads), np.maximum.reduceat(columns[3], heads)
-    return np.stack([*columns[:2, heads], starts, linked])
+        return np.empty((4, 0), np.int64)
+    return np.stack([labels[heads], planes[heads], np.add.reduceat(starts, heads), np.maximum.reduceat(linked, heads)])
 
 
 def _merge(tallies: list[Integers]) -> Integers:

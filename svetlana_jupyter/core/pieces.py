@@ -5,7 +5,9 @@ a cheap test proves this: an object has one piece if only one of its runs (neigh
 neighbor in the row above. Runs of the other objects are joined as a graph.
 
 Pieces that reach a seam between blocks get a number that they pass on to the pieces they touch in later blocks. Where
-two numbers meet, they are recorded as equal. So only the runs along the seams of the last blocks are in memory.
+two numbers meet, they are recorded as equal. So only the runs along the seams of the last blocks are in memory. Across
+a seam, one pixel of each piece, in the middle of its longest run, is compared first. If the same label is on the other
+side, and each side has one piece with that label, the two are joined. Runs are compared for the other labels only.
 """
 
 from __future__ import annotations
@@ -30,22 +32,22 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs of pixels with the same label, sorted by ``line`` and ``begin``.
+    """Runs of pixels with the same label, in the order of their positions.
 
-    A run occupies ``[begin, end)`` of its line. ``node`` is the number of the piece that it belongs to.
+    A run occupies the positions ``[begin, end)``, which count through all lines. ``node`` is the number of the piece
+    that it belongs to.
     """
 
-    line: Integers
     begin: Integers
     end: Integers
     label: Integers
     node: Integers
 
-    def __getitem__(self, chosen: npt.NDArray[np.generic]) -> Runs:
+    def __getitem__(self, chosen: npt.NDArray[np.generic] | slice) -> Runs:
         return Runs(*(values[chosen] for values in vars(self).values()))
 
     def __len__(self) -> int:
-        return len(self.line)
+        return len(self.begin)
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class BlockPieces:
         Label of each piece that reaches another block.
     faces : mapping of (int, int) to Runs
         Runs along the seams of an axis with the earlier (0) and the later (1) block, by ``(axis, side)``, in positions
-        of the mask; ``node`` is an index in ``labels``.
+        of the mask (`_seam_line`); ``node`` is an index in ``labels``.
     """
 
     closed: Integers
@@ -80,21 +82,17 @@ class BlockPieces:
     faces: Mapping[tuple[int, int], Runs]
 
 
-def touching_runs(before: Runs, after: Runs, shift: int) -> tuple[Integers, Integers]:
+def touching_runs(before: Runs, after: Runs, offset: int) -> tuple[Integers, Integers]:
     """Return pairs of touching runs with the same label, as arrays of indices.
 
     Parameters
     ----------
     before, after : Runs
-        Runs of ``after`` in line ``n + shift`` are compared with runs of ``before`` in line ``n``.
-    shift : int
+    offset : int
+        Subtracted from the positions of ``after``: the distance of the lines that are compared.
     """
-    if not (len(before) and len(after)):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    width = int(max(before.end.max(), after.end.max())) + 1
-    line = (after.line - shift) * width
-    first = np.searchsorted(before.line * width + before.end, line + after.begin, "left")
-    count = np.searchsorted(before.line * width + before.begin, line + after.end, "right") - first
+    first = np.searchsorted(before.end, after.begin - offset, "left")
+    count = np.searchsorted(before.begin, after.end - offset, "right") - first
     j = np.repeat(np.arange(len(after)), count)
     i = np.arange(len(j)) + np.repeat(first - (np.cumsum(count) - count), count)
     same = before.label[i] == after.label[j]
@@ -107,81 +105,144 @@ def find_block_pieces(runs: Runs, labels: Integers, is_single: npt.NDArray[np.bo
     Parameters
     ----------
     runs : Runs
-        All runs of the block; ``line`` counts rows through all planes, without gaps.
+        All runs of the block; positions count through all its pixels.
     labels : int64 array
         Labels in the block, ascending.
     is_single : bool array
         Whether each object is known to be a single piece.
     place : BlockPlace
     """
-    pieces, specks = np.ones(len(labels), np.int64), 0
-    rank = np.zeros(len(runs), np.int64)  # of the run's piece among the pieces of its object
+    node = _find(labels, runs.label)
+    owner = np.arange(len(labels))  # of each piece; the first ones are objects of a single piece
+    pieces, specks = is_single.astype(np.int64), 0
     if not is_single.all():
-        chosen = np.flatnonzero(~is_single[_find(labels, runs.label)])
+        chosen = np.flatnonzero(~is_single[node])
         part = runs[chosen]
-        piece = _join_runs(part, place.shape[-2])
-        sizes = np.bincount(piece, part.end - part.begin)
-        owner = np.empty(len(sizes), np.int64)
-        owner[piece] = _find(labels, part.label)
-        pieces[~is_single] = 0
-        np.add.at(pieces, owner, 1)
+        joined = _join_runs(part, place.shape)
+        sizes = np.bincount(joined, part.end - part.begin)
         specks = int((sizes <= SPECK_PIXELS).sum())
-        order = np.argsort(owner, kind="stable")
-        ranks = np.empty(len(owner), np.int64)
-        heads = np.flatnonzero(np.diff(owner[order], prepend=-1))
-        ranks[order] = np.arange(len(owner)) - np.repeat(heads, np.diff(heads, append=len(owner)))
-        rank[chosen] = ranks[piece]
-    faces = dict(_faces(replace(runs, node=rank), place))
-    if not faces:
-        return BlockPieces(pieces, specks, labels[:0], {})
-    ranks_per_object = int(rank.max(initial=0)) + 1
-    keys = {side: _find(labels, face.label) * ranks_per_object + face.node for side, face in faces.items()}
-    reaches = np.zeros(len(labels) * ranks_per_object, bool)
-    for key in keys.values():
-        reaches[key] = True
-    owner, node = np.flatnonzero(reaches) // ranks_per_object, np.cumsum(reaches) - 1
-    np.subtract.at(pieces, owner, 1)
-    numbered = {side: replace(face, node=node[keys[side]]) for side, face in faces.items()}
-    return BlockPieces(pieces, specks, labels[owner], numbered)
+        owner_of_joined = np.empty(len(sizes), np.int64)
+        owner_of_joined[joined] = node[chosen]
+        node[chosen] = len(labels) + joined
+        owner = np.concatenate([owner, owner_of_joined])
+        pieces += np.bincount(owner_of_joined, minlength=len(labels))
+    faces = dict(_faces(replace(runs, node=node), place))
+    reaches = np.zeros(len(owner), bool)
+    for face in faces.values():
+        reaches[face.node] = True
+    reaching = np.flatnonzero(reaches)
+    if len(owner) > len(labels):
+        reaching = reaching[np.argsort(owner[reaching], kind="stable")]
+    pieces -= np.bincount(owner[reaching], minlength=len(labels))
+    number = np.empty(len(owner), np.int64)
+    number[reaching] = np.arange(len(reaching))
+    numbered = {side: replace(face, node=number[face.node]) for side, face in faces.items()}
+    return BlockPieces(pieces, specks, labels[owner[reaching]], numbered)
 
 
 def _find(labels: Integers, values: Integers) -> Integers:
-    """Return the position of each value among ascending labels that contain it."""
+    """Return the position of each value among ascending labels.
+
+    The position of a value that is not among them is arbitrary.
+    """
     if not len(labels) or labels[-1] - labels[0] > MAX_TABLE:
-        return np.searchsorted(labels, values)
-    table = np.empty(labels[-1] - labels[0] + 1, np.int64)  # ten times as fast as a search
+        return np.minimum(np.searchsorted(labels, values), len(labels) - 1)
+    table = np.zeros(labels[-1] - labels[0] + 1, np.int64)  # ten times as fast as a search
     table[labels - labels[0]] = np.arange(len(labels))
-    positions: Integers = table[values - labels[0]]
+    positions: Integers = table.take(values - labels[0], mode="clip")
     return positions
 
 
-def _join_runs(runs: Runs, plane: int) -> Integers:
+def _join_runs(runs: Runs, shape: tuple[int, ...]) -> Integers:
     """Return the number of the connected piece of each run of a block."""
-    z, y = np.divmod(runs.line, plane)
-    padded = replace(runs, line=z * (plane + 2) + y)  # so that no row touches a row of the neighboring plane
-    shifts = (1,) if z[-1] == z[0] else (1, plane + 1, plane + 2, plane + 3)
-    i, j = (np.concatenate(ends) for ends in zip(*(touching_runs(padded, padded, shift) for shift in shifts)))
+    height, width = shape[-2:]
+    line = runs.begin // width
+    z = line // height
+    # Padded, so that no run touches one of the next row, and no row one of the next plane.
+    begin = runs.begin + line + z * 2 * (width + 1)
+    padded = replace(runs, begin=begin, end=begin + (runs.end - runs.begin))
+    shifts = (1,) if z[-1] == z[0] else (1, height + 1, height + 2, height + 3)
+    i, j = (np.concatenate(ends) for ends in zip(*(touching_runs(padded, padded, n * (width + 1)) for n in shifts)))
     graph = coo_array((np.ones(len(i), np.int8), (i, j)), shape=(len(runs), len(runs)))
     piece: Integers = connected_components(graph, directed=False)[1].astype(np.int64)
     return piece
 
 
+def _seam_line(mask_shape: Sequence[int]) -> int:
+    """Return the number of positions per line of a seam, the same for all axes.
+
+    There is one more than there are pixels, so that the end of a line does not touch the begin of the next one.
+    """
+    return max(mask_shape) + 1
+
+
 def _faces(runs: Runs, place: BlockPlace) -> Iterator[tuple[tuple[int, int], Runs]]:
-    """Yield the runs along each seam with another block, in positions of the mask."""
+    """Yield the runs along each seam with another block, in positions of the mask.
+
+    Positions count through the lines of the seams of all axes, so that runs of several axes can be compared at once.
+    """
     start, shape = place.start, place.shape
-    plane, row = np.divmod(runs.line, shape[-2]) if len(shape) == 3 else (np.zeros_like(runs.line), runs.line)
-    first = start[0] if len(shape) == 3 else 0
+    line_length = _seam_line(place.mask_shape)
+    line = runs.begin // shape[-1]
+    x, length = runs.begin - line * shape[-1], runs.end - runs.begin
+    first = [line, x]
+    if len(shape) == 3:
+        z = line // shape[-2]
+        first = [z, line - z * shape[-2], x]
     for axis, side in itertools.product(range(len(shape)), (0, 1)):
         last = shape[axis] - 1
         if start[axis] + side * last == side * (place.mask_shape[axis] - 1):
             continue  # the border of the mask
-        name = "zyx"[-len(shape) :][axis]
-        values = {"z": plane, "y": row, "x": runs.end - 1 if side else runs.begin}[name]
-        chosen = np.flatnonzero(values == side * last)
-        part, z, y = runs[chosen], plane[chosen] + first, row[chosen] + start[-2]
-        begin, end = part.begin + start[-1], part.end + start[-1]
-        line, low, high = {"z": (y, begin, end), "y": (z, begin, end), "x": (z, y, y + 1)}[name]
-        yield (axis, side), Runs(line, low, high, part.label, part.node)
+        is_x = axis == len(shape) - 1
+        chosen = np.flatnonzero((x + length - 1 if is_x and side else first[axis]) == side * last)
+        *lines, along = (other for other in range(len(shape)) if other != axis)
+        begin = first[along][chosen] + (start[along] + axis * (line_length + 1) * line_length)
+        for other in lines:
+            begin += (first[other][chosen] + start[other]) * line_length
+        end = begin + (1 if is_x else length[chosen])
+        yield (axis, side), Runs(begin, end, runs.label[chosen], runs.node[chosen])
+
+
+def _join_faces(before: Runs, after: Runs, shifts: Sequence[int]) -> tuple[Integers, Integers]:
+    """Return the numbers of touching pieces with the same label, in pairs.
+
+    Parameters
+    ----------
+    before, after : Runs
+        Runs on both sides of seams. In ``after``, labels do not decrease with the numbers of pieces.
+    shifts : sequence of int
+        Distances between the positions of lines that touch.
+
+    Returns
+    -------
+    first, second : int64 arrays
+        Numbers of pieces of ``before`` and of ``after``.
+    """
+    if not (len(before) and len(after)):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    # The longest run of each piece: its length and, in the lower bits, its index.
+    longest = np.zeros(after.node.max() + 1, np.int64)
+    np.maximum.at(longest, after.node, (after.end - after.begin << 32) + np.arange(len(after)))
+    tested = after[longest[longest > 0] & 0xFFFFFFFF]
+    middle, labels = (tested.begin + tested.end) // 2, tested.label
+    i = np.minimum(np.searchsorted(before.end, middle, "right"), len(before) - 1)
+    touches = (before.begin[i] <= middle) & (middle < before.end[i]) & (before.label[i] == labels)
+    pairs = [(before.node[i[touches]], tested.node[touches])]
+    only = np.where(touches, before.node[i], -1)  # the piece that a label has on the other side, if it needs no test
+    repeated = labels[1:] == labels[:-1]
+    only[1:][repeated] = only[:-1][repeated] = -1
+    place = _find(labels, before.label)
+    is_shared = labels[place] == before.label
+    untested = place[is_shared & (only[place] != before.node)]
+    if untested.size:
+        is_untested = np.zeros(len(labels), bool)
+        is_untested[untested] = True
+        before, after = before[is_shared & is_untested[place]], after[is_untested[_find(labels, after.label)]]
+        for shift in shifts:
+            i, j = touching_runs(before, after, shift)
+            pairs.append((before.node[i], after.node[j]))
+    first, second = (np.concatenate(parts) for parts in zip(*pairs))
+    return first, second
 
 
 class PieceJoiner:
@@ -191,6 +252,8 @@ class PieceJoiner:
     ----------
     axes : sequence of int
         Axes of the mask in the order of the blocks: the last one varies fastest.
+    shape : sequence of int
+        Shape of the mask.
 
     Attributes
     ----------
@@ -198,14 +261,15 @@ class PieceJoiner:
         Number of tiny pieces in all blocks.
     """
 
-    def __init__(self, axes: Sequence[int]) -> None:
+    def __init__(self, axes: Sequence[int], shape: Sequence[int]) -> None:
         self._axes = tuple(axes)
-        self._shifts = (0,) if len(axes) == 2 else (-1, 0, 1)
+        line = _seam_line(shape)
+        self._shifts = (0,) if len(axes) == 2 else (-line, 0, line)
         self._place: list[tuple[int, ...]] = [(-1,)] * len(axes)
         self._before: list[Runs | None] = [None] * len(axes)  # runs along the seam of each axis, in earlier blocks
         self._here: list[list[Runs]] = [[] for _ in axes]
         self._labels: list[Integers] = []  # of the numbers given to pieces
-        self._equal: list[Integers] = []  # pairs of numbers of the same piece
+        self._equal = [np.empty((2, 0), np.int64)]  # pairs of numbers of the same piece
         self._count = 0
         self.specks = 0
 
@@ -217,24 +281,28 @@ class PieceJoiner:
     def add(self, block: tuple[int, ...], found: BlockPieces) -> None:
         """Give a number to each piece of the next block that reaches a seam."""
         self.specks += found.specks
-        links = [np.empty((2, 0), np.int64)]
-        for level, axis in enumerate(self._axes):
+        sides = list[tuple[Runs, Runs]]()
+        for axis in range(len(block)):  # in the order of positions
+            level = self._axes.index(axis)
             self._move(level, block)
             before, after = self._before[level], found.faces.get((axis, 0))
-            if before is None or after is None:
-                continue
-            for shift in self._shifts:
-                i, j = touching_runs(before, after, shift)
-                links.append(np.stack([after.node[j], before.node[i]]))
-        node, number = np.concatenate(links, axis=1)
+            if before is not None and after is not None and len(after):
+                low, high = after.begin[0] + self._shifts[0], after.end[-1] + self._shifts[-1]
+                near = slice(np.searchsorted(before.end, low), np.searchsorted(before.begin, high, "right"))
+                sides.append((before[near], after))
+        number, node = np.empty((2, 0), np.int64)
+        if sides:
+            earlier, later = zip(*sides)
+            number, node = _join_faces(_concatenate(earlier), _concatenate(later), self._shifts)
         numbers = np.full(len(found.labels), np.iinfo(np.int64).max)
         np.minimum.at(numbers, node, number)
         new = np.flatnonzero(numbers == np.iinfo(np.int64).max)
         numbers[new] = np.arange(self._count, self._count + len(new))
         self._count += len(new)
         self._labels.append(found.labels[new])
-        differ = number != numbers[node]
-        self._equal.append(np.unique(np.stack([numbers[node[differ]], number[differ]]), axis=1))
+        differ = np.flatnonzero(number != numbers[node])
+        if differ.size:
+            self._equal.append(np.unique(np.stack([numbers[node[differ]], number[differ]]), axis=1))
         for level, axis in enumerate(self._axes):
             if (last := found.faces.get((axis, 1))) is not None:
                 self._here[level].append(replace(last, node=numbers[last.node]))
@@ -256,12 +324,14 @@ class PieceJoiner:
             return
         follows = self._place[level] == (*place[:-1], place[-1] - 1)
         runs, self._here[level] = self._here[level], []
-        self._before[level] = _concatenate(runs) if follows and runs else None
+        self._before[level] = _sort(runs) if follows and runs else None
         self._place[level] = place
 
 
-def _concatenate(parts: list[Runs]) -> Runs:
-    if len(parts) == 1:
-        return parts[0]
-    runs = Runs(*map(np.concatenate, zip(*(vars(part).values() for part in parts))))
-    return runs[np.lexsort((runs.begin, runs.line))]
+def _concatenate(parts: Sequence[Runs]) -> Runs:
+    return parts[0] if len(parts) == 1 else Runs(*map(np.concatenate, zip(*(vars(part).values() for part in parts))))
+
+
+def _sort(parts: list[Runs]) -> Runs:
+    runs = _concatenate(parts)
+    return runs if len(parts) == 1 else runs[np.argsort(runs.begin)]

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs
+from svetlana_jupyter.core.io.file_pairs import PAIR_COLUMNS, find_pairs, first_problem
 from svetlana_jupyter.core.io.geojson import is_geojson
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.io.images import OpenOptions, fingerprint, open_image_levels, open_mask_levels
@@ -158,8 +158,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
         """Add all images that match a pattern, as `Project.add_images` describes."""
         table = find_pairs(images, masks)
         columns = [str(column) for column in table if column not in PAIR_COLUMNS]
-        entries = []
-        table["note"] = ""
+        entries, table["note"] = list[Prepared](), ""
         for row in table.index[table["problem"] == ""]:
             name, image, mask, channels = table.loc[row, ["name", "image", "mask", "channels"]]
             groups = {column: str(table.at[row, column]) for column in columns}
@@ -169,9 +168,10 @@ class ImageCollection(Mapping[str, ImageEntry]):
                 table.loc[row, "note"] = " ".join(entries[-1][2])
             except SvetlanaError as error:
                 table.loc[row, "problem"] = str(error)
+                table.attrs["remedies"] |= {name: error.remedy} if error.remedy else {}
         if not entries:
-            problem = next(iter(table["problem"]), f"no file matches {images}")
-            raise InputError(f"None of {len(table)} images could be added: {problem}")
+            _, problem, remedy = first_problem(table)
+            raise InputError(f"None of {len(table)} images could be added: {problem}", remedy)
         self._save(entries)
         return table
 

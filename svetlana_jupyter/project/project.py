@@ -293,7 +293,8 @@ class Project(HasTraits):
         DataFrame
             One row per pair of image and mask (`core.io.file_pairs.find_pairs`). ``problem`` is a sentence if the pair
             could not be added, otherwise "". ``note`` states what was converted or not used of the files, such as a
-            pixel size in an unknown unit. A warning counts the pairs that were skipped, with the first note.
+            pixel size in an unknown unit. A warning counts the pairs that were skipped, with the first note;
+            ``attrs["remedies"]`` maps names of skipped pairs to the repair that they need ("swap" for an exchange).
 
         Raises
         ------

@@ -27,6 +27,13 @@ FLAG_TEXTS = {"ambiguous": "ambiguous", "bad_segmentation": "badly segmented", "
 logger = logging.getLogger(__name__)
 
 
+REPAIR_TEXTS = {  # text and tooltip of the button for each repair of a mask
+    "components": ("Number the pieces", "Each connected piece of equal numbers becomes one object"),
+    "foreground": ("Number the areas", "Each connected area becomes one object, whatever its numbers"),
+    "unsigned": ("Read as unsigned numbers", "Negative numbers become the large numbers that they were written as"),
+}
+
+
 class StatusLine(HTML):
     """Status line for the result of the last action, or for its error.
 

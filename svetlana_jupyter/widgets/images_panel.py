@@ -15,7 +15,7 @@ from svetlana_jupyter.core.io.readers import HDF5_SUFFIXES, READERS
 from svetlana_jupyter.core.io.typed_paths import clean_path
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.widgets.components import StatusLine, button, error_text, heading, html_table, muted, set_options
-from svetlana_jupyter.widgets.new_project_form import PairFields, add_pairs, field_options, field_row
+from svetlana_jupyter.widgets.new_project_form import PairFields, field_options, field_row
 from svetlana_jupyter.widgets.panel import Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
@@ -51,13 +51,13 @@ class ImagesPanel(Panel):
         super().__init__(project)
         project = self.project
         self.listing = HTML(layout={"width": "100%", "margin": "0"})
-        self.fields = PairFields(self.status)
+        self.fields = PairFields(self.status, self._add)
         tooltip = "Add the images listed above; images of the project stay as they are"
         self.add: Button = self.make_button(self._add, "Add images", "plus", tooltip, width="150px", margin="0")
         self.mask = MaskForm(self)
         self.importing = ImportForm(project, self.status)
         self.forms = Accordion(
-            [VBox([self.fields, HBox([self.add])]), self.mask, self.importing],
+            [VBox([self.fields, HBox([self.add, self.fields.remedies])]), self.mask, self.importing],
             titles=["Add images", "Replace a mask", "Import annotations"],
             selected_index=None if project.images else 0,
             layout={"margin": "8px 0 4px 0"},
@@ -101,13 +101,12 @@ class ImagesPanel(Panel):
         except SvetlanaError:  # the warning above the panel tells the user what to do
             return "unknown"
 
-    def _add(self) -> None:
-        patterns = self.fields.patterns()
-        if not patterns[0]:
+    def _add(self, repair: str | None = None) -> None:
+        if not self.fields.patterns()[0]:
             self.status.warn("Enter the files of your images and masks.")
             return
         before = len(self.project.images)
-        skipped = add_pairs(self.project, patterns)
+        skipped = self.fields.add_pairs(self.project, repair)
         count = len(self.project.images) - before
         message = f"Added {count:,} image{'' if count == 1 else 's'}. {skipped}".strip()
         if skipped:

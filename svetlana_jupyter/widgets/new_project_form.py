@@ -7,7 +7,9 @@ before the project is created.
 from __future__ import annotations
 
 import html
+import re
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +19,11 @@ from ipywidgets import HTML, ColorPicker, Combobox, HBox, Text, VBox
 from svetlana_jupyter.core.classes import PALETTE
 from svetlana_jupyter.core.io.file_pairs import describe_skipped
 from svetlana_jupyter.core.io.image_pair import preview_pairs
-from svetlana_jupyter.core.io.swapped_pair import SWAPPED
 from svetlana_jupyter.core.io.typed_paths import clean_path
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.components import (
+    REPAIR_TEXTS,
     StatusLine,
     button,
     error_text,
@@ -35,7 +37,7 @@ from svetlana_jupyter.widgets.panel import PANEL_WIDTH, catch_errors, style_widg
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class NewProjectForm(VBox):
@@ -64,7 +66,7 @@ class NewProjectForm(VBox):
         options = field_options("Folder")
         self.folder = Combobox(options=_projects_here(), placeholder="osteoclasts.svetlana", **options)
         self._folder_note = HTML()
-        self.fields = PairFields(self.status)
+        self.fields = PairFields(self.status, self._open)
         self.classes = NewClassRows()
         act = catch_errors(self._open, self.status)
         self.open_button = button(act, icon="folder-open", look="primary", width="150px", margin="0")
@@ -77,7 +79,7 @@ class NewProjectForm(VBox):
             self.fields,
             heading("Classes"),
             self.classes,
-            HBox([self.open_button], layout={"margin": "8px 0 4px 0"}),
+            HBox([self.open_button, self.fields.remedies], layout={"margin": "8px 0 4px 0"}),
             self.status,
         )
         self._describe_folder()
@@ -98,19 +100,20 @@ class NewProjectForm(VBox):
     def _folder_path(self) -> str:
         return clean_path(self.folder.value) if self.folder.value.strip() else ""
 
-    def _open(self) -> None:
+    def _open(self, repair: str | None = None) -> None:
         text = self._folder_path()
         if not text:
             self.status.warn("Enter a project folder, for example osteoclasts.svetlana.")
             return
-        patterns = self.fields.patterns()
+        has_images = bool(self.fields.patterns()[0])
         self.status.say("Opening …")
         path = Path(text)
         project = Project.from_zip(path) if text.lower().endswith(".zip") else Project(path)
+        self._describe_folder()
         for name, color in self.classes.entered_classes():
             if name not in project.classes.names:
                 project.classes.add(name, color)
-        self._opened(project, add_pairs(project, patterns) if patterns[0] else "")
+        self._opened(project, self.fields.add_pairs(project, repair) if has_images else "")
 
 
 def _projects_here() -> list[str]:
@@ -135,6 +138,7 @@ def parse_patterns(images: str, masks: str, axes: str, spacing: str) -> FilePatt
 
 
 _SHOWN_PAIRS = 12
+_REMEDY = {"width": "auto", "margin": "0 0 0 8px"}
 
 
 class PairFields(VBox):
@@ -144,17 +148,20 @@ class PairFields(VBox):
     ----------
     status : StatusLine
         Shows errors while the user types.
+    add : callable
+        Adds the images (`add_pairs`), with a repair of their masks as its argument.
 
     Attributes
     ----------
     images, masks, axes, spacing : Text
-    swap_button : Button
-        Shown while images and masks seem to be swapped.
+    remedies : HBox
+        Buttons for what makes refused images usable (`InputError.remedy`); to be placed next to the button that adds
+        the images.
     pairs : HTML
     spacing_note : HTML
     """
 
-    def __init__(self, status: StatusLine) -> None:
+    def __init__(self, status: StatusLine, add: Callable[[str | None], None]) -> None:
         self._latest: LatestQuestion[list[str]] = LatestQuestion(
             lambda entered: preview_pairs(*parse_patterns(*entered), max_pairs=_SHOWN_PAIRS),
             catch_errors(self._show, StatusLine()),
@@ -167,9 +174,13 @@ class PairFields(VBox):
         self.spacing = Text(placeholder="from the files", **field_options("Pixel size in µm"))
         self.spacing_note = HTML()
         self.pairs = HTML(layout={"width": "100%", "margin": "2px 0 0 0"})
-        self.swap_button = button(
-            self.swap, "Swap images and masks", "exchange", width="200px", margin="0", display="none"
-        )
+        self._status = status
+        self._listed: pd.DataFrame | None = None
+        self.remedies = HBox(layout={"flex_flow": "row wrap"})
+        self._buttons = {"swap": button(self.swap, "Swap images and masks", "exchange", **_REMEDY)}
+        for repair, (text, tooltip) in REPAIR_TEXTS.items():
+            act = catch_errors(partial(add, repair), status)
+            self._buttons[repair] = button(act, text, "wrench", tooltip, **_REMEDY)
         self._inputs = (self.images, self.masks, self.axes, self.spacing)
         super().__init__(
             [
@@ -178,7 +189,6 @@ class PairFields(VBox):
                 field_row(self.axes, "If not in the files: zyx (planes), cyx (channels) or czyx"),
                 field_row(self.spacing, self.spacing_note),
                 self.pairs,
-                self.swap_button,
             ],
             layout={"width": "100%", "grid_gap": "4px"},
         )
@@ -195,12 +205,39 @@ class PairFields(VBox):
         for text in self._inputs:
             text.value = ""
 
+    def add_pairs(self, project: Project, repair: str | None = None) -> str:
+        """Add the images, and return a sentence on skipped pairs or "".
+
+        Refused pairs are marked in the list, with a button for each remedy, also after an error.
+        """
+        self._latest.ask(None)  # an answer that is still awaited knows nothing of the refusal
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the panel shows the sentence
+                added = project.add_images(*self.patterns(), repair)
+        except InputError as error:
+            names = list[str]() if self._listed is None or not error.remedy else [*self._listed["name"]]
+            self._show_refused(dict.fromkeys(names, "See the message below"), [error.remedy] if error.remedy else [])
+            raise InputError(_in_panel_terms(str(error)), error.remedy) from error
+        refused = {name: problem.removeprefix(f"{name}: ") for name, problem in zip(added["name"], added["problem"])}
+        self._show_refused(refused, added.attrs["remedies"].values())
+        return _in_panel_terms(describe_skipped(added))
+
+    def _show_refused(self, problems: Mapping[str, str], remedies: Iterable[str]) -> None:
+        if self._listed is not None:
+            usable = self._listed["problem"] == ""
+            self._listed.loc[usable, "problem"] = self._listed.loc[usable, "name"].map(problems).fillna("")
+            self._show(self._listed)
+        self._offer(remedies)
+
     def swap(self) -> None:
         """Exchange the patterns of images and masks."""
         self.images.value, self.masks.value = self.masks.value, self.images.value
 
     def _ask(self) -> None:
         entered = self._entered()
+        if self.remedies.children:  # the refusal was that of other files
+            self._status.say("")
         if all(entered[:2]):
             self._latest.ask(entered)
         else:
@@ -211,10 +248,18 @@ class PairFields(VBox):
         return [text.value.strip() for text in self._inputs]
 
     def _show(self, pairs: pd.DataFrame | str) -> None:
+        self._listed = None if isinstance(pairs, str) else pairs
         self.spacing_note.value = muted(_spacing_text(pairs))
         self.pairs.value = f'<div class="sv-pairs">{_pairs_html(pairs)}</div>'
-        swapped = not isinstance(pairs, str) and pairs["problem"].eq(SWAPPED).any()
-        self.swap_button.layout.display = None if swapped else "none"
+        self._offer([] if isinstance(pairs, str) else pairs.attrs.get("remedies", {}).values())
+
+    def _offer(self, remedies: Iterable[str]) -> None:
+        self.remedies.children = tuple(self._buttons[remedy] for remedy in dict.fromkeys(remedies))
+
+
+def _in_panel_terms(sentence: str) -> str:
+    """Name the button in the place of the argument of `Project.add_images`."""
+    return re.sub(r'pass repair="(\w+)"', lambda match: f"click “{REPAIR_TEXTS[match[1]][0]}”", sentence)
 
 
 def _pairs_html(pairs: pd.DataFrame | str) -> str:
@@ -255,13 +300,6 @@ def _spacing_text(pairs: pd.DataFrame | str) -> str:
         return "Not in the files; without a pixel size, all lengths are in pixels"
     sizes = {spacing for spacing in opened["spacing"] if spacing}
     return "Differs between files" if len(sizes) > 1 else " × ".join(f"{size:.4g}" for size in sizes.pop()) + " µm"
-
-
-def add_pairs(project: Project, patterns: FilePatterns) -> str:
-    """Add images, and return a sentence on skipped pairs or ""."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the panel shows the sentence
-        return describe_skipped(project.add_images(*patterns))
 
 
 def parse_numbers(text: str) -> tuple[float, ...] | float | None:

@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING
 from ipywidgets import HTML, HBox, VBox, Widget
 
 from svetlana_jupyter.project.image_warnings import MAX_IMAGES_NAMED, summarize
-from svetlana_jupyter.widgets.components import button, muted, prose_html
-
-_REPAIRS = {  # text and tooltip of the button
-    "components": ("Number the pieces", "Each connected piece of equal numbers becomes one object"),
-    "foreground": ("Number the areas", "Each connected area becomes one object, whatever its numbers"),
-}
+from svetlana_jupyter.widgets.components import REPAIR_TEXTS, button, muted, prose_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +72,7 @@ class WarningList(VBox):
             tooltip = "Hide this warning; the mask stays as it is"
             buttons.append(button(accept, "Accept the mask", "check", tooltip, width="auto"))
         if problem is not None and problem.repair is not None:
-            text, tooltip = _REPAIRS[problem.repair]
+            text, tooltip = REPAIR_TEXTS[problem.repair]
             repair = partial(self._run, partial(self._project.replace_mask, name, repair=problem.repair))
             buttons.insert(0, button(repair, text, "wrench", tooltip, width="auto"))
         return VBox([line, HBox(buttons)], layout={"width": "100%"})

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import dask.array as da
 import numpy as np
@@ -22,12 +23,14 @@ from scipy import ndimage
 from skimage.measure import regionprops_table
 from xarray import DataArray
 
+from svetlana_jupyter.core import objects
 from svetlana_jupyter.core.io.images import open_mask
 from svetlana_jupyter.core.objects import index_objects, tally_block
+from svetlana_jupyter.core.pieces import BlockPieces
 from tests.benchmarks.report import print_report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 BLOCK = 1024
 
@@ -90,6 +93,66 @@ def time_methods(mask: np.ndarray, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def make_balls(shape: tuple[int, int, int], cell: tuple[int, int, int]) -> np.ndarray:
+    """Return a uint32 mask with one ellipsoid in each box of ``cell`` voxels, labeled in random order."""
+    place, offset = zip(*(np.divmod(np.arange(side), size) for side, size in zip(shape, cell)))
+    counts = [int(steps[-1]) + 1 for steps in place]
+    numbers = np.random.default_rng(0).permutation(np.prod(counts)).astype(np.uint32).reshape(counts) + np.uint32(1)
+    z, y, x = (((steps + 0.5) / size - 0.5) ** 2 for steps, size in zip(offset, cell))
+    mask = np.zeros(shape, np.uint32)
+    for plane, distance in enumerate(z):
+        inside = distance + y[:, None] + x < 0.42**2
+        mask[plane] = np.where(inside, numbers[place[0][plane]][np.ix_(place[1], place[2])], 0)
+    return mask
+
+
+def tally_without_pieces(
+    pixels: np.ndarray, start: Sequence[int], mask_shape: Sequence[int]
+) -> tuple[np.ndarray, BlockPieces]:
+    """Return what `tally_block` returns, with a single piece per object and block and none across seams."""
+    width, tallies = pixels.shape[-1], []
+    lines = pixels.reshape(-1, width)
+    for first in range(0, len(lines), step := max(1, objects.SLAB_PIXELS // width)):
+        slab = lines[first : first + step]
+        edge = np.ones(slab.shape, bool)
+        np.not_equal(slab[:, 1:], slab[:, :-1], out=edge[:, 1:])
+        begin = np.flatnonzero(edge)
+        values, length = slab.reshape(-1)[begin], np.diff(begin, append=slab.size)
+        inside = np.flatnonzero(values)
+        begin, labels, length = begin[inside] + first * width, values[inside].astype(np.int64), length[inside]
+        low = [at + offset for at, offset in zip(np.unravel_index(begin, pixels.shape), start)]
+        sums = [*(at * length for at in low[:-1]), low[-1] * length + length * (length - 1) // 2]
+        high = [*(at + 1 for at in low[:-1]), low[-1] + length]
+        columns = np.stack([labels, length, np.ones_like(labels), *sums, *low, *high])
+        tallies.append(objects._reduce(np.take(columns, np.argsort(labels), axis=1)))
+    columns = tallies[0] if len(tallies) == 1 else objects._merge(tallies)
+    return columns, BlockPieces(columns[2], 0, columns[0, :0], {})
+
+
+def time_pieces(mask: np.ndarray, chunks: tuple[int, ...], repeats: int = 5) -> dict[str, Any]:
+    """Time the object table with and without counting pieces; both take turns, and the fastest of each counts."""
+    lazy = DataArray(da.from_array(mask, chunks=chunks, name=False), dims=("z", "y", "x")[-mask.ndim :])
+    clocks, processors = dict[str, float](), dict[str, float]()
+    for way in ("without", "with") * repeats:
+        tally = tally_without_pieces if way == "without" else tally_block
+        with patch.object(objects, "tally_block", tally):
+            clock, processor = time.perf_counter(), time.process_time()
+            table = index_objects(lazy)
+            clock, processor = time.perf_counter() - clock, time.process_time() - processor
+        clocks[way], processors[way] = (
+            min(clock, clocks.get(way, clock)),
+            min(processor, processors.get(way, processor)),
+        )
+    return {
+        "mask": f"{' × '.join(map(str, mask.shape))}, {len(table)} objects",
+        "chunks": " × ".join(map(str, chunks)),
+        "Mpx/s": round(mask.size / clocks["with"] / 1e6, 1),
+        "without pieces": round(mask.size / clocks["without"] / 1e6, 1),
+        "ratio of wall time": round(clocks["with"] / clocks["without"], 2),
+        "of processor time": round(processors["with"] / processors["without"], 2),
+    }
+
+
 def time_huge_mask(side: int, cell: int, folder: Path) -> dict[str, Any]:
     """Time the object table of a mask larger than the memory limit, read from Zarr, and measure its memory."""
     path, rows = folder / "huge.zarr", side // cell
@@ -135,6 +198,12 @@ def main() -> None:
         small = time_methods(make_disks(side, 20, np.uint32), Path(folder))
         large = time_methods(make_disks(side, 60, np.uint16), Path(folder))
     print_report("object table", [*small, *large])
+    rows = [time_pieces(make_disks(side, cell, np.uint32), (BLOCK, BLOCK)) for cell in (20, 60)]
+    plane = min(side, BLOCK)
+    for cell in ((10, 20, 20), (30, 60, 60)):
+        balls = make_balls((64, plane, plane), cell)
+        rows += [time_pieces(balls, chunks) for chunks in ((32, 256, 256), (1, plane, plane), (1, 256, 256))]
+    print_report("connected pieces in the object table", rows)
     rows = []
     for side in options.huge:
         with tempfile.TemporaryDirectory() as folder:

@@ -70,6 +70,26 @@ def test_a_diagonal_contact_at_the_corner_of_blocks_joins_pieces(ndim):
     assert index_objects(as_mask(pixels, 2))["pieces"].to_dict() == {5: 2, 2**63 - 1: 1}
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "pieces"),
+    [
+        ([0, 7, 7, 7, 0, 0], [7, 0, 0, 7, 0, 0], 1),  # the first piece below touches at a corner only
+        ([7, 7, 7, 7, 0, 7], [7, 0, 0, 0, 0, 0], 2),
+        ([7, 0, 7, 0, 7, 0], [0, 7, 0, 7, 0, 0], 1),
+        ([7, 0, 0, 0, 0, 7], [7, 7, 7, 7, 7, 7], 1),  # touches at the ends of the longest run, but not in its middle
+        ([7, 7, 0, 0, 0, 7], [0, 0, 0, 7, 7, 7], 2),
+    ],
+)
+@pytest.mark.parametrize("axes", [(0, 1), (1, 0), (0, 1, 2), (1, 0, 2), (2, 1, 0)])
+def test_pieces_with_several_contacts_are_joined_across_a_seam(before, after, pieces, axes):
+    pixels = np.array([before, after]).reshape((2, 6, 1)[: len(axes)]).transpose(axes)
+
+    for chunks in (1, pixels.shape, tuple(min(2, side) for side in pixels.shape)):
+        assert index_objects(as_mask(pixels, chunks))["pieces"].to_dict() == {7: pieces}
+    seam = tuple(1 if side == 2 else side for side in pixels.shape)
+    assert index_objects(as_mask(pixels, seam))["pieces"].to_dict() == {7: pieces}
+
+
 def test_a_snake_through_many_blocks_is_one_piece_and_a_cut_makes_two():
     snake = np.zeros((41, 60), np.uint8)
     snake[::4, :58] = snake[2::8, 57] = snake[1::8, 57] = snake[3::8, 57] = snake[5::8, 0] = 7

@@ -68,9 +68,20 @@ def project(template: Path, wells: Path) -> Project:
     return Project(wells / "cells.svetlana", annotator="ann")
 
 
-@pytest.fixture
-def large(project: Project) -> Project:
-    """Project with three plates, seven wells and 84 objects."""
+@pytest.fixture(scope="session")
+def large_template(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a project with three plates, seven wells and 84 objects; `large` is a copy."""
+    folder = tmp_path_factory.mktemp("large")
+    shutil.copytree(template, folder, dirs_exist_ok=True)
+    project = Project(folder / "cells.svetlana", annotator="ann")
     for i in range(4):
         project.add(f"more{i}", *squares(seed=10 + i), axes="yx", groups={"plate": "P3", "well": f"B{i}"})
-    return project
+    project.annotations.file.close()
+    return project.path
+
+
+@pytest.fixture
+def large(large_template: Path, wells: Path) -> Project:
+    """Project with three plates, seven wells and 84 objects."""
+    shutil.copytree(large_template, wells / "cells.svetlana")
+    return Project(wells / "cells.svetlana", annotator="ann")

@@ -74,6 +74,26 @@ def test_images_are_added_and_skipped_pairs_are_reported(empty, files):
     assert len(empty.images) == 4, "the names are different ones"
 
 
+def test_refused_masks_are_repaired_by_a_button_while_the_others_stay_as_they_are(empty, files):
+    mask = squares(0)[1]
+    tifffile.imwrite(files / "A2_mask.tif", np.where(mask > 12, mask + 32_768, mask).astype(np.uint16).view(np.int16))
+    panel = ImagesPanel(empty)
+    panel.fields.images.value = f"{files}/{{well}}.tif"
+    panel.fields.masks.value = f"{files}/{{well}}_mask.tif"
+    panel.add.click()
+    assert list(empty.images) == ["A1"]
+    assert "got -32755. Unsigned numbers were probably read as signed" in panel.status.text
+    assert "1 of 4 images can be used" in panel.fields.pairs.value
+    assert "got -32755" in panel.fields.pairs.value
+    (repair,) = panel.fields.remedies.children
+    assert repair.description == "Read as unsigned numbers"
+    repair.click()
+    assert list(empty.images) == ["A1", "A2"]
+    assert list(empty.objects("A2").index) == [*range(1, 13), *range(32_781, 32_793)]
+    assert empty.images.mask_file("A1") == files / "A1_mask.tif"
+    assert panel.fields.remedies.children == ()
+
+
 def test_the_effect_on_annotations_is_shown_before_the_mask_is_replaced(panel, files):
     form, project = panel.mask, panel.project
     assert form.image.value == "A1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import tifffile
 
@@ -131,14 +132,16 @@ def test_folders_quotes_and_one_image_are_understood(files):
 def test_swapped_images_and_masks_are_noticed_and_exchanged_by_a_button(files):
     app = fill_form(files)
     form = app.children[0]
-    assert form.fields.swap_button.layout.display == "none"
+    assert form.fields.remedies.children == ()
     form.fields.images.value, form.fields.masks.value = form.fields.masks.value, form.fields.images.value
     assert "seem to be swapped" in form.fields.pairs.value
     form.open_button.click()
     assert app.project is None
     assert "seem to be swapped" in form.status.text
-    form.fields.swap_button.click()
-    assert form.fields.swap_button.layout.display == "none"
+    (swap,) = form.fields.remedies.children
+    assert swap.description == "Swap images and masks"
+    swap.click()
+    assert form.fields.remedies.children == ()
     assert form.fields.masks.value == f"{files}/{{well}}_mask.tif"
     form.open_button.click()
     assert list(app.project.images) == ["A1", "A2"]
@@ -226,3 +229,50 @@ def test_only_the_latest_answer_is_shown():
 
     asyncio.run(typed())
     assert shown == ["ABC", "LAST"]
+
+
+def refused_form(tmp_path: Path, mask: np.ndarray) -> App:
+    """Return a form whose only mask was refused."""
+    tifffile.imwrite(tmp_path / "B1.tif", squares(0)[0])
+    tifffile.imwrite(tmp_path / "B1_mask.tif", mask)
+    app = fill_form(tmp_path)
+    app.children[0].open_button.click()
+    assert app.project is None
+    return app
+
+
+def test_a_mask_that_was_read_as_signed_is_added_as_unsigned_by_a_button(tmp_path):
+    mask = np.where(squares(0)[1] > 0, squares(0)[1] + 120, 0).astype(np.uint8)
+    app = refused_form(tmp_path, mask.view(np.int8))
+    form = app.children[0]
+    assert "got -128. Unsigned numbers were probably read as signed: click “Read as unsigned" in form.status.text
+    assert "0 of 1 images can be used" in form.fields.pairs.value
+    assert form.open_button.description == "Open", "the project exists, without images"
+    (repair,) = form.fields.remedies.children
+    assert repair.description == "Read as unsigned numbers"
+    repair.click()
+    assert app.tab in app.children
+    assert app.project.objects("B1")["size"].to_dict() == dict.fromkeys(range(121, 145), 81)
+    assert not app.project.images.warnings.of_images(["B1"])
+
+
+@pytest.mark.parametrize("value", [1, 255])
+def test_a_binary_mask_is_added_with_numbered_pieces_by_a_button(tmp_path, value):
+    app = refused_form(tmp_path, np.where(squares(0)[1] > 0, value, 0).astype(np.uint8))
+    form = app.children[0]
+    assert f"its only label is {value}" in form.status.text
+    (repair,) = form.fields.remedies.children
+    assert repair.description == "Number the pieces"
+    repair.click()
+    assert app.project.objects("B1")["size"].to_dict() == dict.fromkeys(range(1, 25), 81)
+
+
+def test_a_refusal_that_no_repair_resolves_shows_no_button_and_typing_hides_the_buttons(tmp_path):
+    form = refused_form(tmp_path, np.where(squares(0)[1] > 0, -1, 0).astype(np.int8)).children[0]
+    assert "-1 may mark pixels to ignore" in form.status.text
+    assert form.fields.remedies.children == ()
+    form = refused_form(tmp_path, squares(0)[1].astype(np.int16) - 5).children[0]
+    assert len(form.fields.remedies.children) == 1
+    form.fields.images.value = f"{tmp_path}/{{name}}.tif"
+    assert form.fields.remedies.children == ()
+    assert form.status.text == ""

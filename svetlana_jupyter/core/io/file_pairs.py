@@ -201,9 +201,16 @@ def describe_skipped(added: pd.DataFrame) -> str:
     )
     if problems.empty:
         return note
-    first = problems.iloc[0]
-    reason = first["problem"].removeprefix(f"{first['name']}: ")
-    return f"{len(problems):,} of {len(added):,} pairs were skipped. {first['name']}: {reason} {note}".strip()
+    name, problem, _ = first_problem(problems)
+    reason = problem.removeprefix(f"{name}: ")
+    return f"{len(problems):,} of {len(added):,} pairs were skipped. {name}: {reason} {note}".strip()
+
+
+def first_problem(problems: pd.DataFrame) -> tuple[str, str, str]:
+    """Return name, problem and remedy of a pair, if possible one with a remedy."""
+    remedies = problems.attrs.get("remedies", {})
+    row = problems.iloc[int(problems["name"].isin([*remedies]).argmax())]
+    return row["name"], row["problem"], remedies.get(row["name"], "")
 
 
 def _columns(texts: Iterable[str]) -> dict[str, str]:
@@ -279,7 +286,9 @@ def _to_table(rows: list[dict[str, Any]], placeholders: Sequence[str]) -> pd.Dat
             row["problem"] = f"{counts[row['name']]} images would be named {row['name']}. Rename their files."
     columns = ["name", "image", "mask", *placeholders, "channels", "problem"]
     blank = dict.fromkeys(placeholders, "")
-    return pd.DataFrame({c: pd.Series([{**blank, **row}.get(c) for row in rows], dtype=object) for c in columns})
+    table = pd.DataFrame({c: pd.Series([{**blank, **row}.get(c) for row in rows], dtype=object) for c in columns})
+    table.attrs["remedies"] = {}  # by the names of pairs: what makes a pair with a problem usable
+    return table
 
 
 def _join(items: Iterable[object]) -> str:

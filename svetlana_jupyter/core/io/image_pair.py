@@ -133,11 +133,11 @@ def open_pair(
         _refuse_different_shapes(opened, opened_mask)
         if check_mask:
             if looks_swapped(opened, opened_mask):
-                raise InputError(SWAPPED)
+                raise InputError(SWAPPED, remedy="swap")
             check_is_label_image(opened_mask)
         sizes = combine_spacings(known_spacing(opened), known_spacing(opened_mask), ("image", "mask"))
     except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+        raise InputError(f"{name}: {error}", error.remedy) from error
     if spacing_of(opened) is None:
         opened = with_spacing(opened, sizes)
     notes = [*notes_of(opened), *notes_of(opened_mask), partial_spacing_note(opened)]
@@ -187,7 +187,8 @@ def preview_pairs(
     DataFrame
         The table of `find_pairs` with more columns for the opened pairs: ``shape`` (such as ``"2 channels, 1,200 ×
         1,600"``), ``dtype``, ``spacing`` (a tuple in micrometers, or None) and ``note``, what was converted or not
-        used. ``problem`` also states why opened files cannot be used together.
+        used. ``problem`` also states why opened files cannot be used together; ``attrs["remedies"]`` maps the name
+        of a swapped pair to "swap".
 
     Raises
     ------
@@ -206,6 +207,7 @@ def preview_pairs(
         else:
             if not table["shape"].notna().any() and looks_swapped(opened.image, opened.mask):  # of the first pair only
                 table.at[row, "problem"] = SWAPPED
+                table.attrs["remedies"] = {name: "swap"}
             table.at[row, "shape"], table.at[row, "dtype"] = format_pair_shape(opened), str(opened.image.dtype)
             spacing_um: Any = opened.spacing  # a tuple in one cell
             table.at[row, "spacing"] = spacing_um

@@ -88,20 +88,23 @@ def check_integer(pixels: da.Array, source_name: str) -> None:
 def check_not_negative(pixels: npt.NDArray[np.integer]) -> None:
     """Raise an `InputError` if labels are negative."""
     if pixels.dtype.kind == "i" and pixels.size and (least := pixels.min()) < 0:
-        if len(np.unique(pixels[pixels < 0])) > 1:
+        remedy = "unsigned" if len(np.unique(pixels[pixels < 0])) > 1 else ""
+        if remedy:
             size = min(pixels.dtype.itemsize, 2 if least >= -(2**15) else 8)
             call = f"mask.{'view' if size == pixels.dtype.itemsize else 'astype'}('uint{8 * size}')"
-            hint = f'Unsigned numbers were probably read as signed: pass repair="unsigned", or the array `{call}`.'
+            hint = f'Unsigned numbers were probably read as signed: pass repair="unsigned", or convert it: `{call}`.'
         else:
             hint = f"{least} may mark pixels to ignore: set them to 0 first, for example `mask.clip(0)`."
-        raise InputError(f"Mask must contain 0 for background and positive integers for objects, got {least}. {hint}")
+        problem = f"Mask must contain 0 for background and positive integers for objects, got {least}."
+        raise InputError(f"{problem} {hint}", remedy)
 
 
 def raise_binary_mask(label: int) -> None:
     """Raise the `InputError` for a mask that marks all objects with one label."""
     raise InputError(
-        f"Mask must contain one integer per object, but its only label is {label}. This looks like a binary mask: "
-        "label its objects first, for example `skimage.measure.label(mask > 0)`."
+        f"Mask must contain one integer per object, but its only label is {label}. This looks like a binary mask: pass "
+        'repair="components", or label its objects first, for example `skimage.measure.label(mask > 0)`.',
+        remedy="components",
     )
 
 
