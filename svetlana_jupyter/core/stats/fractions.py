@@ -166,7 +166,7 @@ class FractionEstimator:
         statistic, freedom = 0.0, 0
         logits, truth = to_logits(self._labels.probability), self._labels.truth
         for mixture, own in zip(mixtures, is_own):
-            if own.sum() < MIN_LABELS_PER_CLASS or own.all():
+            if own.sum() < MIN_LABELS_PER_CLASS or own.all() or not mixture.n:
                 continue
             expected = self._correction.ratios(logits[own])[0].T * mixture.fractions
             expected /= expected.sum(axis=1, keepdims=True)
@@ -198,13 +198,15 @@ class _Mixture:
 
     Attributes
     ----------
+    n : int
+        Number of objects that take part.
     fractions : float64 of shape (k,)
     """
 
     def __init__(self, group: CountedObjects, correction: Corrections) -> None:
         k, is_annotated = group.probability.shape[1], group.annotation >= 0
         rest = ~is_annotated | group.is_drawn[is_annotated].all()
-        self._n, self._unit, self._classes = int(rest.sum()), group.unit[rest], group.annotation[rest]
+        self.n, self._unit, self._classes = int(rest.sum()), group.unit[rest], group.annotation[rest]
         self._annotated = np.bincount(group.annotation[is_annotated], minlength=k)
         self._added = np.bincount(group.annotation[~rest], minlength=k)
         self._logits = to_logits(group.probability[rest])
@@ -223,8 +225,8 @@ class _Mixture:
 
         The numbers of objects are passed through ``rounded``.
         """
-        total, annotated = self._added.sum() + self._n, self._annotated
-        numbers = rounded(self._added + self._n * fractions)
+        total, annotated = self._added.sum() + self.n, self._annotated
+        numbers = rounded(self._added + self.n * fractions)
         return np.asarray(np.clip(numbers, annotated, total - annotated.sum() + annotated) / total)
 
     def interval(self, drawn: Corrections, n_labels: Integers, seed: int) -> tuple[Floats, Floats]:
@@ -237,7 +239,7 @@ class _Mixture:
             Number of labels on which the correction of each class stands.
         seed : int
         """
-        some = np.random.default_rng(seed).permutation(self._n)[:N_POOLED]
+        some = np.random.default_rng(seed).permutation(self.n)[:N_POOLED]
         pooled = mix(self._ratios[:, :, some])
         shared = mix(self._ratios_of(drawn, some), pooled) - pooled
         shared *= stdtrit(np.maximum(n_labels - 1, 1), 0.975) / ndtri(0.975)  # the draws are too narrow for few labels

@@ -180,6 +180,15 @@ def test_a_group_without_labels_is_refused_where_errors_differ_between_groups():
     assert not np.isnan(unlabeled.high).any()
 
 
+def test_a_group_that_is_annotated_by_hand_says_nothing_about_errors():
+    drawn = both(labels(of_each=200), labels(of_each=(10, 190), unit="w0"))
+    annotated = objects((15, 85), name="w")
+    annotated.annotation[:] = np.repeat([0, 1], [5, 95])
+    exact, other = estimate(drawn, annotated, objects((30, 70), name="x"))
+    assert exact.method == "annotated"
+    assert other.note == [ASSUMPTION] * 2
+
+
 def test_intervals_hold_where_fractions_differ_from_those_of_the_labels():
     rng, held = np.random.default_rng(0), []
     for _ in range(40):
