@@ -11,8 +11,8 @@ The intervals contain two errors. The correction is uncertain, since it is fitte
 all wells: it is drawn repeatedly from its posterior distribution. The wells of a condition differ: they are the
 replicates of Student's t.
 
-Labels that were drawn from the counted objects themselves are a random sample of them: they take part in the mixture
-with their true classes, so that a poor classifier adds little to what they say.
+Labels that are a random sample of the counted objects take part in the mixture with their true classes, so that a poor
+classifier adds little to what they say.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtri, stdtr, stdtrit
-from scipy.stats import chi2
+from scipy.stats import chi2, kstest
 
 from svetlana_jupyter.core.stats.calibration import to_logits
 
@@ -71,6 +71,8 @@ class DrawnLabels(NamedTuple):
 class CountedObjects(NamedTuple):
     """Objects of one group whose class fractions are estimated.
 
+    They are in the order in which their images were added.
+
     Attributes
     ----------
     probability : float64 of shape (n, k)
@@ -80,7 +82,8 @@ class CountedObjects(NamedTuple):
     unit : array of str, shape (n,)
         Well, patient or image of each object: the units that the group is a sample of.
     is_drawn : bool of shape (n,)
-        Whether the object is annotated because it was drawn uniformly at random from the objects of the group.
+        Whether the object is annotated because it was drawn uniformly at random. The objects of the group that were
+        drawn need not be a sample of all of it: images may have been added after the draw.
     """
 
     probability: Floats
@@ -190,11 +193,23 @@ def _count(group: CountedObjects) -> Fractions:
     return Fractions(fraction, *bounds, "annotated", [""] * k)
 
 
+def _is_sample(group: CountedObjects) -> bool:
+    """Return whether the annotated objects are a random sample of a group.
+
+    They are if all of them were drawn, and if they are spread evenly over the group. They are not if objects were added
+    after the draw, which may be of other classes (Kolmogorov–Smirnov test).
+    """
+    places, n = np.flatnonzero(group.annotation >= 0), len(group.annotation)
+    if not places.size or not group.is_drawn[places].all():
+        return False
+    return bool(kstest((places + 0.5) / n, "uniform").pvalue >= SIGNIFICANCE)
+
+
 class _Mixture:
     """Most likely class fractions of the objects of a group.
 
-    Annotated objects take part if they were drawn at random. Otherwise all annotated objects are left out, and added
-    in `of_all`: they may be those of one class, and what is left differs from the drawn ones.
+    Annotated objects take part if they are a random sample of the group (`_is_sample`). Otherwise all annotated objects
+    are left out, and added in `of_all`: they may be those of one class, and what is left differs from the drawn ones.
 
     Attributes
     ----------
@@ -205,7 +220,7 @@ class _Mixture:
 
     def __init__(self, group: CountedObjects, correction: Corrections) -> None:
         k, is_annotated = group.probability.shape[1], group.annotation >= 0
-        rest = ~is_annotated | group.is_drawn[is_annotated].all()
+        rest = ~is_annotated | _is_sample(group)
         self.n, self._unit, self._classes = int(rest.sum()), group.unit[rest], group.annotation[rest]
         self._annotated = np.bincount(group.annotation[is_annotated], minlength=k)
         self._added = np.bincount(group.annotation[~rest], minlength=k)

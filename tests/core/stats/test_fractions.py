@@ -122,6 +122,23 @@ def test_a_useless_classifier_leaves_what_the_drawn_labels_say_unless_other_obje
         assert result.high[0] - result.low[0] == pytest.approx(width, rel=0.25)
 
 
+def test_labels_that_were_drawn_before_objects_were_added_are_no_sample_of_all():
+    """Simulation of a poor classifier, which would repeat what the drawn labels say."""
+    rng, covered = np.random.default_rng(0), []
+    for _ in range(20):
+        truth = (rng.random(1000) < np.repeat([0.7, 0.9], 500)).astype(int)  # the second half was added later
+        feature = rng.normal(truth)
+        odds = np.exp(feature - 0.5) * 0.7 / 0.3
+        probability = np.stack([1 / (1 + odds), odds / (1 + odds)], axis=1)
+        drawn, annotation = rng.permutation(500)[:200], np.full(1000, -1)
+        annotation[drawn] = truth[drawn]
+        unit = np.repeat([f"{i}" for i in range(20)], 50)
+        wells = group(probability, unit, annotation, annotation >= 0)
+        (result,) = estimate(DrawnLabels(probability[drawn], truth[drawn], unit[drawn]), wells)
+        covered.append(result.low[0] <= (truth == 0).mean() <= result.high[0])
+    assert sum(covered) >= 18
+
+
 def test_bounds_are_whole_objects():
     well = objects((2, 14))
     well.annotation[:12] = np.repeat([0, 1], [2, 10])
