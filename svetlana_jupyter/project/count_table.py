@@ -26,8 +26,15 @@ class CountTable(pd.DataFrame):
     def _constructor(self) -> type[CountTable]:
         return CountTable
 
+    def _has_counts(self) -> bool:
+        """Return whether the columns are still those of counts."""
+        if not {*_FORMATTED, "left_out", "note"} <= {*self.columns} or not self.columns.is_unique or self.empty:
+            return False
+        is_number = all(pd.api.types.is_numeric_dtype(self[column]) for column in _FORMATTED[3:7])
+        return is_number and bool(self[["method", "note"]].notna().all(axis=None))
+
     def _repr_html_(self) -> str:
-        if not {*_FORMATTED, "left_out", "note"} <= {*self.columns} or self.empty:
+        if not self._has_counts():
             return pd.DataFrame(self).to_html(max_rows=_SHOWN_ROWS, max_cols=20, show_dimensions=True, border=0)
         rows = pd.DataFrame(self).head(_SHOWN_ROWS)
         notes = [str(note) for note in rows["note"].unique() if note]
@@ -37,8 +44,8 @@ class CountTable(pd.DataFrame):
         for column in _FORMATTED[3:7]:
             template = "{:,.1f}" if column == "estimate" else "{:.1%}"
             shown[column] = ["" if pd.isna(value) else template.format(value) for value in rows[column]]
-        methods = rows["method"].unique()
-        columns = [*reasons] if len(methods) == 1 else ["method", *reasons]
+        methods = [method for method in rows["method"].unique() if method]
+        columns = ["method", *reasons] if len(methods) > 1 else [*reasons]
         shown[columns] = rows[columns]
         if len(notes) > 1:
             shown["note"] = ["" if not note else notes.index(note) + 1 for note in rows["note"]]

@@ -45,6 +45,17 @@ def test_a_notebook_shows_rounded_counts_with_their_intervals_and_every_note_in_
     assert "11.904" in table[["well", "estimate"]]._repr_html_(), "part of the columns is displayed by pandas"
 
 
+def test_a_table_of_counts_that_was_changed_is_displayed_by_pandas() -> None:
+    values = {"class": "bright", "count": 1, "total": 2, "estimate": 1.0, "fraction": 0.5, "low": 0.1, "high": 0.9}
+    row = {"well": "A1", **values, "method": "corrected", "left_out": 0}
+    table = CountTable(pd.DataFrame([{**row, "note": "first"}, {**row, "note": "second"}]))
+    assert "1. first" in table._repr_html_()
+    assert "half" in table.assign(fraction="half")._repr_html_(), "formatted by the user"
+    assert "NaN" in pd.concat([table, table.drop(columns="note")])._repr_html_()
+    assert "second" in pd.concat([table, table], axis=1)._repr_html_(), "no column is unique"
+    assert "Method" not in table.assign(method="")._repr_html_(), "nothing is counted"
+
+
 NAMES = ("P1_A1", "P1_A2", "P2_A1")
 
 
