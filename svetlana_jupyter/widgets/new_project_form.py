@@ -238,6 +238,7 @@ class PairFields(VBox):
         entered = self._entered()
         if self.remedies.children:  # the refusal was that of other files
             self._status.say("")
+            self._offer([])
         if all(entered[:2]):
             self._latest.ask(entered)
         else:

@@ -276,3 +276,14 @@ def test_a_refusal_that_no_repair_resolves_shows_no_button_and_typing_hides_the_
     form.fields.images.value = f"{tmp_path}/{{name}}.tif"
     assert form.fields.remedies.children == ()
     assert form.status.text == ""
+
+
+def test_a_button_of_a_refusal_is_gone_as_soon_as_other_files_are_typed(tmp_path):
+    form = refused_form(tmp_path, np.where(squares(0)[1] > 0, 1, 0).astype(np.uint8)).children[0]
+    assert len(form.fields.remedies.children) == 1
+
+    async def typed() -> None:
+        form.fields.masks.value = f"{tmp_path}/{{well}}_other.tif"
+        assert form.fields.remedies.children == (), "the other files are not listed yet"
+
+    asyncio.run(typed())
