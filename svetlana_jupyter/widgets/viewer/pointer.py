@@ -14,6 +14,9 @@ import traitlets
 
 from svetlana_jupyter.widgets.viewer.canvas import InputListener, key_name
 
+MIN_WIDTH = 100  # CSS pixels; a smaller image area has no room for a thumbnail
+DPR_RANGE = 0.25, 16.0  # the zoom of browsers is 25 % to 500 %, that of screens up to 300 %
+
 
 class Pointer(anywidget.AnyWidget):
     """Invisible helper of a canvas, a child of the same ``sv-viewer`` box.
@@ -26,9 +29,9 @@ class Pointer(anywidget.AnyWidget):
     Attributes
     ----------
     dpr : float
-        Device pixels per CSS pixel, as the browser reported it last.
+        Device pixels per CSS pixel, as the browser reported it last, within `DPR_RANGE`.
     width : int
-        CSS pixels that the page offers to the viewer; 0 before the browser has reported it.
+        CSS pixels that the page offers to the viewer, at least `MIN_WIDTH`; 0 before the browser has reported it.
     dark : bool
         Whether JupyterLab has a dark theme.
     shown : list
@@ -54,6 +57,15 @@ class Pointer(anywidget.AnyWidget):
     layer = traitlets.Unicode().tag(sync=True)
 
     _last_click = 0.0
+
+    @traitlets.validate("dpr")
+    def _clip_dpr(self, proposal: dict[str, Any]) -> float:
+        low, high = DPR_RANGE
+        return max(low, min(float(proposal["value"]), high))  # low for NaN
+
+    @traitlets.validate("width")
+    def _limit_width(self, proposal: dict[str, Any]) -> int:
+        return max(int(proposal["value"]), MIN_WIDTH)
 
     def set_shown(self, shown: tuple[str, int] | None, frame: int = 0) -> None:
         """Send the browser the selection that a frame shows."""

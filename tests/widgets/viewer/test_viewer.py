@@ -551,6 +551,19 @@ def test_the_image_area_follows_the_width_of_the_page_up_to_its_maximum(project)
     assert (model.view.center, model.view.scale, model.view.size) == (center, scale, (417, 500))
 
 
+@pytest.mark.parametrize("width", [-5, 0, 1, 100])
+def test_a_page_of_absurd_size_or_resolution_leaves_an_image_that_can_be_drawn(project, width):
+    viewer = Viewer(project, (540, 648), max_size=(600, 1280))
+    pointer = viewer.screen.pointer
+    pointer.width = 500
+    pointer.set_state({"width": width})
+    assert viewer.model.scene.view.size == (83, 100)
+    for reported, used in ((0.0, 0.25), (float("nan"), 0.25), (-1.0, 0.25), (1e9, 16.0)):
+        pointer.set_state({"dpr": reported})
+        assert viewer.model.scene.view.device_size == (round(83 * used), round(100 * used))
+    assert viewer.status.text == ""
+
+
 def test_a_closed_viewer_no_longer_observes_the_project(viewer, project):
     scene = viewer.model.scene
     viewer.close()
