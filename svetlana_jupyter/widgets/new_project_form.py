@@ -31,7 +31,6 @@ from svetlana_jupyter.widgets.components import (
     heading,
     html_table,
     muted,
-    on_enter,
 )
 from svetlana_jupyter.widgets.panel import PANEL_WIDTH, catch_errors, style_widget
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
@@ -341,7 +340,8 @@ _EXAMPLES = ("active", "resting")
 class NewClassRows(VBox):
     """Rows for the names and colors of new classes.
 
-    The Enter key moves the focus to the next empty row.
+    The last row is empty. Enter moves the focus to the next empty row (``key_guard.js``: a name that is typed fast
+    cannot wait for the kernel).
 
     Attributes
     ----------
@@ -366,16 +366,16 @@ class NewClassRows(VBox):
         placeholder = f"for example {_EXAMPLES[count]}" if count < len(_EXAMPLES) else "another class"
         row = NewClassRow(color, placeholder, self)
         self.children = (*self.rows, row, self.add)
+        row.name.observe(self._extend_after_last, "value")
         return row
 
     def entered_classes(self) -> list[tuple[str, str]]:
         """Return the name and color of every row that has a name."""
         return [(row.name.value.strip(), row.picker.value) for row in self.rows if row.name.value.strip()]
 
-    def focus_next(self) -> None:
-        """Move the keyboard focus to the next empty row."""
-        empty = next((row for row in self.rows if not row.name.value.strip()), None)
-        (empty or self.extend()).name.focus()
+    def _extend_after_last(self, _: object) -> None:
+        if self.rows and self.rows[-1].name.value.strip():
+            self.extend()
 
     def remove(self, removed: NewClassRow) -> None:
         """Remove a row."""
@@ -395,7 +395,6 @@ class NewClassRow(HBox):
     def __init__(self, color: str, placeholder: str, rows: NewClassRows) -> None:
         self.picker = ColorPicker(concise=True, value=color, layout={"width": "30px", "margin": "2px 6px 2px 0"})
         self.picker.tooltip = "Color of this class"
-        self.name = Text(placeholder=placeholder, layout={"width": "260px", "margin": "2px 0"})
-        on_enter(self.name, rows.focus_next)
+        self.name = Text(placeholder=placeholder, layout={"width": "260px", "margin": "2px 0"}).add_class("sv-row")
         self.remove = button(lambda: rows.remove(self), "", "times", "Remove this row", "quiet", width="30px")
         super().__init__([self.picker, self.name, self.remove], layout={"align_items": "center"})

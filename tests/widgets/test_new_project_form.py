@@ -153,13 +153,22 @@ def test_placeholders_are_not_classes(files):
     assert app.project.classes.names == ()
 
 
+def test_the_last_class_row_is_empty():
+    fields = App().children[0].classes
+    count = len(fields.rows)
+    fields.rows[0].name.value = "first"
+    assert len(fields.rows) == count
+    fields.rows[-1].name.value = "last"
+    assert [row.name.value for row in fields.rows] == ["first", *[""] * (count - 2), "last", ""]
+
+
 def test_class_rows_are_added_and_removed_with_distinct_colors():
     fields = App().children[0].classes
     row = fields.extend()
     row.name.value = "third"
     fields.rows[0].remove.click()
-    assert [kept is row for kept in fields.rows] == [False, True]
-    assert len({kept.picker.value for kept in (*fields.rows, fields.extend())}) == 3
+    assert [kept is row for kept in fields.rows] == [False, True, False]
+    assert len({kept.picker.value for kept in fields.rows}) == 3
     assert fields.entered_classes() == [("third", row.picker.value)]
 
 

@@ -27,6 +27,34 @@ function afterEnter(field, act, signal) {
   field.closest(".jupyter-widgets").addEventListener("keypress", then, { once: true, signal });
 }
 
+// Enter in a row moves the focus to the next empty row. Until the kernel has added one, keep what is typed.
+function followRows(panel, signal) {
+  let held = null; // names, one per line
+  const enter = (text) => {
+    held = text;
+    while (held !== null) {
+      const empty = [...panel.querySelectorAll(".sv-row input")].find((field) => !field.value.trim());
+      if (!empty) return;
+      const [name, ...others] = held.split("\n");
+      empty.focus();
+      empty.value = name;
+      if (name) empty.dispatchEvent(new Event("input", { bubbles: true }));
+      held = others.length ? others.join("\n") : null;
+    }
+  };
+  const rows = new MutationObserver(() => held !== null && enter(held));
+  rows.observe(panel, { childList: true, subtree: true, attributeFilter: ["class"] });
+  signal.addEventListener("abort", () => rows.disconnect());
+  panel.addEventListener("keydown", (e) => {
+    const isText = e.key.length === 1 && !e.ctrlKey && !e.metaKey;
+    if (held !== null && (isText || e.key === "Enter" || e.key === "Backspace")) {
+      e.preventDefault();
+      e.stopImmediatePropagation();
+      enter(e.key === "Backspace" ? held.slice(0, -1) : held + (isText ? e.key : "\n"));
+    } else if (e.key === "Enter" && e.target.matches(".sv-row input") && e.target.value.trim()) enter("");
+  }, { capture: true, signal });
+}
+
 function render({ model, el }) {
   const stop = new AbortController();
   const { signal } = stop;
@@ -35,6 +63,7 @@ function render({ model, el }) {
     const panel = el.closest(".svetlana");
     if (!panel) return void requestAnimationFrame(guard); // not in the page yet
     panel.addEventListener("keydown", (e) => e.stopPropagation(), { signal });
+    followRows(panel, signal);
     panel.addEventListener("click", () => sendHeldBack(model.widget_manager), { capture: true, signal });
     panel.addEventListener("keydown", (e) => {
       // The letters after "/" must not wait for the kernel to move the focus either.
