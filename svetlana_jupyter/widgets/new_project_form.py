@@ -366,21 +366,22 @@ class NewClassRows(VBox):
         placeholder = f"for example {_EXAMPLES[count]}" if count < len(_EXAMPLES) else "another class"
         row = NewClassRow(color, placeholder, self)
         self.children = (*self.rows, row, self.add)
-        row.name.observe(self._extend_after_last, "value")
+        row.name.observe(lambda _: self._extend_after_last(), "value")
         return row
 
     def entered_classes(self) -> list[tuple[str, str]]:
         """Return the name and color of every row that has a name."""
         return [(row.name.value.strip(), row.picker.value) for row in self.rows if row.name.value.strip()]
 
-    def _extend_after_last(self, _: object) -> None:
-        if self.rows and self.rows[-1].name.value.strip():
+    def _extend_after_last(self) -> None:
+        if not self.rows or self.rows[-1].name.value.strip():
             self.extend()
 
     def remove(self, removed: NewClassRow) -> None:
         """Remove a row."""
         self.children = tuple(child for child in self.children if child is not removed)
         removed.close()
+        self._extend_after_last()
 
 
 class NewClassRow(HBox):

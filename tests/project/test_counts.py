@@ -37,7 +37,7 @@ def test_a_notebook_shows_rounded_counts_with_their_intervals_and_every_note_in_
         assert part in text
     assert "errors are assumed as elsewhere &lt;1&gt;." in text
     assert "<th>border</th>" in text
-    assert "<th>ambiguous</th>" not in text, "nobody was left out for this reason"
+    assert "<th>ambiguous</th>" not in text, "no object was left out as ambiguous"
     assert table["estimate"].tolist() == [11.904, 1001.25], "the values are not rounded"
     assert "more rows" in pd.concat([table] * 40)._repr_html_()
     assert "<td>corrected</td>" in text

@@ -160,6 +160,8 @@ def test_the_last_class_row_is_empty():
     assert len(fields.rows) == count
     fields.rows[-1].name.value = "last"
     assert [row.name.value for row in fields.rows] == ["first", *[""] * (count - 2), "last", ""]
+    fields.rows[-1].remove.click()
+    assert [row.name.value for row in fields.rows[-2:]] == ["last", ""]
 
 
 def test_class_rows_are_added_and_removed_with_distinct_colors():

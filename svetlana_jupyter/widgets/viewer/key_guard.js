@@ -47,7 +47,7 @@ function followRows(panel, signal) {
   signal.addEventListener("abort", () => rows.disconnect());
   panel.addEventListener("keydown", (e) => {
     const isText = e.key.length === 1 && !e.ctrlKey && !e.metaKey;
-    if (held !== null && (isText || e.key === "Enter" || e.key === "Backspace")) {
+    if (held !== null && e.target.closest(".sv-row") && (isText || e.key === "Enter" || e.key === "Backspace")) {
       e.preventDefault();
       e.stopImmediatePropagation();
       enter(e.key === "Backspace" ? held.slice(0, -1) : held + (isText ? e.key : "\n"));
