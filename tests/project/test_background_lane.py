@@ -36,7 +36,8 @@ def test_the_lane_does_its_work_and_ends_its_thread():
     lane, seen = BackgroundLane(), []
     before = threading.active_count()
     lane.submit("count", counting(seen, threading.Event()), fail)
-    assert lane.wait(5) and seen == [0, 1, 2]
+    assert lane.wait(5)
+    assert seen == [0, 1, 2]
     assert threading.active_count() == before
 
 
@@ -54,8 +55,10 @@ def test_a_job_interrupts_the_lane_and_its_work_continues_afterwards():
         during.append(len(seen))
 
     runner.run("export", job)
-    assert slot.lane.wait(5) and seen == [0, 1, 2]
-    assert during[0] == 0 and during[1] <= 1  # at most the step that had begun
+    assert slot.lane.wait(5)
+    assert seen == [0, 1, 2]
+    assert during[0] == 0
+    assert during[1] <= 1
 
 
 def test_work_of_the_same_name_is_replaced():
@@ -63,7 +66,8 @@ def test_work_of_the_same_name_is_replaced():
     lane.submit("count", counting(first, started, threading.Event()), fail)  # would wait for ever
     assert started.wait(5)
     lane.submit("count", counting(second, threading.Event()), fail)
-    assert lane.wait(5) and (first, second) == ([], [0, 1, 2])
+    assert lane.wait(5)
+    assert (first, second) == ([], [0, 1, 2])
 
 
 def test_cancelled_work_ends():
@@ -71,7 +75,8 @@ def test_cancelled_work_ends():
     lane.submit("count", counting(seen, started, threading.Event()), fail)
     assert started.wait(5)
     lane.cancel("count")
-    assert lane.wait(5) and seen == []
+    assert lane.wait(5)
+    assert seen == []
 
 
 def test_an_exception_is_reported_and_other_work_is_done():
@@ -85,4 +90,6 @@ def test_an_exception_is_reported_and_other_work_is_done():
     lane.submit("broken", broken, errors.append)
     lane.submit("count", counting(seen, threading.Event()), fail)
     lane.end_hold()
-    assert lane.wait(5) and seen == [0, 1, 2] and [str(error) for error in errors] == ["no disk"]
+    assert lane.wait(5)
+    assert seen == [0, 1, 2]
+    assert [str(error) for error in errors] == ["no disk"]
