@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from svetlana_jupyter.core.annotations import LabelAction, ObjectId
 from svetlana_jupyter.widgets.components import ClassButtons
@@ -159,8 +159,11 @@ class LabelingPanel(Panel):
 
     def label(self, name: str, object_id: ObjectId | None) -> None:
         """Label an object, or all selected objects, with a class."""
-        annotate_each = self.project.annotations.annotate_each
-        self._edit(object_id, f"Labeled {name}.", lambda objects, **how: annotate_each(dict.fromkeys(objects, name), **how))
+
+        def write(objects: Iterable[ObjectId], **details: Any) -> None:
+            self.project.annotations.annotate_each(dict.fromkeys(objects, name), **details)
+
+        self._edit(object_id, f"Labeled {name}.", write)
 
     def flag_command(self, flag: LabelAction) -> Callable[[ObjectId | None], None]:
         """Return the command that flags an object, or all selected objects."""

@@ -246,6 +246,8 @@ class ObjectSelector:
             if (model.image, model.shared.changes) == (image, before):
                 inside = objects_in_polygon(self._project.objects(image), corners, planes).tolist()
                 self._select([*model.selection, *inside] if extend else inside)
+                if len(inside) > 1:
+                    model.shared.listed = f"Inside: {len(model.selection):,}", model.shared.selection
 
         self._indexing.run_when_indexed([image], select, "The region is selected afterwards.")
 
