@@ -208,7 +208,7 @@ class LabelingPanel(Panel):
         self.label(name, object_id)
 
     def _edit(self, object_id: ObjectId | None, done: str, write: Callable[..., object]) -> None:
-        """Annotate the selection once it is indexed; with ``done`` empty, erase its label.
+        """Annotate the selection once it is indexed; without ``done``, erase its label.
 
         After an annotation of the object that the queue showed, the next object is shown. If the user presses a
         key before that, the key event carries the previous object, which is labeled already. The user may have meant

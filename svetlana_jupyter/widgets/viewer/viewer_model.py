@@ -1,4 +1,4 @@
-"""Observable state of the views: what one viewer shows, and what all views of a project share."""
+"""Observable state of the views: of one viewer, and shared by all views."""
 
 from __future__ import annotations
 
