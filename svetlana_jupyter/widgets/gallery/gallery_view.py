@@ -122,7 +122,7 @@ class GalleryView(VBox):
             self._show_page(0)
 
     def turn_to(self, page: int) -> None:
-        """Show a page; objects that are selected on the page before are deselected, unless others are selected here."""
+        """Show a page, and deselect what is not on it."""
         had_selection = bool(self.page.selection.chosen)
         self._show_page(page)
         if had_selection and not self.page.selection.chosen:

@@ -178,7 +178,7 @@ class ViewerModel(traitlets.HasTraits):
 
     @property
     def selection_id(self) -> SelectionId:
-        """Identifier of the shared selection; None if no selected object is in the displayed image.
+        """Identifier of the shared selection; None if none of it is in this image.
 
         The selection need not be on the screen yet.
         """
