@@ -1,4 +1,7 @@
-"""Pages of thumbnails with a filter and an order: the part of a gallery that shows and selects objects."""
+"""Pages of thumbnails with a filter and an order.
+
+The objects are those that the filter selects, or a list that another view has made.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ _PAUSE = 0.25  # seconds after which the gallery turns to the page of an object 
 
 
 class GalleryView(VBox):
-    """Filtered and sorted pages of thumbnails, which follow and set the selection of the project.
+    """Filtered and sorted pages of thumbnails.
 
     Objects keep their places while they are annotated; they are filtered and sorted again when the user asks for it.
 
@@ -129,7 +132,7 @@ class GalleryView(VBox):
             self.shared.selection = ()
 
     def reveal(self) -> None:
-        """Turn to the page of the selected object, unless a selected object is on this page."""
+        """Turn to the page of the selection, unless part of it is on this page."""
         if self.shared.selection and not self.page.selection.chosen:
             wanted = set(self.shared.selection)
             place = next((place for place, object_id in enumerate(self.listed) if object_id in wanted), None)
@@ -137,7 +140,7 @@ class GalleryView(VBox):
                 self._show_page(self.pages.page_containing(place))
 
     def move(self, key: str) -> bool:
-        """Handle a key that turns pages or changes the view; return whether it is such a key."""
+        """Turn pages or change the view; return whether the key does so."""
         if key in self._moves:
             self._moves[key]()
         return key in self._moves
@@ -194,7 +197,7 @@ class GalleryView(VBox):
         self._report("")
 
     def _show_list(self) -> None:
-        """Show the list that another view has made, or all objects again once there is none."""
+        """Show the list that another view has made, or all objects without one."""
         if self.shared.listed[0]:
             self.filter_bar.show_list(self.shared.listed[0])
         elif self.filter_bar.which.value == LISTED:

@@ -240,7 +240,7 @@ class ViewerModel(traitlets.HasTraits):
     # These observers run before all others, which therefore find the menu, the selection and `selected` up to date.
     @traitlets.observe("image")
     def _image_changed(self, change: dict[str, Any]) -> None:
-        """Keep what is selected in the new image; without it, deselect objects that are not displayed."""
+        """Keep what is selected in the new image, else deselect everything."""
         self._follow_shared()
         if not self.selection:
             self.shared.selection = ()
