@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipywidgets import BoundedIntText, Dropdown, HBox, Label, VBox
 from traitlets import link
@@ -295,7 +295,7 @@ class FilterBar(HBox):
     def query(self) -> GalleryQuery:
         """The chosen filters and order."""
         images = (self.image.value,) if self.image.value else ()
-        status = "all" if self.which.value == LISTED else self.which.value
+        status: Any = "all" if self.which.value == LISTED else self.which.value
         return GalleryQuery(images, status, self.class_id.value, self.order.value)
 
     def list(

@@ -171,7 +171,8 @@ class Viewer(VBox):
             if not model.selection:
                 model.image = selection[0].image
         elif self._opened is None or not model.selected or not self._opened.is_visible(model.selected, model.view):
-            self.show(*selection[0], zoom=False)
+            image, label = selection[0]
+            self.show(image, label, zoom=False)
 
     def _draw(self) -> None:
         if self._opened is not None:
