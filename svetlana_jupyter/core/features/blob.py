@@ -83,7 +83,7 @@ def _bounding_boxes(masks: Bools) -> tuple[Integers, Integers]:
     """Return the first pixel (n, 2) and the side (n,) of a square around each mask."""
     low, high = [], []
     for axis in (2, 1):
-        seen = masks.any(axis=axis)
+        seen: Bools = np.any(masks, axis=axis)
         low.append(seen.argmax(axis=1))
         high.append(seen.shape[1] - seen[:, ::-1].argmax(axis=1))
     sides = np.max(np.subtract(high, low), axis=0)
@@ -201,7 +201,7 @@ class _Stack:
     def _blur(self, stack: Floats, scale: float) -> Floats:
         """Blur the boxes (..., side, side), with the border added."""
         weights = _gaussian_matrix(self._side, scale)
-        return np.matmul(np.matmul(weights, stack), weights.T)
+        return np.asarray(np.matmul(np.matmul(weights, stack), weights.T), np.float32)
 
     def _detail(self, values: Floats) -> list[Floats]:
         """Return statistics, peaks and pits of the detail at the inner pixels."""
@@ -212,7 +212,7 @@ class _Stack:
             peaks += self._inner.peaks(sign * values, sign * extremes)
         return [*self._inner.statistics(values), *peaks]
 
-    def _derivatives(self, smooth: Floats) -> tuple[Floats, Floats, Floats]:
+    def _derivatives(self, smooth: Floats) -> list[Floats]:
         """Return both principal curvatures, and the slope, at the core pixels."""
         flat = smooth.reshape(len(smooth), -1)
         right, down = (_slope(flat, stride) for stride in (1, self._padded))
@@ -221,7 +221,7 @@ class _Stack:
         right, down = self._core.of(right), self._core.of(down)
         mean, half = (xx + yy) / 2, (xx - yy) / 2
         spread = np.sqrt(half * half + xy * xy)
-        return mean + spread, mean - spread, np.sqrt(right * right + down * down)
+        return [mean + spread, mean - spread, np.sqrt(right * right + down * down)]
 
 
 def _slope(flat: Floats, stride: int) -> Floats:

@@ -209,11 +209,12 @@ def _iter_crops(pair: ImagePair, boxes: ObjectBoxes, allowed: frozenset[str]) ->
                 members, first, last = (part[start : start + MAX_STACK] for part in stack)
                 box = (last - first).max(axis=0) + 2 * margin
                 own, labels, planes, invalid = crop_objects(image, mask, boxes.labels[members], first - margin, box)
-                uniform = np.zeros(len(own), bool)
+                uniform: Bools = np.zeros(len(own), bool)
                 if margin:
                     own, uniform = _leave_out_margin(own, labels == OUTSIDE)
                 centers = margin + (last - first - 1) / 2
-                pixels, valid = np.stack(planes, axis=1), ~invalid.any(axis=0)
+                valid: Bools = np.all(~invalid, axis=0)
+                pixels = np.stack(planes, axis=1)
                 yield _Crops(members, pixels, own, centers, boxes.step * region.stride, valid, uniform)
 
 

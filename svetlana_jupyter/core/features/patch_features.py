@@ -1,4 +1,4 @@
-"""Blob and oriented features of the objects of an image, computed from their patches."""
+"""Blob and oriented features of objects, computed from their patches."""
 
 from __future__ import annotations
 
