@@ -1,4 +1,4 @@
-"""Live classifiers: weighted least squares with exact leave-one-out, and a small forest.
+"""Live classifiers: least squares with exact leave-one-out, and a small forest.
 
 Both are fitted anew after each label, within milliseconds (least squares) and tenths of a second (forest). Their
 hyperparameters are chosen without further fits: those of least squares by the log loss of exact leave-one-out
@@ -140,7 +140,7 @@ def fit_least_squares(features: NDArray[np.float32], codes: NDArray[np.int64]) -
 
 
 def fit_live_forest(features: NDArray[np.float32], codes: NDArray[np.int64], seed: int = 0) -> LiveForest:
-    """Fit 60 trees with balanced class weights, and choose the temperature out of bag.
+    """Fit 60 trees with balanced class weights; choose the temperature out of bag.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def fit_live_forest(features: NDArray[np.float32], codes: NDArray[np.int64], see
 
 
 def _class_counts(features: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the number of labels per class; raise a `ClassifierError` if nothing can be fitted."""
+    """Return the number of labels per class, if a classifier can be fitted."""
     if features.ndim != 2 or codes.shape != (len(features),):
         raise ClassifierError(
             f"Features of shape {features.shape} do not fit codes of shape {codes.shape}. Pass one code per row."
@@ -212,7 +212,7 @@ def _leave_one_out(
 
 
 def _best_choice(scores: Floats, codes: NDArray[np.int64], weights: Floats) -> tuple[int, float, float]:
-    """Return the position of the best regularization, the temperature and the log loss.
+    """Return the position of the best regularization, its temperature and log loss.
 
     ``scores`` has the shape (regularizations, n, k).
     """

@@ -150,7 +150,7 @@ def test_labels_that_cannot_be_fitted_are_refused(fitted):
     features, codes = objects(20, 5)
     with pytest.raises(ClassifierError, match=r"20 labels are of fewer than two classes. Label objects of two"):
         fitted(features, np.zeros(20, int))
-    with pytest.raises(ClassifierError, match="No label has the code 0. Number the classes from 0 without gaps"):
+    with pytest.raises(ClassifierError, match=r"No label has the code 0. Number the classes from 0 without gaps"):
         fitted(features, codes + 1)
     with pytest.raises(ClassifierError, match="Label objects of two classes"):
         fitted(features[:0], codes[:0])
