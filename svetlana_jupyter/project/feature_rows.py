@@ -148,8 +148,13 @@ class FeatureRows:
     state: NDArray[np.uint8]
 
     def put(self, positions: NDArray[np.int64], values: NDArray[np.float32], fitted: FittedSource) -> None:
-        """Store features (m, d) of some objects; rows without any number are impossible."""
+        """Store features (m, d) of some objects; rows without any number are impossible.
+
+        Features reach the disk before their states, so that no state is wrong after a power failure.
+        """
         self.rows[positions] = fitted.standardize(values)
+        if isinstance(self.rows, np.memmap):
+            self.rows.flush()
         self.state[positions] = np.where(np.isfinite(values).any(axis=1), PRESENT, IMPOSSIBLE)
 
 
@@ -175,13 +180,13 @@ def open_rows(folder: Path, source: str, key: str, shape: tuple[int, int], writa
     name = f"{file_name(source)}-{key}"
     layout = ((folder / f"{name}.rows", np.dtype("<f2"), shape), (folder / f"{name}.state", np.dtype("u1"), shape[:1]))
     with suppress(OSError, ProjectError):
-        for file, dtype, dims in layout:
-            size = math.prod(dims) * dtype.itemsize
-            if not _has_size(file, size):
-                if not writable:
-                    raise OSError
-                make_folder(folder)
-                _remove_others(folder, f"{file_name(source)}-", name)
+        sizes = {file: math.prod(dims) * dtype.itemsize for file, dtype, dims in layout}
+        if not all(_has_size(file, size) for file, size in sizes.items()):
+            if not writable:
+                raise OSError
+            make_folder(folder)
+            _remove_others(folder, f"{file_name(source)}-", name)
+            for file, size in reversed(sizes.items()):  # states first: features without a state are computed
                 _write_zeros(file, size)
         mode: Any = "r+" if writable else "c"
         return FeatureRows(key, *(np.memmap(file, dtype, mode, 0, dims) for file, dtype, dims in layout))

@@ -46,8 +46,6 @@ SAMPLE_OBJECTS, SAMPLE_IMAGES = 500, 20  # objects that a source learns from, an
 SAMPLE_SEED = 0
 PART_OBJECTS = 500  # objects computed between two chances to stop
 
-Objects = "Mapping[str, Collection[int]]"
-
 
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
@@ -116,12 +114,12 @@ class FeatureMatrix:
         """Number of columns."""
         return max((columns.stop for columns in self.blocks.values()), default=0)
 
-    def find(self, objects: pd.MultiIndex) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    def find(self, objects: pd.Index) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Return which objects (n,) have features, and the features (m, D) of those.
 
         Parameters
         ----------
-        objects : MultiIndex
+        objects : Index
             Pairs ``(image, object)``.
         """
         values, is_known = np.zeros((len(objects), self.width), np.float32), np.zeros(len(objects), bool)
@@ -183,7 +181,7 @@ class ObjectFeatures:
                     refuse_link(file)
                     file.unlink(missing_ok=True)
 
-    def compute(self, stop: Stop, first: Callable[[], Objects] = dict) -> Iterator[Progress]:
+    def compute(self, stop: Stop, first: Callable[[], Mapping[str, Collection[int]]] = dict) -> Iterator[Progress]:
         """Compute all missing features, image by image; a stop keeps those of finished parts.
 
         Parameters
@@ -278,7 +276,10 @@ class ObjectFeatures:
     def _parts(self, name: str, objects: pd.DataFrame) -> Iterator[pd.DataFrame]:
         """Yield neighboring objects of an image together, in chunk order."""
         pair = self._images.pair(name)
-        centers, block = objects[centroid_columns(pair.ndim)].to_numpy(float), processing_block_shape(pair.image, pair.mask)
+        centers, block = (
+            objects[centroid_columns(pair.ndim)].to_numpy(float),
+            processing_block_shape(pair.image, pair.mask),
+        )
         for rows in group_blocks_into_parts(centers, block, PART_OBJECTS):
             for start in range(0, len(rows), 2 * PART_OBJECTS):
                 yield objects.iloc[np.sort(rows[start : start + 2 * PART_OBJECTS])]
@@ -290,7 +291,7 @@ class ObjectFeatures:
             stored = self._open(each, name, labels)
             missing = objects[stored.state[labels.get_indexer(objects.index)] == MISSING]
             for found, blocks in each.source.compute(pair, missing, each.fitted) if len(missing) else ():
-                stored.put(labels.get_indexer(found), joined(blocks, each.source), each)
+                stored.put(labels.get_indexer(pd.Index(found)), joined(blocks, each.source), each)
 
     def _fit(self, source: FeatureSource, tables: Mapping[str, pd.DataFrame]) -> FittedSource:
         """Return what a source has learned before, or let it learn from a sample now."""

@@ -40,7 +40,8 @@ from svetlana_jupyter.project.importers import read_imported_labels
 from svetlana_jupyter.project.importers.imported_labels import ImportRequest, apply_import
 from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, Work, thread_count
 from svetlana_jupyter.project.known_files import checked_live, checked_once
-from svetlana_jupyter.project.live import Live, LiveResult, LiveState
+from svetlana_jupyter.project.live import Live, LiveState
+from svetlana_jupyter.project.live_results import LiveResult
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
 from svetlana_jupyter.project.object_features import ObjectFeatures
 from svetlana_jupyter.project.open_folders import open_folder

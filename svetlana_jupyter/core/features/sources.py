@@ -23,26 +23,19 @@ Fitted = dict[str, "NDArray[np.float64]"]  # what a source has learned from a sa
 
 
 class FeatureSource(Protocol):
-    """Function from objects to features, with a name and a version.
-
-    Attributes
-    ----------
-    name : str
-        Valid as part of a file name.
-    version : str
-        Text that changes whenever the features of an unchanged object change.
-    blocks : tuple of str
-        Names of the groups of columns, each of which has the same weight in a classifier.
-    """
+    """Function from objects to features, with a name and a version."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the source."""
 
     @property
-    def version(self) -> str: ...
+    def version(self) -> str:
+        """Text that changes whenever the features of an unchanged object change."""
 
     @property
-    def blocks(self) -> tuple[str, ...]: ...
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the groups of columns, which have equal weights in a classifier."""
 
     def fit(self, sample: Sequence[tuple[ImagePair, pd.DataFrame]]) -> Fitted:
         """Learn from a sample what does not depend on labels, such as channel axes.
