@@ -114,7 +114,7 @@ def fit_least_squares(features: NDArray[np.float32], codes: NDArray[np.int64]) -
     array([0, 0, 1, 1])
     """
     counts = _class_counts(features, codes)
-    weights = counts[codes] ** -0.5
+    weights = np.asarray(counts[codes] ** -0.5, np.float64)
     weights *= len(codes) / weights.sum()
     root = np.sqrt(weights)[:, None]
     design = root * np.column_stack([features, np.ones(len(features))])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from svetlana_jupyter.core.features.sources import FeatureSource, Fitted
+    from svetlana_jupyter.core.features.feature_sources import FeatureSource, Fitted
 
 MISSING, PRESENT, IMPOSSIBLE = 0, 1, 2  # states of the features of an object
 MAX_DEVIATIONS = 5.0  # standardized values are clipped

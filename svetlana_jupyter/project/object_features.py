@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
-from svetlana_jupyter.core.features.sources import FeatureSource, MeasurementSource
+from svetlana_jupyter.core.features.feature_sources import FeatureSource, MeasurementSource
 from svetlana_jupyter.core.io.chunks import group_blocks_into_parts, processing_block_shape
 from svetlana_jupyter.core.io.images import fingerprint
 from svetlana_jupyter.core.objects import centroid_columns

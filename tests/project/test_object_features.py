@@ -10,7 +10,7 @@ import pytest
 import tifffile
 
 from svetlana_jupyter.core.features.catalog import columns
-from svetlana_jupyter.core.features.sources import MeasurementSource
+from svetlana_jupyter.core.features.feature_sources import MeasurementSource
 from svetlana_jupyter.project import object_features
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
