@@ -1,4 +1,4 @@
-"""Predictions of all objects that follow each label: the live classifier of a project.
+"""Live classifier of a project, whose predictions follow the labels.
 
 Only labels and features are stored; the classifier is fitted again when the project is opened.
 """
@@ -104,11 +104,11 @@ class LiveRun(Run):
     trained: pd.DataFrame | None = field(default=None, compare=False, repr=False)
 
     def held_out(self, architecture: str = "network") -> pd.DataFrame | None:
-        """Return the predictions of labels that were drawn at random, as `Run.held_out`."""
+        """Return held-out predictions of the drawn labels, as `Run.held_out`."""
         return self.scored if architecture == "network" else None
 
     def training_labels(self) -> pd.DataFrame | None:
-        """Return the labels that the classifier was fitted to, as `Run.training_labels`."""
+        """Return the labels of the fit, as `Run.training_labels`."""
         return self.trained
 
     def read_predictions(self, image: str) -> pd.DataFrame | None:
@@ -128,7 +128,7 @@ class LiveRun(Run):
 
 
 class Live:
-    """Live classifier of a project: follows the labels in the background, or in a script on demand.
+    """Live classifier that follows the labels in the background or on demand.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ class Live:
         runs.fit_live = self._fit_known
 
     def update(self) -> LiveState:
-        """Compute missing features, fit the live classifier to all labels, and predict every object.
+        """Compute missing features, fit to all labels, and predict every object.
 
         The predictions are the run ``live``. The same labels, features and number of threads give the same predictions
         as in a panel.
@@ -300,7 +300,7 @@ class Live:
         )
 
     def _fit_known(self) -> Run:
-        """Return the live run, fitted to the features that are known, if there is none yet."""
+        """Return the live run; if there is none yet, fit it to known features."""
         if self.result is None and not self._is_following and self._images.is_owned:
             for event in self._results(self._labeled_features(), lambda: False):
                 self.handle(event)
@@ -368,7 +368,7 @@ class Live:
         self._jobs.post(self.handle, event)
 
     def _compute_features(self) -> None:
-        """Compute missing features in the background lane, and predict with them from time to time."""
+        """Compute missing features in the background, with updates from time to time."""
 
         def work(stop: Stop) -> Iterator[None]:
             last = time.monotonic()

@@ -209,7 +209,7 @@ def _held_out(
     columns: NDArray[np.int64],
     stop: Stop,
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.int64]]:
-    """Predict each label by a classifier that was fitted to the labels of other groups.
+    """Predict each label by a classifier fitted to the labels of other groups.
 
     Returns
     -------

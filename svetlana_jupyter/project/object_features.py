@@ -182,7 +182,7 @@ class ObjectFeatures:
                     file.unlink(missing_ok=True)
 
     def compute(self, stop: Stop, first: Callable[[], Mapping[str, Collection[int]]] = dict) -> Iterator[Progress]:
-        """Compute all missing features, image by image; a stop keeps those of finished parts.
+        """Compute all missing features, image by image; a stop keeps finished parts.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Sources of object features: measurements, image patches, and encoders of the user."""
+"""Sources of object features, such as measurements and image patches."""
 
 from __future__ import annotations
 
