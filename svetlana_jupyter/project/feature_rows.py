@@ -1,4 +1,4 @@
-"""Files of standardized features: what a source has learned, and one row per object.
+"""Files of standardized features: one per source, and one row per object.
 
 ``features/<source>.json`` holds what a source has learned from a sample of the objects: channel axes, means, standard
 deviations. ``features/<image>/<source>-<key>.rows`` has one row of 16-bit floats per object, and ``….state`` one byte

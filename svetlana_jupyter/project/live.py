@@ -49,7 +49,7 @@ REFRESH_SECONDS = 2.0  # between two updates while features are being computed
 IDLE_SECONDS = 30.0  # after which the thread of the updates ends
 TOO_FEW_CLASSES = "Label objects of two classes to see predictions."
 NO_LABELS: pd.Series[int] = pd.Series(
-    np.zeros(0, np.int64), pd.MultiIndex.from_arrays([[], []], names=["image", "object"])
+    dtype="int64", index=pd.MultiIndex.from_arrays([[], []], names=["image", "object"])
 )
 
 
@@ -93,6 +93,19 @@ class LiveState:
     score: Estimate | None = None
     score_text: str = ""
     message: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{self.labels:,} labels", self.message]
+        if self.score is not None:
+            parts.append(f"balanced accuracy {self.score}, {self.score_text}")
+        elif not self.message:
+            parts.append(self.score_text)
+        if self.changed is not None:
+            parts.append(f"the last label changed {self.changed:,} objects")
+        if self.missing:
+            verb = "so far" if self.provisional else "only"
+            parts.append(f"features of {self.features_done:,} of {self.features_total:,} objects {verb}")
+        return " · ".join(part.removesuffix(".") for part in parts if part)
 
 
 @dataclass(frozen=True)

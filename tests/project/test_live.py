@@ -131,6 +131,7 @@ def test_objects_of_the_test_set_are_hidden_until_they_are_annotated(project):
 def test_few_labels_have_no_score(project):
     label_some(project)
     state = project.live.update()
+    assert str(state).startswith("8 labels · Not enough labels for a score")
     assert state.score is None
     assert state.score_text.startswith("Not enough labels for a score")
     assert project.evaluate().network is None
@@ -149,6 +150,7 @@ def test_the_score_counts_labels_drawn_at_random_by_group(large):
     assert state.score.n == 24
     assert state.score.value > 0.9
     assert state.score_text.startswith("24 labels drawn at random in ")
+    assert f"balanced accuracy {state.score}" in str(state)
     report = large.evaluate()
     assert (report.run, report.network.balanced_accuracy.value) == ("live", state.score.value)
 
