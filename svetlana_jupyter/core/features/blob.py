@@ -1,4 +1,4 @@
-"""Blob features of objects in 2D: detail of the object's own pixels at several scales.
+"""Blob features of objects: small structures at several scales.
 
 An object is smoothed by Gaussians of growing width, each pixel becoming the weighted mean of the object's own pixels
 (normalized convolution). Statistics of the differences between successive blurs, with their highest peaks and deepest
@@ -91,7 +91,10 @@ def _bounding_boxes(masks: Bools) -> tuple[Integers, Integers]:
 
 
 def _crop_boxes(patches: Floats, masks: Bools, rows: Integers, low: Integers, side: int) -> tuple[Floats, Bools]:
-    """Return squares of pixels (c, n, side, side), 0 outside the object, and masks (n, side, side)."""
+    """Return squares around the objects, and their masks.
+
+    Pixels have shape (c, n, side, side) and are 0 outside the object; masks have shape (n, side, side).
+    """
     pixels = np.zeros((patches.shape[1], len(rows), side, side), np.float32)
     own = np.zeros((len(rows), side, side), bool)
     for number, (row, (y, x)) in enumerate(zip(rows, low, strict=True)):
@@ -104,7 +107,10 @@ def _crop_boxes(patches: Floats, masks: Bools, rows: Integers, low: Integers, si
 
 
 class _Pixels:
-    """Positions of some pixels of each object in a padded stack, as many columns as the largest object has pixels."""
+    """Positions of some pixels of each object in a padded stack.
+
+    Arrays have as many columns as the largest object has pixels; the rest of a row is filled up.
+    """
 
     def __init__(self, chosen: Bools) -> None:
         flat = chosen.reshape(len(chosen), -1)
@@ -234,7 +240,10 @@ def _slope(flat: Floats, stride: int) -> Floats:
 
 @lru_cache(maxsize=64)
 def _gaussian_matrix(side: int, scale: float) -> Floats:
-    """Return the matrix (side + 2 BORDER, side) that blurs a line and adds a border of 0."""
+    """Return the matrix that blurs a line of pixels and adds a border of 0.
+
+    The matrix has shape (side + 2 BORDER, side).
+    """
     reach = max(1, round(TRUNCATE * scale))
     kernel = np.exp(-(np.arange(-reach, reach + 1.0) ** 2) / (2 * scale**2))
     distance = np.abs(np.arange(side)[:, None] - np.arange(side))

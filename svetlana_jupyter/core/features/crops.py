@@ -1,4 +1,4 @@
-"""Crops of objects: which regions of an image to read, and the pixels of each bounding box.
+"""Crops of objects: regions to read, and the pixels of each bounding box.
 
 Objects of one block are read together, and objects of similar size are cropped to the same shape, as a stack. Both
 bound the memory that a measurement needs, whatever the size of the image.

@@ -270,7 +270,7 @@ def _normalize_size(crops: _Crops, sides: Doubles, count: int) -> _Crops:
 
 
 def _coarse_geometry(sizes: Doubles, count: int) -> PatchGeometry:
-    """Return the geometry of patches of ``sizes`` pixels, with ``count`` patch pixels along each axis."""
+    """Return the geometry of patches of ``sizes`` pixels in ``count`` steps per axis."""
     axes = []
     for size in sizes.tolist():
         step = size / count
