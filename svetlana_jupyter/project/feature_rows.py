@@ -2,8 +2,8 @@
 
 ``features/<source>.json`` holds what a source has learned from a sample of the objects: channel axes, means, standard
 deviations. ``features/<image>/<source>-<key>.rows`` has one row of 16-bit integers per object (features in steps of
-`STEP`), and ``….state`` one byte per object; the key is a hash of image, mask, source and sample. Files of another key are removed. The files may be
-deleted at any time.
+`STEP`), and ``….state`` one byte per object; the key is a hash of image, mask, source and sample. Files of another key
+are removed. The files may be deleted at any time.
 """
 
 from __future__ import annotations

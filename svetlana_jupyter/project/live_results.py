@@ -202,11 +202,7 @@ def _forest_columns(matrix: FeatureMatrix) -> slice:
 
 
 def _held_out(
-    features: NDArray[np.float32],
-    codes: NDArray[np.int64],
-    groups: NDArray[np.str_],
-    columns: slice,
-    stop: Stop,
+    features: NDArray[np.float32], codes: NDArray[np.int64], groups: NDArray[np.str_], columns: slice, stop: Stop
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.int64]]:
     """Predict each label by a classifier fitted to the labels of other groups.
 
