@@ -238,7 +238,7 @@ class LayeredCanvas:
 
 @dataclass
 class _Picture:
-    """Off-screen picture of a scene; ``scene`` is None if it must be drawn from scratch."""
+    """Off-screen picture of a scene, None if it must be drawn from scratch."""
 
     buffers: Sequence[Canvas]
     scene: Scene | None = None
@@ -448,6 +448,6 @@ def _visible_parts(scene: Scene) -> tuple[object, ...]:
 
 
 def _has_pixels_of(picture: _Picture, scene: Scene) -> bool:
-    """Return whether a picture has the pixels of the image in a scene, whatever its overlay and selection."""
+    """Return whether a picture has the image pixels of a scene."""
     before = picture.scene
     return before is not None and before.frame == scene.frame and before.image.key == scene.image.key
