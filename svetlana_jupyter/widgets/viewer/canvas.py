@@ -269,7 +269,7 @@ class ImageCanvas(LayeredCanvas):
         return not self._shown.lossy and super().is_final
 
     def prepare(self, scene: Scene) -> None:
-        """Send the pixels of a scene that may be painted next; the screen does not change."""
+        """Send the pixels of a scene that may be painted next, without showing it."""
         with canvas_lock:
             if self._painted is not None and self._extent(scene) == self._extent(self._painted):
                 with self._batch():

@@ -212,7 +212,7 @@ class Viewer(VBox):
     def _compose(
         self, image: OpenImage, view: Viewport, selected: tuple[int, ...], previous: Scene | None = None
     ) -> Scene:
-        """Compose what the screen shows of an image; layers of the ``previous`` scene are reused."""
+        """Compose what the screen shows of an image, reusing layers of ``previous``."""
         model = self.model
         return compose(
             image.image,
