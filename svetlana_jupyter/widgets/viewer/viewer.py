@@ -96,7 +96,8 @@ class Viewer(VBox):
         self._expected: list[tuple[str, int]] = []  # objects whose pixels were requested
         self._prepared: tuple[tuple[str, int], Scene] | None = None
         self._prepare_soon = Debounce(self._prepare, 0.0)
-        self.screen = Screen(ImageCanvas(size), self._draw, self._raise_unreadable, self.status)
+        self._canvas = ImageCanvas(size)
+        self.screen = Screen(self._canvas, self._draw, self._raise_unreadable, self.status)
         self.selector = ObjectSelector(project, model, self.indexing, self.screen.canvas)
         # The toolbar observes the model before the viewer does, so that controls are up to date when a frame is drawn.
         self.toolbar = Toolbar(model, self.selector, self.screen, self.set_palette)
@@ -241,7 +242,7 @@ class Viewer(VBox):
             scene = self._compose(image, view, (label,))
             if not scene.missing:
                 self._prepared = self._coming[0], scene
-                self.screen.canvas.prepare(scene)
+                self._canvas.prepare(scene)
         except Exception:
             logger.info("the next object cannot be drawn; its display will say why", exc_info=True)
 
