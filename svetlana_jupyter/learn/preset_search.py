@@ -281,7 +281,7 @@ class _Search:
             yield from self._train(self.measured, self._all_parts, self.complete, 1)
 
     def _compare_networks(self) -> Iterator[WorkProgress]:
-        """Train networks while they can gain enough: in a first round, then the finalists one by one."""
+        """Train networks in a first round, then finalists while they can gain enough."""
         plan = self.plan
         if plan is None or not self._is_worth(plan.entry_seconds):
             return
@@ -339,7 +339,7 @@ class _Search:
     def _train(
         self, names: Sequence[str], parts: Sequence[NDArray[np.int64]], results: dict[str, Floats], epochs: int
     ) -> Iterator[WorkProgress]:
-        """Train each candidate in each fold and store its held-out probabilities in ``results``."""
+        """Train candidates in folds; store held-out probabilities in ``results``."""
         trainings = [_FoldTraining(name, part) for part in parts for name in names]
         tasks = [partial(self._predict_part, training, epochs) for training in trainings]
         collected = {name: np.zeros((len(self.first), len(self.first.classes))) for name in names}
@@ -369,7 +369,7 @@ class _Search:
         return self.plan.finalist_seconds(name) if is_finalist else self.plan.first_round_seconds_of(name)
 
     def _best_complete(self) -> str:
-        """Return the best of the candidates that were trained in every fold, "" if there is none."""
+        """Return the best candidate that was trained in every fold, or ""."""
         return rank_candidates(self.truth, self._in_order(self.complete))[0] if self.complete else ""
 
     def _best_so_far(self) -> SearchStopped | None:
@@ -419,11 +419,11 @@ class _Search:
         return SearchResult(table, tuple(results), self.folds.kept_whole, self._untried())
 
     def _untried(self) -> tuple[str, ...]:
-        """Return the candidates that were not trained, since they could not gain enough for their time."""
+        """Return the candidates that were not worth the time of their training."""
         return tuple(name for name in self.settings if not self.held_out[name])
 
     def _in_order(self, results: Mapping[str, Floats]) -> dict[str, Floats]:
-        """Return results in the order of the candidates, the first of which is selected among equals."""
+        """Return results in the order of the candidates, which decides ties."""
         return {name: results[name] for name in self.settings if name in results}
 
     def _candidate_result(

@@ -1,4 +1,4 @@
-"""Plan of a preset search: epochs, folds and finalists that fit into the time budget.
+"""Plan of a preset search: epochs, folds and finalists within a time budget.
 
 Expected times follow from the sizes of patches and networks, not from measurements, so that the same search has the
 same plan on every machine.

@@ -365,7 +365,7 @@ def _compare_presets(
 
 
 def _explain_selection(result: SearchResult) -> str:
-    """Return a sentence about the selected preset, the compared presets, and those that were not worth their time."""
+    """Return a sentence about the selected preset and the other candidates."""
     n, untried = len(result.nested_table), len(result.untried)
     text = f"Preset {result.candidates[0].preset} was selected among {len(result.candidates)} on {n} objects"
     others = "another preset" if untried == 1 else f"{untried} other presets"

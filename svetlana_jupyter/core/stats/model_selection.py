@@ -56,7 +56,7 @@ def brier_skill(truth: Integers, probabilities: Floats) -> float:
 
 
 def _calibrated_distances(truth: Integers, probabilities: Floats) -> tuple[Floats, Floats]:
-    """Return half the squared distance of each object's calibrated probabilities to its truth, and its weight."""
+    """Return half the squared error of calibrated probabilities, and weights."""
     n, k = probabilities.shape
     scaled = log_softmax(to_logits(probabilities) / TEMPERATURES[:, None, None], axis=2)
     counts = np.bincount(truth, minlength=k)
@@ -124,7 +124,7 @@ def nested_selection(truth: Integers, folds: Integers, candidates: Mapping[str, 
 def may_gain(
     truth: Integers, folds: Integers, units: ArrayLike, candidates: Mapping[str, Floats], least: float
 ) -> bool:
-    """Return whether further candidates may gain at least ``least`` over the best candidate so far.
+    """Return whether a better candidate may gain at least ``least``.
 
     The decision counts for nested cross-validation, too: the best candidate is selected from all folds, and from all
     folds but any single one. The result is False only if none of these selections may be improved (`possible_gain`).
