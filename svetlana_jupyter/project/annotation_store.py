@@ -422,7 +422,7 @@ class Annotations:
                 f"numbered {objects.index.min()} to {objects.index.max()}."
             )
         ndim = sum(column in objects for column in "zyx")
-        rows = objects.index.get_indexer(pd.Index(numbers))  # `loc` takes several milliseconds, even for a single object
+        rows = objects.index.get_indexer(pd.Index(numbers))  # `loc` takes milliseconds
         centers, boxes = (
             np.column_stack([objects[name].to_numpy()[rows] for name in names]).astype(dtype).tolist()
             for names, dtype in ((centroid_columns(ndim), float), (bbox_columns(ndim), int))
