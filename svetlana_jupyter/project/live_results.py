@@ -197,7 +197,7 @@ def count_changes(result: LiveResult, before: LiveResult | None) -> int | None:
 
 
 def _forest_columns(matrix: FeatureMatrix) -> slice:
-    """Return the columns that the forest uses: all but those of oriented textures, which are last."""
+    """Return the columns of the forest: all but oriented textures, which are last."""
     return slice(0, matrix.blocks["oriented"].start if "oriented" in matrix.blocks else matrix.width)
 
 
