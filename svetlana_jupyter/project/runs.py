@@ -181,6 +181,11 @@ class Run:
     path: Path = field(default=Path(), compare=False)
 
     @property
+    def title(self) -> str:
+        """Name of the run in exported files."""
+        return self.name
+
+    @property
     def summary(self) -> str:
         """Summary of the run: number of annotations, selected preset and training notes."""
         sentences = [f"Trained run {self.name} on {sum(self.labels.values())} annotations", self.choice, *self.remarks]
