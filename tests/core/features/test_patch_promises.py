@@ -48,14 +48,14 @@ def mean_scores(make, forbidden: str | None, **arguments) -> np.ndarray:
     return np.mean([score(make(seed), forbidden, **arguments) for seed in SEEDS], axis=0)
 
 
-@pytest.mark.parametrize("ndim", [2])
+@pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("cue", ["brightness", "surroundings", "size"])
 def test_a_cue_that_is_not_allowed_tells_nothing(cue, ndim):
     assert mean_scores(lambda seed: evidence_set(cue, ndim, seed=seed), cue).max() <= CHANCE
     assert mean_scores(lambda seed: evidence_set(cue, ndim, seed=seed), None).max() >= SEEN
 
 
-@pytest.mark.parametrize("ndim", [2])
+@pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("cue", ["brightness", "surroundings", "size"])
 def test_a_cue_that_is_not_allowed_tells_nothing_of_the_smallest_objects(cue, ndim):
     widths = (3, 5) if cue == "size" else (3, 3)
@@ -63,13 +63,13 @@ def test_a_cue_that_is_not_allowed_tells_nothing_of_the_smallest_objects(cue, nd
     assert mean_scores(lambda seed: tiny_objects(cue, ndim, widths, seed=seed), None).max() >= SEEN
 
 
-@pytest.mark.parametrize("ndim", [2])
+@pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("make", [evidence_set, tiny_objects])
 def test_blob_features_do_not_tell_the_orientation(make, ndim):
     assert mean_scores(lambda seed: make("orientation", ndim, seed=seed), "orientation").max() <= CHANCE
 
 
-@pytest.mark.parametrize("ndim", [2])
+@pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("cue", CUES)
 def test_spots_are_seen_whatever_is_not_allowed(cue, ndim):
     assert mean_scores(lambda seed: evidence_set("texture", ndim, seed=seed), cue).min() >= SEEN
