@@ -11,24 +11,16 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from svetlana_jupyter.core.io.chunks import index_last_axes
-
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
-Integers = NDArray[np.int64]
+from svetlana_jupyter.core.features.patch_boxes import Bools, Floats, iter_boxes, subtract_mean
 
 SCALES = {2: (0.8, 1.6, 3.2, 6.4), 3: (0.8, 1.6, 3.2)}  # standard deviations of the blurs, in patch pixels
 TRUNCATE = 3  # standard deviations beyond which a blur is cut off
-# Objects whose bounding boxes are equally long up to this many pixels are computed together.
-BOX_STEP = {2: 8, 3: 4}
 STACK_PIXELS = 1 << 17  # per channel in a stack of objects, so that the stack fits into the processor's cache
 BORDER = 2  # pixels of 0 around each bounding box, so that derivatives need no special case
 LEAST_COVERAGE = 0.05  # least sum of weights of a normalized convolution
 LEAST_SD = 1e-2  # least standard deviation of an object in its logarithm; the sample of objects has 1
 MAX_SKEWNESS = 8.0
-ROUNDING = 1e-5  # standard deviation up to which an object counts as uniform
 # Shares of an object that must remain without its outermost pixels; otherwise, they are not left out.
 MIN_INNER, MIN_CORE = 0.4, 0.3
 PEAKS = (1, 2, 4)  # ranks of the peaks besides the highest one
@@ -66,48 +58,10 @@ def blob_features(patches: Floats, masks: Bools) -> Floats:
     float32 of shape (n, c, len(blob_names(ndim)))
         NaN for an object with NaN or infinite pixels, and for an empty mask.
     """
-    ndim, axes = masks.ndim - 1, tuple(range(1, masks.ndim))
-    result = np.full((*patches.shape[:2], len(blob_names(ndim))), np.nan, np.float32)
-    sizes = np.count_nonzero(masks, axis=axes)
-    finite = np.all(np.isfinite(patches) | ~masks[:, None], axis=(1, *(axis + 1 for axis in axes)))
-    usable = np.flatnonzero(finite & (sizes > 0))
-    low, sides = _bounding_boxes(masks[usable])
-    # Objects of similar size are computed together.
-    order = np.lexsort((sizes[usable], sides))
-    for some in np.split(order, np.flatnonzero(np.diff(sides[order])) + 1) if len(order) else []:
-        side = int(sides[some[0]])
-        count = max(1, STACK_PIXELS // (side + 2 * BORDER) ** ndim)
-        for part in np.split(some, range(count, len(some), count)):
-            pixels, own = _crop_boxes(patches, masks, usable[part], low[part], side)
-            result[usable[part]] = _Stack(pixels, own).features()
+    result = np.full((*patches.shape[:2], len(blob_names(masks.ndim - 1))), np.nan, np.float32)
+    for rows, pixels, own in iter_boxes(patches, masks, STACK_PIXELS):
+        result[rows] = _Stack(pixels, own).features()
     return result
-
-
-def _bounding_boxes(masks: Bools) -> tuple[Integers, Integers]:
-    """Return the first pixel (n, ndim) and the side (n,) of a square around each mask."""
-    low, high, axes = [], [], range(1, masks.ndim)
-    for axis in axes:
-        seen: Bools = np.any(masks, axis=tuple(set(axes) - {axis}))
-        low.append(seen.argmax(axis=1))
-        high.append(seen.shape[1] - seen[:, ::-1].argmax(axis=1))
-    sides, step = np.max(np.subtract(high, low), axis=0), BOX_STEP[masks.ndim - 1]
-    return np.stack(low, axis=1), -(-sides // step) * step
-
-
-def _crop_boxes(patches: Floats, masks: Bools, rows: Integers, low: Integers, side: int) -> tuple[Floats, Bools]:
-    """Return squares or cubes around the objects, and their masks.
-
-    Pixels have shape (c, n, [side,] side, side) and are 0 outside the object; masks have shape (n, [side,] side, side).
-    """
-    box = (side,) * low.shape[1]
-    pixels, own = np.zeros((patches.shape[1], len(rows), *box), np.float32), np.zeros((len(rows), *box), bool)
-    for number, (row, start) in enumerate(zip(rows, low, strict=True)):
-        source = index_last_axes(slice(first, first + side) for first in start)
-        part = masks[row][source]
-        target = index_last_axes(map(slice, part.shape))
-        own[number][target] = part
-        np.copyto(pixels[:, number][target], patches[row][source], where=part)
-    return pixels, own
 
 
 class _Pixels:
@@ -174,13 +128,7 @@ class _Stack:
         self._ndim, self._side, weights = own.ndim - 1, own.shape[1], own.astype(np.float32)
         self._padding = [(BORDER, BORDER)] * self._ndim
         self._own = np.pad(weights, [(0, 0), *self._padding])
-        axes = tuple(range(1, own.ndim))
-        spatial, counts = tuple(axis + 1 for axis in axes), weights.sum(axis=axes)
-        self._mean = pixels.sum(axis=spatial) / counts
-        pixels -= np.expand_dims(self._mean, spatial)
-        pixels *= weights
-        self._sd = np.sqrt(np.square(pixels).sum(axis=spatial) / counts)
-        pixels[self._sd <= ROUNDING * (1 + np.abs(self._mean))] = 0  # rounding errors would reveal the outline
+        self._mean, self._sd = subtract_mean(pixels, own)
         self._pixels, self._weights = pixels, weights
         inner = self._erode(1, self._own > 0, MIN_INNER)
         self._inner, self._core = _Pixels(inner), _Pixels(self._erode(2, inner, MIN_CORE))
@@ -243,7 +191,7 @@ class _Stack:
         return [*self._inner.statistics(values), *peaks]
 
     def _derivatives(self, smooth: Floats) -> list[Floats]:
-        """Return the curvatures (2D: principal; 3D: sum) and the slope, at the core pixels."""
+        """Return curvatures (in 2D both, in 3D their sum) and slope at the core pixels."""
         flat, side = smooth.reshape(len(smooth), -1), smooth.shape[-1]
         strides = [side**power for power in range(self._ndim)]
         slopes = [_slope(flat, stride) for stride in strides]
