@@ -98,9 +98,9 @@ def is_faster_in_16_bits() -> bool:
 
 @torch.inference_mode()
 def time_convolutions(dtypes: Sequence[torch.dtype]) -> dict[torch.dtype, float]:
-    """Return the seconds of a small convolution in each type, the shortest of a few measurements.
+    """Return the shortest seconds that a small convolution takes in each type.
 
-    The types take turns, so that other load on the processor slows down all of them.
+    It is measured a few times. The types take turns, so that other load on the processor slows down all of them.
     """
     best = dict.fromkeys(dtypes, math.inf)
     layout = torch.channels_last

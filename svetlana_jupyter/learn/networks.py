@@ -274,7 +274,7 @@ def step_seconds(settings: TrainingSettings, channels: int) -> float:
 
 
 def fold_network(network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> FoldedSmallCNN | None:
-    """Fold the normalization of a network; None if the network or device is not supported.
+    """Fold the normalization of a network; None where this is not supported.
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ def fold_network(network: nn.Module, device: torch.device, dtype: torch.dtype = 
 
 
 class FoldedSmallCNN:
-    """Copy of a trained `SmallCNN` with folded normalization, optimized for prediction on a CPU.
+    """Copy of a trained `SmallCNN` with folded normalization, fast on a CPU.
 
     A block computes ``max_pool(scale * relu(conv(x)) + shift)``. The convolution with scaled weights and shifted bias
     gives ``scale * conv(x) + shift``, from which the normalized rectified maps differ only by a bound: ``shift`` is
@@ -332,11 +332,12 @@ class FoldedSmallCNN:
         for weight, bias, lowest, highest in self._blocks:
             maps = _pool_pairs(convolve(maps, weight, bias, padding=1))
             maps = torch.minimum(torch.maximum(maps, lowest, out=maps), highest, out=maps)
-        return maps.float().mean(dim=tuple(range(2, maps.ndim)))
+        features: Tensor = maps.float().mean(dim=tuple(range(2, maps.ndim)))
+        return features
 
 
 def _fold_block(block: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return weight and bias of the folded convolution, and the bounds of the normalized maps."""
+    """Return weight and bias of the folded convolution, and bounds of the maps."""
     convolution, _, norm, _ = block.children()
     assert isinstance(convolution, nn.Conv2d | nn.Conv3d)
     assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
@@ -361,6 +362,6 @@ def _pool_pairs(maps: Tensor) -> Tensor:
     for axis in range(2, maps.ndim):
         if maps.shape[axis] % 2:
             maps = nn.functional.pad(maps, (0, 0) * (maps.ndim - 1 - axis) + (0, 1), value=-torch.inf)
-        even, odd = maps.unflatten(axis, (-1, 2)).unbind(axis + 1)
+        even, odd = maps.unfold(axis, 2, 2).unbind(-1)
         maps = torch.maximum(even, odd)
     return maps

@@ -185,7 +185,7 @@ class Run:
 
     @property
     def summary(self) -> str:
-        """Summary of the run: number of annotations, selected preset, precision and training notes."""
+        """Summary: number of annotations, selected preset, precision, training notes."""
         trained = f"Trained run {self.name} on {sum(self.labels.values())} annotations"
         precision = "" if self.precision == "float32" else f"Computed in 16 bits ({self.precision})"
         sentences = [trained, self.choice, precision, *self.remarks]
