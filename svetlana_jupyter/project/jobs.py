@@ -25,6 +25,7 @@ JobKind = Literal["training", "prediction", "sweep", "measurement", "export"]
 Stop = Callable[[], bool]
 MAX_GROWTH = 1.2  # of the time left that is shown, per second
 MIN_RATE_SECONDS = 0.5  # time before a rate is shown
+LaneWork = Callable[[Stop], Iterator[None]]
 Work = Callable[[Stop], Iterator[object]]  # its argument is a function that returns whether to stop; yields events
 
 
@@ -152,12 +153,112 @@ class TimeEstimator:
         return now, left, progress.at_most
 
 
+class BackgroundLane:
+    """Low-priority thread for work that nobody waits for, such as computing features.
+
+    Work is done one after the other. A `hold` interrupts it at its next event; interrupted work starts again after the
+    hold and has to continue where it was. The thread ends when there is nothing to do.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, tuple[LaneWork, Callable[[Exception], None]]] = {}
+        self._condition = threading.Condition()
+        self._interrupt = threading.Event()
+        self._holds = 0
+        self._thread: threading.Thread | None = None
+
+    def submit(self, name: str, work: LaneWork, fail: Callable[[Exception], None]) -> None:
+        """Do some work later; it replaces work of the same name, which is interrupted.
+
+        Parameters
+        ----------
+        name : str
+        work : callable
+            Called with a function that returns whether to stop, and again after an interruption; yields whenever it can
+            be interrupted.
+        fail : callable
+            Called on the background thread with the exception that ended the work.
+        """
+        with self._condition:
+            self._tasks[name] = work, fail
+            self._interrupt.set()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="svetlana background", daemon=True)
+                self._thread.start()
+            self._condition.notify_all()
+
+    def cancel(self, name: str) -> None:
+        """Interrupt and forget work, without waiting for it to end."""
+        with self._condition:
+            if self._tasks.pop(name, None) is not None:
+                self._interrupt.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until there is nothing to do; return False after ``timeout`` seconds."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+        return self._thread is None
+
+    def begin_hold(self) -> None:
+        """Interrupt the work at once, and start none before `end_hold`."""
+        with self._condition:
+            self._holds += 1
+            self._interrupt.set()
+
+    def end_hold(self) -> None:
+        """End a hold; work continues after the last one."""
+        with self._condition:
+            self._holds -= 1
+            self._condition.notify_all()
+
+    def _run(self) -> None:
+        while (task := self._next_task()) is not None:
+            name, (work, fail) = task
+            try:
+                ended = self._exhaust(work(self._interrupt.is_set))
+            except Exception as error:
+                ended = True
+                fail(error)
+            with self._condition:
+                if ended and self._tasks.get(name) == (work, fail):
+                    del self._tasks[name]
+
+    def _exhaust(self, events: Iterator[None]) -> bool:
+        """Do work up to its end or an interruption; return whether it ended."""
+        try:
+            for _ in events:
+                if self._interrupt.is_set():
+                    return False
+            return not self._interrupt.is_set()  # work that was asked to stop may have ended early
+        finally:
+            if isinstance(events, Generator):
+                events.close()
+
+    def _next_task(self) -> tuple[str, tuple[LaneWork, Callable[[Exception], None]]] | None:
+        """Return the oldest work after all holds have ended; None if there is none."""
+        with self._condition:
+            self._condition.wait_for(lambda: not self._holds)
+            self._interrupt.clear()
+            if not self._tasks:
+                self._thread = None
+                return None
+            return next(iter(self._tasks.items()))
+
+
 class JobSlot:
-    """Place for one job at a time, and the runners that share it."""
+    """Place for one job at a time, and the runners that share it.
+
+    Attributes
+    ----------
+    lane : BackgroundLane
+        Low-priority work, which is interrupted while a job runs.
+    """
 
     def __init__(self) -> None:
         self.runners: weakref.WeakSet[JobRunner] = weakref.WeakSet()
         self.owner: JobRunner | None = None
+        self.lane = BackgroundLane()
         self.lock = threading.RLock()  # held while the state of the job changes
 
 
@@ -259,6 +360,7 @@ class JobRunner:
             self._report("")
             self._estimator, self._stopping, self._thread = TimeEstimator(), threading.Event(), None
             self._slot.owner = self
+            self._slot.lane.begin_hold()
             self._set(JobState(kind))
 
     def _has_ended(self) -> bool:
@@ -270,12 +372,12 @@ class JobRunner:
         trouble: BaseException | None = None
         try:
             for event in work(stop):
-                self._post(self._handle, event)
+                self.post(self._handle, event)
         except BaseException as error:  # reported on the thread that created the project
             trouble = error
-        self._post(self._finish, trouble)
+        self.post(self._finish, trouble)
 
-    def _post(self, call: Callable[[Any], None], argument: object) -> None:
+    def post(self, call: Callable[[Any], None], argument: object) -> None:
         """Call a function on the project's event loop, or at once if it is not running."""
         if self._loop is not None and self._loop.is_running():
             with suppress(RuntimeError):  # the loop was closed in the meantime
@@ -296,6 +398,7 @@ class JobRunner:
             kind = self.state.kind if self.state is not None else "job"
             if self._slot.owner is self:
                 self._slot.owner = None
+                self._slot.lane.end_hold()
                 self._set(None)
         if trouble is not None:
             self._report(f"The {kind} stopped: {trouble}")

@@ -1,0 +1,95 @@
+"""Low-priority work beside the jobs that the user starts."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from svetlana_jupyter.project.jobs import BackgroundLane, JobRunner, JobSlot, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def counting(seen: list[int], started: threading.Event, until: threading.Event | None = None):
+    """Return work that continues where it was, and waits for an event before each step."""
+
+    def work(stop: Stop) -> Iterator[None]:
+        started.set()
+        while len(seen) < 3:
+            if until is not None and not until.wait(0.01):
+                yield
+                continue
+            seen.append(len(seen))
+            yield
+
+    return work
+
+
+def fail(error: Exception) -> None:
+    pytest.fail(str(error))
+
+
+def test_the_lane_does_its_work_and_ends_its_thread():
+    lane, seen = BackgroundLane(), []
+    before = threading.active_count()
+    lane.submit("count", counting(seen, threading.Event()), fail)
+    assert lane.wait(5)
+    assert seen == [0, 1, 2]
+    assert threading.active_count() == before
+
+
+def test_a_job_interrupts_the_lane_and_its_work_continues_afterwards():
+    slot, seen, started, go = JobSlot(), [], threading.Event(), threading.Event()
+    runner = JobRunner(lambda event: None, lambda state: None, lambda text: None, slot)
+    slot.lane.submit("count", counting(seen, started, go), fail)
+    assert started.wait(5)
+    during = []
+
+    def job(stop: Stop) -> Iterator[object]:
+        go.set()
+        during.append(len(seen))
+        yield
+        during.append(len(seen))
+
+    runner.run("export", job)
+    assert slot.lane.wait(5)
+    assert seen == [0, 1, 2]
+    assert during[0] == 0
+    assert during[1] <= 1
+
+
+def test_work_of_the_same_name_is_replaced():
+    lane, first, second, started = BackgroundLane(), [], [], threading.Event()
+    lane.submit("count", counting(first, started, threading.Event()), fail)  # would wait for ever
+    assert started.wait(5)
+    lane.submit("count", counting(second, threading.Event()), fail)
+    assert lane.wait(5)
+    assert (first, second) == ([], [0, 1, 2])
+
+
+def test_cancelled_work_ends():
+    lane, seen, started = BackgroundLane(), [], threading.Event()
+    lane.submit("count", counting(seen, started, threading.Event()), fail)
+    assert started.wait(5)
+    lane.cancel("count")
+    assert lane.wait(5)
+    assert seen == []
+
+
+def test_an_exception_is_reported_and_other_work_is_done():
+    lane, seen, errors = BackgroundLane(), [], []
+
+    def broken(stop: Stop) -> Iterator[None]:
+        yield
+        raise ValueError("no disk")
+
+    lane.begin_hold()
+    lane.submit("broken", broken, errors.append)
+    lane.submit("count", counting(seen, threading.Event()), fail)
+    lane.end_hold()
+    assert lane.wait(5)
+    assert seen == [0, 1, 2]
+    assert [str(error) for error in errors] == ["no disk"]
