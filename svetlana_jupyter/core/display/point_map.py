@@ -156,9 +156,7 @@ def class_codes(class_ids: NDArray[np.integer], classes: ClassScheme) -> tuple[t
     return colors, table[class_ids]
 
 
-def probability_codes(
-    probabilities: NDArray[np.floating], classes: int
-) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
+def probability_codes(probabilities: NDArray[np.floating], classes: int) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
     """Return a color scale, and the code (n,) of the probability of each prediction.
 
     The scale begins at the lowest probability that a predicted class can have, one divided by the number of classes.
@@ -258,7 +256,10 @@ def compose_map(
     dots = _unchanged(last[0], key) or _color_dots(raster, point_map, styles, key)
     labeled = _unchanged(last[1], key) or _color_labeled(point_map, styles, frame, large, key)
     key = (*key, selection_key)
-    radii, widths = (radius, sum(large)), (max(1, round((2 if len(selected) == 1 else 1) * view.dpr)), max(1, round(view.dpr)))
+    radii, widths = (
+        (radius, sum(large)),
+        (max(1, round((2 if len(selected) == 1 else 1) * view.dpr)), max(1, round(view.dpr))),
+    )
     marked = _unchanged(last[2], key) or _mark_selected(point_map, styles, selected, frame, radii, widths, key)
     return MapScene(view, frame, raster, dots, labeled, marked, ink)
 
@@ -434,4 +435,3 @@ def _mark_selected(
         if len(rows):
             shape |= stamp(point_map.points[rows], frame, disk_sprite((radius + widths[0],))) > 0
     return IndexedLayer(key, halo(shape, *widths), _SELECTION, (0, 0))
-

@@ -15,45 +15,46 @@ from scipy.sparse.linalg import svds
 from svetlana_jupyter.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Mapping
 
     import pandas as pd
     from numpy.typing import NDArray
 
 MIN_OBJECTS = 3  # fewer points have no second principal axis
 SAMPLE = 2000  # objects to which the axes are fitted
+_BLOCK = 8192  # objects that are projected at a time
 
 
-class FeatureRows(Protocol):
-    """Feature matrix of N objects and D features that is read in parts."""
-
-    @property
-    def ids(self) -> pd.MultiIndex:
-        """Image and label of each object."""
-        ...
+class ImageFeatureRows(Protocol):
+    """Features of the n objects of an image, D per object, which are read in parts."""
 
     @property
-    def names(self) -> Sequence[str]:
-        """Names of the features."""
+    def labels(self) -> pd.Index:
+        """Labels of the objects."""
         ...
 
-    def rows(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the features of some objects; NaN where they are not computed."""
+    @property
+    def is_present(self) -> NDArray[np.bool_]:
+        """Which objects (n,) have features."""
         ...
 
-    def blocks(self, size: int = ...) -> Iterator[NDArray[np.float32]]:
-        """Yield the features of all objects, ``size`` objects at a time."""
+    def read(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the features (m, D) of some objects."""
+        ...
+
+    def project(self, weights: NDArray[np.float32], rows: slice) -> NDArray[np.float32]:
+        """Return the products (m, k) of the features of some rows with weights (D, k)."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """Places of objects in two dimensions, close to each other if their features are.
+    """Places of objects in two dimensions, close to each other if their features are similar.
 
     Attributes
     ----------
-    ids : MultiIndex
-        Image and label of each object.
+    labels : mapping of image name to Index
+        Labels of the objects of each image, which follow each other in ``coordinates``.
     coordinates : array of float32, shape (n, 2)
         NaN for objects without features.
     method : str
@@ -62,7 +63,7 @@ class FeatureMap:
         Number of features.
     """
 
-    ids: pd.MultiIndex
+    labels: Mapping[str, pd.Index]
     coordinates: NDArray[np.float32]
     method: str
     features: int
@@ -86,15 +87,6 @@ class PrincipalAxes:
     axes: NDArray[np.float32]
     explained: tuple[float, float]
 
-    def project(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the coordinates (n, 2) of features (n, D) along the axes.
-
-        Objects with a feature that is NaN or infinite have the coordinates NaN.
-        """
-        places = features @ self.axes - self.mean @ self.axes
-        places[~np.isfinite(places).all(axis=1)] = np.nan
-        return places
-
 
 def fit_principal_axes(sample: NDArray[np.float32]) -> PrincipalAxes:
     """Fit the first two principal axes to a sample of objects.
@@ -105,14 +97,13 @@ def fit_principal_axes(sample: NDArray[np.float32]) -> PrincipalAxes:
     Parameters
     ----------
     sample : array of float32, shape (n, D)
-        Objects with a feature that is NaN or infinite are left out.
 
     Raises
     ------
     InputError
         If fewer than three objects have features, or if all of them have the same features.
     """
-    complete = _complete(sample).astype(np.float64)
+    complete = sample.astype(np.float64)
     if len(complete) < MIN_OBJECTS:
         raise InputError(
             f"A map needs the features of at least {MIN_OBJECTS} objects, got {len(complete)}. Add images with more "
@@ -137,45 +128,38 @@ def fit_principal_axes(sample: NDArray[np.float32]) -> PrincipalAxes:
     return PrincipalAxes(mean.astype(np.float32), axes.astype(np.float32), (first, second))
 
 
-def pca_map(matrix: FeatureRows) -> FeatureMap:
+def pca_map(images: Mapping[str, ImageFeatureRows]) -> FeatureMap:
     """Return the map of objects along the first two principal axes of their features.
+
+    Parameters
+    ----------
+    images : mapping of image name to ImageFeatureRows
 
     Raises
     ------
     InputError
         As for `fit_principal_axes`.
     """
-    axes = fit_principal_axes(complete_sample(matrix, SAMPLE))
-    return FeatureMap(matrix.ids, project_blocks(matrix.blocks(), axes), "PCA", len(matrix.names))
+    sample = read_sample(images, SAMPLE)
+    axes = fit_principal_axes(sample)
+    origin = axes.mean @ axes.axes
+    coordinates = np.full((sum(len(image.labels) for image in images.values()), 2), np.nan, np.float32)
+    start = 0
+    for image in images.values():
+        for row in range(0, len(image.labels), _BLOCK):
+            rows = slice(row, min(row + _BLOCK, len(image.labels)))
+            places = image.project(axes.axes, rows) - origin
+            coordinates[start + rows.start : start + rows.stop] = np.where(image.is_present[rows, None], places, np.nan)
+        start += len(image.labels)
+    return FeatureMap({name: image.labels for name, image in images.items()}, coordinates, "PCA", sample.shape[1])
 
 
-def complete_sample(matrix: FeatureRows, count: int) -> NDArray[np.float32]:
-    """Return the features of up to ``count`` objects that are drawn at random.
-
-    While features are being computed, most of the objects may lack them; then all rows are read to find those that
-    are complete.
-    """
-    shuffle = np.random.default_rng(0).permutation
-    sample = _complete(matrix.rows(np.sort(shuffle(len(matrix.ids))[:count])))
-    if 2 * len(sample) >= min(count, len(matrix.ids)):
-        return sample
-    found = [np.isfinite(block).all(axis=1) for block in matrix.blocks()]
-    positions = np.flatnonzero(np.concatenate([np.empty(0, bool), *found]))
-    return matrix.rows(np.sort(shuffle(positions)[:count]))
-
-
-def _complete(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    return features[np.isfinite(features).all(axis=1)]
-
-
-def project_blocks(blocks: Iterable[NDArray[np.float32]], axes: PrincipalAxes) -> NDArray[np.float32]:
-    """Return the coordinates (n, 2) of all objects, given their features in blocks.
-
-    Parameters
-    ----------
-    blocks : iterable of array of float32, shape (m, D)
-        Consecutive rows of the feature matrix; only one block is held at a time.
-    axes : PrincipalAxes
-    """
-    places = [axes.project(block) for block in blocks]
-    return np.concatenate(places) if places else np.empty((0, 2), np.float32)
+def read_sample(images: Mapping[str, ImageFeatureRows], count: int) -> NDArray[np.float32]:
+    """Return the features (m, D) of up to ``count`` objects with features, drawn at random with a fixed seed."""
+    present = [image.is_present for image in images.values()]
+    found = np.flatnonzero(np.concatenate([np.empty(0, bool), *present]))
+    drawn = np.sort(np.random.default_rng(0).permutation(found)[:count])
+    edges = np.cumsum([0, *map(len, present)])
+    rows = [drawn[(drawn >= start) & (drawn < start + len(each))] - start for start, each in zip(edges, present)]
+    parts = [image.read(chosen) for image, chosen in zip(images.values(), rows) if len(chosen)]
+    return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)

@@ -231,7 +231,10 @@ def test_classes_have_their_colors_and_no_class_is_neutral():
 def test_the_scale_of_probabilities_begins_at_the_lowest_possible_one():
     colors, codes = probability_codes(np.array([0.25, 1.0, np.nan, 0.1, 0.625]), 4)
     assert [colors[code] for code in codes[:4]] == [
-        PROBABILITY_COLORS[0], PROBABILITY_COLORS[-1], NEUTRAL, PROBABILITY_COLORS[0]
+        PROBABILITY_COLORS[0],
+        PROBABILITY_COLORS[-1],
+        NEUTRAL,
+        PROBABILITY_COLORS[0],
     ]
     assert 0 < codes[0] < codes[4] < codes[1] < MAX_COLORS
 
