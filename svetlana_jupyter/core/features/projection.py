@@ -155,7 +155,10 @@ def pca_map(images: Mapping[str, ImageFeatureRows]) -> FeatureMap:
 
 
 def read_sample(images: Mapping[str, ImageFeatureRows], count: int) -> NDArray[np.float32]:
-    """Return the features (m, D) of up to ``count`` objects with features, drawn at random with a fixed seed."""
+    """Return the features (m, D) of at most ``count`` objects.
+
+    The objects are drawn at random, with a fixed seed, among those that have features.
+    """
     present = [image.is_present for image in images.values()]
     found = np.flatnonzero(np.concatenate([np.empty(0, bool), *present]))
     drawn = np.sort(np.random.default_rng(0).permutation(found)[:count])
