@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from svetlana_jupyter.core.annotations import LabelAction, ObjectId
 from svetlana_jupyter.widgets.components import ClassButtons
@@ -21,6 +21,7 @@ from svetlana_jupyter.widgets.panel import (
 )
 from svetlana_jupyter.widgets.viewer.toolbar import MenuItem, ObjectMenu
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
+from svetlana_jupyter.widgets.viewer.viewer_model import shared_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,6 +87,7 @@ class LabelingPanel(Panel):
         project = self.project
         self.command_bar = CommandBar(self, lambda: self.shown, "Label the object with this class", _VIEW_KEYS)
         self.viewer = Viewer(project, VIEWER_SIZE, max_size=MAX_VIEWER_SIZE)
+        self.shared = shared_model(project)
         self.class_buttons = ClassButtons(
             act=lambda name: self.run_action(self.label, name, self.shown),
             recolor=lambda name, color: self.run_action(project.classes.recolor, name, color),
@@ -104,23 +106,22 @@ class LabelingPanel(Panel):
         self.viewer.screen.report = self.report_key
         self.viewer.selector.on_select = catch_errors(self._object_selected, self.status)
         self._watcher.observe(self.viewer.model, self.show, "image", "selected")
-        self._watcher.observe(self.viewer.model, self._selection_changed, "selection")
+        self._watcher.observe(self.shared, self._selection_changed, "selection")
         self._watcher.observe(self.viewer.model, self._show_menu, "menu")
 
     @property
     def shown(self) -> ObjectId | None:
         """Selection to which keys and buttons apply; None if nothing is selected.
 
-        For several objects, it is the identifier that `ViewerModel.selection_id` returns.
+        For several objects, it is the identifier that `SharedModel.selection_id` returns.
         """
-        selection_id = self.viewer.model.selection_id
+        selection_id = self.shared.selection_id
         return ObjectId(*selection_id) if selection_id else None
 
     @property
     def single_object(self) -> ObjectId | None:
         """The selected object; None if none or several are selected."""
-        model = self.viewer.model
-        return ObjectId(model.image, model.selected) if model.selected else None
+        return self.shared.selection[0] if len(self.shared.selection) == 1 else None
 
     @property
     def queue(self) -> Queue:
@@ -158,15 +159,20 @@ class LabelingPanel(Panel):
 
     def label(self, name: str, object_id: ObjectId | None) -> None:
         """Label an object, or all selected objects, with a class."""
-        self._edit(object_id, f"Labeled {name}.", self.project.annotate, name)
+
+        def write(objects: Iterable[ObjectId], **details: Any) -> None:
+            self.project.annotations.annotate_each(dict.fromkeys(objects, name), **details)
+
+        self._edit(object_id, f"Labeled {name}.", write)
 
     def flag_command(self, flag: LabelAction) -> Callable[[ObjectId | None], None]:
         """Return the command that flags an object, or all selected objects."""
-        return lambda object_id: self._edit(object_id, _FLAGGED[flag], self.project.flag, flag)
+        flag_each = partial(self.project.annotations.flag_each, flag=flag)
+        return lambda object_id: self._edit(object_id, _FLAGGED[flag], flag_each)
 
     def erase(self, object_id: ObjectId | None) -> None:
         """Remove the annotation of an object, or of all selected objects."""
-        self._edit(object_id, "", self.project.erase)
+        self._edit(object_id, "", self.project.annotations.erase_each)
 
     def undo(self, object_id: ObjectId | None = None) -> None:
         """Undo the last edit, regardless of the selection."""
@@ -201,8 +207,8 @@ class LabelingPanel(Panel):
         object_id, self._searched = self._searched or self.shown, None
         self.label(name, object_id)
 
-    def _edit(self, object_id: ObjectId | None, done: str, write: Callable[..., object], *value: str) -> None:
-        """Annotate the selection once it is indexed; without a value, erase its label.
+    def _edit(self, object_id: ObjectId | None, done: str, write: Callable[..., object]) -> None:
+        """Annotate the selection once it is indexed; without ``done``, erase its label.
 
         After an annotation of the object that the queue showed, the next object is shown. If the user presses a
         key before that, the key event carries the previous object, which is labeled already. The user may have meant
@@ -211,23 +217,23 @@ class LabelingPanel(Panel):
         if object_id is None or object_id != self.shown:
             self.status.say(KEY_IGNORED if object_id else NO_OBJECT_SELECTED)
             return
-        labels = self.viewer.model.selected or list(self.viewer.model.selection)
+        objects = self.shared.selection
         source = self._queue_source if self._is_candidate(object_id) else self._source
-        write = partial(write, object_id.image, labels, *value, source=source)
-        if value:
+        write = partial(write, objects, source=source)
+        if done:
             write = partial(write, seconds=time.monotonic() - self._selected_at)
 
         def act() -> None:
             write()
-            if value and self._is_candidate(object_id):
+            if done and self._is_candidate(object_id):
                 self._advance(done)
             else:
                 self.status.say(self.project.status)
 
-        self._run_when_indexed([object_id.image], act)
+        self._run_when_indexed(dict.fromkeys(each.image for each in objects), act)
 
     def _selection_changed(self) -> None:
-        before, self._selection_size = self._selection_size, len(self.viewer.model.selection)
+        before, self._selection_size = self._selection_size, len(self.shared.selection)
         if self._selection_size > 1:
             self._candidate = None
             self._selected_at = time.monotonic()
@@ -236,9 +242,10 @@ class LabelingPanel(Panel):
             self.status.say(NO_OBJECT_SELECTED)
 
     def _describe_selection(self) -> str:
-        model = self.viewer.model
-        objects = f"Object {model.selected}" if model.selected else f"{len(model.selection):,} objects"
-        return f"{objects} in {model.image}"
+        selection = self.shared.selection
+        images = {each.image for each in selection}
+        objects = f"Object {selection[0].label}" if len(selection) == 1 else f"{len(selection):,} objects"
+        return f"{objects} in {selection[0].image if len(images) == 1 else f'{len(images):,} images'}"
 
     def _show_menu(self) -> None:
         at, shown = self.viewer.model.menu, self.shown
@@ -293,8 +300,8 @@ class LabelingPanel(Panel):
         elif not objects:
             self.status.say(f"{edit}: the object is no longer in the mask.")
         elif len(objects) > 1:
+            self.shared.selection = tuple(objects)
             image = self.viewer.model.image = objects[-1].image
-            self.viewer.model.selection = tuple(label for name, label in objects if name == image)
             count = len({name for name, _ in objects})
             self.status.say(f"{edit}: {len(objects):,} objects in {image if count == 1 else f'{count} images'}.")
         else:

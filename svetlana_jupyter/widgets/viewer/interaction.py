@@ -240,12 +240,14 @@ class ObjectSelector:
             "range": range(model.plane_range[0], model.plane_range[1] + 1),
             "all": None,
         }
-        image, planes, before = model.image, plane_scopes[model.plane_scope], model.selection_count
+        image, planes, before = model.image, plane_scopes[model.plane_scope], model.shared.changes
 
         def select() -> None:
-            if (model.image, model.selection_count) == (image, before):
+            if (model.image, model.shared.changes) == (image, before):
                 inside = objects_in_polygon(self._project.objects(image), corners, planes).tolist()
                 self._select([*model.selection, *inside] if extend else inside)
+                if len(inside) > 1:
+                    model.shared.listed = f"Inside: {len(model.selection):,}", model.shared.selection
 
         self._indexing.run_when_indexed([image], select, "The region is selected afterwards.")
 

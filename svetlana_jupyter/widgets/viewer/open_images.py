@@ -164,6 +164,13 @@ class OpenImage:
         plane = round(row["z"]) if "z" in row else view.plane
         return replace(view, center=center, scale=scale, plane=plane).framed(self.shape)
 
+    def is_visible(self, label: int, view: Viewport) -> bool:
+        """Return whether the center of an object, on one of its planes, is in view."""
+        row = self._object_sizes()[0].loc[label].to_dict()
+        at = view.to_screen(float(row["y"]) + 0.5, float(row["x"]) + 0.5)
+        on_plane = "z" not in row or row["z0"] <= view.plane < row["z1"]
+        return on_plane and all(0 <= where < end for where, end in zip(at, view.size))
+
     def _object_sizes(self) -> tuple[pd.DataFrame, float]:
         """Return the object table, and the median of the longest sides of the objects."""
         table = self._project.objects(self.name)

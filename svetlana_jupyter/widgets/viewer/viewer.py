@@ -15,14 +15,14 @@ from svetlana_jupyter.core.display.tiles import MEMORY_MB, limit_cache
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.components import StatusLine
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
-from svetlana_jupyter.widgets.panel import Watcher
-from svetlana_jupyter.widgets.scheduling import running_loop
+from svetlana_jupyter.widgets.panel import Watcher, catch_errors
+from svetlana_jupyter.widgets.scheduling import Debounce, running_loop
 from svetlana_jupyter.widgets.viewer.canvas import ImageCanvas, canvas_lock
 from svetlana_jupyter.widgets.viewer.interaction import ObjectSelector, Screen, ViewerEvents
 from svetlana_jupyter.widgets.viewer.object_details import ObjectDetails
 from svetlana_jupyter.widgets.viewer.open_images import OpenImage, OpenImages, unreadable_image
 from svetlana_jupyter.widgets.viewer.toolbar import Toolbar
-from svetlana_jupyter.widgets.viewer.viewer_model import ViewerModel
+from svetlana_jupyter.widgets.viewer.viewer_model import ViewerModel, shared_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,7 +47,7 @@ class Viewer(VBox):
     max_size : tuple of int, optional
         Maximum height and width; by default ``size``.
     model : ViewerModel, optional
-        View and selection; by default a new model.
+        View and selection; by default a new model, which shares the selection with all views of the project.
 
     Attributes
     ----------
@@ -80,7 +80,8 @@ class Viewer(VBox):
         self.add_class("sv-viewer")
         self.project = project
         self.status = StatusLine(hides=True)
-        self.model = model = model or ViewerModel(size)
+        self.model = model = model or ViewerModel(size, shared_model(project))
+        self._leading = False  # while this viewer itself shows an object
         self.indexing = ObjectIndexer(project, self.status)
         self._open_images = OpenImages(project, self.indexing)
         self._opened: OpenImage | None = None
@@ -105,6 +106,8 @@ class Viewer(VBox):
         observe(model, redraw, "selection", "overlay", "opacity", "outlines", "lasso", "hovered")
         observe(model, self._show_details, "selected")
         observe(self.object_details, redraw, "field")
+        # Other views may change the selection with every key, so this view follows once they pause.
+        observe(model.shared, Debounce(catch_errors(self._follow_selection, self.status), 0.15).restart, "selection")
         observe(self, lambda: limit_cache(self._open_images.cache, self.memory_mb), "memory_mb")
         observe(project, self._list_images, "images_version")
         observe(project, redraw, "annotations_version", "predictions_version", "classes_version")
@@ -127,15 +130,18 @@ class Viewer(VBox):
         InputError
             If the image has no such object.
         """
-        model = self.model
-        model.image = image
-        if self._opened is None or not label:
-            model.selection = ()
-            return
-        view = self._opened.view_centered_on(label, model.view, zoom)
-        model.selected = label
-        model.plane = view.plane
-        model.set_view(view)
+        model, self._leading = self.model, True
+        try:
+            model.image = image
+            if self._opened is None or not label:
+                model.selection = ()
+                return
+            view = self._opened.view_centered_on(label, model.view, zoom)
+            model.selected = label
+            model.plane = view.plane
+            model.set_view(view)
+        finally:
+            self._leading = False
 
     def prefetch(self, objects: Iterable[tuple[str, int]]) -> None:
         """Read what `show` needs for objects ``(image, label)``, once the view is drawn."""
@@ -152,8 +158,21 @@ class Viewer(VBox):
     def close(self) -> None:
         """Stop observing the project and loading images, and remove the viewer."""
         self._watcher.close()
+        self.model.close()
         self.screen.loader.close()
         super().close()
+
+    def _follow_selection(self) -> None:
+        """Show what another view has selected, unless it is on the screen."""
+        model, selection = self.model, self.model.shared.selection
+        if self._leading or not selection or not self.project.images.is_indexed(selection[0].image):
+            return
+        if len(selection) > 1:
+            if not model.selection:
+                model.image = selection[0].image
+        elif self._opened is None or not model.selected or not self._opened.is_visible(model.selected, model.view):
+            image, label = selection[0]
+            self.show(image, label, zoom=False)
 
     def _draw(self) -> None:
         if self._opened is not None:
@@ -208,13 +227,17 @@ class Viewer(VBox):
         model, screen = self.model, self.screen
         self._opened = model.scene = model.shape = model.hovered = None
         model.planes = 1
-        model.selection = model.lasso = ()
+        model.lasso = ()
         screen.canvas.shown = None
         screen.pointer.set_shown(None, screen.canvas.frame)
         screen.canvas.clear()
         if model.image:
-            with self._reading():
-                self._opened = image = self._open_images.open_image(model.image)
+            try:
+                with self._reading():
+                    self._opened = image = self._open_images.open_image(model.image)
+            finally:
+                if self._opened is None:  # keys must not label what cannot be seen
+                    model.selection = ()
             model.shape, model.planes = image.shape, image.planes
             self._toolbar.refresh(image)
             model.plane = image.planes // 2
@@ -224,7 +247,8 @@ class Viewer(VBox):
         model, names = self.model, list(self.project.images)
         self._toolbar.list_images(names, model.image)
         if model.image not in names:
-            model.image = names[0] if names else ""
+            selected = [object_id.image for object_id in model.shared.selection]
+            model.image = next(iter([*selected[:1], *names]), "")
         elif model.image and (self._opened is None or self._open_images.get_open(model.image) is not self._opened):
             self._open()  # its mask was replaced, or could not be read before
 

@@ -1,17 +1,91 @@
-"""Observable state of an image viewer."""
+"""Observable state of the views: of one viewer, and shared by all views."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import traitlets
 
+from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.display.viewport import Viewport
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from svetlana_jupyter.core.display.scene import Scene
+    from svetlana_jupyter.project.project import Project
 
 SelectionId = tuple[str, int] | None
+
+
+class SharedModel(traitlets.HasTraits):
+    """Selection that all views of a project share: images, galleries and maps.
+
+    Attributes
+    ----------
+    selection : tuple of ObjectId
+        Selected objects, of any images. Keys and buttons apply to all of them.
+    changes : int
+        Number of changes of the selection. Not a trait.
+    listed : tuple of (str, tuple of ObjectId)
+        List of objects that a gallery shows instead of all objects, with its title, such as the objects inside a lasso
+        or similar objects; ``("", ())`` for none.
+    """
+
+    selection = traitlets.Tuple()
+    listed = traitlets.Tuple(("", ()))
+
+    def __init__(self) -> None:
+        self.changes = 0
+        super().__init__()
+
+    @property
+    def selection_id(self) -> SelectionId:
+        """Identifier of the current selection; None if nothing is selected.
+
+        A single object is ``(image, label)``. Several objects are ``(image, -n)``, where n counts selections, so that a
+        key pressed for one selection is never applied to another.
+        """
+        if len(self.selection) > 1:
+            return self.selection[0].image, -self.changes
+        return self.selection[0] if self.selection else None
+
+    def labels_in(self, image: str) -> tuple[int, ...]:
+        """Return the labels of the selected objects of an image."""
+        return tuple(label for name, label in self.selection if name == image)
+
+    def keep_only(self, masks: Mapping[str, int], before: Mapping[str, int]) -> None:
+        """Deselect objects whose image was removed or whose mask was replaced."""
+        self.selection = tuple(each for each in self.selection if masks.get(each.image) == before.get(each.image))
+
+    @traitlets.validate("selection")
+    def _unique_ids(self, proposal: dict[str, Any]) -> tuple[ObjectId, ...]:
+        objects: Iterable[tuple[str, int]] = proposal["value"]
+        return tuple(dict.fromkeys(each if type(each) is ObjectId else ObjectId(*each) for each in objects))
+
+    # This observer runs before all others, which therefore find the count up to date.
+    @traitlets.observe("selection")
+    def _count_change(self, change: dict[str, Any]) -> None:
+        self.changes += 1
+
+
+_models: WeakKeyDictionary[Project, SharedModel] = WeakKeyDictionary()
+
+
+def shared_model(project: Project) -> SharedModel:
+    """Return the model that all views of a project share."""
+    if project not in _models:
+        _models[project] = model = SharedModel()
+        masks = project.images.mask_numbers()
+
+        def images_changed(change: object) -> None:
+            nonlocal masks
+            before, masks = masks, project.images.mask_numbers()
+            model.keep_only(masks, before)
+
+        project.observe(images_changed, "images_version")
+    return _models[project]
 
 
 class ViewerModel(traitlets.HasTraits):
@@ -24,9 +98,12 @@ class ViewerModel(traitlets.HasTraits):
     ----------
     size : tuple of int
         Height and width of the displayed image area, in CSS pixels.
+    shared : SharedModel, optional
+        Selection that this viewer shares with other views; by default its own.
 
     Attributes
     ----------
+    shared : SharedModel
     image : str
         Name of the displayed image; empty when the project has none.
     shape : tuple of int or None
@@ -46,9 +123,9 @@ class ViewerModel(traitlets.HasTraits):
         Contents of the last frame; None before the first frame of an image. Not a trait, because comparing two scenes
         would compare arrays.
     selection : tuple of int
-        Selected objects, ascending. Keys and buttons apply to all of them.
+        Selected objects of the displayed image, ascending.
     selected : int
-        The selected object if exactly one is selected, else 0.
+        The selected object if exactly one object is selected and it is in the displayed image, else 0.
     tool : {"move", "box", "lasso"}
         Effect of dragging.
     add_to_selection : bool
@@ -91,22 +168,25 @@ class ViewerModel(traitlets.HasTraits):
     outlines = traitlets.Bool(True)
     hovered = traitlets.Instance(tuple, allow_none=True)
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], shared: SharedModel | None = None) -> None:
         self.scene: Scene | None = None
         self.moving = False
-        self.selection_count = 0
+        self.shared = shared or SharedModel()
+        self._following = False  # while this model adopts the shared selection
         super().__init__(view=Viewport((0.0, 0.0), 1.0, size))
+        self.shared.observe(self._follow_shared, "selection")
 
     @property
     def selection_id(self) -> SelectionId:
-        """Identifier of the current selection; None if nothing is selected.
+        """Identifier of the shared selection; None if none of it is in this image.
 
-        The selection need not be on the screen yet. A single object is ``(image, label)``. Several objects are
-        ``(image, -n)``, where n counts selections, so that a key pressed for one selection is never applied to another.
+        The selection need not be on the screen yet.
         """
-        if len(self.selection) > 1:
-            return self.image, -self.selection_count
-        return (self.image, self.selected) if self.selected else None
+        return self.shared.selection_id if self.selection else None
+
+    def close(self) -> None:
+        """Stop following the shared selection."""
+        self.shared.unobserve(self._follow_shared, "selection")
 
     def set_view(self, view: Viewport, moving: bool = False) -> None:
         """Show another part of the image; ``moving`` is True while the user drags it."""
@@ -148,16 +228,31 @@ class ViewerModel(traitlets.HasTraits):
     def _sort_selection(self, proposal: dict[str, Any]) -> tuple[int, ...]:
         return tuple(sorted({int(label) for label in proposal["value"]}))
 
-    # These observers run before all others, which therefore find the count, the menu and `selected` up to date.
+    def _follow_shared(self, change: object = None) -> None:
+        """Adopt the part of the shared selection that is in the displayed image."""
+        self._following, before = True, self._following
+        try:
+            self.selection = self.shared.labels_in(self.image)
+            self.selected = self.selection[0] if len(self.shared.selection) == len(self.selection) == 1 else 0
+        finally:
+            self._following = before
+
+    # These observers run before all others, which therefore find the menu, the selection and `selected` up to date.
+    @traitlets.observe("image")
+    def _image_changed(self, change: dict[str, Any]) -> None:
+        """Keep what is selected in the new image, else deselect everything."""
+        self._follow_shared()
+        if not self.selection:
+            self.shared.selection = ()
+
     @traitlets.observe("selection")
-    def _update_selected(self, change: dict[str, Any]) -> None:
-        self.selection_count += 1
+    def _selection_changed(self, change: dict[str, Any]) -> None:
         self.menu = None
-        self.selected = self.selection[0] if len(self.selection) == 1 else 0
+        if not self._following:
+            self.shared.selection = tuple(ObjectId(self.image, label) for label in self.selection)
+            self._follow_shared()
 
     @traitlets.observe("selected")
-    def _update_selection(self, change: dict[str, Any]) -> None:
-        if self.selected:
-            self.selection = (self.selected,)
-        elif len(self.selection) == 1:
-            self.selection = ()
+    def _selected_changed(self, change: dict[str, Any]) -> None:
+        if not self._following:
+            self.selection = (self.selected,) if self.selected else ()

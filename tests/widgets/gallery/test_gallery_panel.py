@@ -214,14 +214,14 @@ def test_undo_and_redo_show_the_page_and_select_the_objects_of_the_edit(panel, p
     assert panel.status.text.startswith("Undo: object")
     panel.command_bar.buttons["Undo"].click()
     assert labels_of(project) == {}
-    assert panel._page_number == 0
+    assert panel.view.page_number == 0
     assert selected(panel) == [1, 2, 3]
     assert panel.status.text == "Undo: 3 objects."
     assert panel.command_bar.buttons["Undo"].disabled
     press(panel, "r")
     press(panel, "r")
     assert labels_of(project)[shown(panel)[0]] == "bad_segmentation"
-    assert panel._page_number == 48 // per_page
+    assert panel.view.page_number == 48 // per_page
     press(panel, "r")
     assert panel.status.text == "Nothing to redo."
 
@@ -251,17 +251,17 @@ def test_pages_are_turned_by_keys_buttons_the_wheel_and_the_number(panel):
     assert panel.page_bar.of.value == "of 4"
     for key, page in [("n", 1), (" ", 2), ("PageUp", 1), ("End", 3), ("PageDown", 3), ("Home", 0), ("p", 0)]:
         press(panel, key)
-        assert panel._page_number == page
+        assert panel.view.page_number == page
     panel.page_bar.next.click()
     panel.page_bar.last.click()
-    assert panel._page_number == 3
+    assert panel.view.page_number == 3
     assert panel.page_bar.next.disabled
     assert len(shown(panel)) == 3
     panel.page_bar.number.value = 2
     assert shown(panel)[0] == ("left", 16)
     for _ in range(3):
         send(panel, "wheeled", delta=-40, row=1, column=1)
-    assert panel._page_number == 0
+    assert panel.view.page_number == 0
 
 
 def test_larger_thumbnails_keep_the_first_object_of_the_page_visible(panel):
@@ -376,7 +376,7 @@ def test_the_gallery_follows_scripts_and_other_panels(panel, project):
     assert panel.page.scene.cell_captions[1].name == "dim"
     assert panel.page.scene.cell_captions[1].color == "#123456"
     project.add("third", *squares(5), axes="yx")
-    assert len(panel._listed) == 72
+    assert len(panel.view.listed) == 72
     panel.close()
     project.annotate("left", 3, "bright")
     assert panel.page.scene.cell_captions[2].name == ""
@@ -452,7 +452,7 @@ def test_many_objects_are_shown_page_by_page(tmp_path):
     panel = GalleryPanel(project)
     seen = set(shown(panel))
     press(panel, "End")
-    assert panel._page_number == 333
+    assert panel.view.page_number == 333
     assert len(shown(panel)) == 20_000 - 333 * 60
     assert not seen & set(shown(panel))
 
