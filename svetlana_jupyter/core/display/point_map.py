@@ -1,4 +1,4 @@
-"""Map of objects: points in a plane, drawn as dots in the colors of their classes.
+"""Map of objects: dots in a plane, in the colors of their classes.
 
 Geometry (`DotRaster`), which changes with the zoom, is separate from colors (`PointStyles`), which change with labels:
 recoloring 100,000 dots takes one table lookup. All layers are images of palette indices, as in the viewer, because an
@@ -422,7 +422,7 @@ def _mark_selected(
     widths: tuple[int, int],
     key: Hashable,
 ) -> IndexedLayer | None:
-    """Draw a double line around the selected dots; where they touch, around all of them.
+    """Draw a double line around selected dots; where they touch, around all of them.
 
     All lengths are in device pixels: ``radii`` of a dot and of a labeled object, ``widths`` of the two lines.
     """

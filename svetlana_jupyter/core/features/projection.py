@@ -49,7 +49,7 @@ class ImageFeatureRows(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class FeatureMap:
-    """Places of objects in two dimensions, close to each other if their features are similar.
+    """Places of objects in two dimensions: near each other if they are similar.
 
     Attributes
     ----------
