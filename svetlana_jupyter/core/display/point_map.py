@@ -194,9 +194,15 @@ class MapScene:
         Geometry of ``dots``, reused by the next scene.
     ink : str
         Color of text on the map.
-    hint : Hint or None
     lasso : tuple of (y, x)
         Corners of the box or lasso that the user is drawing, in units of the map.
+    hint : Hint or None
+    picture : array of uint8 or None
+        Thumbnail (h, w, 3) of the object under the pointer, in device pixels, above the hint.
+    caption : str
+        Text in the lower left corner.
+    message : str
+        Text in the middle of a map without points.
     """
 
     view: Viewport
@@ -206,8 +212,11 @@ class MapScene:
     labeled: IndexedLayer | None
     selection: IndexedLayer | None
     ink: str
-    hint: Hint | None = None
     lasso: tuple[Point, ...] = ()
+    hint: Hint | None = None
+    picture: NDArray[np.uint8] | None = None
+    caption: str = ""
+    message: str = ""
 
     @property
     def offset(self) -> tuple[int, int]:
@@ -226,7 +235,7 @@ def compose_map(
     previous: MapScene | None = None,
     moving: bool = False,
 ) -> MapScene:
-    """Compose the content of the screen, except hint and lasso.
+    """Compose the content of the screen: the layers of dots, without any text.
 
     Parameters
     ----------
