@@ -275,7 +275,7 @@ class MapView(VBox):
         """Return why the map is empty, or what it still waits for."""
         if not self._project.images:
             return "Add images to see the map of their objects."
-        state = self._project.live_state
+        state = self._project.live.state
         if state.provisional and state.features_done < state.features_total:
             return f"Features of {state.features_done:,} of {state.features_total:,} objects are computed."
         return self._problem if self._problem or len(self.points.placed) else "The map is being computed."
@@ -297,7 +297,7 @@ class MapView(VBox):
         self.reload()
 
     def _follow_features(self) -> None:
-        state = self._project.live_state
+        state = self._project.live.state
         progress = state.features_done, state.features_total
         if progress != self._shown_features:
             self._shown_features = progress
