@@ -25,7 +25,7 @@ added = project.add_images(f"{blood}/images/{{smear}}.png", masks=f"{blood}/mask
 panel = sv.AnnotationPanel(project)
 import threading
 threads = set()
-for widget in (panel.new_name, panel.add):
+for widget in (panel.new_class.name, panel.new_class.add):
     widget.on_msg(lambda *_: threads.add(threading.current_thread().name))""",
     "panel",
     "while not Path('released').exists(): pass",

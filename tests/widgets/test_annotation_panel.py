@@ -159,23 +159,23 @@ def test_counts_follow_each_annotation(panel):
 
 
 def test_a_class_is_added_by_the_field_and_used_at_once(panel, project):
-    panel.new_name.value = "broken"
-    panel.new_color.value = "#ff0000"
-    panel.new_name._handle_custom_msg({"event": "submit"}, [])
-    assert panel.new_name.value == "broken", "the page empties it, since the next name may have begun"
+    panel.new_class.name.value = "broken"
+    panel.new_class.color.value = "#ff0000"
+    panel.new_class.name._handle_custom_msg({"event": "submit"}, [])
+    assert panel.new_class.name.value == "broken", "the page empties it, since the next name may have begun"
     assert project.classes.by_name("broken").color == "#ff0000"
     panel.viewer.show("left", 5)
     press(panel, "3")
     assert class_of(project, 5) == "broken"
-    panel.new_name.value = "broken"
-    panel.add.click()
+    panel.new_class.name.value = "broken"
+    panel.new_class.add.click()
     assert "Class broken exists already." in panel.status.text
-    assert panel.new_name.value == ""
+    assert panel.new_class.name.value == ""
 
 
 def test_an_error_is_displayed_and_the_panel_goes_on(panel, project):
-    panel.new_name.value = "   "
-    panel.add.click()
+    panel.new_class.name.value = "   "
+    panel.new_class.add.click()
     assert "visible character" in panel.status.text
     panel.viewer.show("left", 5)
     press(panel, "1")

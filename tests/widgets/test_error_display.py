@@ -77,7 +77,7 @@ def test_a_missing_project_folder_takes_no_annotation_and_loses_none(panel, proj
     [
         lambda panel: panel.class_buttons.row(1).edit.click() or panel.editor.rename.click(),
         lambda panel: setattr(panel.class_buttons.row(1).picker, "value", "#00ff00"),
-        lambda panel: setattr(panel.new_name, "value", "late") or panel.add.click(),
+        lambda panel: setattr(panel.new_class.name, "value", "late") or panel.new_class.add.click(),
         lambda panel: panel.command_bar.buttons["Undo"].click(),
         lambda panel: panel.command_bar.buttons["Next"].click(),
     ],

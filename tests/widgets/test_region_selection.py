@@ -256,7 +256,7 @@ def test_a_box_selects_from_the_plane_a_range_of_planes_or_all_planes(volume, re
 
 def test_the_choice_of_planes_is_displayed_for_a_volume_while_a_tool_is_active(viewer, volume):
     deep = Viewer(volume)
-    tools = deep._toolbar.tools
+    tools = deep.toolbar.tools
     assert tools.planes.layout.display == "none"
     deep.model.tool = "lasso"
     assert (tools.planes.layout.display, tools.plane_range.layout.display) == ("flex", "none")
@@ -264,7 +264,7 @@ def test_the_choice_of_planes_is_displayed_for_a_volume_while_a_tool_is_active(v
     tools.plane_range.value = (2, 4)
     assert (deep.model.plane_scope, deep.model.plane_range, tools.plane_range.layout.display) == ("range", (2, 4), "")
     viewer.model.tool = "lasso"
-    assert viewer._toolbar.tools.planes.layout.display == "none"
+    assert viewer.toolbar.tools.planes.layout.display == "none"
 
 
 def test_a_key_labels_the_selection_in_one_edit_and_one_sync(panel, project, monkeypatch):

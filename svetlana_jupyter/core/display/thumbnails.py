@@ -342,12 +342,15 @@ class CellCaption:
         Whether the frame is thick, for an annotation, or thin, for a prediction.
     name, share : str
         Text on the left and on the right below the thumbnail.
+    is_dashed : bool
+        Whether the frame is dashed, for an object that was drawn at random.
     """
 
     color: str = ""
     is_annotated: bool = False
     name: str = ""
     share: str = ""
+    is_dashed: bool = False
 
 
 @dataclass(frozen=True, eq=False)

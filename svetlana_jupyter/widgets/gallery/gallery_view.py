@@ -85,7 +85,6 @@ class GalleryView(VBox):
         self.listed: list[tuple[str, int]] = []
         self.page_number = 0
         self._crop_side = 1.0
-        self._following = False  # while the page adopts the shared selection
         self._indexing = ObjectIndexer(project, status)
         self.page = PatchGrid(project, size, max_width)
         self._page_size = self.page.grid.count
@@ -97,7 +96,7 @@ class GalleryView(VBox):
         self.page.turn_page = catch_errors(self._turn_page, status)
         self._reveal_later = Debounce(catch_errors(self.reveal, status), _PAUSE)
         self._watcher = Watcher(status)
-        self._watcher.observe(self.page, self._selection_changed, "selection")
+        self._watcher.observe(self.page, self._show_selection, "selection")
         self._watcher.observe(self.page, self._resize, "columns", "size")
         self._watcher.observe(self.shared, self._follow_selection, "selection")
         self._watcher.observe(self.shared, self._show_list, "listed")
@@ -187,12 +186,7 @@ class GalleryView(VBox):
         self.page_number = self.pages.nearest(page)
         message = "The objects are being indexed." if self._indexing.is_waiting else _NO_MATCH
         shown, following = (self._objects(self.page_number + ahead) for ahead in (0, 1))
-        self._following = True
-        try:
-            self.page.show(shown, self._crop_side, following, "" if self.listed else message)
-        finally:
-            self._following = False
-        self._adopt_selection()
+        self.page.show(shown, self._crop_side, following, "" if self.listed else message)
         self._show_selection()
         self._report("")
 
@@ -210,24 +204,9 @@ class GalleryView(VBox):
         else:
             self.turn_to(page)
 
-    def _selection_changed(self) -> None:
-        self._show_selection()
-        if not self._following:
-            self.shared.selection = tuple(self.page.selected)
-
     def _follow_selection(self) -> None:
-        self._adopt_selection()
         if self.shared.selection and not self.page.selection.chosen:
             self._reveal_later.restart()
-
-    def _adopt_selection(self) -> None:
-        """Select the objects of this page that are selected in any view."""
-        wanted, page = set(self.shared.selection), self.page
-        cells = [cell for cell, object_id in enumerate(page.objects) if object_id in wanted]
-        if frozenset(cells) != page.selection.chosen:
-            self._following = True
-            page.select(page.selection.only(cells[0]) if len(cells) == 1 else page.selection.of(cells))
-            self._following = False
 
     def _objects(self, page: int) -> list[tuple[str, int]]:
         return [self.listed[place] for place in self.pages.places(page)]

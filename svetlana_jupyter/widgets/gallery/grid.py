@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import traitlets
@@ -20,6 +21,7 @@ from svetlana_jupyter.widgets.scheduling import running_loop
 from svetlana_jupyter.widgets.viewer.canvas import LEFT, MODIFIERS, LayeredCanvas
 from svetlana_jupyter.widgets.viewer.interaction import Screen
 from svetlana_jupyter.widgets.viewer.open_images import predicted_class
+from svetlana_jupyter.widgets.viewer.viewer_model import shared_model
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
@@ -37,6 +39,7 @@ _FONT, _BOLD = "11px system-ui, sans-serif", "600 11px system-ui, sans-serif"
 _LETTER = 6.6  # CSS pixels, average width of a letter in these fonts
 _NARROWED = 0.78  # a name is condensed to this fraction of its width before it is cut
 _CAPTION_GAP = 4  # CSS pixels between name and probability
+_MIN_LINE = 12  # CSS pixels; a lower line has no room for text
 _MIN_LETTERS = 3  # a name cut to fewer letters would tell no more than the color does
 _ANNOTATED_WIDTH, _PREDICTED_WIDTH = 4, 2  # CSS pixels of a frame
 _SELECTED = {DARK_INK: "#0d47a1", BRIGHT_INK: "#ffffff"}
@@ -47,7 +50,7 @@ _FLAG_CAPTION = {"ambiguous": "ambiguous", "bad_segmentation": "bad segm."}
 
 
 class PatchGrid(VBox):
-    """Grid of the thumbnails of one page.
+    """Grid of the thumbnails of one page; all views of a project share the selection.
 
     A click selects an object, Shift+click selects a range, and Ctrl+click adds or removes an object.
 
@@ -58,9 +61,12 @@ class PatchGrid(VBox):
         Height and initial width of the grid, in CSS pixels.
     max_width : int
         The grid is as wide as the page allows, but no wider than this.
+    line : int
+        Height of the text below a thumbnail, in CSS pixels; without text, frames alone show the classes.
 
     Attributes
     ----------
+    shared : SharedModel
     size : tuple of int
         Current height and width.
     selection : Selection
@@ -80,6 +86,8 @@ class PatchGrid(VBox):
         Row and column of the pointer, if it is over an object.
     turn_page : callable
         Called with the number of pages to turn, 1 or -1; set by the panel.
+    caption_of : callable
+        Returns the `CellCaption` of an object ``(image, label)``.
     screen : Screen
         Canvas with its input events and draw schedule.
     status : StatusLine
@@ -93,7 +101,7 @@ class PatchGrid(VBox):
     outlines = traitlets.Bool(True)
     hovered = traitlets.Instance(tuple, allow_none=True)
 
-    def __init__(self, project: Project, size: tuple[int, int], max_width: int) -> None:
+    def __init__(self, project: Project, size: tuple[int, int], max_width: int, line: int = 15) -> None:
         super().__init__(layout={"width": "100%", "max_width": f"{max_width}px"})
         self.add_class("sv-viewer")
         self.status = StatusLine(hides=True)
@@ -103,22 +111,26 @@ class PatchGrid(VBox):
         self._side = 1.0
         self._next_objects: Objects = ()
         self._project, self._thumbnail_cache = project, ThumbnailCache(project)
-        self.size, self._initial_width, self._max_width = size, size[1], max_width
+        self.size, self._initial_width, self._max_width, self._line = size, size[1], max_width, line
         self._selection_count = 0
+        self.shared, self._following = shared_model(project), False
+        self.caption_of: Callable[[str, int], CellCaption] = partial(_caption, project)
         self.turn_page: Callable[[int], object] = lambda pages: None
         self.screen = Screen(GridCanvas(size), self._draw, self._raise_unreadable, self.status)
         self.children = (self.screen.stage, self.status, self.screen.pointer)
         self.screen.add_listener(GridInteraction(self))
-        observe = Watcher(self.status).observe
+        self._watcher = Watcher(self.status)
+        observe = self._watcher.observe
         observe(self.screen.pointer, self.screen.redraw, "dpr", "dark")
-        observe(self.screen.pointer, self._change_width, "width")
+        observe(self.screen.pointer, self._change_size, "width", "height")
         observe(self, self.screen.redraw, "size", "columns", "field_of_view", "depth", "outlines", "hovered")
-        observe(self, self._count_selection, "selection")
+        observe(self, self._publish_selection, "selection")
+        observe(self.shared, self._adopt_selection, "selection")
 
     @property
     def grid(self) -> GridLayout:
         """Arrangement of the cells."""
-        return GridLayout(self.size, math.ceil(self.columns * self.size[1] / self._initial_width))
+        return GridLayout(self.size, math.ceil(self.columns * self.size[1] / self._initial_width), line=self._line)
 
     @property
     def selection_id(self) -> SelectionId:
@@ -134,7 +146,7 @@ class PatchGrid(VBox):
         return [self.objects[cell] for cell in sorted(self.selection.chosen)]
 
     def show(self, objects: Objects, side: float, following: Objects = (), message: str = "") -> None:
-        """Show a page and clear the selection.
+        """Show a page; objects of other pages stay selected.
 
         Parameters
         ----------
@@ -152,7 +164,7 @@ class PatchGrid(VBox):
         self.hovered = None
         self.status.say("")
         self.screen.loader.retry_failed()
-        self.select(Selection())
+        self._adopt_selection(Selection())
         self.screen.redraw()
 
     def select(self, selection: Selection) -> None:
@@ -201,17 +213,33 @@ class PatchGrid(VBox):
 
     def close(self) -> None:
         """Stop loading images in the background and remove the grid."""
+        self._watcher.close()
         self.screen.loader.close()
         super().close()
 
-    def _change_width(self) -> None:
-        width = min(self.screen.pointer.width, self._max_width)
+    def _change_size(self) -> None:
+        pointer = self.screen.pointer
+        width = min(pointer.width, self._max_width)
         self.screen.canvas.set_width(width)
-        self.size = (self.size[0], width)
+        self.size = (pointer.height or self.size[0], width)
 
-    def _count_selection(self) -> None:
+    def _publish_selection(self) -> None:
         self._selection_count += 1
         self.screen.redraw()
+        if not self._following:
+            self.shared.selection = tuple(self.selected)
+
+    def _adopt_selection(self, before: Selection | None = None) -> None:
+        """Select the objects of this page that are selected in any view."""
+        wanted, before = set(self.shared.selection), self.selection if before is None else before
+        cells = [cell for cell, object_id in enumerate(self.objects) if object_id in wanted]
+        if frozenset(cells) == self.selection.chosen and before is self.selection:
+            return
+        self._following = True
+        try:
+            self.select(before.only(cells[0]) if len(cells) == 1 else before.of(cells))
+        finally:
+            self._following = False
 
     def _page(self, objects: Objects) -> GalleryPage:
         depth = cast("DepthMode", self.depth)
@@ -231,7 +259,7 @@ class PatchGrid(VBox):
         else:
             pixels, boxes = self.scene.pixels, self.scene.boxes
         ink = BRIGHT_INK if self.screen.pointer.dark else DARK_INK
-        captions = tuple(_caption(self._project, *object_id) for object_id in self.objects)
+        captions = tuple(self.caption_of(*object_id) for object_id in self.objects)
         chosen, cursor = self.selection.chosen, self.selection.cursor
         # Described now, because a key may have labeled the object under the pointer.
         row, column = self.hovered or (-1.0, -1.0)
@@ -382,8 +410,9 @@ def _draw_marks(layer: Any, scene: GridScene) -> None:
     layer.text_baseline = "alphabetic"
     for cell, tile in enumerate(scene.cell_captions):
         top, left = grid.corner(cell)
-        _draw_frame(layer, tile, left, top, grid.side)
-        _draw_caption(layer, tile, left, top + grid.side + grid.line - 4, grid.side, scene.ink)
+        _draw_frame(layer, tile, left, top, grid.side, scene.ink)
+        if grid.line >= _MIN_LINE:
+            _draw_caption(layer, tile, left, top + grid.side + grid.line - 4, grid.side, scene.ink)
     layer.stroke_style = layer.fill_style = _SELECTED[scene.ink]
     layer.line_width = 3
     for cell in scene.chosen:
@@ -401,11 +430,13 @@ def _draw_marks(layer: Any, scene: GridScene) -> None:
         _draw_hint(layer, scene.hint, grid)
 
 
-def _draw_frame(layer: Any, tile: CellCaption, left: float, top: float, side: float) -> None:
+def _draw_frame(layer: Any, tile: CellCaption, left: float, top: float, side: float, ink: str) -> None:
     width = _ANNOTATED_WIDTH if tile.is_annotated else _PREDICTED_WIDTH
-    if tile.color:
-        layer.stroke_style, layer.line_width = tile.color, width
+    if tile.color or tile.is_dashed:
+        layer.stroke_style, layer.line_width = tile.color or ink, width
+        layer.set_line_dash([5, 4] if tile.is_dashed else [])
         layer.stroke_rect(left + width / 2, top + width / 2, side - width, side - width)
+        layer.set_line_dash([])
 
 
 def _draw_caption(layer: Any, tile: CellCaption, left: float, baseline: float, side: float, ink: str) -> None:

@@ -28,21 +28,39 @@ function render({ model, el }) {
 
   // A viewer in a hidden tab has no width. While it grows by less than the width of a scroll bar, it stays as it is:
   // otherwise a scroll bar that comes and goes with the height of the picture would resize it forever.
-  const followWidth = (viewer) => {
+  // A viewer that fills its box has a height of its own, and no scroll bar depends on it.
+  const followSize = (viewer) => {
+    const stage = viewer.classList.contains("sv-fill") && viewer.querySelector(".sv-stage");
     let sent = 0;
     let timer;
     const send = () => {
       const width = Math.floor(viewer.clientWidth);
-      if (signal.aborted || !width || width === sent || (width > sent && width < sent + 20)) return;
+      const height = stage ? Math.floor(stage.clientHeight) : 0;
+      const steady = width > sent && width < sent + 20 && !stage;
+      if (signal.aborted || !width || steady || (width === sent && height === model.get("height"))) return;
       sent = width;
-      model.set("width", width);
+      model.set({ width, height });
       model.save_changes();
     };
     const sizes = new ResizeObserver(() => {
       clearTimeout(timer);
       timer = setTimeout(send, sent ? 150 : 0);
     });
-    sizes.observe(viewer);
+    sizes.observe(stage || viewer);
+    signal.addEventListener("abort", () => sizes.disconnect());
+  };
+
+  // A workspace is as high as the scrolling page around it, less what its own cell shows above and below it.
+  const followPage = (space) => {
+    if (!space) return;
+    const page = space.closest(".jp-WindowedPanel-outer, .jp-LinkedOutputView") ?? document.documentElement;
+    const whole = space.closest(".sv-app") ?? space;
+    const fit = () => {
+      const room = page.clientHeight - (whole.offsetHeight - space.offsetHeight) - 24;
+      if (space.offsetHeight) space.style.setProperty("--sv-room", `${room}px`);
+    };
+    const sizes = new ResizeObserver(fit);
+    for (const part of [page, whole]) sizes.observe(part);
     signal.addEventListener("abort", () => sizes.disconnect());
   };
 
@@ -80,7 +98,8 @@ function render({ model, el }) {
     if (signal.aborted) return;
     const viewer = el.closest(".sv-viewer");
     if (!viewer) return void requestAnimationFrame(attach); // not in the page yet
-    followWidth(viewer);
+    followSize(viewer);
+    followPage(viewer.closest(".sv-space"));
     const panel = el.closest(".svetlana") ?? viewer;
     const send = (event, content = {}) => model.send({ event, ...content });
     let canvas = null;

@@ -14,6 +14,7 @@ import traitlets
 
 from svetlana_jupyter.widgets.viewer.canvas import InputListener, key_name
 
+MAX_HEIGHT = 2000  # CSS pixels
 MIN_WIDTH = 100  # CSS pixels; a smaller image area has no room for a thumbnail
 DPR_RANGE = 0.25, 16.0  # the zoom of browsers is 25 % to 500 %, that of screens up to 300 %
 
@@ -32,6 +33,9 @@ class Pointer(anywidget.AnyWidget):
         Device pixels per CSS pixel, as the browser reported it last, within `DPR_RANGE`.
     width : int
         CSS pixels that the page offers to the viewer, at least `MIN_WIDTH`; 0 before the browser has reported it.
+    height : int
+        CSS pixels that the page offers to a canvas that fills its box (style class ``sv-fill``), at most `MAX_HEIGHT`;
+        0 for other canvases, whose height the kernel chooses.
     dark : bool
         Whether JupyterLab has a dark theme.
     shown : list
@@ -50,6 +54,7 @@ class Pointer(anywidget.AnyWidget):
 
     dpr = traitlets.Float(1.0).tag(sync=True)
     width = traitlets.Int(0).tag(sync=True)
+    height = traitlets.Int(0).tag(sync=True)
     dark = traitlets.Bool(False).tag(sync=True)
     shown: traitlets.List[Any] = traitlets.List().tag(sync=True)
     click_time = traitlets.Float(0.0).tag(sync=True)
@@ -66,6 +71,10 @@ class Pointer(anywidget.AnyWidget):
     @traitlets.validate("width")
     def _limit_width(self, proposal: dict[str, Any]) -> int:
         return max(int(proposal["value"]), MIN_WIDTH)
+
+    @traitlets.validate("height")
+    def _limit_height(self, proposal: dict[str, Any]) -> int:
+        return min(max(int(proposal["value"]), 0), MAX_HEIGHT)
 
     def set_shown(self, shown: tuple[str, int] | None, frame: int = 0) -> None:
         """Send the browser the selection that a frame shows."""

@@ -56,13 +56,13 @@ class Toolbar(VBox):
         self.channels = VBox()
         self._display = HBox([self.channels, self.opacity])
         self._display.layout = {"display": "none", "flex_flow": "row wrap", "align_items": "center"}
-        zooming = [
+        self.zooming = [
             screen.button("expand", "Show the whole image (f)", model.fit),
             screen.button("search-minus", "Zoom out (-)", lambda: selector.zoom_on_selection(1 / 1.5)),
             screen.button("search-plus", "Zoom in (+)", lambda: selector.zoom_on_selection(1.5)),
             screen.button("", "Show one image pixel per screen pixel", model.zoom_to_pixels, "1:1"),
         ]
-        row = HBox([self.images, *zooming, self.overlay, self.outlines, self.more, self.tools])
+        row = HBox([self.images, *self.zooming, self.overlay, self.outlines, self.more, self.tools])
         row.layout = {"align_items": "center", "flex_flow": "row wrap"}
         super().__init__([row, self.tools.planes, self._display], layout={"margin": "0 0 4px 0"})
         for name in ("overlay", "outlines", "opacity", "plane"):

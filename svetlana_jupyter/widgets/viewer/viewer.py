@@ -46,6 +46,8 @@ class Viewer(VBox):
         Initial height and width of the image area, in CSS pixels. The image area follows the width of the page.
     max_size : tuple of int, optional
         Maximum height and width; by default ``size``.
+    fills : bool
+        Whether the image fills the box that the page gives it; the panel then places the toolbar and the details.
     model : ViewerModel, optional
         View and selection; by default a new model, which shares the selection with all views of the project.
 
@@ -59,6 +61,7 @@ class Viewer(VBox):
         Canvas with its input events and draw schedule.
     memory_mb : float
         Limit of the memory for decoded pixels of all images, in MB. Other pixels are read again when needed.
+    toolbar : Toolbar
     image_area : Box
         Holds the canvas, and widgets that a panel places over it.
     object_details : ObjectDetails
@@ -74,6 +77,7 @@ class Viewer(VBox):
         size: tuple[int, int] = (520, 740),
         model: ViewerModel | None = None,
         max_size: tuple[int, int] | None = None,
+        fills: bool = False,
     ) -> None:
         self._proportions, self._max_size = size[0] / size[1], max_size or size
         super().__init__(layout={"width": "100%", "max_width": f"{self._max_size[1]}px"})
@@ -90,16 +94,19 @@ class Viewer(VBox):
         self.screen = Screen(ImageCanvas(size), self._draw, self._raise_unreadable, self.status)
         self.selector = ObjectSelector(project, model, self.indexing, self.screen.canvas)
         # The toolbar observes the model before the viewer does, so that controls are up to date when a frame is drawn.
-        self._toolbar = Toolbar(model, self.selector, self.screen, self.set_palette)
+        self.toolbar = Toolbar(model, self.selector, self.screen, self.set_palette)
         self.image_area = self.screen.stage
         self.object_details = ObjectDetails(project)
-        below = self._toolbar.plane, self.status, self.object_details, self.screen.pointer
-        self.children = (self._toolbar, self.image_area, *below)
+        above, below = ((), ()) if fills else ((self.toolbar,), (self.object_details,))
+        if fills:
+            self.add_class("sv-fill")
+            self.layout.max_width = None
+        self.children = (*above, self.image_area, self.toolbar.plane, self.status, *below, self.screen.pointer)
         self.screen.add_listener(ViewerEvents(model, self.selector, self.screen))
         self._watcher = Watcher(self.status)
         observe, redraw = self._watcher.observe, self.screen.redraw
         observe(self.screen.pointer, self._change_resolution, "dpr")
-        observe(self.screen.pointer, self._change_width, "width")
+        observe(self.screen.pointer, self._change_size, "width", "height")
         observe(model, self._open, "image")
         observe(model, self._change_plane, "plane")
         observe(model, self._change_view, "view_requests")
@@ -212,7 +219,7 @@ class Viewer(VBox):
             self._unreadable = False
             self.status.say("")
         if image.refine_contrast():
-            self._toolbar.refresh(image)
+            self.toolbar.refresh(image)
             self.screen.redraw()
         coming, self._coming = self._coming, []
         for name, label in coming:
@@ -239,13 +246,13 @@ class Viewer(VBox):
                 if self._opened is None:  # keys must not label what cannot be seen
                     model.selection = ()
             model.shape, model.planes = image.shape, image.planes
-            self._toolbar.refresh(image)
+            self.toolbar.refresh(image)
             model.plane = image.planes // 2
             model.fit()
 
     def _list_images(self) -> None:
         model, names = self.model, list(self.project.images)
-        self._toolbar.list_images(names, model.image)
+        self.toolbar.list_images(names, model.image)
         if model.image not in names:
             selected = [object_id.image for object_id in model.shared.selection]
             model.image = next(iter([*selected[:1], *names]), "")
@@ -263,11 +270,11 @@ class Viewer(VBox):
         self.model.view = replace(self.model.view, dpr=self.screen.pointer.dpr)
         self.screen.redraw()
 
-    def _change_width(self) -> None:
-        """Draw the image area as wide as the page allows."""
-        model, (max_height, max_width) = self.model, self._max_size
-        width = min(self.screen.pointer.width, max_width)
-        size = min(round(width * self._proportions), max_height), width
+    def _change_size(self) -> None:
+        """Adapt the image area to the width of the page, or to its whole box."""
+        model, pointer, (max_height, max_width) = self.model, self.screen.pointer, self._max_size
+        width = min(pointer.width, max_width)
+        size = pointer.height or min(round(width * self._proportions), max_height), width
         if size != model.view.size:
             self.screen.canvas.set_width(width)
             shows_all = model.shape is not None and model.view == model.fitted_view(model.shape)

@@ -405,8 +405,8 @@ def test_a_volume_shows_the_plane_of_its_slider(volume):
     press(viewer, "PageDown")
     press(viewer, "]")
     press(viewer, "PageUp")
-    assert viewer._toolbar.plane.value == viewer.model.plane == 6
-    viewer._toolbar.plane.value = 3
+    assert viewer.toolbar.plane.value == viewer.model.plane == 6
+    viewer.toolbar.plane.value = 3
     click(viewer, 15, 20)
     assert viewer.model.selected == 3
     viewer.model.plane = 99
@@ -416,8 +416,8 @@ def test_a_volume_shows_the_plane_of_its_slider(volume):
 
 
 def test_an_image_without_planes_has_no_plane_slider(viewer, volume):
-    assert viewer._toolbar.plane.layout.display == "none"
-    assert Viewer(volume)._toolbar.plane.layout.display != "none"
+    assert viewer.toolbar.plane.layout.display == "none"
+    assert Viewer(volume).toolbar.plane.layout.display != "none"
 
 
 def test_channels_can_be_switched_and_their_contrast_changed(project):
@@ -431,7 +431,7 @@ def test_channels_can_be_switched_and_their_contrast_changed(project):
     assert pixels[5, 30].tolist() == [255, 0, 255]
     find(viewer, ToggleButton, "Show dna").value = False
     assert viewer.model.scene.image.pixels[5, 5].tolist() == [0, 0, 0]
-    actin = viewer._toolbar.channels.children[1]
+    actin = viewer.toolbar.channels.children[1]
     actin.window.max = 4000
     actin.window.value = (0, 4000)
     assert actin.clipping.value == "manual"
@@ -441,13 +441,13 @@ def test_channels_can_be_switched_and_their_contrast_changed(project):
 
 
 def test_manual_contrast_applies_to_other_images_until_it_is_automatic_again(viewer):
-    slider = viewer._toolbar.channels.children[0].window
+    slider = viewer.toolbar.channels.children[0].window
     window = slider.value
     slider.value = (10, 90)
     viewer.show("right")
     assert palette(viewer).channels[0].contrast_limits == (10, 90)
     viewer.show("left")
-    viewer._toolbar.channels.children[0].clipping.value = "0.2 %"
+    viewer.toolbar.channels.children[0].clipping.value = "0.2 %"
     assert palette(viewer).channels[0].contrast_limits == window
     viewer.show("right")
     assert palette(viewer).channels[0].contrast_limits != (10, 90)
@@ -458,7 +458,7 @@ def test_percentile_contrast_gamma_and_channel_color_change_the_image(project):
     project.add("cells", values, np.ones((30, 1000), np.uint8), axes="cyx", channels=["dna", "actin"])
     viewer = Viewer(project)
     viewer.show("cells")
-    dna = viewer._toolbar.channels.children[0]
+    dna = viewer.toolbar.channels.children[0]
     assert (dna.clipping.value, dna.gamma.value) == ("0.2 %", 1.0)
     dna.clipping.value = "5 %"
     assert dna.window.value == pytest.approx((50, 949), abs=2)
@@ -476,7 +476,7 @@ def test_an_rgb_image_is_shown_as_stored_until_its_contrast_is_changed(project):
     viewer = Viewer(project)
     viewer.show("smear")
     np.testing.assert_array_equal(viewer.model.scene.image.pixels, colors)
-    (row,) = viewer._toolbar.channels.children
+    (row,) = viewer.toolbar.channels.children
     assert row.clipping.value == "as stored"
     row.window.value = (40, 200)
     assert viewer.model.scene.image.pixels.max() == round(255 * 159 / 160)
