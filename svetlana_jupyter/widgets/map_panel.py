@@ -1,4 +1,4 @@
-"""Map panel: similar objects are close to each other, in the colors of their classes.
+"""Map panel: similar objects are close to each other, in colors of classes.
 
 The user selects objects by click, box or lasso, in all views of the project, and labels them with one key.
 """
@@ -12,6 +12,7 @@ from ipywidgets import HTML, Dropdown, HBox, VBox
 from traitlets import link
 
 from svetlana_jupyter.widgets.components import ClassButtons, count_html, heading, muted
+from svetlana_jupyter.widgets.gallery.grid import describe_object
 from svetlana_jupyter.widgets.map_view import MapView
 from svetlana_jupyter.widgets.panel import (
     MAX_VIEWER_SIZE,
@@ -94,7 +95,8 @@ class MapPanel(Panel):
         self.children = (self._style, self.hint, self.body, self.status)
         view.screen.handle_key = catch_errors(self.handle_key, self.status)
         self._watcher.observe(view.shared, self._selection_changed, "selection")
-        self.observe_project(self._refresh, "annotations_version", "classes_version", "images_version", "current_run")
+        versions = "annotations_version", "classes_version", "images_version", "predictions_version"
+        self.observe_project(self._refresh, *versions, "current_run")
         self.show_hint(_HINT if project.images else "")
         self._refresh()
         project.live.start()
@@ -138,7 +140,9 @@ class MapPanel(Panel):
         self.class_buttons.show(project.classes.scheme, details)
         self.command_bar.show_history()
         self.command_bar.buttons["Accept"].disabled = not project.current_run
-        self.selection_text.value = muted(self.describe_selection())
+        selection = self.view.shared.selection
+        text = describe_object(project, *selection[0]) if len(selection) == 1 else self.describe_selection()
+        self.selection_text.value = muted(f"{text[:1].upper()}{text[1:]}")
 
 
 class MapToolbar(HBox):

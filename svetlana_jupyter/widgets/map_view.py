@@ -78,6 +78,8 @@ class MapView(VBox):
         Maximum height and width.
     report : callable
         Called with a sentence if a key had no effect, otherwise with "".
+    fills : bool
+        Whether the map fills the box that the page gives it.
 
     Attributes
     ----------
@@ -92,8 +94,8 @@ class MapView(VBox):
     coloring : {"prediction", "label", "probability", "image"}
     method : {"PCA", "UMAP"}
         UMAP takes minutes; until it is computed, the map of PCA is shown.
-    active : bool
-        Whether the map is visible; otherwise it computes and draws nothing.
+    is_shown : bool
+        Whether the panel displays the map; otherwise it computes and draws nothing.
     hovered : tuple of (int, float, float) or None
         Number of the object under the pointer, with the pointer's row and column on the screen.
     lasso : tuple of (y, x)
@@ -110,7 +112,7 @@ class MapView(VBox):
     add_to_selection = traitlets.Bool(False)
     coloring = traitlets.Enum(COLORINGS, "prediction")
     method = traitlets.Enum(["PCA", "UMAP"], "PCA")
-    active = traitlets.Bool(True)
+    is_shown = traitlets.Bool(True)
     hovered = traitlets.Instance(tuple, allow_none=True)
     lasso = traitlets.Tuple()
 
@@ -121,6 +123,7 @@ class MapView(VBox):
         size: tuple[int, int],
         max_size: tuple[int, int],
         report: Callable[[str], object],
+        fills: bool = False,
     ) -> None:
         self._project, self.shared, self._max_size, self._report = project, shared_model(project), max_size, report
         self._proportions = size[0] / size[1]
@@ -135,6 +138,9 @@ class MapView(VBox):
         self._thumbnails = ThumbnailCache(project)
         super().__init__(layout={"width": "100%", "max_width": f"{max_size[1]}px"})
         self.add_class("sv-viewer")
+        if fills:
+            self.add_class("sv-fill")
+            self.layout.max_width = None
         self.view = Viewport.fitted(self.points.shape, size)
         self.screen = Screen(MapCanvas(size), self._draw, self._raise_unreadable, status)
         self.screen.report = report
@@ -147,11 +153,11 @@ class MapView(VBox):
         self._watcher = Watcher(status)
         observe, redraw = self._watcher.observe, self.screen.redraw
         observe(self.screen.pointer, self._change_resolution, "dpr")
-        observe(self.screen.pointer, self._change_width, "width")
+        observe(self.screen.pointer, self._change_size, "width", "height")
         observe(self.screen.pointer, redraw, "dark")
         observe(self, redraw, "view", "coloring", "hovered", "lasso")
         observe(self, self._change_method, "method")
-        observe(self, self._become_active, "active")
+        observe(self, self._become_shown, "is_shown")
         observe(self.shared, redraw, "selection")
         observe(project, redraw, "annotations_version", "predictions_version", "classes_version", "current_run")
         observe(project, self._images_changed, "images_version")
@@ -184,7 +190,7 @@ class MapView(VBox):
 
     def reload(self) -> None:
         """Compute the map of the features that are known now, in the background."""
-        if self.active:
+        if self.is_shown:
             self._pca.ask(self._project.features)
 
     def fit(self) -> None:
@@ -309,20 +315,18 @@ class MapView(VBox):
         self.reload()
         self.screen.redraw()
 
-    def _become_active(self) -> None:
+    def _become_shown(self) -> None:
         self.reload()
         self.screen.redraw()
 
     def _change_resolution(self) -> None:
         self.view = replace(self.view, dpr=self.screen.pointer.dpr)
 
-    def _change_width(self) -> None:
-        """Draw the map as wide as the page allows."""
-        width = min(self.screen.pointer.width, self._max_size[1])
-        self.resize((min(round(width * self._proportions), self._max_size[0]), width))
-
-    def resize(self, size: tuple[int, int]) -> None:
-        """Set height and width in CSS pixels; a map that is completely visible stays so."""
+    def _change_size(self) -> None:
+        """Adapt the map to the width of the page, or to its whole box."""
+        pointer, (max_height, max_width) = self.screen.pointer, self._max_size
+        width = min(pointer.width, max_width)
+        size = pointer.height or min(round(width * self._proportions), max_height), width
         if size != self.view.size:
             self.screen.canvas.set_width(size[1])
             shows_all = self.view == self._fitted_view()
@@ -331,7 +335,7 @@ class MapView(VBox):
                 self.fit()
 
     def _draw(self) -> None:
-        if not self.active:
+        if not self.is_shown:
             return
         ink = BRIGHT_INK if self.screen.pointer.dark else DARK_INK
         scene = compose_map(

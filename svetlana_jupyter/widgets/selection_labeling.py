@@ -1,4 +1,4 @@
-"""Labels, flags and undo for the objects that are selected in the views of a project."""
+"""Labels, flags and undo for the objects that are selected in any view."""
 
 from __future__ import annotations
 

@@ -265,10 +265,8 @@ def compose_map(
     dots = _unchanged(last[0], key) or _color_dots(raster, point_map, styles, key)
     labeled = _unchanged(last[1], key) or _color_labeled(point_map, styles, frame, large, key)
     key = (*key, selection_key)
-    radii, widths = (
-        (radius, sum(large)),
-        (max(1, round((2 if len(selected) == 1 else 1) * view.dpr)), max(1, round(view.dpr))),
-    )
+    line = max(1, round((2 if len(selected) == 1 else 1) * view.dpr))  # thin lines between many selected dots
+    radii, widths = (radius, sum(large)), (line, line)
     marked = _unchanged(last[2], key) or _mark_selected(point_map, styles, selected, frame, radii, widths, key)
     return MapScene(view, frame, raster, dots, labeled, marked, ink)
 
