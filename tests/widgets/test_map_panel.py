@@ -12,7 +12,7 @@ import pytest
 from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.display.point_map import NEUTRAL
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK
-from svetlana_jupyter.project.live import Live
+from svetlana_jupyter.project.live import Live, LiveState
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
 from svetlana_jupyter.widgets.map_canvas import DOTS, LABELED
@@ -32,24 +32,22 @@ def on_demand(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def live_folder(squares_folder, tmp_path_factory):
-    """A project of two images whose objects have features and live predictions, made once."""
-    made = Project(shutil.copytree(squares_folder, tmp_path_factory.mktemp("live") / "squares.svetlana"))
-    for label in range(1, 9):
-        made.annotate("left", label, "bright" if label % 2 else "dark")
-    made.live.update()
+def featured_folder(trained_folder, tmp_path_factory):
+    """A project of two images with predictions of a run, whose objects have features, made once."""
+    made = Project(shutil.copytree(trained_folder, tmp_path_factory.mktemp("featured") / "squares.svetlana"))
+    list(made.features.compute(lambda: False))
     return made.path
 
 
 @pytest.fixture
-def live(live_folder, tmp_path):
+def featured(featured_folder, tmp_path):
     """A copy of that project."""
-    return Project(shutil.copytree(live_folder, tmp_path / "live.svetlana"))
+    return Project(shutil.copytree(featured_folder, tmp_path / "featured.svetlana"))
 
 
 @pytest.fixture
-def panel(live):
-    return MapPanel(live)
+def panel(featured):
+    return MapPanel(featured)
 
 
 def send(panel, event, **content):
@@ -105,14 +103,14 @@ def unlabeled_pair(panel):
     return [objects_of(panel)[free[i]] for i in (points[free, 1].argmin(), points[free, 1].argmax())]
 
 
-def test_every_object_has_a_place_and_the_color_of_its_class(panel, live):
+def test_every_object_has_a_place_and_the_color_of_its_class(panel, featured):
     assert len(panel.view.points.placed) == 48
     assert panel.view.scene.caption.startswith("Map · PCA of ")
-    colors = {info.name: info.color for info in live.classes}
-    table = live.predictions()
+    colors = {info.name: info.color for info in featured.classes}
+    table = featured.predictions()
     for image, label in objects_of(panel):
         assert color_of(panel, image, label) == colors[table.loc[(image, label), "class"]]
-    assert panel.view.objects.ids(panel.view.styles.labeled) == tuple(ObjectId("left", label) for label in range(1, 9))
+    assert panel.view.objects.ids(panel.view.styles.labeled) == tuple(ObjectId("left", label) for label in range(1, 13))
     assert panel.view.scene.labeled is not None
 
 
@@ -124,8 +122,8 @@ def test_similar_objects_are_near_each_other(panel):
     assert np.mean(bright[nearest] == bright) > 0.9
 
 
-def test_a_click_selects_in_all_views_and_beside_all_points_nothing(panel, live):
-    gallery, viewer = GalleryPanel(live), Viewer(live)
+def test_a_click_selects_in_all_views_and_beside_all_points_nothing(panel, featured):
+    gallery, viewer = GalleryPanel(featured), Viewer(featured)
     first, second = unlabeled_pair(panel)
     click(panel, *first)
     assert panel.view.shared.selection == (first,)
@@ -142,7 +140,7 @@ def test_a_click_selects_in_all_views_and_beside_all_points_nothing(panel, live)
     assert panel.view.scene.selection is None
 
 
-def test_a_selection_of_another_view_is_marked(panel, live):
+def test_a_selection_of_another_view_is_marked(panel, featured):
     first, _ = unlabeled_pair(panel)
     panel.view.shared.selection = (first,)
     row, column = (round(at) for at in point(panel, *first).values())
@@ -153,8 +151,8 @@ def test_a_selection_of_another_view_is_marked(panel, live):
 
 
 @pytest.mark.parametrize("key", ["x", "l"])
-def test_box_and_lasso_select_what_is_inside_and_list_it_in_the_gallery(panel, live, key):
-    gallery = GalleryPanel(live)
+def test_box_and_lasso_select_what_is_inside_and_list_it_in_the_gallery(panel, featured, key):
+    gallery = GalleryPanel(featured)
     inside = [each for each in objects_of(panel) if panel.view.points.points[number_of(panel, *each), 1] < 400]
     box = around(panel, *inside, margin=2)
     expected = {
@@ -175,37 +173,37 @@ def test_box_and_lasso_select_what_is_inside_and_list_it_in_the_gallery(panel, l
     assert panel.view.tool == "move"
 
 
-def test_one_key_labels_the_selection_in_one_edit_and_undo_reverts_it(panel, live):
+def test_one_key_labels_the_selection_in_one_edit_and_undo_reverts_it(panel, featured):
     press(panel, "a", control=True)
     assert len(panel.view.shared.selection) == 48
     press(panel, "2")
-    assert live.class_counts()["dark"] == 48
-    log = live.annotations.table()
+    assert featured.class_counts()["dark"] == 48
+    log = featured.annotations.table()
     last = log[log["edit"] == log["edit"].iloc[-1]]
     assert len(last) == 48
     assert set(last["source"]) == {"map"}
-    assert color_of(panel, "right", 1) == live.classes.by_name("dark").color
+    assert color_of(panel, "right", 1) == featured.classes.by_name("dark").color
     press(panel, "u")
-    assert live.class_counts()["dark"] == 4
+    assert featured.class_counts()["dark"] == 6
     assert panel.status.text == "Undo: 48 objects."
 
 
-def test_a_key_for_a_selection_that_is_no_longer_shown_labels_nothing(panel, live):
+def test_a_key_for_a_selection_that_is_no_longer_shown_labels_nothing(panel, featured):
     first, second = unlabeled_pair(panel)
     click(panel, *first)
     click(panel, *second)
     press(panel, "1", shown=first)
-    assert live.class_counts().sum() == 8
+    assert featured.class_counts().sum() == 12
     assert panel.status.text.startswith("Key ignored")
     press(panel, "Enter")
-    assert live.class_counts().sum() == 9
-    assert live.labels().loc[second, "class"] == live.predictions().loc[second, "predicted"]
+    assert featured.class_counts().sum() == 13
+    assert featured.labels().loc[second, "class"] == featured.predictions().loc[second, "predicted"]
 
 
-def test_objects_of_the_test_set_are_gray_and_cannot_be_identified_until_they_are_annotated(live):
-    live.test_set.draw(20, seed=1)
-    panel = MapPanel(live)
-    hidden = next(each for each in live.test_set.objects if live.annotations.label_of(*each).action == "")
+def test_objects_of_the_test_set_are_gray_and_cannot_be_identified_until_they_are_annotated(featured):
+    featured.test_set.draw(20, seed=1)
+    panel = MapPanel(featured)
+    hidden = next(each for each in featured.test_set.objects if featured.annotations.label_of(*each).action == "")
     for coloring in COLORINGS:
         panel.view.coloring = coloring
         assert color_of(panel, *hidden) == NEUTRAL or panel.view.styles.hidden[number_of(panel, *hidden)]
@@ -222,10 +220,10 @@ def test_objects_of_the_test_set_are_gray_and_cannot_be_identified_until_they_ar
     panel.view.shared.selection = (hidden,)
     assert panel.view.scene.selection is None, "its place would give away the class of its neighbors"
     press(panel, "1")
-    assert live.labels().loc[hidden, "class"] == "bright", "it can still be labeled"
+    assert featured.labels().loc[hidden, "class"] == "bright", "it can still be labeled"
     assert panel.view.scene.selection is not None
     panel.view.coloring = "label"
-    assert color_of(panel, *hidden) == live.classes.by_name("bright").color
+    assert color_of(panel, *hidden) == featured.classes.by_name("bright").color
 
 
 def is_on_top(panel, object_id):
@@ -235,14 +233,14 @@ def is_on_top(panel, object_id):
     return (distances < 12).sum() == 1
 
 
-def test_brackets_change_the_coloring_and_the_legend_explains_it(panel, live):
+def test_brackets_change_the_coloring_and_the_legend_explains_it(panel, featured):
     assert panel.toolbar.coloring.value == "prediction"
     press(panel, "]")
     assert panel.view.coloring == panel.toolbar.coloring.value == "label"
     assert color_of(panel, "right", 3) == NEUTRAL
     assert "not labeled" in panel.view.legend.value
     press(panel, "]")
-    probability = live.probabilities("right")["probability"]
+    probability = featured.probabilities("right")["probability"]
     codes = pd.Series({label: panel.view.styles.codes[number_of(panel, "right", label)] for label in probability.index})
     order = probability.sort_values().index
     assert codes[order].is_monotonic_increasing
@@ -255,9 +253,9 @@ def test_brackets_change_the_coloring_and_the_legend_explains_it(panel, live):
     assert panel.view.coloring == "image"
 
 
-def test_names_are_escaped_in_the_legend(live):
-    live.classes.rename("bright", "<b>bright</b>")
-    panel = MapPanel(live)
+def test_names_are_escaped_in_the_legend(featured):
+    featured.classes.rename("bright", "<b>bright</b>")
+    panel = MapPanel(featured)
     assert "&lt;b&gt;bright&lt;/b&gt;" in panel.view.legend.value
     assert "<b>" not in panel.view.legend.value
 
@@ -285,7 +283,7 @@ def test_wheel_drag_and_keys_move_the_map_and_say_when_nothing_happens(panel):
     assert panel.status.text == "The key Q has no effect here. Press ? for all keys."
 
 
-def test_the_pointer_shows_name_class_and_thumbnail(panel, live):
+def test_the_pointer_shows_name_class_and_thumbnail(panel, featured):
     first, _ = unlabeled_pair(panel)
     send(panel, "moved", **point(panel, *first))
     hint, picture = panel.view.scene.hint, panel.view.scene.picture
@@ -296,12 +294,12 @@ def test_the_pointer_shows_name_class_and_thumbnail(panel, live):
     assert panel.view.scene.hint is None
 
 
-def test_new_labels_send_colors_only_and_a_drag_sends_no_picture(live, monkeypatch):
+def test_new_labels_send_colors_only_and_a_drag_sends_no_picture(featured, monkeypatch):
     pages = listen(monkeypatch)
     pages.append(Page())
-    panel = MapPanel(live)
+    panel = MapPanel(featured)
     raster, sent = panel.view.scene.raster, len(pages[0].pictures)
-    live.annotate("right", 1, "bright")
+    featured.annotate("right", 1, "bright")
     assert panel.view.scene.raster is raster
     assert 1 <= len(pages[0].pictures) - sent <= 2, "dots, and those with a ring"
     assert pages[0].pixels(panel.view.screen.canvas.widget[DOTS]).any()
@@ -314,10 +312,10 @@ def test_new_labels_send_colors_only_and_a_drag_sends_no_picture(live, monkeypat
     assert len(pages[0].pictures) == sent
 
 
-def test_a_hidden_map_computes_and_draws_nothing(panel, live):
+def test_a_hidden_map_computes_and_draws_nothing(panel, featured):
     scene = panel.view.scene
     panel.view.is_shown = False
-    live.annotate("right", 1, "bright")
+    featured.annotate("right", 1, "bright")
     panel.view.shared.selection = (("left", 1),)
     assert panel.view.scene is scene
     panel.view.is_shown = True
@@ -338,10 +336,10 @@ def test_a_map_without_images_or_features_says_so(empty, project, tmp_path):
     assert panel.status.text.startswith("No object selected.")
 
 
-def test_the_map_of_a_replaced_mask_shows_none_of_the_old_objects(panel, live):
+def test_the_map_of_a_replaced_mask_shows_none_of_the_old_objects(panel, featured):
     old = panel.view.objects
     mask = squares(0)[1]
-    live.replace_mask("left", np.where(mask > 0, mask + 100, 0).astype(np.uint16))
+    featured.replace_mask("left", np.where(mask > 0, mask + 100, 0).astype(np.uint16))
     assert panel.view.objects is not old
     assert all(label > 100 for image, label in objects_of(panel) if image == "left")
 
@@ -349,9 +347,8 @@ def test_the_map_of_a_replaced_mask_shows_none_of_the_old_objects(panel, live):
 def test_features_that_arrive_later_are_shown(project):
     panel = MapPanel(project)
     assert len(panel.view.points.placed) == 0
-    for label in (1, 2):
-        project.annotate("left", label, "bright" if label % 2 else "dark")
-    project.live.update()
+    list(project.features.compute(lambda: False))
+    project.live_state = LiveState(features_done=48, features_total=48)
     assert len(panel.view.points.placed) == 48
     assert panel.view.scene.message == ""
 
@@ -379,10 +376,10 @@ def test_size_resolution_and_theme_follow_the_page(panel):
     assert panel.view.view.size == (333, 900)
 
 
-def test_a_closed_panel_follows_nothing(panel, live):
+def test_a_closed_panel_follows_nothing(panel, featured):
     scene = panel.view.scene
     panel.close()
-    live.annotate("right", 1, "bright")
+    featured.annotate("right", 1, "bright")
     assert panel.view.scene is scene
 
 
