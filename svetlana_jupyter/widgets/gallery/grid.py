@@ -352,7 +352,7 @@ class GridCanvas(LayeredCanvas):
             small = scene.pixels[..., 0].size <= _PNG_LIMIT
             encoded = encode.png(scene.pixels) if small else encode.jpeg(scene.pixels, _QUALITY)
             self._draw_pictures(scene, encoded)
-        _draw_marks(self.widget[MARKS], scene)  # always, and last: see `ImageCanvas._draw`
+        _draw_marks(self.widget[MARKS], scene)
 
     def _draw_pictures(self, scene: GridScene, encoded: bytes) -> None:
         """Draw the thumbnails; elsewhere the background of the page is visible."""
