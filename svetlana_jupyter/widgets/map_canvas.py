@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.display.scene import Hint
     from svetlana_jupyter.core.display.viewport import Viewport
 
-DOTS, LABELED, SELECTION, DECORATION = range(4)
 PICTURE_SIDE = 84  # CSS pixels, side of the thumbnail beside the pointer
 _FONT = "12px system-ui, sans-serif"
 _LETTER = 6.6  # CSS pixels, average width of a letter in this font
@@ -21,7 +20,9 @@ _PLATE = "rgba(20, 20, 20, 0.88)"
 
 
 class MapCanvas(LayeredCanvas):
-    """Canvas of the map: dots, labeled dots, selection, and text above.
+    """Canvas of the map: dots, labeled dots and selection, and text above.
+
+    Each of the layers has an off-screen canvas, from which it is copied while the user drags the map.
 
     Parameters
     ----------
@@ -30,36 +31,33 @@ class MapCanvas(LayeredCanvas):
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__(size, DECORATION + 1, DECORATION)
+        super().__init__(size, layers=1, buffers=3)
 
     def _extent(self, scene: MapScene) -> tuple[tuple[int, int], float]:
         return scene.view.device_size, scene.view.dpr
 
     def _draw(self, scene: MapScene, before: MapScene | None, lossless: bool) -> None:
-        if before is not None and before.frame != scene.frame:
-            before = None
         layers = scene.dots, scene.labeled, scene.selection
         old = (before.dots, before.labeled, before.selection) if before else (None, None, None)
-        moved = before is None or before.offset != scene.offset
-        for layer, was, buffer, shown in zip(layers, old, self._buffers, self.widget._canvases):
+        visible = self.widget[0]
+        visible.reset_transform()
+        visible.clear()
+        for layer, was, buffer in zip(layers, old, self._buffers):
             if before is None or layer is not was:
                 buffer.clear()
                 if layer is not None:
                     self._put(buffer, encode.indexed_png(layer.codes, layer.table), 0, 0)
-            if moved or layer is not was:
-                shown.clear()
-                shown.draw_image(buffer, scene.offset[1], scene.offset[0])
-        _draw_decoration(self.widget[DECORATION], scene)  # always, and last: see `ImageCanvas._draw`
+            visible.draw_image(buffer, scene.offset[1], scene.offset[0])
+        _draw_decoration(visible, scene)
         if scene.hint is not None and scene.picture is not None:
             x, y = (round(at * scene.view.dpr) for at in _hint_corner(scene.hint, scene.view))
-            self._put(self.widget[DECORATION], encode.jpeg(scene.picture), x, y)
+            visible.reset_transform()  # the thumbnail is drawn in device pixels
+            self._put(visible, encode.jpeg(scene.picture), x, y)
 
 
 def _draw_decoration(layer: Any, scene: MapScene) -> None:
     """Draw caption, lasso and hint, in CSS pixels."""
     height, width = scene.view.size
-    layer.reset_transform()
-    layer.clear()
     layer.scale(scene.view.dpr)
     layer.font, layer.text_baseline, layer.fill_style = _FONT, "alphabetic", scene.ink
     if scene.message:

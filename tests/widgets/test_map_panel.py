@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from svetlana_jupyter.core.annotations import ObjectId
+from svetlana_jupyter.core.display.channels import rgb_of
 from svetlana_jupyter.core.display.point_map import NEUTRAL
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK
 from svetlana_jupyter.project.live import Live, LiveState
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
-from svetlana_jupyter.widgets.map_canvas import DOTS, LABELED
 from svetlana_jupyter.widgets.map_colors import COLORINGS, MapObjects
 from svetlana_jupyter.widgets.map_panel import MapPanel
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
@@ -302,8 +302,9 @@ def test_new_labels_send_colors_only_and_a_drag_sends_no_picture(featured, monke
     featured.annotate("right", 1, "bright")
     assert panel.view.scene.raster is raster
     assert 1 <= len(pages[0].pictures) - sent <= 2, "dots, and those with a ring"
-    assert pages[0].pixels(panel.view.screen.canvas.widget[DOTS]).any()
-    assert pages[0].pixels(panel.view.screen.canvas.widget[LABELED]).any()
+    row, column = (int(at) for at in point(panel, "right", 1).values())
+    shown = pages[0].pixels(panel.view.screen.canvas.widget[0])[row, column]
+    assert tuple(shown) == (*rgb_of(featured.classes.by_name("bright").color), 255)
     send(panel, "pressed", row=100.0, column=100.0, button=0)
     send(panel, "moved", row=106.0, column=100.0)
     sent = len(pages[0].pictures)

@@ -393,7 +393,7 @@ def _color_dots(raster: DotRaster, point_map: PointMap, styles: PointStyles, key
     for i, color in enumerate(styles.colors):
         for step, alpha in enumerate(_ALPHAS):
             palette[1 + 3 * i + step] = (*rgb_of(color), alpha)
-    return IndexedLayer(key, np.take(table, raster.codes), palette, (0, 0))
+    return IndexedLayer(key, key, np.take(table, raster.codes), palette, (0, 0))
 
 
 def _color_labeled(
@@ -417,7 +417,7 @@ def _color_labeled(
         rgb = np.array(rgb_of(color))
         palette[4 + 2 * i], palette[5 + 2 * i] = (*rgb, 255), (*((rgb + 255) // 2), 255)
     lookup = np.concatenate([[0], table.ravel()]).astype(np.uint8)
-    return IndexedLayer(key, np.take(lookup, raster), palette, (0, 0))
+    return IndexedLayer(key, key, np.take(lookup, raster), palette, (0, 0))
 
 
 def _mark_selected(
@@ -441,4 +441,4 @@ def _mark_selected(
     for rows, radius in ((shown[~is_labeled], radii[0]), (shown[is_labeled], radii[1])):
         if len(rows):
             shape |= stamp(point_map.points[rows], frame, disk_sprite((radius + widths[0],))) > 0
-    return IndexedLayer(key, halo(shape, *widths), _SELECTION, (0, 0))
+    return IndexedLayer(key, key, halo(shape, *widths), _SELECTION, (0, 0))
