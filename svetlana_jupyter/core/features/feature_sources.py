@@ -132,3 +132,26 @@ class PatchSource:
         """Yield labels and features; NaN for objects with undefined pixels."""
         for labels, values in iter_blob_features(pair, objects, fitted, self.may_use, self.threads):
             yield labels, {"blob": values}
+
+
+@dataclass(frozen=True)
+class StoredSource:
+    """Source of cached features, whose function is missing in this kernel."""
+
+    name: str
+    version: str
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The name of the source, whose features are one block."""
+        return (self.name,)
+
+    def fit(self, sample: Sequence[tuple[ImagePair, pd.DataFrame]]) -> Fitted:
+        """Return nothing, because nothing can be computed."""
+        return {}
+
+    def compute(
+        self, pair: ImagePair, objects: pd.DataFrame, fitted: Fitted
+    ) -> Iterator[tuple[NDArray[np.int64], Mapping[str, NDArray[np.float32]]]]:
+        """Yield nothing."""
+        return iter(())
