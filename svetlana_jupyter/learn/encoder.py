@@ -64,7 +64,7 @@ class EncoderSource:
         """Settings of the patches, whose channels are those of the image."""
         allowed = self.settings.may_use
         shows_values = {"surroundings", "brightness"} <= allowed
-        patches = {"sampling": self.size, "mask_channel": False, "unit": self.settings.patches.unit}
+        patches: dict[str, Any] = {"sampling": self.size, "mask_channel": False, "unit": self.settings.patches.unit}
         patches["normalize"] = "percentile" if shows_values else "object"
         return restrict_to_allowed_cues(TrainingSettings(may_use=allowed).changed(patches=patches)).patches
 
