@@ -993,7 +993,8 @@ class Project(HasTraits):
               labels; "disagreement", where the current and the newest other run differ most; "confused", between the
               two ``classes``; "predicted", predicted as the class in ``classes``;
             - "suspect", labeled objects whose label is unlikely according to all other labels;
-            - "near", by distance from the object ``near`` in the same image; "image", image by image; "test", the
+            - "near", by distance from the object ``near`` in the same image; "similar", by the similarity of the
+              features to those of ``near``; "image", image by image; "test", the
               objects of the test set, which no other queue contains.
         seed : int
             Seed of the random order.
@@ -1001,7 +1002,7 @@ class Project(HasTraits):
             Names of the images to review; all by default. A random queue of some images is no draw over all objects:
             it is not recorded.
         near : (image, label), optional
-            The object from which the queue "near" starts.
+            The object that the queue "near" or "similar" starts from.
         classes : sequence of str
             Names of the two classes of the queue "confused", or of the class of "predicted".
         """

@@ -12,7 +12,7 @@ from svetlana_jupyter.core.queue import QueuedObject
 from svetlana_jupyter.errors import InputError, ProjectError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from svetlana_jupyter.core.annotations import ObjectId
     from svetlana_jupyter.project.image_collection import ImageCollection
@@ -103,6 +103,12 @@ class QueryPools:
             pool, index = self._with_predictions(kind, names, closed, classes)
         picks = QUERIES[kind].function(pool, count) if len(index) else []
         return [QueuedObject(*index[i], reason) for i, reason in picks]
+
+    def similar(self, image: str, label: int, names: Sequence[str], count: int) -> Iterator[QueuedObject]:
+        """Yield objects of some images, those most similar to an object first."""
+        table = self._features.similar(image, label, count)
+        for other, number in table[table.index.isin(names, level="image")].index.tolist():
+            yield QueuedObject(other, number, f"similar to object {label} of {image}")
 
     def _with_features(
         self, names: Sequence[str], closed: Collection[ObjectId], rng: np.random.Generator

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.query_pools import QueryPools
     from svetlana_jupyter.project.test_set import TestSet
 
-QUEUE_KINDS = (*QUERIES, "random", "near", "image", "test")
+QUEUE_KINDS = (*QUERIES, "random", "near", "similar", "image", "test")
+MAX_SIMILAR = 1_000  # objects of the queue "similar"
 LIST_LENGTH = 8  # objects that a query chooses at a time, with the labels of that moment
 UNIFORM_SHARE = 0.25  # of the objects of the queue "useful", which are drawn uniformly at random
 
@@ -68,7 +69,7 @@ class Queue:
     names : sequence of str
         Images whose objects are reviewed.
     near : (image, object), optional
-        Object from which the queue "near" starts.
+        Object that the queue "near" or "similar" starts from.
     classes : sequence of str
         Classes that the user chose, for the queues "confused" and "predicted".
     """
@@ -90,16 +91,16 @@ class Queue:
             raise InputError(f"There is no queue {kind!r}. Choose one of {', '.join(QUEUE_KINDS)}.")
         if kind == "test" and not test_set.objects:
             raise ProjectError("There is no test set yet. Draw one with project.test_set.draw(100).")
-        if (kind == "near") != (near is not None):
+        if (kind in ("near", "similar")) != (near is not None):
             raise InputError(
-                'kind="near" requires near=(image, label), and no other kind accepts near. Pass both, for example '
-                'kind="near", near=("P1_A1", 17).'
+                'kind="near" requires near=(image, label), like kind="similar", and no other kind accepts near. Pass '
+                'both, for example kind="near", near=("P1_A1", 17).'
             )
         pools.check(kind, classes)
         self._pools, self._classes = pools, list(classes)
         self._images, self._annotations, self._test_set = images, annotations, test_set
         self._predictions, self._kind, self._seed, self._near = predictions, kind, seed, near
-        self._names = [near[0]] if near is not None else list(names)
+        self._names = [near[0]] if near is not None and kind == "near" else list(names)
         self._seen: list[QueuedObject] = []
         self._coming: deque[tuple[QueuedObject, list[ObjectId] | None]] = deque()
         self._passed: list[ObjectId] = []  # labeled objects since the last object that was handed out
@@ -231,6 +232,8 @@ class Queue:
 
     def _order(self) -> Iterator[QueuedObject]:
         images = self._images
+        if self._near is not None and self._kind == "similar":
+            return self._pools.similar(*self._near, self._names, MAX_SIMILAR)
         if self._near is not None:
             image, label = self._near
             return distance_order(image, images.objects(image), label, images.pair(image).spacing)

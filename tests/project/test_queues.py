@@ -178,3 +178,26 @@ def test_a_queue_needs_as_many_classes_as_it_compares(project):
         project.queue("random", classes=["dim"])
     with pytest.raises(InputError, match="no class"):
         project.queue("predicted", classes=["other"])
+
+
+def test_similar_objects_come_in_the_order_of_the_distance_of_their_features(project):
+    labeled(project, range(1, 5))
+    project.live.update()
+    matrix = project.features.matrix()
+    values = {
+        (name, label): row
+        for name, image in matrix.images.items()
+        for label, row in zip(image.labels, image.read(slice(None)))
+    }
+    distance = {key: np.linalg.norm(row - values["P1_A1", 2]) for key, row in values.items() if key != ("P1_A1", 2)}
+    table = project.features.similar("P1_A1", 2, 10)
+    expected = sorted(distance, key=distance.__getitem__)
+    assert table.index.tolist() == expected[:10]
+    np.testing.assert_allclose(table["distance"], [distance[key] for key in expected[:10]], rtol=1e-3)
+    queued = ids(project.queue("similar", near=("P1_A1", 2)))
+    assert queued == [key for key in expected if key not in project.annotations.labels]
+
+
+def test_similar_objects_need_features(project):
+    with pytest.raises(ProjectError, match="has no features yet"):
+        project.queue("similar", near=("P1_A1", 2)).next()
