@@ -403,7 +403,8 @@ class MeasureSettings(Settings):
 
     groups: tuple[Group, ...] = Field(default=("shape", "intensity", "texture", "ring"), title="Measurements")
     """Groups of measurements: "shape", "intensity", "texture", "ring" (brightness around the object), "ring_texture",
-    "orientation" and "position". Without the last two, rotating and moving objects does not change the prediction."""
+    "orientation", "position", "blob" (small structures at several scales) and "oriented" (Gabor filters, 2D only).
+    Without "orientation", "position" and "oriented", rotating and moving objects does not change the prediction."""
     may_use: AllowedCues = frozenset(CUES)
     """Cues that measurements may use; measurements that use any other cue are left out."""
     ring: float = Field(default=5.0, ge=1.0, le=100.0, title="Ring width")
@@ -517,7 +518,7 @@ class TrainingSettings(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to train on. "auto" uses a CUDA GPU if there is one, else an Apple GPU (2D images only), else the CPU."""
     precision: Literal["auto", "full", "mixed"] = "auto"
-    """Floating-point precision. "mixed" computes in 16 bits where that is safe; "auto" does so on CUDA GPUs only."""
+    """Floating-point precision. "mixed" computes in 16 bits where that is safe; "auto" does so where it is faster."""
     threads: int | None = Field(default=None, ge=1)
     """Number of torch threads; None leaves it unchanged."""
 
