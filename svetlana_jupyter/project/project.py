@@ -682,7 +682,8 @@ class Project(HasTraits):
             Names of the images.
         groups : iterable of str
             Feature groups, any of "shape", "intensity", "texture", "ring" (intensity around the object),
-            "ring_texture", "orientation" and "position"; all except "ring_texture" by default.
+            "ring_texture", "orientation", "position", "blob" (small structures at several scales) and "oriented" (Gabor
+            filters, 2D only); all except "ring_texture", "blob" and "oriented" by default.
             `sv.describe_measurements()` lists the features of each group with their units.
         ring : float, optional
             Width of the annulus around an object in pixels; by default the width in the settings.
