@@ -135,9 +135,7 @@ def group_features(
     }
 
 
-def _map_in_order(
-    compute: Callable[[Patches], Blocks], batches: Iterator[Patches], threads: int
-) -> Iterator[Blocks]:
+def _map_in_order(compute: Callable[[Patches], Blocks], batches: Iterator[Patches], threads: int) -> Iterator[Blocks]:
     """Yield results in the order of the batches; at most two per thread are waiting."""
     if threads <= 1:
         yield from map(compute, batches)

@@ -84,12 +84,7 @@ def test_spots_are_seen_whatever_is_not_allowed(cue, ndim):
 
 @pytest.mark.parametrize("make", [evidence_set, tiny_objects])
 def test_oriented_features_see_the_orientation(make):
-    assert (
-        mean_scores(
-            lambda seed: make("orientation", count=COUNT, seed=seed), None, block="oriented"
-        ).min()
-        >= SEEN
-    )
+    assert mean_scores(lambda seed: make("orientation", count=COUNT, seed=seed), None, block="oriented").min() >= SEEN
 
 
 @pytest.mark.parametrize("cue", ["brightness", "surroundings", "size"])
