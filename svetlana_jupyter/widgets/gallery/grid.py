@@ -84,6 +84,8 @@ class PatchGrid(VBox):
     outlines : bool
     hovered : tuple of float or None
         Row and column of the pointer, if it is over an object.
+    is_shown : bool
+        Whether the grid is on the page; a hidden one draws nothing.
     turn_page : callable
         Called with the number of pages to turn, 1 or -1; set by the panel.
     caption_of : callable
@@ -108,6 +110,7 @@ class PatchGrid(VBox):
         self.objects: tuple[tuple[str, int], ...] = ()
         self.scene: GridScene | None = None
         self.message = ""
+        self.is_shown = True
         self._side = 1.0
         self._next_objects: Objects = ()
         self._project, self._thumbnail_cache = project, ThumbnailCache(project)
@@ -247,6 +250,8 @@ class PatchGrid(VBox):
         return self._thumbnail_cache.page(list(objects), self._side * self.field_of_view, pixels, depth)
 
     def _draw(self) -> None:
+        if not self.is_shown:
+            return
         page, in_loop = self._page(self.objects), running_loop() is not None
         pictures = self._thumbnail_cache.cached_thumbnails(page)
         if None in pictures and not in_loop:
