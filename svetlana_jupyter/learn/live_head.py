@@ -55,9 +55,11 @@ class LeastSquaresHead:
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the class probabilities (n, k) of features (n, d)."""
-        scores = features @ self.weights
-        scores += self.bias
-        return np.asarray(softmax(scores * np.float32(self.temperature), axis=1))
+        return self.from_products(features @ self.weights)
+
+    def from_products(self, products: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the class probabilities (n, k) of products of features and weights."""
+        return np.asarray(softmax((products + self.bias) * np.float32(self.temperature), axis=1))
 
 
 @dataclass(frozen=True, eq=False)

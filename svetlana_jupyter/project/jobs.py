@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from svetlana_jupyter.errors import ProjectError
 
-JobKind = Literal["training", "prediction", "sweep", "measurement", "export"]
+JobKind = Literal["training", "prediction", "sweep", "measurement", "live update", "export"]
 Stop = Callable[[], bool]
 MAX_GROWTH = 1.2  # of the time left that is shown, per second
 MIN_RATE_SECONDS = 0.5  # time before a rate is shown
@@ -279,6 +279,8 @@ class JobRunner:
     Attributes
     ----------
     state : JobState or None
+    lane : BackgroundLane
+        Low-priority work, which is interrupted while a job runs.
     """
 
     def __init__(
@@ -297,6 +299,7 @@ class JobRunner:
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._slot = slot or JobSlot()
+        self.lane = self._slot.lane
         self.state: JobState | None = self._slot.owner.state if self._slot.owner is not None else None
         self._slot.runners.add(self)
 

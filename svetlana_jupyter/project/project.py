@@ -40,7 +40,10 @@ from svetlana_jupyter.project.importers import read_imported_labels
 from svetlana_jupyter.project.importers.imported_labels import ImportRequest, apply_import
 from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, Work, thread_count
 from svetlana_jupyter.project.known_files import checked_live, checked_once
+from svetlana_jupyter.project.live import Live, LiveState
+from svetlana_jupyter.project.live_results import LiveResult
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
+from svetlana_jupyter.project.object_features import ObjectFeatures
 from svetlana_jupyter.project.open_folders import open_folder
 from svetlana_jupyter.project.patch_previews import augmented_patches, check_pipeline
 from svetlana_jupyter.project.prediction_job import AllPredicted, ImagePredicted, PredictionTask, predict_images
@@ -108,6 +111,12 @@ class Project(HasTraits):
         The held-out test set, which `TestSet.draw` creates.
     runs : RunStore
         The finished trainings, oldest first; ``runs.current`` is the run whose results are shown.
+    features : ObjectFeatures
+        Features of all objects, from which `live` predicts.
+    live : Live
+        The live classifier, whose predictions follow the labels.
+    live_state : LiveState
+        What the live classifier shows.
     plot : Plots
         Figures of class counts, confusion matrices and example objects.
     background : BackgroundJobs
@@ -138,6 +147,7 @@ class Project(HasTraits):
     runs_version = Int()
     current_run = Unicode()
     job = AnyTrait(allow_none=True)
+    live_state = AnyTrait()
     training_curve = AnyTrait(allow_none=True)
     last_export = AnyTrait(allow_none=True)
     status = Unicode()
@@ -172,6 +182,10 @@ class Project(HasTraits):
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
         self._jobs = JobRunner(self._handle, self._show_job, self._report, self._shared.slot)
         self.job = self._jobs.state
+        self.features = ObjectFeatures(self._folder, self.images, self._folder.read_settings)
+        parts = self.features, self.images, self.annotations, self.test_set, self.classes, self.runs
+        show = partial(self.set_trait, "live_state")
+        self.live = Live(*parts, self._folder.read_settings, self._jobs, self._folder.lock, show, self._report)
         self.plot = Plots(self.images, self.classes, self._count, self.predictions, self.evaluate)
         self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export_work)
         self._shared.announce("annotations")  # other objects of this folder may now read the log of this annotator
@@ -1013,6 +1027,10 @@ class Project(HasTraits):
     def _bump(self, aspect: Aspect) -> None:
         name = f"{aspect}_version"
         self.set_trait(name, getattr(self, name) + 1)
+        if aspect == "images":
+            self.live.images_changed()
+        elif aspect in ("annotations", "classes"):
+            self.live.request()
 
     def _announce(self, aspect: Aspect) -> None:
         self._bump(aspect)
@@ -1060,6 +1078,8 @@ class Project(HasTraits):
                 self._report_predicted(AllPredicted((event,)))
             case AllPredicted():
                 self._report_predicted(event)
+            case LiveResult() | LiveState():
+                self.live.handle(event)
             case ExportFinished():
                 self.last_export, self.status = event, event.text
 

@@ -16,6 +16,8 @@ from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.runs import Run, read_all_runs
 
+LIVE = "live"  # name of the run that follows the labels
+
 if TYPE_CHECKING:
     from torch.nn import Module
 
@@ -57,6 +59,8 @@ class RunStore(Sequence[Run]):
     ----------
     current_name : str
         Name of the current run; "" before the first training.
+    fit_live : callable
+        Returns the live classifier as a run, when it is needed before `set_live` was called.
     networks : dict of str to torch.nn.Module
         Networks that the user passed as objects in this session, by the name of their run.
     """
@@ -76,7 +80,9 @@ class RunStore(Sequence[Run]):
             tuple[str, str, bool], tuple[Mapping[int, int], int, pd.DataFrame, Mapping[str, Any]]
         ] = {}
         chosen = self._last_saved = self._saved_current()
-        self.current_name = chosen if chosen in self._runs else max(self._runs, default="")
+        self.current_name = chosen if chosen in (*self._runs, LIVE) else max(self._runs, default="")
+        self._live: Run | None = None
+        self.fit_live: Callable[[], Run] = self._no_live_run
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -110,10 +116,23 @@ class RunStore(Sequence[Run]):
         name = name or self.current_name
         if not name:
             raise ProjectError("There is no trained classifier yet. Annotate some objects of each class, then train.")
+        if name == LIVE:
+            return self._live or self.fit_live()
         if name not in self._runs:
             names = ", ".join(self._runs) or "(none yet)"
             raise InputError(f"There is no run {name!r}. Choose one of the runs {names}.")
         return self._runs[name]
+
+    def _no_live_run(self) -> Run:
+        raise ProjectError("There is no live classifier. Call project.live.update().")
+
+    def set_live(self, run: Run | None) -> None:
+        """Replace the live classifier and its predictions; None if it has none."""
+        self._live = run
+        for key in [key for key in self._predicted if key[0] == LIVE]:
+            del self._predicted[key]
+        if self.current_name == LIVE:
+            self._notify.changed("predictions")
 
     def class_use(self, class_id: int) -> str:
         """Return a sentence about the runs trained with a class, "" without any."""

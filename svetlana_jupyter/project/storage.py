@@ -104,6 +104,8 @@ class ProjectFolder:
         The annotation files.
     runs_folder : Path
         The finished runs.
+    features_folder : Path
+        The features of all objects, which are computed again if they were deleted.
     cache_folder : Path or None
         Caches, which are rebuilt if they were deleted; None if there are links in their place.
     writable : bool
@@ -121,6 +123,7 @@ class ProjectFolder:
         self.sweep_file, self.test_set_file = root / "sweep.jsonl", root / "test_set.csv"
         self.annotations_folder = root / "annotations"
         self.runs_folder = root / "runs"
+        self.features_folder = root / "features"
         self.cache_folder: Path | None = root / "cache"
         if os.path.lexists(self.document_file):
             self._check_links()

@@ -138,7 +138,9 @@ def _members(project: ProjectFolder, arrays: bool) -> Iterator[Path]:
     for folder, folders, files in os.walk(project.root):
         here = Path(folder)
         if here == project.root:
-            folders[:] = [name for name in folders if name != "cache" and (arrays or name != "arrays")]
+            folders[:] = [
+                name for name in folders if name not in ("cache", "features") and (arrays or name != "arrays")
+            ]
         folders[:] = sorted(name for name in folders if not _TEMPORARY.fullmatch(name) and not is_link(here / name))
         for name in sorted(files):
             if not _TEMPORARY.fullmatch(name) and not is_link(here / name):

@@ -1,0 +1,98 @@
+"""Sources of object features, such as measurements and image patches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from svetlana_jupyter.core.features.catalog import VERSION, columns
+from svetlana_jupyter.core.features.compute import cached_features, in_um, measure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.io.image_pair import ImagePair
+    from svetlana_jupyter.core.settings import MeasureSettings
+
+Fitted = dict[str, "NDArray[np.float64]"]  # what a source has learned from a sample of objects
+
+
+class FeatureSource(Protocol):
+    """Function from objects to features, with a name and a version."""
+
+    @property
+    def name(self) -> str:
+        """Name of the source."""
+
+    @property
+    def version(self) -> str:
+        """Text that changes whenever the features of an unchanged object change."""
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the groups of columns, which have equal weights in a classifier."""
+
+    def fit(self, sample: Sequence[tuple[ImagePair, pd.DataFrame]]) -> Fitted:
+        """Learn from a sample what does not depend on labels, such as channel axes.
+
+        Parameters
+        ----------
+        sample : sequence of (ImagePair, DataFrame)
+            Images, each with rows of its object table.
+        """
+
+    def compute(
+        self, pair: ImagePair, objects: pd.DataFrame, fitted: Fitted
+    ) -> Iterator[tuple[NDArray[np.int64], Mapping[str, NDArray[np.float32]]]]:
+        """Yield labels (n,) and the features (n, d) of each block, in chunk order.
+
+        The values of an object whose features cannot be computed are NaN. Single undefined values may be NaN, too.
+        """
+
+
+@dataclass(frozen=True)
+class MeasurementSource:
+    """Measurements of shape, intensity and texture, as a random forest uses them.
+
+    Attributes
+    ----------
+    settings : MeasureSettings
+        Groups and allowed cues.
+    unit : "px" or "um"
+        Unit of length; micrometers require images whose pixel size is known.
+    """
+
+    settings: MeasureSettings
+    unit: Literal["px", "um"] = "px"
+    name: str = "measurements"
+    blocks: tuple[str, ...] = ("measurements",)
+
+    @property
+    def version(self) -> str:
+        """Version of the measurements and their settings."""
+        return f"{VERSION} {self.unit} {self.settings.model_dump_json()}"
+
+    def fit(self, sample: Sequence[tuple[ImagePair, pd.DataFrame]]) -> Fitted:
+        """Return nothing, because measurements learn nothing."""
+        return {}
+
+    def compute(
+        self, pair: ImagePair, objects: pd.DataFrame, fitted: Fitted
+    ) -> Iterator[tuple[NDArray[np.int64], Mapping[str, NDArray[np.float32]]]]:
+        """Yield labels and measurements; undefined measurements are NaN.
+
+        Cached measurements are used if they are complete. New ones are not added to the cache of the image, whose files
+        would be written again for every part of the objects.
+        """
+        settings = self.settings
+        chosen = columns(pair.ndim, len(pair.channels), settings.groups, settings.may_use)
+        cached = (cached_features(pair, group, settings) for group in settings.groups)
+        complete = all(objects.index.isin(table.index).all() for table in cached)
+        for table in measure(pair if complete else replace(pair, feature_cache=None), objects, settings):
+            values = in_um(table, chosen, pair) if self.unit == "um" else table[[column.key for column in chosen]]
+            yield table.index.to_numpy(np.int64), {"measurements": values.to_numpy(np.float32)}

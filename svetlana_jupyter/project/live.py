@@ -1,0 +1,415 @@
+"""Live classifier of a project, whose predictions follow the labels.
+
+Only labels and features are stored; the classifier is fitted again when the project is opened.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from svetlana_jupyter.core.groups import name_groups
+from svetlana_jupyter.errors import ProjectError, SvetlanaError
+from svetlana_jupyter.project.known_files import checked_live
+from svetlana_jupyter.project.live_results import (
+    ImagePredictions,
+    LabeledFeatures,
+    LiveResult,
+    Stage,
+    count_changes,
+    live_results,
+    score_drawn_labels,
+)
+from svetlana_jupyter.project.object_features import FeatureMatrix
+from svetlana_jupyter.project.run_store import LIVE
+from svetlana_jupyter.project.runs import Run
+from svetlana_jupyter.project.training_task import label_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from svetlana_jupyter.core.settings import TrainingSettings
+    from svetlana_jupyter.core.stats.metrics import Estimate
+    from svetlana_jupyter.project.annotation_store import Annotations
+    from svetlana_jupyter.project.image_collection import ImageCollection
+    from svetlana_jupyter.project.jobs import JobRunner, Stop
+    from svetlana_jupyter.project.object_features import ObjectFeatures
+    from svetlana_jupyter.project.project_classes import ProjectClasses
+    from svetlana_jupyter.project.run_store import RunStore
+    from svetlana_jupyter.project.test_set import TestSet
+
+REFRESH_SECONDS = 2.0  # between two updates while features are being computed
+IDLE_SECONDS = 30.0  # after which the thread of the updates ends
+TOO_FEW_CLASSES = "Label objects of two classes to see predictions."
+NO_LABELS: pd.Series[int] = pd.Series(
+    dtype="int64", index=pd.MultiIndex.from_arrays([[], []], names=["image", "object"])
+)
+
+
+@dataclass(frozen=True)
+class LiveState:
+    """What the live classifier shows, for panels.
+
+    Attributes
+    ----------
+    labels : int
+        Number of labels that the classifier was fitted to.
+    objects, missing : int
+        Number of objects with a prediction, and of objects without one because their features are missing.
+    counts : mapping of int to int
+        Number of predicted objects of each class id.
+    changed : int or None
+        Number of objects whose predicted class changed with the last update; None for the first prediction.
+    stage : {"", "least squares", "average"}
+        Classifier that is shown; "" without a prediction.
+    provisional : bool
+        Whether features are still being computed.
+    features_done, features_total : int
+        Number of objects with features, and of all objects.
+    score : Estimate or None
+        Balanced accuracy on labels of objects that were drawn at random.
+    score_text : str
+        Source of the score, or why there is none.
+    message : str
+        Why there is no prediction; "" if there is one.
+    """
+
+    labels: int = 0
+    objects: int = 0
+    missing: int = 0
+    counts: Mapping[int, int] = field(default_factory=dict)
+    changed: int | None = None
+    stage: Stage = ""
+    provisional: bool = False
+    features_done: int = 0
+    features_total: int = 0
+    score: Estimate | None = None
+    score_text: str = ""
+    message: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{self.labels:,} labels", self.message]
+        if self.score is not None:
+            parts.append(f"balanced accuracy {self.score}, {self.score_text}")
+        elif not self.message:
+            parts.append(self.score_text)
+        if self.changed is not None:
+            parts.append(f"the last label changed {self.changed:,} objects")
+        if self.missing:
+            verb = "so far" if self.provisional else "only"
+            parts.append(f"features of {self.features_done:,} of {self.features_total:,} objects {verb}")
+        return " · ".join(part.removesuffix(".") for part in parts if part)
+
+
+@dataclass(frozen=True)
+class LiveRun(Run):
+    """The live classifier as a run, whose predictions are not stored."""
+
+    images: Mapping[str, ImagePredictions] = field(default_factory=dict, compare=False, repr=False)
+    scored: pd.DataFrame | None = field(default=None, compare=False, repr=False)
+    trained: pd.DataFrame | None = field(default=None, compare=False, repr=False)
+
+    def held_out(self, architecture: str = "network") -> pd.DataFrame | None:
+        """Return held-out predictions of the drawn labels, as `Run.held_out`."""
+        return self.scored if architecture == "network" else None
+
+    def training_labels(self) -> pd.DataFrame | None:
+        """Return the labels of the fit, as `Run.training_labels`."""
+        return self.trained
+
+    def read_predictions(self, image: str) -> pd.DataFrame | None:
+        """Return the predictions for an image; None without features."""
+        return self.images[image].table if image in self.images else None
+
+    def predictions_attributes(self, image: str) -> dict[str, Any]:
+        """Return no attributes, since predictions are not stored."""
+        return {}
+
+    def classifier_folder(self) -> Path:
+        """Raise a `ProjectError`, because the live classifier is not stored."""
+        raise ProjectError(
+            "The live classifier predicts by itself and is not stored. Call project.live.update(), or train a "
+            "classifier with project.train()."
+        )
+
+
+class Live:
+    """Live classifier that follows the labels in the background or on demand.
+
+    Parameters
+    ----------
+    features : ObjectFeatures
+    images : ImageCollection
+    annotations : Annotations
+    test_set : TestSet
+    classes : ProjectClasses
+    runs : RunStore
+    settings : callable
+        Returns the training settings.
+    jobs : JobRunner
+    lock : threading.RLock
+        Held while several of them are read in a consistent state.
+    show : callable
+        Called with the `LiveState` on the thread that created the project.
+    report : callable
+        Called with a problem on that thread.
+
+    Attributes
+    ----------
+    state : LiveState
+    result : LiveResult or None
+        The predictions that are shown.
+    urgent_objects : callable
+        Returns the objects whose features are computed first, by image; set by a panel.
+    """
+
+    def __init__(
+        self,
+        features: ObjectFeatures,
+        images: ImageCollection,
+        annotations: Annotations,
+        test_set: TestSet,
+        classes: ProjectClasses,
+        runs: RunStore,
+        settings: Callable[[], TrainingSettings],
+        jobs: JobRunner,
+        lock: threading.RLock,
+        show: Callable[[LiveState], None],
+        report: Callable[[str], None],
+    ) -> None:
+        self._features, self._images, self._annotations, self._test_set = features, images, annotations, test_set
+        self._classes, self._runs, self._settings, self._jobs, self._lock = classes, runs, settings, jobs, lock
+        self._show, self._report = show, report
+        self.state = LiveState()
+        self.result: LiveResult | None = None
+        self._is_following = False
+        self._wanted, self._done = 0, 0
+        self._last: dict[Stage, LiveResult] = {}
+        self._scored = pd.DataFrame()
+        self._condition = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self.urgent_objects: Callable[[], Mapping[str, Sequence[int]]] = dict
+        runs.fit_live = self._fit_known
+
+    def update(self) -> LiveState:
+        """Compute missing features, fit to all labels, and predict every object.
+
+        The predictions are the run ``live``. The same labels, features and number of threads give the same predictions
+        as in a panel.
+
+        Raises
+        ------
+        ProjectError
+            If fewer than two classes are labeled, or another job is running.
+        """
+        self._jobs.run("live update", self._work)
+        if self.state.message:
+            raise ProjectError(self.state.message)
+        return self.state
+
+    def start(self) -> None:
+        """Follow the labels from now on, in the background."""
+        if not self._is_following:
+            self._is_following = True
+            self._compute_features()
+            self.request()
+
+    def stop(self) -> None:
+        """Follow the labels no longer; the last predictions stay."""
+        self._is_following = False
+        self._jobs.lane.cancel("features")
+        with self._condition:
+            self._wanted += 1
+            self._done = self._wanted
+
+    def request(self) -> None:
+        """Ask for new predictions, which replace any that are being computed."""
+        if not self._is_following:
+            return
+        with self._condition:
+            self._wanted += 1
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._follow, name="svetlana live", daemon=True)
+                self._thread.start()
+            self._condition.notify_all()
+
+    def images_changed(self) -> None:
+        """Compute the features of new images, and predict their objects."""
+        if self._is_following:
+            self._compute_features()
+            self.request()
+
+    def handle(self, event: object) -> None:
+        """Show a result or a state; called on the thread that created the project."""
+        if isinstance(event, LiveResult):
+            if event.data.generation == self._wanted:
+                self._apply(event)
+        elif isinstance(event, LiveState):
+            if self.result is not None and event.message:  # no prediction stays on the screen without its labels
+                self.result = None
+                self._runs.set_live(None)
+            self._set(event)
+        else:
+            self._report(str(event))
+
+    def _set(self, state: LiveState) -> None:
+        self.state = state
+        self._show(state)
+
+    def _apply(self, result: LiveResult) -> None:
+        """Show a result, with the change since the labels before."""
+        before, state = self._last.get(result.stage), self.state
+        same_labels = self.result is not None and self.result.data.labels.equals(result.data.labels)
+        changed = state.changed if same_labels and state.stage else count_changes(result, before)
+        self._last[result.stage] = self.result = result
+        estimate, text = state.score, state.score_text
+        if result.held_out is not None:
+            estimate, text, self._scored = score_drawn_labels(result.held_out, self._classes.scheme)
+        self._runs.set_live(self._make_run(result, text))
+        self._set(
+            replace(
+                self._feature_state(result.data),
+                labels=len(result.data.labels),
+                objects=sum(result.counts.values()),
+                counts=result.counts,
+                changed=changed,
+                stage=result.stage,
+                score=estimate,
+                score_text=text,
+            )
+        )
+        if not self._runs.current_name:
+            self._runs.choose(LIVE)
+
+    def _make_run(self, result: LiveResult, note: str) -> LiveRun:
+        scheme, labels = self._classes.scheme, result.data.labels
+        ids = next((image.classes for image in result.images.values()), ())
+        names = {info.id: info.name for info in scheme if info.id in ids}
+        counts = labels.value_counts()
+        trained = labels.rename("class_id").reset_index()
+        trained["mask"] = trained["image"].map({name: image.mask for name, image in result.images.items()})
+        settings = self._settings().model_dump(mode="json") | {"preset": LIVE, "architecture": LIVE, "start_from": None}
+        return LiveRun(
+            name=LIVE,
+            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+            settings=settings,
+            classes=names,
+            labels={name: int(counts.get(class_id, 0)) for class_id, name in names.items()},
+            annotations=label_digest(labels),
+            history=[],
+            seconds=0.0,
+            stopped=False,
+            note=f"{note[:1].upper()}{note[1:]}." if note else "",
+            images=result.images,
+            scored=self._scored if len(self._scored) else None,
+            trained=trained,
+        )
+
+    def _fit_known(self) -> Run:
+        """Return the live run; if there is none yet, fit it to known features."""
+        if self.result is None and not self._is_following and self._images.is_owned:
+            for event in self._results(self._labeled_features(), lambda: False):
+                self.handle(event)
+        result = self.result
+        if result is not None:
+            return self._make_run(result, self.state.score_text)
+        empty = LabeledFeatures(0, FeatureMatrix({}, {}), NO_LABELS, np.zeros(0, bool), np.zeros(0, str), {})
+        return self._make_run(LiveResult(empty, "", {}, {}), "")
+
+    def _work(self, stop: Stop) -> Iterator[object]:
+        yield from self._features.compute(stop)
+        if not stop():
+            yield from self._results(self._labeled_features(), stop)
+
+    def _results(self, data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult | LiveState]:
+        """Yield the results for some labels, or the reason why there is none."""
+        has_result = False
+        for result in live_results(data, stop):
+            has_result = True
+            yield result
+        if not has_result and not stop():
+            yield replace(self._feature_state(data), labels=len(data.labels), message=self._reason(data))
+
+    def _reason(self, data: LabeledFeatures) -> str:
+        if not len(self._images):
+            return "Add an image to see predictions."
+        if data.labels.nunique() < 2:
+            return TOO_FEW_CLASSES
+        problem = next(iter(self._features.problems.values()), "")
+        return problem or "The features of the labeled objects are being computed."
+
+    def _feature_state(self, data: LabeledFeatures) -> LiveState:
+        """Return a state with the number of objects that have features."""
+        images = data.matrix.images.values()
+        total, done = sum(len(image.labels) for image in images), sum(int(image.is_present.sum()) for image in images)
+        waiting = any(image.is_waiting.any() for image in images) or not data.matrix.images
+        return LiveState(
+            missing=total - done,
+            provisional=bool(waiting and self._is_following),
+            features_done=done,
+            features_total=total,
+        )
+
+    def _follow(self) -> None:
+        """Compute results until there is nothing to do; runs on its own thread."""
+        while True:
+            with self._condition:
+                if not self._condition.wait_for(lambda: self._wanted != self._done, IDLE_SECONDS):
+                    self._thread = None
+                    return
+                generation = self._wanted
+            self._post_results(generation)
+            with self._condition:
+                self._done = generation
+
+    def _post_results(self, generation: int) -> None:
+        """Compute and show results until other ones are wanted."""
+        try:
+            for event in self._results(self._labeled_features(), lambda: self._wanted != generation):
+                self._post(event)
+        except (SvetlanaError, OSError) as error:
+            self._post(str(error))
+
+    def _post(self, event: object) -> None:
+        self._jobs.post(self.handle, event)
+
+    def _compute_features(self) -> None:
+        """Compute missing features in the background, with updates from time to time."""
+
+        def work(stop: Stop) -> Iterator[None]:
+            last = time.monotonic()
+            for _ in self._features.compute(stop, self.urgent_objects):
+                if time.monotonic() - last > REFRESH_SECONDS and self._done == self._wanted:
+                    last = time.monotonic()
+                    self.request()
+                yield
+            self.request()
+
+        self._jobs.lane.submit("features", work, lambda error: self._post(str(error)))
+
+    def _labeled_features(self) -> LabeledFeatures:
+        """Return the labels and features of this moment; may be called on any thread."""
+        with self._lock:
+            generation = self._wanted
+            labels = self._test_set.training_labels()["class_id"]
+            labels = labels[labels.index.get_level_values("image").isin(list(self._images))].sort_index()
+            drawn, entries = self._annotations.drawn_objects(), self._images.snapshot()
+            hidden = {name: self._test_set.hidden(name) for name in entries} if len(self._test_set) else {}
+        images = labels.index.unique("image")
+        groups = np.full(len(labels), "", object)
+        with checked_live():
+            for name in images:
+                objects, entry = self._images.objects(name, wait=True), entries[name]
+                numbers = labels.xs(name, level="image").index
+                named = name_groups(name, entry.groups, objects.reindex(numbers), entry.shape, len(images) == 1)
+                groups[labels.index.get_level_values("image") == name] = named.to_numpy()
+            matrix = self._features.matrix()
+        is_drawn = np.array([object_id in drawn for object_id in labels.index], bool)
+        return LabeledFeatures(generation, matrix, labels, is_drawn, groups.astype(str), hidden)

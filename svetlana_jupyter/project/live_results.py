@@ -1,0 +1,282 @@
+"""Predictions of the live classifier for one state of the labels.
+
+The classifier is a weighted least-squares fit to the features of the labeled objects, and then its average with a small
+random forest (`learn.live_head`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from svetlana_jupyter.core.io.table_files import format_list
+from svetlana_jupyter.core.stats.metrics import Estimate, score
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.project.jobs import Stop
+    from svetlana_jupyter.project.object_features import FeatureMatrix, ImageFeatures
+
+ROWS_PER_BLOCK = 8192  # objects predicted at a time, to limit memory
+MIN_SCORED = 5  # labels drawn at random of a class that is scored
+MAX_FOLDS = 5
+NO_SCORE = "Not enough labels for a score"
+Stage = Literal["", "least squares", "average"]
+
+
+@dataclass(frozen=True, eq=False)
+class LabeledFeatures:
+    """Labels and features of one moment, from which the live classifier is fitted.
+
+    Attributes
+    ----------
+    generation : int
+        Number of the update.
+    matrix : FeatureMatrix
+    labels : Series of int
+        Class ids of the labeled objects outside the test set, by ``(image, object)``.
+    drawn : bool array of shape (n,)
+        Which of them were drawn uniformly at random.
+    groups : str array of shape (n,)
+        Group of each labeled object (`core.groups.name_groups`).
+    hidden : mapping of image name to frozenset of int
+        Objects of the test set whose predictions are hidden.
+    """
+
+    generation: int
+    matrix: FeatureMatrix
+    labels: pd.Series[int]
+    drawn: NDArray[np.bool_]
+    groups: NDArray[np.str_]
+    hidden: Mapping[str, frozenset[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePredictions:
+    """Class probabilities (n, k) of the objects of an image; NaN without features."""
+
+    mask: int
+    labels: pd.Index
+    probabilities: NDArray[np.float32]
+    classes: tuple[int, ...]
+
+    @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """Class ids (n,) of the predictions; 0 without features."""
+        known = ~np.isnan(self.probabilities[:, 0])
+        return np.where(known, np.array(self.classes)[self.probabilities.argmax(axis=1)], 0)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Predictions in the format of `Run.read_predictions`."""
+        known = self.predicted > 0
+        p = self.probabilities[known]
+        columns = {"predicted": self.predicted[known], "probability": p.max(axis=1, initial=0)}
+        columns |= {f"p_{class_id}": p[:, column] for column, class_id in enumerate(self.classes)}
+        table = pd.DataFrame(columns, self.labels[known].rename("object"))
+        table.attrs["mask"] = self.mask
+        return table
+
+
+@dataclass(frozen=True, eq=False)
+class LiveResult:
+    """Predictions of the live classifier for one state of the labels."""
+
+    data: LabeledFeatures
+    stage: Stage
+    images: Mapping[str, ImagePredictions]
+    counts: Mapping[int, int]
+    held_out: pd.DataFrame | None = None
+
+
+def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
+    """Fit the live classifier and predict all objects, in ever better results.
+
+    Parameters
+    ----------
+    data : LabeledFeatures
+    stop : callable
+
+    Yields
+    ------
+    LiveResult
+        Of least squares, of the average with the forest, and the latter again with held-out predictions of the labels.
+    """
+    from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
+
+    has_features, features = data.matrix.find(data.labels.index)
+    classes, codes = np.unique(data.labels.to_numpy(np.int64)[has_features], return_inverse=True)
+    ids = tuple(classes.tolist())
+    if len(ids) < 2:
+        return
+    head = fit_least_squares(features, codes)
+    images = _predict_images(
+        data.matrix, ids, stop, lambda image, rows: head.from_products(image.project(head.weights, rows))
+    )
+    if images is None:
+        return
+    first = LiveResult(data, "least squares", images, _count(images, data.hidden))
+    yield first
+    columns = _forest_columns(data.matrix)
+    forest = fit_live_forest(features[:, columns], codes)
+
+    def average(image: ImageFeatures, rows: slice) -> NDArray[np.float32]:
+        sharpened = forest.probabilities(image.read(rows)[:, columns])
+        return np.asarray((images[image.name].probabilities[rows] + sharpened) / 2, np.float32)
+
+    averaged = _predict_images(data.matrix, ids, stop, average)
+    if averaged is None:
+        return
+    second = LiveResult(data, "average", averaged, _count(averaged, data.hidden))
+    yield second
+    if stop():
+        return
+    probabilities, folds = _held_out(features, codes, data.groups[has_features], columns, stop)
+    if probabilities is None:
+        probabilities = (head.leave_one_out + forest.out_of_bag) / 2
+    yield replace(second, held_out=_held_out_table(data, has_features, ids, probabilities, folds))
+
+
+def _predict_images(
+    matrix: FeatureMatrix,
+    classes: tuple[int, ...],
+    stop: Stop,
+    predict: Callable[[ImageFeatures, slice], NDArray[np.float32]],
+) -> dict[str, ImagePredictions] | None:
+    """Predict all objects with features, block by block; None if stopped."""
+    images = {}
+    for name, image in matrix.images.items():
+        present, n = image.is_present, len(image.labels)
+        blocks = []
+        for start in range(0, n, ROWS_PER_BLOCK):
+            blocks.append(predict(image, slice(start, start + ROWS_PER_BLOCK)))
+            if stop():
+                return None
+        p = np.concatenate(blocks) if blocks else np.zeros((0, len(classes)), np.float32)
+        p[~present | ~np.isfinite(p).all(axis=1)] = np.nan
+        images[name] = ImagePredictions(image.mask, image.labels, p, classes)
+    return images
+
+
+def _count(images: Mapping[str, ImagePredictions], hidden: Mapping[str, frozenset[int]]) -> dict[int, int]:
+    """Return the number of predicted objects of each class, without hidden ones."""
+    counts: dict[int, int] = {}
+    for name, image in images.items():
+        shown = image.predicted[_is_shown(image, hidden.get(name, frozenset()))]
+        for class_id in image.classes:
+            counts[class_id] = counts.get(class_id, 0) + int((shown == class_id).sum())
+    return counts
+
+
+def _is_shown(image: ImagePredictions, hidden: frozenset[int]) -> NDArray[np.bool_]:
+    return ~image.labels.isin(list(hidden)) if hidden else np.ones(len(image.labels), bool)
+
+
+def count_changes(result: LiveResult, before: LiveResult | None) -> int | None:
+    """Return how many shown objects have another predicted class than before.
+
+    Objects without a prediction in either result do not count. None without an earlier result.
+    """
+    if before is None:
+        return None
+    changed = 0
+    for name, image in result.images.items():
+        old = before.images.get(name)
+        if old is not None and old.mask == image.mask and len(old.labels) == len(image.labels):
+            known = (image.predicted > 0) & (old.predicted > 0) & (image.predicted != old.predicted)
+            changed += int((known & _is_shown(image, result.data.hidden.get(name, frozenset()))).sum())
+    return changed
+
+
+def _forest_columns(matrix: FeatureMatrix) -> NDArray[np.int64]:
+    """Return the columns that the forest uses: all but those of oriented textures."""
+    chosen = [np.arange(part.start, part.stop) for name, part in matrix.blocks.items() if name != "oriented"]
+    return np.concatenate(chosen)
+
+
+def _held_out(
+    features: NDArray[np.float32],
+    codes: NDArray[np.int64],
+    groups: NDArray[np.str_],
+    columns: NDArray[np.int64],
+    stop: Stop,
+) -> tuple[NDArray[np.float64] | None, NDArray[np.int64]]:
+    """Predict each label by a classifier fitted to the labels of other groups.
+
+    Returns
+    -------
+    probabilities : float64 of shape (n, k) or None
+        None with a single group or after a stop.
+    folds : int64 of shape (n,)
+    """
+    from sklearn.model_selection import GroupKFold
+
+    from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
+
+    n_groups, n_classes, folds = len(np.unique(groups)), int(codes.max()) + 1, np.ones(len(codes), np.int64)
+    if n_groups < 2:
+        return None, folds
+    probabilities = np.zeros((len(codes), n_classes))
+    splits = GroupKFold(min(MAX_FOLDS, n_groups)).split(features, codes, groups)
+    for fold, (rest, part) in enumerate(splits, start=1):
+        if stop():
+            return None, folds
+        known, renumbered = np.unique(codes[rest], return_inverse=True)
+        folds[part] = fold
+        if len(known) < 2:
+            probabilities[np.ix_(part, known)] = 1.0
+            continue
+        head = fit_least_squares(features[rest], renumbered)
+        forest = fit_live_forest(features[rest][:, columns], renumbered)
+        average = (head.probabilities(features[part]) + forest.probabilities(features[part][:, columns])) / 2
+        probabilities[np.ix_(part, known)] = average
+    return probabilities, folds
+
+
+def _held_out_table(
+    data: LabeledFeatures,
+    has_features: NDArray[np.bool_],
+    classes: tuple[int, ...],
+    probabilities: NDArray[np.float64],
+    folds: NDArray[np.int64],
+) -> pd.DataFrame:
+    """Return held-out predictions of the labels, in the format of `Run.held_out`."""
+    index = data.labels.index[has_features]
+    table = pd.DataFrame({"image": index.get_level_values(0), "object": index.get_level_values(1)})
+    table = table.assign(group=data.groups[has_features], fold=folds, drawn=data.drawn[has_features])
+    table["truth"] = data.labels.to_numpy(np.int64)[has_features]
+    table["predicted"] = np.array(classes)[probabilities.argmax(axis=1)]
+    return table.assign(**{f"p_{class_id}": probabilities[:, column] for column, class_id in enumerate(classes)})
+
+
+def score_drawn_labels(held_out: pd.DataFrame, classes: ClassScheme) -> tuple[Estimate | None, str, pd.DataFrame]:
+    """Return the balanced accuracy on labels of objects that were drawn at random.
+
+    Returns
+    -------
+    score : Estimate or None
+    text : str
+        Source of the score and the classes that are left out, or why there is no score.
+    table : DataFrame
+        The scored rows of ``held_out``.
+    """
+    drawn = held_out[held_out["drawn"]].drop(columns="drawn")
+    counts = drawn["truth"].value_counts().reindex(classes.ids, fill_value=0)
+    scored = [class_id for class_id in classes.ids if counts[class_id] >= MIN_SCORED]
+    table = drawn[drawn["truth"].isin(scored)].reset_index(drop=True)
+    names = {info.id: info.name for info in classes}
+    if len(scored) < 2:
+        return None, f"{NO_SCORE}: label {MIN_SCORED} objects of two classes that are drawn at random.", table
+    estimate = score(table["truth"], table["predicted"], names, table["group"]).balanced_accuracy
+    n_groups = table["group"].nunique()
+    source = f"{len(table)} labels drawn at random" + (f" in {n_groups} groups" if n_groups > 1 else "")
+    missing = [names[class_id] for class_id in classes.ids if class_id not in scored]
+    return estimate, source + (f", without {format_list(missing)}" if missing else ""), table

@@ -1,0 +1,334 @@
+"""Features of all objects of a project, computed in parts and cached on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
+from svetlana_jupyter.core.features.feature_sources import FeatureSource, MeasurementSource
+from svetlana_jupyter.core.io.chunks import group_blocks_into_parts, processing_block_shape
+from svetlana_jupyter.core.io.images import fingerprint
+from svetlana_jupyter.core.objects import centroid_columns
+from svetlana_jupyter.errors import ProjectError, SvetlanaError
+from svetlana_jupyter.project.feature_rows import (
+    IMPOSSIBLE,
+    MISSING,
+    PRESENT,
+    FeatureRows,
+    FittedSource,
+    fit_standardization,
+    joined,
+    open_rows,
+)
+from svetlana_jupyter.project.file_access import make_folder, read_json, refuse_link
+from svetlana_jupyter.project.jobs import Progress, Stop
+from svetlana_jupyter.project.known_files import checked_live
+from svetlana_jupyter.project.storage import file_name, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from svetlana_jupyter.core.settings import TrainingSettings
+    from svetlana_jupyter.project.image_collection import ImageCollection
+    from svetlana_jupyter.project.storage import ProjectFolder
+
+SAMPLE_OBJECTS, SAMPLE_IMAGES = 500, 20  # objects that a source learns from, and the images they are drawn from
+SAMPLE_SEED = 0
+PART_OBJECTS = 500  # objects computed between two chances to stop
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFeatures:
+    """Features of the objects of an image, in the order of its object table.
+
+    Attributes
+    ----------
+    name : str
+    mask : int
+        Number of the mask that contains the objects.
+    labels : Index of int
+    parts : tuple of FeatureRows
+        One per source.
+    weights : tuple of float32 arrays
+        Factors of the columns of each part.
+    """
+
+    name: str
+    mask: int
+    labels: pd.Index
+    parts: tuple[FeatureRows, ...]
+    weights: tuple[NDArray[np.float32], ...]
+
+    @property
+    def is_present(self) -> NDArray[np.bool_]:
+        """Which objects (n,) have the features of all sources."""
+        return np.asarray(np.logical_and.reduce([part.state == PRESENT for part in self.parts]))
+
+    @property
+    def is_waiting(self) -> NDArray[np.bool_]:
+        """Which objects (n,) lack features that can still be computed."""
+        states = np.stack([part.state for part in self.parts])
+        return np.asarray((states == MISSING).any(axis=0) & ~(states == IMPOSSIBLE).any(axis=0))
+
+    def project(self, weights: NDArray[np.float32], rows: slice) -> NDArray[np.float32]:
+        """Return the products (m, k) of the features of some rows with weights (D, k)."""
+        parts = np.split(weights, np.cumsum([len(each) for each in self.weights])[:-1])
+        each = zip(self.parts, self.weights, parts, strict=True)
+        return np.asarray(sum(part.rows[rows].astype(np.float32) @ (factor[:, None] * w) for part, factor, w in each))
+
+    def read(self, positions: NDArray[np.int64] | slice) -> NDArray[np.float32]:
+        """Return the features (n, D) of objects.
+
+        Each of b blocks has a mean squared row norm of about 1 / b.
+        """
+        parts = zip(self.parts, self.weights, strict=True)
+        return np.concatenate([part.rows[positions].astype(np.float32) * weights for part, weights in parts], axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMatrix:
+    """Features of the objects of several images.
+
+    Attributes
+    ----------
+    images : mapping of image name to ImageFeatures
+    blocks : mapping of str to slice
+        Columns of each block of features.
+    """
+
+    images: Mapping[str, ImageFeatures]
+    blocks: Mapping[str, slice]
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return max((columns.stop for columns in self.blocks.values()), default=0)
+
+    def find(self, objects: pd.Index) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Return which objects (n,) have features, and the features (m, D) of those.
+
+        Parameters
+        ----------
+        objects : Index
+            Pairs ``(image, object)``.
+        """
+        values, is_known = np.zeros((len(objects), self.width), np.float32), np.zeros(len(objects), bool)
+        names, labels = objects.get_level_values(0), objects.get_level_values(1)
+        for name in names.unique():
+            if (features := self.images.get(str(name))) is None:
+                continue
+            places = np.flatnonzero(names == name)
+            rows = features.labels.get_indexer(labels[places])
+            known = (rows >= 0) & features.is_present[rows]
+            values[places[known]] = features.read(rows[known])
+            is_known[places[known]] = True
+        return is_known, values[is_known]
+
+
+class ObjectFeatures:
+    """Features of the objects of a project, from several sources.
+
+    Images whose number of dimensions or channels differs from the first image have no features.
+
+    Parameters
+    ----------
+    folder : ProjectFolder
+    images : ImageCollection
+    settings : callable
+        Returns the training settings, whose allowed cues all sources obey.
+
+    Attributes
+    ----------
+    problems : dict of str to str
+        Why images have no features, by image.
+    """
+
+    def __init__(
+        self, folder: ProjectFolder, images: ImageCollection, settings: Callable[[], TrainingSettings]
+    ) -> None:
+        self._folder, self._images, self._settings = folder, images, settings
+        self._fitted: dict[str, FittedSource] = {}
+        self._rows: dict[tuple[str, str], FeatureRows] = {}
+        self._lock = threading.RLock()
+        self.problems: dict[str, str] = {}
+
+    def sources(self) -> tuple[FeatureSource, ...]:
+        """Return the sources of the features, within the allowed cues."""
+        settings = restrict_to_allowed_cues(self._settings())
+        return (MeasurementSource(settings.measurements, settings.patches.unit),)
+
+    def refresh(self) -> None:
+        """Forget all features and what the sources have learned.
+
+        They are computed anew, for example after many images of another kind were added.
+        """
+        with self._lock:
+            self._fitted.clear()
+            self._rows.clear()
+            if self._folder.writable:
+                for source in self.sources():
+                    file = self._source_file(source.name)
+                    refuse_link(file)
+                    file.unlink(missing_ok=True)
+
+    def compute(self, stop: Stop, first: Callable[[], Mapping[str, Collection[int]]] = dict) -> Iterator[Progress]:
+        """Compute all missing features, image by image; a stop keeps finished parts.
+
+        Parameters
+        ----------
+        stop : callable
+        first : callable
+            Returns the objects to compute next, by image. It is called before every part.
+
+        Yields
+        ------
+        Progress
+            After every part of the objects.
+        """
+        names, tables = self.similar_images(), dict[str, pd.DataFrame]()
+        others = [name for name in self._images.snapshot() if name not in names]
+        self.problems = dict.fromkeys(others, f"It has other dimensions or channels than {names[:1]}.")
+        for number, name in enumerate(names):
+            yield Progress(number, len(names), "finding objects", later=None)
+            if stop():
+                return
+            with self._noting_problem(name):
+                self._images.pair(name)
+                tables[name] = self._images.objects(name, wait=True)
+        if not tables:
+            return
+        yield Progress(0, 1, "computing features")
+        fitted = [self._fit(source, tables) for source in self.sources()]
+        waiting = {name: np.flatnonzero(self._image(name, fitted).is_waiting) for name in tables}
+        total = sum(map(len, tables.values()))
+        done = total - sum(map(len, waiting.values()))
+        for name, rows in waiting.items():
+            with self._noting_problem(name):
+                for part in self._parts(name, tables[name].iloc[rows]):
+                    for urgent, labels in first().items():
+                        if urgent in tables:
+                            self._compute(fitted, urgent, tables[urgent][tables[urgent].index.isin(list(labels))])
+                    self._compute(fitted, name, part)
+                    done += len(part)
+                    yield Progress(done, total, f"computing features of {name}", "objects")
+                    if stop():
+                        return
+
+    def matrix(self, images: Sequence[str] | None = None) -> FeatureMatrix:
+        """Return the features that are known so far, without computing any.
+
+        Images that cannot be opened are left out.
+        """
+        fitted = [known for source in self.sources() if (known := self._known(source)) is not None]
+        found, blocks, start = dict[str, ImageFeatures](), dict[str, slice](), 0
+        for each in fitted:
+            for block, size in zip(each.source.blocks, each.sizes, strict=True):
+                blocks[block] = slice(start, start := start + size)
+        if len(fitted) == len(self.sources()):
+            with checked_live():
+                for name in self.similar_images() if images is None else images:
+                    with suppress(SvetlanaError, OSError):
+                        found[name] = self._image(name, fitted)
+        return FeatureMatrix(found, blocks)
+
+    def similar_images(self) -> list[str]:
+        """Return the images with as many dimensions and channels as the first one."""
+        kinds = {name: (len(e.shape), len(e.channels)) for name, e in self._images.snapshot().items()}
+        return [name for name, kind in kinds.items() if kind == next(iter(kinds.values()))]
+
+    @contextmanager
+    def _noting_problem(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (SvetlanaError, OSError) as error:
+            self.problems[name] = str(error)
+
+    def _image(self, name: str, fitted: Sequence[FittedSource]) -> ImageFeatures:
+        """Return the features of an image that are known so far."""
+        labels, mask = self._images.objects(name, wait=True).index, self._images.entry(name).mask_number
+        n_blocks = np.float32(sum(len(each.sizes) for each in fitted))
+        weights = tuple(each.weights / np.sqrt(n_blocks) for each in fitted)
+        return ImageFeatures(name, mask, labels, tuple(self._open(each, name, labels) for each in fitted), weights)
+
+    def _open(self, fitted: FittedSource, name: str, labels: pd.Index) -> FeatureRows:
+        """Return the features of a source for an image, from memory or disk."""
+        source, entry = fitted.source.name, self._images.entry(name)
+        files = f"{self._images.image_fingerprint(name)} {fingerprint(self._images.mask_file(name))} {entry.spacing}"
+        numbers = labels.to_numpy(np.int64).tobytes()
+        key = hashlib.sha256(f"{files} {fitted.digest} ".encode() + numbers).hexdigest()[:16]
+        with self._lock:
+            known = self._rows.get((name, source))
+            if known is None or known.key != key:
+                folder, shape = self._folder.features_folder / file_name(name), (len(labels), len(fitted.center))
+                self._rows[name, source] = known = open_rows(folder, source, key, shape, self._folder.writable)
+            return known
+
+    def _parts(self, name: str, objects: pd.DataFrame) -> Iterator[pd.DataFrame]:
+        """Yield neighboring objects of an image together, in chunk order."""
+        pair = self._images.pair(name)
+        centers, block = (
+            objects[centroid_columns(pair.ndim)].to_numpy(float),
+            processing_block_shape(pair.image, pair.mask),
+        )
+        for rows in group_blocks_into_parts(centers, block, PART_OBJECTS):
+            for start in range(0, len(rows), 2 * PART_OBJECTS):
+                yield objects.iloc[np.sort(rows[start : start + 2 * PART_OBJECTS])]
+
+    def _compute(self, fitted: Sequence[FittedSource], name: str, objects: pd.DataFrame) -> None:
+        """Compute the features of objects that are missing."""
+        labels, pair = self._images.objects(name, wait=True).index, self._images.pair(name)
+        for each in fitted:
+            stored = self._open(each, name, labels)
+            missing = objects[stored.state[labels.get_indexer(objects.index)] == MISSING]
+            for found, blocks in each.source.compute(pair, missing, each.fitted) if len(missing) else ():
+                stored.put(labels.get_indexer(pd.Index(found)), joined(blocks, each.source), each)
+
+    def _fit(self, source: FeatureSource, tables: Mapping[str, pd.DataFrame]) -> FittedSource:
+        """Return what a source has learned before, or let it learn from a sample now."""
+        if (known := self._known(source)) is not None:
+            return known
+        rng, names = np.random.default_rng(SAMPLE_SEED), sorted(tables)
+        chosen = [names[number] for number in np.sort(rng.permutation(len(names))[:SAMPLE_IMAGES])]
+        position = pd.Series(np.repeat(np.arange(len(chosen)), [len(tables[name]) for name in chosen]))
+        drawn = np.sort(rng.permutation(len(position))[:SAMPLE_OBJECTS])
+        starts = np.searchsorted(position, np.arange(len(chosen)))
+        sample = []
+        for number, name in enumerate(chosen):
+            rows = drawn[position.iloc[drawn].to_numpy() == number] - starts[number]
+            if len(rows):
+                sample.append((self._images.pair(name), tables[name].iloc[rows]))
+        fitted = source.fit(sample)
+        computed = [blocks for pair, rows in sample for _, blocks in source.compute(pair, rows, fitted)]
+        result = fit_standardization(source, fitted, computed)
+        with self._lock:
+            self._fitted[source.name] = result
+        if self._folder.writable:
+            with suppress(OSError, ProjectError):  # a full disk or a link must not interrupt the user
+                make_folder(self._folder.features_folder)
+                write_json(self._source_file(source.name), result.to_json())
+        return result
+
+    def _known(self, source: FeatureSource) -> FittedSource | None:
+        """Return what a source has learned, from memory or disk; None if nothing."""
+        with self._lock:
+            known = self._fitted.get(source.name)
+            if known is not None and known.source.version == source.version:
+                return known
+            with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+                document = read_json(self._source_file(source.name))
+                self._fitted[source.name] = known = FittedSource.from_json(document, source)
+                return known
+        return None
+
+    def _source_file(self, name: str) -> Path:
+        return self._folder.features_folder / f"{file_name(name)}.json"

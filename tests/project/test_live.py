@@ -1,0 +1,198 @@
+"""Live classifier: predictions that follow the labels, in a script and in the background."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
+from svetlana_jupyter.project.project import Project
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def label_some(project: Project, count: int = 8, image: str = "P1_A1") -> None:
+    for label in range(1, count + 1):
+        project.annotate(image, label, "bright" if label % 2 == 0 else "dim")
+
+
+def truth(table: pd.DataFrame) -> np.ndarray:
+    return np.where(table.index.get_level_values("object") % 2 == 0, "bright", "dim")
+
+
+def probabilities(project: Project) -> np.ndarray:
+    return project.predictions()[["p_dim", "p_bright"]].to_numpy()
+
+
+def test_an_update_predicts_every_object(project):
+    label_some(project)
+    state = project.live.update()
+    table = project.predictions()
+    assert project.current_run == "live"
+    assert (table["predicted"] == truth(table)).all()
+    assert set(table["run"]) == {"live"}
+    assert (state.labels, state.objects, state.missing, state.stage) == (8, 36, 0, "average")
+    assert state.counts == {1: 18, 2: 18}
+    assert project.live_state == state
+    assert project.counts()["count"].tolist() == [18, 18]
+
+
+def test_predictions_are_the_average_of_least_squares_and_forest(project):
+    label_some(project)
+    project.live.update()
+    matrix = project.features.matrix()
+    features = matrix.images["P1_A1"].read(np.arange(8))
+    codes = (np.arange(1, 9) % 2 == 0).astype(np.int64)
+    everything = np.concatenate([image.read(slice(None)) for image in matrix.images.values()])
+    head, forest = fit_least_squares(features, codes), fit_live_forest(features, codes)
+    expected = (head.probabilities(everything) + forest.probabilities(everything)) / 2
+    np.testing.assert_allclose(probabilities(project), expected, atol=1e-5)
+
+
+def test_one_class_is_refused_with_a_sentence(project):
+    with pytest.raises(ProjectError, match="Label objects of two classes"):
+        project.live.update()
+    project.annotate("P1_A1", [1, 3], "dim")
+    with pytest.raises(ProjectError, match="Label objects of two classes"):
+        project.live.update()
+    assert project.current_run == ""
+
+
+def test_predictions_vanish_with_the_labels_they_come_from(project):
+    project.annotate("P1_A1", [1, 3], "dim")
+    project.annotate("P1_A1", [2, 4], "bright")
+    project.live.update()
+    project.undo()
+    with pytest.raises(ProjectError, match="two classes"):
+        project.live.update()
+    assert project.predictions()["predicted"].isna().all()
+    assert project.live_state.counts == {}
+
+
+def test_changes_with_the_last_label_are_counted(project):
+    label_some(project)
+    assert project.live.update().changed is None
+    before = project.predictions()["predicted"]
+    project.annotate("P1_A1", [2, 4, 6, 8], "dim")
+    project.annotate("P1_A1", [1, 3, 5, 7], "bright")
+    state = project.live.update()
+    assert state.changed == (project.predictions()["predicted"] != before).sum() == 36
+    assert project.live.update().changed == 36  # no new label
+
+
+def test_a_reopened_project_shows_the_same_predictions(project):
+    label_some(project)
+    project.live.update()
+    expected = probabilities(project)
+    project.annotations.file.close()
+    reopened = Project(project.path, annotator="ann")
+    assert reopened.current_run == "live"
+    np.testing.assert_array_equal(probabilities(reopened), expected)
+    assert not (project.path / "runs").exists()  # nothing but labels and features is stored
+
+
+def test_the_background_gives_the_predictions_of_a_script(project):
+    label_some(project, 4)
+    project.live.start()
+    for label in range(5, 9):
+        project.annotate("P1_A1", label, "bright" if label % 2 == 0 else "dim")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        state = project.live_state
+        if state is not None and state.labels == 8 and state.stage == "average" and not state.missing:
+            break
+        time.sleep(0.02)
+    assert project.live_state.labels == 8
+    project.live.stop()
+    followed = probabilities(project)
+    project.live.update()
+    np.testing.assert_array_equal(followed, probabilities(project))
+
+
+def test_objects_of_the_test_set_are_hidden_until_they_are_annotated(project):
+    label_some(project)
+    project.test_set.draw(20)
+    state = project.live.update()
+    hidden = list(project.test_set.objects)
+    assert project.predictions().loc[hidden, "predicted"].isna().all()
+    assert sum(state.counts.values()) == 36 - 20
+    image, label = hidden[0]
+    project.annotate(image, label, "dim")
+    state = project.live.update()
+    assert project.predictions().loc[(image, label), "predicted"] == truth(project.predictions().loc[[hidden[0]]])[0]
+    assert state.labels == 8  # labels of the test set are not used
+
+
+def test_few_labels_have_no_score(project):
+    label_some(project)
+    state = project.live.update()
+    assert str(state).startswith("8 labels · Not enough labels for a score")
+    assert state.score is None
+    assert state.score_text.startswith("Not enough labels for a score")
+    assert project.evaluate().network is None
+
+
+def test_the_score_counts_labels_drawn_at_random_by_group(large):
+    queue = large.queue("random")
+    for _ in range(24):
+        image, label, _ = queue.next()
+        large.annotate(image, label, "bright" if label % 2 == 0 else "dim")
+    undrawn = large.predictions()["annotation"].isna()
+    image, label = undrawn.index[undrawn][0]
+    large.annotate(image, label, "dim")  # chosen by hand
+    state = large.live.update()
+    assert state.labels == 25
+    assert state.score.n == 24
+    assert state.score.value > 0.9
+    assert state.score_text.startswith("24 labels drawn at random in ")
+    assert f"balanced accuracy {state.score}" in str(state)
+    report = large.evaluate()
+    assert (report.run, report.network.balanced_accuracy.value) == ("live", state.score.value)
+
+
+def test_a_scarce_class_is_left_out_of_the_score_and_named(large):
+    large.classes.add("rare")
+    queue = large.queue("random")
+    for number in range(30):
+        image, label, _ = queue.next()
+        large.annotate(image, label, "rare" if number < 2 else "bright" if label % 2 == 0 else "dim")
+    state = large.live.update()
+    assert state.score.n == 28
+    assert state.score_text.endswith("without rare")
+
+
+def test_a_replaced_mask_shows_no_predictions_of_the_old_objects(project, wells):
+    label_some(project)
+    project.live.update()
+    import tifffile
+
+    mask = tifffile.imread(wells / "masks/P2_A1.tif")
+    tifffile.imwrite(wells / "masks/P2_A1.tif", np.where(mask > 6, 0, mask))
+    project.replace_mask("P2_A1")
+    assert project.predictions(["P2_A1"])["predicted"].isna().all()
+    project.live.update()
+    table = project.predictions(["P2_A1"])
+    assert (table["predicted"] == truth(table)).all()
+    assert len(table) == 6
+
+
+def test_merged_classes_are_predicted_as_one(project):
+    project.classes.add("gray")
+    label_some(project)
+    project.annotate("P2_A1", [1, 3], "gray")
+    project.live.update()
+    project.classes.merge("gray", into="dim")
+    assert set(project.predictions()["predicted"]) == {"dim", "bright"}
+    assert project.live.update().counts == {1: 18, 2: 18}
+
+
+def test_the_live_run_predicts_only_by_itself(project):
+    label_some(project)
+    project.live.update()
+    with pytest.raises(ProjectError, match=r"project\.live\.update"):
+        project.predict()

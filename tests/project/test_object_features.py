@@ -1,0 +1,167 @@
+"""Standardized features of all objects: values, cache, interruptions."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tifffile
+
+from svetlana_jupyter.core.features.catalog import columns
+from svetlana_jupyter.core.features.feature_sources import MeasurementSource
+from svetlana_jupyter.project import object_features
+from svetlana_jupyter.project.project import Project
+from tests.project.conftest import squares
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def never() -> bool:
+    return False
+
+
+def compute(project: Project, parts: int | None = None) -> None:
+    """Compute features, and stop after a number of parts with new objects."""
+    done = 0
+    for event in project.features.compute(never):
+        done += event.unit == "objects"
+        if done == parts:
+            return
+
+
+def test_measurements_are_standardized_over_the_sample_and_weighted(project):
+    compute(project)
+    matrix = project.features.matrix()
+    settings = project.settings.measurements
+    keys = [column.key for column in columns(2, 1, settings.groups)]
+    tables = [next(iter_measured(project, name, settings))[keys] for name in project.images]
+    values = np.concatenate([table.to_numpy(float) for table in tables])
+    used = values.std(axis=0) > 1e-9 * (1 + np.abs(values).max(axis=0))
+    expected = np.zeros_like(values)
+    expected[:, used] = ((values - values.mean(axis=0)) / np.where(used, values.std(axis=0), 1))[:, used]
+    expected = expected.clip(-5, 5) / np.sqrt(used.sum())
+    found = np.concatenate([image.read(slice(None)) for image in matrix.images.values()])
+    np.testing.assert_allclose(found[:, : len(keys)], expected, atol=2e-3)
+    assert matrix.blocks["measurements"] == slice(0, len(keys))
+    assert (found[:, : len(keys)] ** 2).sum(axis=1).mean() == pytest.approx(1, abs=0.05)
+
+
+def iter_measured(project, name, settings):
+    from svetlana_jupyter.core.features.compute import measure_objects
+
+    return measure_objects(project.pair(name), project.objects(name), settings)
+
+
+def test_products_with_weights_equal_those_of_the_features(project):
+    compute(project)
+    matrix = project.features.matrix()
+    weights = np.random.default_rng(0).normal(size=(matrix.width, 2)).astype(np.float32)
+    for image in matrix.images.values():
+        np.testing.assert_allclose(image.project(weights, slice(2, 9)), image.read(slice(2, 9)) @ weights, atol=1e-5)
+
+
+def test_an_interrupted_computation_continues_after_the_project_is_reopened(project, monkeypatch):
+    monkeypatch.setattr(object_features, "PART_OBJECTS", 5)
+    compute(project, parts=1)
+    present = {name: int(image.is_present.sum()) for name, image in project.features.matrix().images.items()}
+    assert 0 < sum(present.values()) < 36
+    project.annotations.file.close()
+    asked: list[int] = []
+    original = MeasurementSource.compute
+
+    def counting(self, pair, objects, fitted):
+        asked.append(len(objects))
+        return original(self, pair, objects, fitted)
+
+    monkeypatch.setattr(MeasurementSource, "compute", counting)
+    reopened = Project(project.path, annotator="ann")
+    compute(reopened)
+    assert sum(asked) == 36 - sum(present.values())
+    assert all(image.is_present.all() for image in reopened.features.matrix().images.values())
+
+
+def test_urgent_objects_are_computed_first(project, monkeypatch):
+    monkeypatch.setattr(object_features, "PART_OBJECTS", 1)
+    for event in project.features.compute(never, lambda: {"P2_A1": [7, 11]}):
+        if event.unit == "objects":
+            break
+    features = project.features.matrix().images["P2_A1"]
+    assert set(features.labels[features.is_present]) >= {7, 11}
+    assert features.is_present.sum() < 12
+
+
+def test_changed_pixels_are_computed_again(project, wells: Path):
+    compute(project)
+    before = project.features.matrix().images["P1_A1"].read(slice(None))
+    file = wells / "wells/P1_A1.tif"
+    tifffile.imwrite(file, 255 - tifffile.imread(file))
+    assert not project.features.matrix().images["P1_A1"].is_present.any()
+    compute(project)
+    features = project.features.matrix().images["P1_A1"]
+    assert features.is_present.all()
+    assert np.abs(features.read(slice(None)) - before).max() > 0.01
+    assert len(list((project.path / "features/P1_A1").glob("measurements-*.rows"))) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"version": 1}', b"[]"])
+def test_damaged_files_are_computed_again(project, damage):
+    compute(project)
+    expected = project.features.matrix().images["P1_A1"].read(slice(None))
+    next((project.path / "features/P1_A1").glob("measurements-*.rows")).write_bytes(damage)
+    (project.path / "features/measurements.json").write_bytes(damage)
+    project.annotations.file.close()
+    reopened = Project(project.path, annotator="ann")
+    compute(reopened)
+    np.testing.assert_array_equal(reopened.features.matrix().images["P1_A1"].read(slice(None)), expected)
+
+
+def test_links_are_neither_followed_nor_replaced(project, tmp_path: Path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (project.path / "features").symlink_to(outside)
+    compute(project)
+    assert all(image.is_present.all() for image in project.features.matrix().images.values())  # in memory
+    assert list(outside.iterdir()) == []
+
+
+def test_an_image_with_more_channels_has_no_features_and_a_reason(project):
+    image, mask = squares()
+    project.add("two", np.stack([image, image]), mask, axes="cyx")
+    compute(project)
+    assert "two" not in project.features.matrix().images
+    assert "channels" in project.features.problems["two"]
+
+
+def test_an_image_that_is_gone_has_a_reason_and_others_are_computed(project, wells: Path):
+    (wells / "wells/P1_A2.tif").unlink()
+    compute(project)
+    assert "P1_A2.tif" in project.features.problems["P1_A2"]
+    assert set(project.features.matrix().images) == {"P1_A1", "P2_A1"}
+
+
+def test_what_was_learned_is_kept_until_refresh(project):
+    compute(project)
+    learned = (project.path / "features/measurements.json").read_text()
+    project.add("other", *squares(seed=9), axes="yx")
+    compute(project)
+    assert (project.path / "features/measurements.json").read_text() == learned
+    project.features.refresh()
+    compute(project)
+    assert (project.path / "features/measurements.json").read_text() != learned
+
+
+def test_allowed_cues_limit_the_features(project):
+    project.settings = project.settings.changed(may_use=["orientation", "size", "surroundings"])
+    compute(project)
+    width = project.features.matrix().blocks["measurements"].stop
+    everything = len(columns(2, 1, project.settings.measurements.groups))
+    assert 0 < width < everything
+
+
+def test_features_are_left_out_of_a_zip_file(project, tmp_path: Path):
+    compute(project)
+    with zipfile.ZipFile(project.save_zip(tmp_path / "cells.zip")) as archive:
+        assert not [name for name in archive.namelist() if "/features/" in name]
