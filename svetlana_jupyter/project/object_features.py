@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
+from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.features.feature_sources import FeatureSource, MeasurementSource
 from svetlana_jupyter.core.io.chunks import group_blocks_into_parts, processing_block_shape
 from svetlana_jupyter.core.io.images import fingerprint
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 SAMPLE_OBJECTS, SAMPLE_IMAGES = 500, 20  # objects that a source learns from, and the images they are drawn from
 SAMPLE_SEED = 0
+_SEARCHED_ROWS = 8192  # objects compared at once
 PART_OBJECTS = 500  # objects computed between two chances to stop
 
 
@@ -240,6 +242,34 @@ class ObjectFeatures:
                     with suppress(SvetlanaError, OSError):
                         found[name] = self._image(name, fitted)
         return FeatureMatrix(found, blocks)
+
+    def similar(self, image: str, label: int, n: int = 60) -> list[ObjectId]:
+        """Return the ``n`` objects whose features are nearest to those of an object.
+
+        Distances are Euclidean, between the features as `matrix` scales them. The nearest object comes first. May be
+        called on any thread.
+
+        Raises
+        ------
+        ProjectError
+            If the features of the object are not known.
+        """
+        matrix = self.matrix()
+        is_known, queries = matrix.find(pd.MultiIndex.from_tuples([(image, label)]))
+        if not is_known[0]:
+            reason = self.problems.get(image) or "They are computed in the background, or by `project.live.update()`."
+            raise ProjectError(f"Object {label} in {image} has no features yet. {reason}")
+        distances = []
+        for features in matrix.images.values():
+            starts = range(0, len(features.labels), _SEARCHED_ROWS)
+            parts = [features.read(slice(start, start + _SEARCHED_ROWS)) - queries for start in starts]
+            distances.append(np.concatenate([np.einsum("ij,ij->i", part, part) for part in parts]))
+            distances[-1][~features.is_present] = np.inf
+        names = np.repeat(list(matrix.images), [len(each.labels) for each in matrix.images.values()])
+        labels, distance = np.concatenate([each.labels for each in matrix.images.values()]), np.concatenate(distances)
+        distance[(names == image) & (labels == label)] = np.inf
+        nearest = np.argsort(distance, kind="stable")[: min(n, int(np.isfinite(distance).sum()))]
+        return [ObjectId(str(names[place]), int(labels[place])) for place in nearest]
 
     def similar_images(self) -> list[str]:
         """Return the images with as many dimensions and channels as the first one."""

@@ -133,7 +133,7 @@ class App(VBox):
     def _close_panels(self) -> None:
         for panel in getattr(self, "panels", {}).values():  # missing if the argument of the app was refused
             panel.close()
-        if getattr(self, "project", None) is not None:
+        if getattr(self, "truth", None) is not None:
             self.truth.close()
         self.panels = {}
 

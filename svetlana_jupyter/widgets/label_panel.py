@@ -99,16 +99,18 @@ class LabelPanel(LabelingPanel):
         self.command_bar.set_commands(*self._commands())
         self.hint = no_images_hint()
         self._area = Box([self.viewer]).add_class("sv-area")
-        self.keys = HTML(layout={"margin": "0", "flex": "0 0 auto"})
+        self.key_line = HTML(layout={"margin": "0", "flex": "0 0 auto"})
         self.body = HBox([VBox([self._make_tools(), self._area]).add_class("sv-main"), self._make_side()])
         self.body.add_class("sv-body")
-        foot = HBox([self.status, self.keys]).add_class("sv-foot")
+        foot = HBox([self.status, self.key_line]).add_class("sv-foot")
         self.command_bar.help.add_class("sv-help")
         self.children = (self._style, self.hint, self.body, foot, self.command_bar.help)
         self._update_later = Debounce(catch_errors(self._update_side, self.status), _PAUSE)
         self._observe_changes()
         self._refresh()
         self.show_hint(_FIRST if project.images else "")
+        project.live.urgent_objects = self._urgent_objects
+        project.live.start()
 
     def show_view(self, name: str) -> None:
         """Show the image, the gallery, or both."""
@@ -249,7 +251,8 @@ class LabelPanel(LabelingPanel):
         self._watcher.observe(self.shared, self.show, "selection")
         observe(self._refresh, "annotations_version", "classes_version", "images_version")
         observe(self.show, "predictions_version", "current_run")
-        observe(self.reset_queue, "images_version", "current_run")
+        observe(self.reset_queue, "images_version")
+        observe(self._follow_predictions, "predictions_version", "current_run")
 
     def _grid_key(self, grid: PatchGrid, key: str, shown: SelectionId) -> None:
         """Handle a key that was pressed in a gallery or a strip of thumbnails."""
@@ -257,6 +260,19 @@ class LabelPanel(LabelingPanel):
             return
         stale = ObjectId("", 0)  # what was on the screen of the grid is no longer selected
         self.handle_key(key, None if shown is None else self.shown if shown == grid.selection_id else stale)
+
+    def _follow_predictions(self) -> None:
+        if self._kind == "uncertain":
+            self.renew_queue()
+
+    def _urgent_objects(self) -> dict[str, list[int]]:
+        """Return the objects whose predictions are needed first: visible ones, and those of the queue."""
+        urgent: dict[str, list[int]] = {}
+        if (scene := self.viewer.model.scene) is not None:
+            urgent[self.viewer.model.image] = scene.raster.objects.tolist()
+        for image, label in self.next_objects.strip.grid.objects:
+            urgent.setdefault(image, []).append(label)
+        return urgent
 
     def _choose_queue(self, kind: str) -> None:
         self._kind = kind
@@ -277,7 +293,7 @@ class LabelPanel(LabelingPanel):
         self.new_class.refresh()
         self.editor.refresh()
         self.similar.refresh()
-        self.keys.value = key_hints(list(self.project.classes))
+        self.key_line.value = key_hints(list(self.project.classes))
         self.show()
 
     def _update_side(self) -> None:

@@ -137,8 +137,12 @@ class LabelingPanel(Panel):
         return self._queue
 
     def reset_queue(self) -> None:
-        """Restart the queue, because objects or predictions have changed."""
+        """Restart the queue, for other objects or another order."""
         self._queue = self._candidate = None
+
+    def renew_queue(self) -> None:
+        """Order the queue anew, without losing the object on the screen."""
+        self._queue = None
 
     def focus(self) -> None:
         """Give the viewer the keyboard focus."""

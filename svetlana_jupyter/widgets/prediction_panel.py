@@ -127,7 +127,8 @@ class PredictionPanel(LabelingPanel):
     def _observe_changes(self) -> None:
         observe = self.observe_project
         observe(self._show_job, "job", "current_run", "annotations_version", "images_version")
-        observe(self.reset_queue, "predictions_version", "current_run", "images_version")
+        observe(self.renew_queue, "predictions_version", "current_run")
+        observe(self.reset_queue, "images_version")
         observe(self.show, "annotations_version", "classes_version", "predictions_version")
 
     def _predicted(self, object_id: ObjectId | None) -> pd.Series | None:

@@ -66,7 +66,7 @@ class TruthLine(HBox):
         super().close()
 
     def _draw(self) -> None:
-        project, state = self._project, self._project.live_state
+        project, state = self._project, self._project.live.state
         if project.current_run and project.current_run != LIVE:
             run = project.runs.current
             score = self._score[1] if self._score[0] == run.name else ""

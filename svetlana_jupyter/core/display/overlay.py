@@ -169,7 +169,8 @@ def uncertainty_styles(
     """
     base = class_styles(classes, labels_of, key=key, max_styles=MAX_STYLES - _UNCERTAINTY_LEVELS)
     shares = np.linspace(0, 1, _UNCERTAINTY_LEVELS)
-    shades = cv2.applyColorMap(np.rint(255 * (0.2 + 0.7 * shares)).astype(np.uint8), cv2.COLORMAP_INFERNO)[:, 0, ::-1]
+    grays = np.rint(255 * (0.2 + 0.7 * shares)).astype(np.uint8).reshape(-1, 1)
+    shades = cv2.applyColorMap(grays, cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # OpenCV orders channels as BGR
     colors = ["#" + bytes(shade).hex() for shade in shades]
     ramp = tuple(ObjectStyle(color, fill=0.3 + 1.2 * float(share)) for color, share in zip(colors, shares))
     certainty_of_guess = 1 / max(2, len(classes.infos))
