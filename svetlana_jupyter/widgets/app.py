@@ -78,9 +78,9 @@ class App(VBox):
         self.status = StatusLine(hides=True)
         save, leave = catch_errors(self._save, self.status), catch_errors(self._leave, self.status)
         tooltip = "Everything but the images, in one file to archive or share"
-        self.save = button(save, "Save as zip", "file-archive-o", tooltip, width="116px")
+        self.save = button(save, "Save as zip", "file-archive-o", tooltip, width="auto")
         tooltip = "Open or create another project"
-        self.other = button(leave, "Open another", "folder-open-o", tooltip, width="128px")
+        self.other = button(leave, "Open another", "folder-open-o", tooltip, width="auto")
         self.truth = TruthLine(project, catch_errors(project.stop, self.status), self.status)
         self.tab = Tab([VBox() for _ in _PANELS], titles=[title for title, _ in _PANELS])
         self.tab.observe(lambda _: self._fill_tab(), "selected_index")

@@ -102,7 +102,7 @@ class LabelPanel(LabelingPanel):
         self.key_line = HTML(layout={"margin": "0", "flex": "0 0 auto"})
         self.body = HBox([VBox([self._make_tools(), self._area]).add_class("sv-main"), self._make_side()])
         self.body.add_class("sv-body")
-        foot = HBox([self.status, self.key_line]).add_class("sv-foot")
+        foot = HBox([self.status, self.key_line, self.command_bar.help_button]).add_class("sv-foot")
         self.command_bar.help.add_class("sv-help")
         self.children = (self._style, self.hint, self.body, foot, self.command_bar.help)
         self._update_later = Debounce(catch_errors(self._update_side, self.status), _PAUSE)
@@ -185,7 +185,8 @@ class LabelPanel(LabelingPanel):
         for name, control in (("overlay", self.overlay), ("tool", self.tool)):
             link((model, name), (control, "value"))
             control.observe(lambda _: self.focus(), "value")
-        toolbar.images.layout = {"width": "116px", "margin": "0", "flex": "0 1 auto", "min_width": "60px"}
+        for trait, value in (("width", "116px"), ("margin", "0"), ("flex", "0 1 auto"), ("min_width", "50px")):
+            setattr(toolbar.images.layout, trait, value)
         fit, smaller, larger, pixels = toolbar.zooming
         self.more = ToggleButton(icon="ellipsis-h", tooltip="More: contrast, channels, opacity, selection")
         self.more.layout.width = "32px"
@@ -198,15 +199,15 @@ class LabelPanel(LabelingPanel):
         menu.layout.display = "none"
         self.more.observe(lambda change: menu.layout.set_trait("display", "" if change["new"] else "none"), "value")
         left = [self.views, toolbar.images, self.overlay]
-        right = [HBox([smaller, fit, larger]).add_class("sv-group"), self.tool]
+        right = [HBox([smaller, fit, larger]).add_class("sv-group").add_class("sv-zoom"), self.tool]
         history = HBox([buttons["Undo"], buttons["Redo"]]).add_class("sv-group")
         gap = Box(layout={"flex": "1 1 0", "min_width": "0"})
-        return HBox([*left, gap, history, *right, self.more, self.command_bar.help_button, menu]).add_class("sv-tools")
+        return HBox([*left, gap, history, *right, self.more, menu]).add_class("sv-tools")
 
     def _make_side(self) -> VBox:
         """Return the column with classes, selected object, queue and similar objects."""
         buttons = self.command_bar.buttons
-        flag = Dropdown(options=_FLAGS, tooltip="Flag the object, or erase its label", layout={"width": "72px"})
+        flag = Dropdown(options=_FLAGS, tooltip="Flag the object, or erase its label", layout={"width": "84px"})
 
         def flagged(change: Any) -> None:
             if change["new"]:

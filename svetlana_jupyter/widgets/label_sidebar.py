@@ -11,7 +11,7 @@ from ipywidgets import HTML, Dropdown, HBox, VBox
 from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.display.thumbnails import CellCaption
 from svetlana_jupyter.project.queues import QUEUE_KINDS
-from svetlana_jupyter.widgets.components import FLAG_TEXTS, error_text, figure_html, keycap, muted
+from svetlana_jupyter.widgets.components import FLAG_TEXTS, error_text, figure_html, keycap, muted, set_options
 from svetlana_jupyter.widgets.gallery.grid import PatchGrid
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import default_crop_side
 from svetlana_jupyter.widgets.panel import catch_errors
@@ -118,6 +118,7 @@ class SelectedObject(VBox):
             0.05,
             lambda _, error: self._say_why(str(error)),
         )
+        details.add_class("sv-object-picture")
         details.layout = {"margin": "0", "width": "96px", "height": "96px", "flex": "0 0 auto"}
         row = HBox([details, self.bars], layout={"grid_gap": "10px"})
         actions = HBox(list(buttons)).add_class("sv-actions")
@@ -205,6 +206,8 @@ class ObjectStrip(VBox):
         if fills:
             self.grid.add_class("sv-fill")
         super().__init__([self.grid])
+        self._objects: Sequence[tuple[str, int]] = ()
+        self.grid.observe(lambda _: self._show_page(), "size")
 
     def show(self, objects: Sequence[tuple[str, int]], drawn: Sequence[tuple[str, int]] = ()) -> None:
         """Show objects; those that were ``drawn`` at random have a dashed frame."""
@@ -216,7 +219,11 @@ class ObjectStrip(VBox):
             return CellCaption(color, annotated, is_dashed=(image, label) in dashed)
 
         self.grid.caption_of = caption_of
-        self.grid.show(objects[: self.grid.grid.count], self._crop_side())
+        self._objects = objects
+        self._show_page()
+
+    def _show_page(self) -> None:
+        self.grid.show(self._objects[: self.grid.grid.count], self._crop_side())
 
     def close(self) -> None:
         """Stop following the selection, and remove the strip."""
@@ -306,7 +313,8 @@ class SimilarObjects(VBox):
 
     def refresh(self) -> None:
         """Update the list of classes."""
-        self.classes.options = [("label all …", ""), *((info.name, info.name) for info in self._project.classes)]
+        names = self._project.classes.names
+        set_options(self.classes, [("label all …", ""), *zip(names, names)])
 
     def show(self, selection: Sequence[ObjectId]) -> None:
         """Show the objects most similar to the selected one, once they are found."""

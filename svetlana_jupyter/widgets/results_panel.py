@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, Accordion, Dropdown, HBox, VBox
 
+from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.widgets.components import (
     JobProgress,
     heading,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 _ROWS = 12  # of the object table that are displayed
 _DPI = 110
-_FIRST = "Predict all images; then count, plot and export the results."
+_FIRST = "Counts follow every label. A stored run predicts when you press Predict all images."
 _COLUMNS = ("class", "predicted", "annotation", "flag", "probability", "area")
 
 
@@ -67,7 +68,7 @@ class ResultsPanel(Panel):
         self.predict = self.make_button(background.predict, "Predict all images", "th", tooltip, "primary", **fixed)
         tooltip = "Train again on all labels, then predict all images"
         retrain = partial(background.train, predict=True)
-        self.retrain = self.make_button(retrain, "Retrain and predict", "refresh", tooltip, **fixed)
+        self.retrain = self.make_button(retrain, "Retrain and predict", "refresh", tooltip, width="auto")
         self.job = JobProgress(stop=lambda: self.run_action(project.stop))
         self.counts = ClassCounts(self, ObjectIndexer(project, self.status))
         self.export_form = ExportForm(self)
@@ -146,7 +147,7 @@ class ResultsPanel(Panel):
     def _show_job(self) -> None:
         project, idle = self.project, self.project.job is None
         self.job.show(project.job)
-        self.predict.disabled = not (idle and project.images and project.current_run)
+        self.predict.disabled = not (idle and project.images and project.current_run not in ("", LIVE))
         self.retrain.disabled = not idle or bool(project.readiness())
         columns = dict.fromkeys(column for entry in project.images.values() for column in entry.groups)
         set_options(self.by, list(dict.fromkeys(["image", *columns])))

@@ -224,7 +224,9 @@ class PatchGrid(VBox):
         pointer = self.screen.pointer
         width = min(pointer.width, self._max_width)
         self.screen.canvas.set_width(width)
-        self.size = (pointer.height or self.size[0], width)
+        self.size = (self.size[0], width)
+        if pointer.height:
+            self.size = (max(pointer.height, self.grid.pitch[0] + self.grid.gap), width)
 
     def _publish_selection(self) -> None:
         self._selection_count += 1
