@@ -73,3 +73,42 @@ def evidence_set(carrier: str, ndim: int = 2, count: int = 300, seed: int = 0) -
         mask[window][inside] = index[0] + 1
     image = gaussian_filter(image, BLUR) + rng.normal(0, NOISE, image.shape)
     return Sample(np.clip(np.rint(image), 0, 255).astype(np.uint8), mask, classes, ("first", "second"))
+
+
+def tiny_objects(
+    carrier: str, ndim: int = 2, widths: tuple[int, int] = (3, 3), count: int = 300, seed: int = 0
+) -> Sample:
+    """Make a set of objects a few pixels wide whose classes differ in ``carrier`` alone.
+
+    Parameters
+    ----------
+    carrier : one of `CARRIERS` except "texture"
+    ndim : 2 or 3
+    widths : (int, int)
+        Diameters in pixels; those of the two classes if size is the carrier, otherwise drawn. If orientation is the
+        carrier, objects are longer by two thirds along rows or columns.
+    count : int
+        Number of objects.
+    seed : int
+    """
+    rng = np.random.default_rng(seed)
+    cell, classes = 2 * max(widths) + 5, rng.integers(0, 2, count)
+    sides = (int(np.ceil(count ** (1 / ndim))),) * ndim
+    image = np.full(np.multiply(sides, cell), 20.0)
+    mask = np.zeros(image.shape, np.uint16)
+    grid = np.stack(np.meshgrid(*[np.arange(cell)] * ndim, indexing="ij"), -1)
+    for number, class_index in enumerate(classes.tolist()):
+        shares = {cue: rng.random() for cue in ("orientation", "size", "brightness", "surroundings")}
+        shares[carrier] = 0.2 * shares[carrier] + 0.8 * class_index
+        axis, wide, level, outside = shares.values()
+        radii = np.full(ndim, widths[int(wide >= 0.5)] / 2)
+        if carrier == "orientation":
+            radii[ndim - 1 - int(axis >= 0.5)] *= 5 / 3
+        inside = (((grid - cell // 2 - rng.integers(-1, 2, ndim)) / radii) ** 2).sum(-1) <= 1 + 1e-9
+        corner = np.array(np.unravel_index(number, sides)) * cell
+        window = tuple(slice(start, start + cell) for start in corner)
+        image[window] = 20 + 40 * outside
+        image[window][inside] = 90 + 70 * level
+        mask[window][inside] = number + 1
+    image = gaussian_filter(image, BLUR) + rng.normal(0, NOISE, image.shape)
+    return Sample(np.clip(np.rint(image), 0, 255).astype(np.uint8), mask, classes, ("first", "second"))

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from svetlana_jupyter.core.features.catalog import FeatureColumn, columns
+from svetlana_jupyter.core.features.crops import OUTSIDE, Crops, Integers, ObjectBoxes, crop_objects
 from svetlana_jupyter.core.features.intensity import ObjectChannel, annulus_features, intensity_features
 from svetlana_jupyter.core.features.region import Floats, ObjectStack
 from svetlana_jupyter.core.features.shape import shape_features
@@ -22,29 +22,19 @@ from svetlana_jupyter.core.features.texture import (
     texture_features,
     texture_orientation_features,
 )
-from svetlana_jupyter.core.io.chunks import (
-    ArrayRegion,
-    group_by_block,
-    index_last_axes,
-    processing_block_shape,
-    read_regions,
-)
-from svetlana_jupyter.core.normalization import dilate_masks, erode_masks, to_finite_float32
+from svetlana_jupyter.core.io.chunks import ArrayRegion, index_last_axes, read_regions
+from svetlana_jupyter.core.normalization import dilate_masks, erode_masks
 from svetlana_jupyter.core.settings import MeasureSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from svetlana_jupyter.core.io.image_pair import FeatureCache, ImagePair
 
-Integers = NDArray[np.int64]
-_Crops = tuple[NDArray[np.bool_], Integers, list[NDArray[np.float32]], NDArray[np.bool_]]  # returned by `_crop`
 
-# Larger bounding boxes are measured on every second, third, ... pixel along each axis.
-MAX_BOX_VOXELS = 1 << 22
-STACK_VOXELS = 1 << 18  # in all bounding boxes of a stack, so that the stack fits into the processor's cache
 CACHE_WRITE_BATCH = 10_000  # objects measured between two writes to the cache
-OUTSIDE = -1  # mask value beyond the image
 
 
 def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | None = None) -> Iterator[pd.DataFrame]:
@@ -67,7 +57,7 @@ def measure(pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings | 
         its key. Lengths are in units of the shortest side of a pixel. Undefined values are NaN, such as the annulus of
         an object without surroundings, the texture of a constant object, or the brightness of an object with NaN or
         infinite pixels; outside the objects, such pixels count as 0. Objects whose bounding box contains more
-        than `MAX_BOX_VOXELS` pixels are subsampled evenly.
+        than `crops.MAX_BOX_VOXELS` pixels are subsampled evenly.
     """
     settings = settings or MeasureSettings()
     if pair.feature_cache is None:
@@ -186,42 +176,21 @@ class _Measurer:
     """Measurement of the objects of one image with the given settings."""
 
     def __init__(self, pair: ImagePair, objects: pd.DataFrame, settings: MeasureSettings) -> None:
-        axes = "zyx"[-pair.ndim :]
-        self._pair, self._groups = pair, set(settings.groups)
+        self._objects = ObjectBoxes(pair, objects)
+        self._groups = set(settings.groups)
         self._annulus_width, self._margin = settings.ring, settings.rim
         self._needs_annulus = not self._groups.isdisjoint(("ring", "ring_texture"))
         self._keys = [column.key for column in columns(pair.ndim, len(pair.channels), settings.groups)]
-        self._labels = objects.index.to_numpy(np.int64)
-        self._centers = objects[list(axes)].to_numpy(float)
-        self._first = objects[[f"{axis}0" for axis in axes]].to_numpy(np.int64)
-        self._last = objects[[f"{axis}1" for axis in axes]].to_numpy(np.int64)
-        self._shape = np.array(pair.mask.shape)
-        spacing = np.array(pair.spacing or (1.0,) * pair.ndim)
-        self._step = spacing / spacing.min()
-        self._strides = _choose_strides(self._last - self._first)
+        self._step = self._objects.step
 
     def batches(self) -> Iterator[tuple[Integers, ArrayRegion]]:
         """Yield row numbers of objects to measure together, and the region to read."""
-        block = np.array(processing_block_shape(self._pair.image, self._pair.mask))
-        large = ((self._last - self._first) > block).any(axis=1) | (self._strides > 1)
-        ordinary = np.flatnonzero(~large)
-        batches = [ordinary[members] for members in group_by_block(self._centers[ordinary], tuple(block))]
-        batches += [np.array([number]) for number in np.flatnonzero(large)]
-        batches.sort(key=lambda members: tuple(self._centers[members[0]] // block))  # chunks are then read in order
-        for members in batches:
-            stride = int(self._strides[members[0]])
-            margin = self._reach(stride) * stride
-            low = np.maximum(self._first[members].min(axis=0) - margin, 0)
-            high = np.minimum(self._last[members].max(axis=0) + margin, self._shape)
-            yield members, ArrayRegion(tuple(low.tolist()), tuple(high.tolist()), stride)
+        return self._objects.batches(self._reach)
 
     def measure(self, members: Integers, region: ArrayRegion, image: NDArray[Any], mask: NDArray[Any]) -> pd.DataFrame:
         """Measure the objects of one region, given its image and mask pixels."""
-        low, stride = np.array(region.low), region.stride
-        first = -((low - self._first[members]) // stride)  # the first pixel read within the bounding box
-        last = -((low - self._last[members]) // stride)
-        stacks = ((members[i], first[i], last[i]) for i in _group_by_size(last - first))
-        tables = [self._measure_stack(*stack, stride, image, mask) for stack in stacks]
+        stacks = self._objects.stacks(members, region)
+        tables = [self._measure_stack(*stack, region.stride, image, mask) for stack in stacks]
         return pd.concat(tables) if len(tables) > 1 else tables[0]
 
     def _measure_stack(
@@ -229,7 +198,7 @@ class _Measurer:
     ) -> pd.DataFrame:
         box = (last - first).max(axis=0)
         step = tuple((self._step * stride).tolist())
-        own, _, planes, invalid = _crop(image, mask, self._labels[members], first, box)
+        own, _, planes, invalid = crop_objects(image, mask, self._objects.labels[members], first, box)
         region = ObjectStack(own, step)
         core = ObjectStack(_erode_in_boxes(own, self._margin), step) if self._margin else region
         channels = [ObjectChannel(core, plane) for plane in planes]
@@ -248,17 +217,17 @@ class _Measurer:
                 features |= _with_channel(texture_orientation_features(channel), number)
         if self._needs_annulus:
             reach = self._reach(stride)
-            wide = _crop(image, mask, self._labels[members], first - reach, box + 2 * reach)
+            wide = crop_objects(image, mask, self._objects.labels[members], first - reach, box + 2 * reach)
             features |= self._annulus_features(wide, channels, step)
         for key in features:
             _, _, of_channel = key.partition(":")
             if of_channel and invalid[int(of_channel)].any():
                 features[key] = np.where(invalid[int(of_channel)], np.nan, features[key])
         values = np.stack([np.asarray(features[key], np.float32) for key in self._keys], axis=1)
-        return pd.DataFrame(values, pd.Index(self._labels[members], name="object"), self._keys)
+        return pd.DataFrame(values, pd.Index(self._objects.labels[members], name="object"), self._keys)
 
     def _annulus_features(
-        self, crops: _Crops, channels: list[ObjectChannel], step: tuple[float, ...]
+        self, crops: Crops, channels: list[ObjectChannel], step: tuple[float, ...]
     ) -> dict[str, Floats]:
         own, mask, planes, _ = crops
         inner = dilate_masks(own, (self._margin,) * len(step)) if self._margin else own
@@ -277,11 +246,11 @@ class _Measurer:
         return features
 
     def _position_features(self, members: Integers) -> dict[str, Floats]:
-        centers = self._centers[members]
+        centers, shape = self._objects.centers[members], self._objects.shape
         features = {f"position_{axis}": x for axis, x in zip("zyx"[-len(self._step) :], (centers * self._step).T)}
-        distances = np.minimum(centers + 0.5, self._shape - 0.5 - centers) * self._step
+        distances = np.minimum(centers + 0.5, shape - 0.5 - centers) * self._step
         # A single plane has no border along z.
-        return features | {"border_distance": distances[:, self._shape > 1].min(axis=1, initial=np.inf)}
+        return features | {"border_distance": distances[:, shape > 1].min(axis=1, initial=np.inf)}
 
     def _reach(self, stride: int) -> Integers:
         """Return how many pixels to read around an object for its annulus, per axis."""
@@ -290,52 +259,6 @@ class _Measurer:
         step = self._step * stride
         reach: Integers = np.floor(max(self._annulus_width, step.min()) / step + 1e-9).astype(np.int64) + self._margin
         return reach
-
-
-def _choose_strides(sides: Integers) -> Integers:
-    """Return the smallest strides that leave at most `MAX_BOX_VOXELS` voxels per box."""
-    strides = np.ones(len(sides), np.int64)
-    while (large := np.prod(-(-sides // strides[:, None]), axis=1) > MAX_BOX_VOXELS).any():
-        strides[large] += 1
-    return strides
-
-
-def _group_by_size(sides: Integers) -> Iterator[Integers]:
-    """Yield the row numbers of boxes with similar sides (n, ndim), stack by stack."""
-    quantum = np.maximum(2, 2 ** np.floor(np.log2(np.maximum(sides, 1)) - 2)).astype(np.int64)
-    rounded = -(-sides // quantum) * quantum
-    for members in group_by_block(rounded, (1,) * rounded.shape[1]):
-        count = max(1, STACK_VOXELS // int(rounded[members[0]].prod()))
-        yield from np.split(members, range(count, len(members), count))
-
-
-def _crop(image: NDArray[Any], mask: NDArray[Any], labels: Integers, first: Integers, box: Integers) -> _Crops:
-    """Crop bounding boxes of equal shape from image and mask.
-
-    Returns
-    -------
-    own : bool array of shape (n, *box)
-        Masks of the objects.
-    mask : integer array of shape (n, *box)
-        Labels of all objects; `OUTSIDE` beyond the image.
-    planes : list of float32 array of shape (n, *box)
-        Channels of the image; 0 beyond the image and where a value is NaN or infinite.
-    invalid : bool array of shape (C, n)
-        Whether a channel has NaN or infinite values in the object.
-    """
-    masks = np.full((len(labels), *box), OUTSIDE, np.int64)
-    pixels = np.zeros((len(image), len(labels), *box), np.float32)
-    low, high = np.maximum(first, 0), np.minimum(first + box, mask.shape)
-    for number, (origin, start, stop) in enumerate(zip(first, low, high, strict=True)):
-        source = index_last_axes(map(slice, start, stop))
-        target = index_last_axes(map(slice, start - origin, stop - origin))
-        masks[number][target] = mask[source]
-        pixels[:, number][target] = image[source]
-    own = np.equal(masks, labels.reshape(-1, *(1 for _ in box)))
-    invalid: NDArray[np.bool_] = np.zeros((len(image), len(labels)), bool)
-    if image.dtype.kind == "f" and not np.isfinite(pixels).all():
-        invalid |= np.any(~np.isfinite(pixels) & own, axis=tuple(range(2, pixels.ndim)))
-    return own, masks, list(to_finite_float32(pixels)), invalid
 
 
 def _erode_in_boxes(own: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:

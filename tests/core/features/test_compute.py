@@ -13,6 +13,7 @@ from skimage.measure import regionprops_table
 from skimage.segmentation import expand_labels
 
 from svetlana_jupyter.core.features import compute as measuring
+from svetlana_jupyter.core.features import crops
 from svetlana_jupyter.core.features.catalog import GROUPS, columns
 from svetlana_jupyter.core.features.compute import in_um, iter_features, measure
 from svetlana_jupyter.core.io import chunks as blocks
@@ -208,7 +209,7 @@ def test_a_huge_object_is_subsampled_evenly(monkeypatch):
     image = (100 + 40 * np.sin(rows / 20) + columns_)[None].astype(np.float32)
     image_pair = open_pair("huge", image, mask, axes="cyx")
     exact = measured(image_pair)
-    monkeypatch.setattr(measuring, "MAX_BOX_VOXELS", 5000)
+    monkeypatch.setattr(crops, "MAX_BOX_VOXELS", 5000)
     rough = measured(image_pair)
     for name in ("area", "axis_major", "axis_minor", "perimeter", "mean:0", "sd:0", "median:0", "position_y"):
         assert rough[name].item() == pytest.approx(exact[name].item(), rel=0.02), name

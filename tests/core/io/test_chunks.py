@@ -26,9 +26,9 @@ class CountingArray:
         self.reads[str(part)] += 1
         return self.pixels[part]
 
-    def to_lazy(self, chunks: tuple[int, ...]) -> DataArray:
+    def to_lazy(self, chunks: tuple[int, ...], dims: str = "cyx") -> DataArray:
         meta = np.empty((0,) * self.ndim, self.dtype)
-        return DataArray(da.from_array(self, chunks=chunks, name=False, meta=meta), dims=["c", "y", "x"][-self.ndim :])
+        return DataArray(da.from_array(self, chunks=chunks, name=False, meta=meta), dims=list(dims)[-self.ndim :])
 
 
 def strided_slices(region: ArrayRegion) -> tuple[slice, ...]:
