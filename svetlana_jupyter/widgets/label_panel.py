@@ -25,7 +25,7 @@ from svetlana_jupyter.widgets.label_sidebar import (
 )
 from svetlana_jupyter.widgets.labeling import LabelingPanel
 from svetlana_jupyter.widgets.panel import MAX_WIDTH, Command, catch_errors, labeling_commands
-from svetlana_jupyter.widgets.scheduling import Debounce
+from svetlana_jupyter.widgets.scheduling import Debounce, running_loop
 from svetlana_jupyter.widgets.viewer.open_images import predicted_class
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ class LabelPanel(LabelingPanel):
         self._refresh()
         self.show_hint(_FIRST if project.images else "")
         project.live.urgent_objects = self._urgent_objects
-        project.live.start()
+        if running_loop() is not None:  # without one, predictions would arrive on another thread
+            project.live.start()
 
     def show_view(self, name: str) -> None:
         """Show the image, the gallery, or both."""

@@ -85,7 +85,7 @@ class PredictionPanel(LabelingPanel):
         self._observe_changes()
         self._show_job()
         self.show()
-        self._show_counts()
+        self.counts.show()
         self.show_hint(_FIRST_TRAINED if project.current_run else _FIRST_UNTRAINED)
 
     def accept(self, object_id: ObjectId | None) -> None:
@@ -141,11 +141,6 @@ class PredictionPanel(LabelingPanel):
     def _show_job(self) -> None:
         project, idle = self.project, self.project.job is None
         self.job.show(project.job)
-        if project.job is not None:
-            self._last_job = project.job.kind
-            if self._last_job == "export":
-                self.export_form.result.say(f"{project.job.text or 'exporting'} …")
-        self.export_form.export.disabled = not idle
         self.predict_image.disabled = self.predict_all.disabled = not (idle and project.current_run and project.images)
         self.retrain.disabled = not idle or bool(project.readiness())
 
