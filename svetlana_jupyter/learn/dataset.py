@@ -106,13 +106,13 @@ class TrainingData:
 class WorkProgress:
     """Progress of a task: work done so far and total work, in arbitrary units.
 
-    ``later`` is the work that is expected after the task, in the same units.
+    ``later`` is the work that is expected after the task, in the same units; None if it is not known.
     """
 
     done: float
     total: float
     text: str = ""
-    later: float = 0.0
+    later: float | None = 0.0
 
 
 def collect_for_each(

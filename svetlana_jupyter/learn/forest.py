@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.image_pair import ImagePair
 
 TREES_PER_STEP = 50  # trees trained between two checks for a stop: about 0.05 s for a few hundred objects
+SECONDS_PER_TREE = 0.0016  # training of one tree, on the machine to which `learn.networks.step_seconds` refers
 ROWS_PER_CHUNK = 2048  # objects classified at a time, to limit memory
 
 

@@ -1,18 +1,22 @@
 """Preset search: model selection among presets by grouped cross-validation.
 
-All candidate presets are trained on the same folds. In a short first round, all networks are trained for a few epochs.
-After it, only the best networks, the finalists, are trained to the end (successive halving). Forests are fast and are
-trained completely in the first round. `core.stats.model_selection` selects the best preset. The reported score is the
-nested cross-validation score, because the cross-validation score of the selected preset is too optimistic.
+All candidate presets are compared on the same folds. Classifiers on measurements are fast, so they are trained first.
+Networks follow only while they can gain enough: the loss of the best candidate so far is the most that a better one can
+gain, and it must be worth the time of further trainings. In a first round, all networks are trained for a few epochs
+on some of the folds. After it, the best networks, the finalists, are trained in every fold, one after the other,
+until what is left to gain is not worth the time of the next one. `core.stats.model_selection` selects the best preset.
 
-The numbers of epochs are planned before the search starts and do not depend on measured times, so that the result is
-reproducible. Trainings run in parallel threads, one core each. The result depends neither on the number of threads nor
-on the order in which the trainings end.
+The reported score is the nested cross-validation score, because the cross-validation score of the selected preset is
+too optimistic. The search ends early only if it would end without any single fold, too. So nested cross-validation
+covers the end of the search: for every fold, the presets of a search that does not use the fold were trained.
+
+Epochs and expected times are planned before the search starts and do not depend on measured times, so that the result
+is reproducible. Trainings run in parallel threads, one core each. The result depends neither on the number of threads
+nor on the order in which the trainings end.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,12 +29,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.stats.model_selection import brier_skill, nested_selection, rank_candidates
+from svetlana_jupyter.core.stats.model_selection import brier_skill, may_gain, nested_selection, rank_candidates
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.cross_validation import held_out_table, predicted_probabilities, scored_objects
 from svetlana_jupyter.learn.dataset import WorkProgress
 from svetlana_jupyter.learn.device import choose_device
-from svetlana_jupyter.learn.networks import BACKWARD_FACTOR, step_seconds
+from svetlana_jupyter.learn.search_plan import SearchPlan, epoch_seconds, plan_search
 from svetlana_jupyter.learn.splits import Folds, split_folds
 from svetlana_jupyter.learn.training import Epoch, FitResult, fit, never_stop
 
@@ -44,16 +48,12 @@ Result = TypeVar("Result")
 Stop = Callable[[], bool]
 Floats = NDArray[np.float64]
 
-# Time budget on one core for search, final training and nested score together, by number of dimensions. An idle core
-# (AMD EPYC) needs about 60 % of this time, so two cores need about a third.
-BUDGET_SECONDS = {2: 50.0, 3: 340.0}
-EXPENSIVE_FACTOR = 2  # networks that take longer than this multiple of the first network must fit into the budget
-N_FINALISTS = {2: 3, 3: 2}  # networks that are trained to the end in every fold
-FIRST_ROUND_SHARE = 1 / 6  # length of the first round as a fraction of all epochs
-MIN_FIRST_STEPS = {2: 40, 3: 20}  # minimum number of training steps in the first round
-MIN_STEPS = {2: 60, 3: 40}  # minimum number of training steps of the finalists, even if the budget is exceeded
+# Gain in Brier skill that a second of one core must be able to bring: 0.01 for half a minute. Most classifiers without
+# errors on held-out objects can gain less than the 0.01 to 0.02 that networks cost in 2D; in 3D they cost 0.1.
+GAIN_PER_SECOND = 0.0003
 MAX_SEARCH_OBJECTS = 1000  # objects of a search; more would hardly change its result
 MIN_OBJECTS_PER_CLASS = 20  # minimum number of objects of a search per class, if the class has as many
+MEASURING, CUTTING = "measuring objects", "cutting patches"
 POLL_SECONDS = 0.05  # time between two checks for a stop
 HEARTBEAT_SECONDS = 1.0  # time without a result after which progress is reported
 
@@ -71,11 +71,11 @@ class CandidateResult:
     settings : TrainingSettings
         Settings of the preset; ``epochs`` is the number of epochs trained.
     table : DataFrame
-        Held-out predictions; see `learn.cross_validation.held_out_table`.
+        Held-out predictions; see `learn.cross_validation.held_out_table`. After the first round, of some folds only.
     merit : float
         Ranking criterion (`core.stats.model_selection.brier_skill`).
     is_finalist : bool
-        True if it was trained to the end.
+        True if it was trained to the end in every fold.
     seconds : float
         Time of all trainings and predictions on one core.
     """
@@ -100,24 +100,37 @@ class SearchResult:
         The selected candidate first, then the other candidates by rank.
     kept_whole : str
         Units that were never divided between two folds; see `learn.splits.Folds`.
+    untried : tuple of str
+        Candidates that were not trained, because they could not gain enough for the time of their training.
     """
 
     nested_table: pd.DataFrame
     candidates: tuple[CandidateResult, ...]
     kept_whole: str
+    untried: tuple[str, ...] = ()
+
+
+Collect = Callable[[Sequence[str]], Iterable["WorkProgress | Mapping[str, TrainingData]"]]
 
 
 def search(
-    candidates: Mapping[str, TrainingData], keep_epochs: bool = False, workers: int = 1, stop: Stop = never_stop
+    candidates: Mapping[str, TrainingSettings],
+    collect: Collect,
+    keep_epochs: bool = False,
+    workers: int = 1,
+    stop: Stop = never_stop,
 ) -> Iterator[WorkProgress | SearchResult | SearchStopped]:
     """Select the best of several presets by grouped cross-validation.
 
     Parameters
     ----------
-    candidates : mapping of name to TrainingData
-        Data of each preset: the same objects in the same order, with the settings and inputs of the preset. Two classes
-        need at least five objects; classes with fewer are not scored (`learn.cross_validation.scored_objects`). Of
-        equally good presets, the first is selected.
+    candidates : mapping of name to TrainingSettings
+        Settings of each preset, whose automatic patch settings are resolved. Of equally good presets, the first is
+        selected.
+    collect : callable
+        Yields progress and finally the data of the named candidates: the same objects in the same order for each. It is
+        called when the candidates are needed, so that no patches are cut if no network is trained. Two classes need at
+        least five objects; classes with fewer are not scored (`learn.cross_validation.scored_objects`).
     keep_epochs : bool
         True to keep each candidate's number of epochs; by default it is reduced to fit the budget.
     workers : int
@@ -127,13 +140,11 @@ def search(
         if nothing was trained yet.
     """
     first = next(iter(candidates.values()))
-    chosen = subsample_objects(first.targets, first.settings.seed)
-    run = _Search({name: samples.subset(chosen) for name, samples in candidates.items()}, keep_epochs)
-    if choose_device(first.settings.device, first.ndim).type != "cpu":
+    if choose_device(first.device, len(first.patches.shape)).type != "cpu":
         workers = 1
     state = torch.get_rng_state()
     try:
-        yield from run.run(workers, stop)
+        yield from _Search(candidates, collect, keep_epochs, workers, stop).run()
     finally:
         torch.set_rng_state(state)
 
@@ -184,110 +195,6 @@ class SearchStopped:
     settings: TrainingSettings
     fitted: FitResult
     finished: int
-
-
-@dataclass(frozen=True)
-class SearchPlan:
-    """Plan of a search: epochs of its two rounds, and number of finalists.
-
-    Attributes
-    ----------
-    first_round_epochs, epochs : int
-        Number of epochs in the first round, and number of epochs of the finalists.
-    finalists : int
-        Number of networks trained to the end. If there are not more networks, there is no first round.
-    seconds : float
-        Expected time on one core.
-    """
-
-    first_round_epochs: int
-    epochs: int
-    finalists: int
-    seconds: float
-
-
-def plan_search(
-    networks: Sequence[TrainingSettings], n: int, channels: int, parts: int, keep_epochs: bool
-) -> SearchPlan:
-    """Plan the two rounds of a search within the time budget.
-
-    Parameters
-    ----------
-    networks : sequence of TrainingSettings
-        Settings of the candidates that are networks. Their automatic patch settings must be resolved.
-    n : int
-        Number of annotated objects.
-    channels : int
-        Number of image channels.
-    parts : int
-        Number of folds of the cross-validation.
-    keep_epochs : bool
-        True to keep the number of epochs of the settings, even if the budget is exceeded.
-    """
-    ndim = len(networks[0].patches.shape)
-    training = [epoch_seconds(settings, n, channels) for settings in networks]
-    prediction = [
-        n * step_seconds(settings, channels) / settings.batch_size * settings.views / BACKWARD_FACTOR
-        for settings in networks
-    ]
-    finalists = min(N_FINALISTS[ndim], len(networks))
-    steps, wanted = _steps_per_epoch(networks[0], n), networks[0].epochs
-
-    def seconds(first: int, epochs: int) -> float:
-        costs = parts * epochs * _most_expensive(training, finalists) + _most_expensive(prediction, finalists)
-        costs += epochs * max(training)  # final training on all objects
-        if len(networks) > finalists:
-            costs += parts * first * sum(training) + sum(prediction)
-        return costs
-
-    def first_round(epochs: int) -> int:
-        return min(epochs, max(math.ceil(MIN_FIRST_STEPS[ndim] / steps), round(epochs * FIRST_ROUND_SHARE)))
-
-    epochs, least = wanted, min(wanted, math.ceil(MIN_STEPS[ndim] / steps))
-    while not keep_epochs and epochs > least and seconds(first_round(epochs), epochs) > BUDGET_SECONDS[ndim]:
-        epochs -= 1
-    first = first_round(epochs)
-    if first == epochs:  # the first round would be the whole training, so no network is dropped
-        finalists = len(networks)
-    return SearchPlan(first, epochs, finalists, seconds(first, epochs))
-
-
-def affordable_candidates(candidates: Mapping[str, TrainingSettings], n: int, channels: int) -> list[str]:
-    """Return the names of the candidates that fit the time budget.
-
-    Forests and networks up to twice as expensive as the first candidate are always included. A more expensive network
-    is included only if its trainings in all folds and its final training fit the budget.
-
-    Parameters
-    ----------
-    candidates : mapping of name to TrainingSettings
-        Their automatic patch settings must be resolved.
-    n, channels : int
-        Number of annotated objects, and number of image channels.
-    """
-    limit = EXPENSIVE_FACTOR * epoch_seconds(next(iter(candidates.values())), n, channels)
-
-    def is_affordable(settings: TrainingSettings) -> bool:
-        if settings.architecture == "forest":
-            return True
-        seconds, budget = epoch_seconds(settings, n, channels), BUDGET_SECONDS[len(settings.patches.shape)]
-        return seconds <= limit or (settings.folds + 1) * settings.epochs * seconds <= budget
-
-    return [name for name, settings in candidates.items() if is_affordable(settings)]
-
-
-def epoch_seconds(settings: TrainingSettings, n: int, channels: int) -> float:
-    """Estimate the duration of one epoch on one core."""
-    return _steps_per_epoch(settings, n) * step_seconds(settings, channels)
-
-
-def _steps_per_epoch(settings: TrainingSettings, n: int) -> int:
-    return settings.steps or math.ceil(n / settings.batch_size)
-
-
-def _most_expensive(costs: Sequence[float], count: int) -> float:
-    """Return the sum of the ``count`` largest costs."""
-    return sum(sorted(costs)[-count:])
 
 
 def run_in_threads(
@@ -341,96 +248,144 @@ class _FoldTraining:
 class _Search:
     """State of a search: folds, plan, and the results of each candidate so far."""
 
-    def __init__(self, candidates: Mapping[str, TrainingData], keep_epochs: bool) -> None:
-        self.candidates = candidates
-        self.first = next(iter(candidates.values()))
+    def __init__(
+        self, settings: Mapping[str, TrainingSettings], collect: Collect, keep_epochs: bool, workers: int, stop: Stop
+    ) -> None:
+        self.settings, self.collect, self.keep_epochs = settings, collect, keep_epochs
+        self.workers, self.stop = workers, stop
+        self.networks = [name for name, one in settings.items() if one.architecture != "forest"]
+        self.measured = [name for name in settings if name not in self.networks]
+        self.samples: dict[str, TrainingData] = {}
+        self.plan: SearchPlan | None = None  # None without networks
+        self.complete: dict[str, Floats] = {}  # probabilities of the candidates that were trained in every fold
+        self.first_round: dict[str, Floats] = {}  # probabilities of the networks after the first round
+        self.fitted: dict[str, FitResult] = {}  # the classifier of each candidate that was trained longest
+        self.held_out: dict[str, int] = dict.fromkeys(settings, 0)  # finished trainings of each candidate
+        self.seconds = dict.fromkeys(settings, 0.0)
+        self.done, self.total = 0.0, 0.0  # expected seconds
+        self.later = 0.0
+
+    def run(self) -> Iterator[WorkProgress | SearchResult | SearchStopped]:
+        """Yield progress and then the result."""
+        for part in (self._compare_measured(), self._compare_networks()):
+            yield from part
+            if self.stop():
+                yield from filter(None, [self._best_so_far()])
+                return
+        yield self._result()
+
+    def _compare_measured(self) -> Iterator[WorkProgress]:
+        yield from self._collect(*((self.measured, MEASURING) if self.measured else (self.networks, CUTTING)))
+        if self.samples and not self.stop():
+            self._split_and_plan()
+            yield from self._train(self.measured, self._all_parts, self.complete, 1)
+
+    def _compare_networks(self) -> Iterator[WorkProgress]:
+        """Train networks in a first round, then finalists while they can gain enough."""
+        plan = self.plan
+        if plan is None or not self._is_worth(plan.entry_seconds):
+            return
+        yield from self._collect(self.networks, CUTTING)
+        finalists = self.networks
+        if plan.has_first_round and not self.stop():
+            parts = self._all_parts[: plan.first_round_parts]
+            yield from self._train(self.networks, parts, self.first_round, plan.first_round_epochs)
+            if not self.stop():
+                seen = np.isin(self.fold, np.arange(len(parts)) + 1)
+                results = {name: self.first_round[name][seen] for name in self.networks}
+                finalists = rank_candidates(self.truth[seen], results)[: plan.finalists]
+        self.later = max(map(plan.final_seconds, finalists))
+        for number, name in enumerate(finalists):
+            if self.stop() or not self._is_worth(plan.finalist_seconds(name) + plan.final_seconds(name)):
+                return
+            self.total = self.done + sum(map(plan.finalist_seconds, finalists[number:]))
+            yield from self._train([name], self._all_parts, self.complete, plan.epochs)
+
+    def _collect(self, names: Sequence[str], text: str) -> Iterator[WorkProgress]:
+        """Collect the data of candidates that have none yet."""
+        missing = [name for name in names if name not in self.samples]
+        for event in self.collect(missing) if missing else ():
+            if isinstance(event, WorkProgress):
+                yield replace(event, text=text, later=None)
+            else:
+                self.samples |= event
+            if self.stop():
+                return
+
+    def _split_and_plan(self) -> None:
+        self.first = next(iter(self.samples.values()))
         scored = scored_objects(self.first.targets)
         self.scored = scored if len(scored) else np.arange(len(self.first))
         self.folds: Folds = split_folds(self.first.subset(self.scored), self.first.settings.folds)
         self.truth = np.searchsorted(self.first.classes, self.first.targets[self.scored])
-        self.fold = np.zeros(len(self.scored), np.int64)
+        self.groups, self.fold = self.first.groups[self.scored], np.zeros(len(self.scored), np.int64)
         for number, part in enumerate(self.folds.parts, start=1):
             self.fold[part] = number
-        networks = {name: one.settings for name, one in candidates.items() if one.settings.architecture != "forest"}
-        self.networks, self.forests = [*networks], [name for name in candidates if name not in networks]
-        n, channels = len(self.first), len(self.first.channels)
-        self.plan = plan_search([*networks.values()], n, channels, len(self.folds.parts), keep_epochs)
-        self.probabilities: dict[str, Floats] = {}
-        self.fitted: dict[str, FitResult] = {}  # the classifier of each candidate that was trained longest
-        self.compared: dict[str, list[tuple[NDArray[np.int64], Floats]]] = {}  # held-out parts and their probabilities
-        self.seconds = dict.fromkeys(candidates, 0.0)
-        # Cost of one epoch in milliseconds; 0 for forests.
-        costs = {name: max(1, round(1000 * epoch_seconds(each, n, channels))) for name, each in networks.items()}
-        self.costs = dict.fromkeys(candidates, 0) | costs
-        self.done = 0
-        # The final training runs on all cores, as many as there are parallel trainings in a search.
-        self.later = self.plan.epochs * max(costs.values())
-        expensive = sorted(self.networks, key=self.costs.__getitem__)[-self.plan.finalists :]
-        self.total = self._cost(expensive, self.plan.epochs)
-        if len(self.networks) > self.plan.finalists:
-            self.total += self._cost(self.networks, self.plan.first_round_epochs)
+        self._all_parts = [self.scored[part] for part in self.folds.parts]
+        n, channels, count = len(self.first), len(self.first.channels), len(self.folds.parts)
+        self.total = count * sum(epoch_seconds(self.settings[name], n, channels) for name in self.measured)
+        if self.networks:
+            networks = {name: self.settings[name] for name in self.networks}
+            self.plan = plan_search(networks, n, channels, count, self.keep_epochs)
+            # The final training runs on all cores, as many as there are parallel trainings in a search.
+            self.later = max(map(self.plan.final_seconds, self.plan.expensive()))
+            self.total += self.plan.seconds - self.later
 
-    def run(self, workers: int, stop: Stop) -> Iterator[WorkProgress | SearchResult | SearchStopped]:
-        """Yield progress and then the result."""
-        yield from self._run(workers, stop)
-        if stop() and (best := self._best_so_far()) is not None:
-            yield best
+    def _is_worth(self, seconds: float) -> bool:
+        """Return whether further trainings may gain enough for their expected time."""
+        least, complete = GAIN_PER_SECOND * seconds, self._in_order(self.complete)
+        return not complete or may_gain(self.truth, self.fold, self.groups, complete, least)
 
-    def _run(self, workers: int, stop: Stop) -> Iterator[WorkProgress | SearchResult]:
-        finalists, forests = self.networks, self.forests
-        if len(self.networks) > self.plan.finalists:
-            names = [*self.networks, *self.forests]
-            yield from self._train(names, self.plan.first_round_epochs, "trying", workers, stop)
-            if stop():
-                return
-            ranked = rank_candidates(self.truth, {name: self.probabilities[name] for name in self.networks})
-            finalists, forests = sorted(ranked[: self.plan.finalists], key=self.networks.index), []
-            self.total = self.done + self._cost(finalists, self.plan.epochs)
-            self.later = self.plan.epochs * max(self.costs[name] for name in finalists)
-        yield from self._train([*finalists, *forests], self.plan.epochs, "comparing", workers, stop)
-        if not stop():
-            yield self._result([name for name in self.candidates if name in (*finalists, *self.forests)])
-
-    def _train(self, names: list[str], epochs: int, verb: str, workers: int, stop: Stop) -> Iterator[WorkProgress]:
-        """Train each candidate in each fold and store its held-out probabilities."""
-        trainings = [_FoldTraining(name, self.scored[part]) for part in self.folds.parts for name in names]
+    def _train(
+        self, names: Sequence[str], parts: Sequence[NDArray[np.int64]], results: dict[str, Floats], epochs: int
+    ) -> Iterator[WorkProgress]:
+        """Train candidates in folds; store held-out probabilities in ``results``."""
+        trainings = [_FoldTraining(name, part) for part in parts for name in names]
         tasks = [partial(self._predict_part, training, epochs) for training in trainings]
         collected = {name: np.zeros((len(self.first), len(self.first.classes))) for name in names}
-        ended, before, self.compared = 0, self.done, {}
-        for result in run_in_threads(tasks, workers, stop):
+        counted = {name: self._seconds_of(name, len(parts), epochs) for name in names}
+        ended, before, best = 0, self.done, self._best_complete()
+        suffix = f", best so far: {best}" if best else ""
+        for result in run_in_threads(tasks, self.workers, self.stop):
             if result is not None:
                 training, ended = trainings[result[0]], ended + 1
                 collected[training.name][training.part], seconds = result[1]
-                self.compared.setdefault(training.name, []).append((training.part, result[1][0]))
+                self.held_out[training.name] += 1
                 self.seconds[training.name] += seconds
                 training.epochs = epochs  # also if the training ended earlier because it diverged
-            self.done = before + sum(training.epochs * self.costs[training.name] for training in trainings)
-            text = f"{verb} {len(names)} presets: {ended} of {len(trainings)} trainings"
+            shares = sum(training.epochs * counted[training.name] for training in trainings)
+            self.done = before + shares / (len(parts) * epochs)
+            what = f"preset {names[0]}" if len(names) == 1 else f"{len(names)} presets"
+            text = f"comparing {what}{suffix}: {ended} of {len(trainings)} trainings"
             yield WorkProgress(self.done, self.total, text, self.later)
-        if not stop():
-            self.probabilities |= {name: p[self.scored] for name, p in collected.items()}
+        if not self.stop():
+            results |= {name: p[self.scored] for name, p in collected.items()}
+
+    def _seconds_of(self, name: str, parts: int, epochs: int) -> float:
+        """Return the expected time of training a candidate in some folds."""
+        if name in self.measured or self.plan is None:
+            return parts * epoch_seconds(self.settings[name], len(self.first), len(self.first.channels))
+        is_finalist = epochs == self.plan.epochs
+        return self.plan.finalist_seconds(name) if is_finalist else self.plan.first_round_seconds_of(name)
+
+    def _best_complete(self) -> str:
+        """Return the best candidate that was trained in every fold, or ""."""
+        return rank_candidates(self.truth, self._in_order(self.complete))[0] if self.complete else ""
 
     def _best_so_far(self) -> SearchStopped | None:
-        """Return the best of the candidates that were trained so far."""
-        merits, codes = {}, np.searchsorted(self.first.classes, self.first.targets)
-        for name in self.fitted:
-            parts = self.compared.get(name, [])
-            truth, predicted = [codes[part] for part, _ in parts], [values for _, values in parts]
-            merits[name] = brier_skill(np.concatenate(truth), np.concatenate(predicted)) if parts else -math.inf
-        if not merits:
-            return None
-        best = max(merits, key=merits.__getitem__)  # without a comparison, the first that was trained
-        fitted, finished = self.fitted[best], len(self.compared.get(best, []))
-        settings = self.candidates[best].settings
-        return SearchStopped(best, settings, replace(fitted, stopped=True), finished)
+        """Return the best candidate so far; None if nothing was trained.
 
-    def _cost(self, names: Iterable[str], epochs: int) -> int:
-        """Return the expected cost in milliseconds of training candidates in every fold."""
-        return len(self.folds.parts) * epochs * sum(self.costs[name] for name in names)
+        It is the best of those that were trained in every fold, or else the one with the most finished trainings.
+        """
+        name = self._best_complete() or max(self.fitted, key=self.held_out.__getitem__, default="")
+        if not name:
+            return None
+        fitted = replace(self.fitted[name], stopped=True)
+        return SearchStopped(name, self.settings[name], fitted, self.held_out[name])
 
     def _predict_part(self, training: _FoldTraining, epochs: int, stop: Stop) -> tuple[Floats, float]:
         """Train on all folds but one; return held-out probabilities and seconds used."""
-        started, samples, part = time.thread_time(), self.candidates[training.name], training.part
+        started, samples, part = time.thread_time(), self.samples[training.name], training.part
         settings = samples.settings.changed(epochs=epochs, held_out=0.0, threads=1)
         rest = replace(samples, settings=settings).subset(np.setdiff1d(np.arange(len(samples)), part))
         uniform = np.full((len(part), len(samples.classes)), 1 / len(samples.classes))
@@ -451,21 +406,37 @@ class _Search:
         probabilities = predicted_probabilities(last.classifier, samples.subset(part), samples.classes)
         return probabilities.astype(np.float64), time.thread_time() - started
 
-    def _result(self, finalists: list[str]) -> SearchResult:
-        final = {name: self.probabilities[name] for name in finalists}
-        dropped = {name: p for name, p in self.probabilities.items() if name not in finalists}
-        nested = nested_selection(self.truth, self.fold, final)
-        order = [*rank_candidates(self.truth, final), *rank_candidates(self.truth, dropped)]
-        results = tuple(self._candidate_result(name, name in finalists) for name in order)
-        return SearchResult(self._table(self.first, nested), results, self.folds.kept_whole)
+    def _result(self) -> SearchResult:
+        complete = self._in_order(self.complete)
+        nested, finalists = nested_selection(self.truth, self.fold, complete), rank_candidates(self.truth, complete)
+        dropped = {name: p for name, p in self.first_round.items() if name not in self.complete}
+        seen = np.isin(self.fold, np.arange(self.plan.first_round_parts if self.plan else 0) + 1)
+        ranked = rank_candidates(self.truth[seen], {name: p[seen] for name, p in dropped.items()})
+        everything = np.ones(len(self.truth), bool)
+        results = [self._candidate_result(name, self.complete[name], everything, True) for name in finalists]
+        results += [self._candidate_result(name, dropped[name], seen, False) for name in ranked]
+        table = self._table(self.first, nested, everything)
+        return SearchResult(table, tuple(results), self.folds.kept_whole, self._untried())
 
-    def _candidate_result(self, name: str, is_finalist: bool) -> CandidateResult:
-        samples, probabilities = self.candidates[name], self.probabilities[name]
-        settings, epochs = samples.settings, self.plan.epochs if is_finalist else self.plan.first_round_epochs
-        settings = settings.changed(epochs=epochs) if name in self.networks else settings
-        table, merit = self._table(samples, probabilities), brier_skill(self.truth, probabilities)
+    def _untried(self) -> tuple[str, ...]:
+        """Return the candidates that were not worth the time of their training."""
+        return tuple(name for name in self.settings if not self.held_out[name])
+
+    def _in_order(self, results: Mapping[str, Floats]) -> dict[str, Floats]:
+        """Return results in the order of the candidates, which decides ties."""
+        return {name: results[name] for name in self.settings if name in results}
+
+    def _candidate_result(
+        self, name: str, probabilities: Floats, seen: NDArray[np.bool_], is_finalist: bool
+    ) -> CandidateResult:
+        samples = self.samples[name]
+        settings = samples.settings
+        if name in self.networks:
+            assert self.plan is not None
+            settings = settings.changed(epochs=self.plan.epochs if is_finalist else self.plan.first_round_epochs)
+        table, merit = self._table(samples, probabilities, seen), brier_skill(self.truth[seen], probabilities[seen])
         return CandidateResult(name, settings, table, merit, is_finalist, self.seconds[name])
 
-    def _table(self, samples: TrainingData, probabilities: Floats) -> pd.DataFrame:
-        scored = samples.subset(self.scored)
-        return held_out_table(scored, self.fold, probabilities.astype(np.float32), samples.classes)
+    def _table(self, samples: TrainingData, probabilities: Floats, seen: NDArray[np.bool_]) -> pd.DataFrame:
+        scored = samples.subset(self.scored[seen])
+        return held_out_table(scored, self.fold[seen], probabilities[seen].astype(np.float32), samples.classes)

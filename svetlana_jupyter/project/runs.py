@@ -56,6 +56,7 @@ def search_record(settings: TrainingSettings, result: SearchResult, seconds: flo
         "apart": result.kept_whole,
         "seconds": round(seconds, 3),
         "tried": [_row(candidate, chosen=candidate is chosen) for candidate in result.candidates],
+        "untried": list(result.untried),
     }
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.dataset import TrainingData
     from svetlana_jupyter.learn.preset_search import SearchResult
 
-SECONDS_PER_TREE = 0.0016  # training of one tree, on the machine to which `learn.networks.step_seconds` refers
-
 
 @dataclass(frozen=True)
 class ScoringWork:
@@ -54,7 +52,8 @@ def planned_scoring(samples: TrainingData, searched: SearchResult | None) -> Sco
         Result of the comparison of presets, which contains the score of the run.
     """
     from svetlana_jupyter.learn.cross_validation import cross_validation_work
-    from svetlana_jupyter.learn.preset_search import epoch_seconds
+    from svetlana_jupyter.learn.forest import SECONDS_PER_TREE
+    from svetlana_jupyter.learn.search_plan import epoch_seconds
     from svetlana_jupyter.learn.splits import validation_mask
 
     settings, trainings = samples.settings, cross_validation_work(samples)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from svetlana_jupyter.learn.cross_validation import CrossValidationResult
-    from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData
+    from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, WorkProgress
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
     from svetlana_jupyter.learn.preset_search import SearchResult, SearchStopped
     from svetlana_jupyter.learn.training import FitResult
@@ -176,7 +176,7 @@ def _forward(
     result = None
     for event in events:
         if isinstance(event, WorkProgress):
-            work = None if later is None else factor * event.later + later * event.total
+            work = None if later is None or event.later is None else factor * event.later + later * event.total
             yield Progress(event.done, event.total, event.text or text, later=work, at_most=at_most)
         else:
             result = event
@@ -326,24 +326,27 @@ def _compare_presets(
     task: TrainingTask, presets: Mapping[str, TrainingSettings], parts: Sequence[AnnotatedImage], stop: Stop
 ) -> Generator[Progress, None, PresetChoice | None]:
     from svetlana_jupyter.learn.dataset import max_objects_in_memory, resolve_settings
-    from svetlana_jupyter.learn.preset_search import MAX_SEARCH_OBJECTS, SearchStopped, affordable_candidates, search
+    from svetlana_jupyter.learn.preset_search import MAX_SEARCH_OBJECTS, SearchStopped, search
+    from svetlana_jupyter.learn.search_plan import affordable_candidates
 
     start, keep_epochs = time.monotonic(), task.settings.epochs != TrainingSettings().epochs
-    if not keep_epochs:
-        frozen = dict(zip(presets, resolve_settings(parts, list(presets.values())), strict=True))
-        n = min(MAX_SEARCH_OBJECTS, sum(len(classes) for _, _, classes in parts))
-        presets = {name: presets[name] for name in affordable_candidates(frozen, n, len(parts[0][0].channels))}
-    settings = list(presets.values())
-    limit = min(MAX_SEARCH_OBJECTS, max_objects_in_memory(parts, settings, MAX_SAMPLE_BYTES))
+    limit = min(MAX_SEARCH_OBJECTS, max_objects_in_memory(parts, list(presets.values()), MAX_SAMPLE_BYTES))
     subset = _subsample(parts, limit, task.settings.seed)
-    samples = yield from _forward(task.collect_for_each(settings, subset), CUTTING, stop, later=None)
-    if samples is None:
-        return None
-    yield Progress(0, 1, "comparing presets")
+    n = sum(len(classes) for _, _, classes in subset)
+    frozen = dict(zip(presets, resolve_settings(subset, list(presets.values())), strict=True))
+    if not keep_epochs:
+        frozen = {name: frozen[name] for name in affordable_candidates(frozen, n, len(parts[0][0].channels))}
+
+    def collect(names: Sequence[str]) -> Iterator[WorkProgress | Mapping[str, TrainingData]]:
+        for event in task.collect_for_each([presets[name] for name in names], subset):
+            yield dict(zip(names, event, strict=True)) if isinstance(event, list) else event
+
+    yield Progress(0, 1, "comparing presets", later=None)
     workers = task.setup.settings.threads or thread_count("script")
-    events = search(dict(zip(presets, samples, strict=True)), keep_epochs, workers, stop)
+    events = search(frozen, collect, keep_epochs, workers, stop)
     # The final training takes more steps per epoch if presets are compared on a sample of the annotations.
-    growth = 1.0 if task.settings.steps else sum(len(classes) for _, _, classes in parts) / len(samples[0])
+    growth = 1.0 if task.settings.steps else sum(len(classes) for _, _, classes in parts) / n
+    settings = list(frozen.values())
     factor = growth * check_factor(settings[0], settings)
     result: SearchResult | SearchStopped | None
     # The most expensive presets are planned, since it is not known yet which are the best.
@@ -352,13 +355,21 @@ def _compare_presets(
         return None
     if isinstance(result, SearchStopped):
         return _stopped_choice(result)
-    chosen, n = result.candidates[0], len(result.nested_table)
+    chosen = result.candidates[0]
     return PresetChoice(
         settings=_with_epochs(presets[chosen.preset], chosen.settings.epochs),
-        explanation=f"Preset {chosen.preset} was selected among {len(presets)} on {n} objects.",
+        explanation=_explain_selection(result),
         search_result=result,
         search_record=search_record(task.settings, result, time.monotonic() - start),
     )
+
+
+def _explain_selection(result: SearchResult) -> str:
+    """Return a sentence about the selected preset and the other candidates."""
+    n, untried = len(result.nested_table), len(result.untried)
+    text = f"Preset {result.candidates[0].preset} was selected among {len(result.candidates)} on {n} objects"
+    others = "another preset" if untried == 1 else f"{untried} other presets"
+    return f"{text}; {others} could gain too little for the time of their training." if untried else f"{text}."
 
 
 def _stopped_choice(result: SearchStopped) -> PresetChoice:

@@ -25,7 +25,7 @@ from svetlana_jupyter.widgets.label_sidebar import (
 )
 from svetlana_jupyter.widgets.labeling import LabelingPanel
 from svetlana_jupyter.widgets.panel import MAX_WIDTH, Command, catch_errors, labeling_commands
-from svetlana_jupyter.widgets.scheduling import Debounce, running_loop
+from svetlana_jupyter.widgets.scheduling import KeyPause, running_loop
 from svetlana_jupyter.widgets.viewer.open_images import predicted_class
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ _FLAGS = (
 _FIRST = "Click an object or press Space; then press the key of its class."
 _NOT_PREDICTED = "No selected object is predicted yet."
 _SIZE, _MAX_SIZE = (480, 640), (2000, 4000)
-_PAUSE = 0.2  # seconds without a key after which the side column is updated
 
 
 class LabelPanel(LabelingPanel):
@@ -105,7 +104,7 @@ class LabelPanel(LabelingPanel):
         foot = HBox([self.status, self.key_line, self.command_bar.help_button]).add_class("sv-foot")
         self.command_bar.help.add_class("sv-help")
         self.children = (self._style, self.hint, self.body, foot, self.command_bar.help)
-        self._update_later = Debounce(catch_errors(self._update_side, self.status), _PAUSE)
+        self._update_later = KeyPause(catch_errors(self._update_side, self.status))
         self._observe_changes()
         self._refresh()
         self.show_hint(_FIRST if project.images else "")
@@ -251,8 +250,8 @@ class LabelPanel(LabelingPanel):
     def _observe_changes(self) -> None:
         observe = self.observe_project
         self._watcher.observe(self.shared, self.show, "selection")
-        observe(self._refresh, "annotations_version", "classes_version", "images_version")
-        observe(self.show, "predictions_version", "current_run")
+        observe(self._refresh, "classes_version", "images_version")
+        observe(self.show, "annotations_version", "predictions_version", "current_run")
         observe(self.reset_queue, "images_version")
         observe(self._follow_predictions, "predictions_version", "current_run")
 
@@ -261,7 +260,7 @@ class LabelPanel(LabelingPanel):
         if self.gallery is not None and grid is self.gallery.page and self.gallery.move(key):
             return
         stale = ObjectId("", 0)  # what was on the screen of the grid is no longer selected
-        self.handle_key(key, None if shown is None else self.shown if shown == grid.selection_id else stale)
+        self.handle_key(key, None if shown is None else self.shown if grid.shows_selection(shown) else stale)
 
     def _follow_predictions(self) -> None:
         if self._kind == "uncertain":
@@ -291,7 +290,6 @@ class LabelPanel(LabelingPanel):
     def _refresh(self) -> None:
         has_images = bool(self.project.images)
         self.hint.layout.display, self.body.layout.display = ("none", "") if has_images else ("", "none")
-        self.command_bar.show_history()
         self.new_class.refresh()
         self.editor.refresh()
         self.similar.refresh()
@@ -301,6 +299,7 @@ class LabelPanel(LabelingPanel):
     def _update_side(self) -> None:
         """Update counts, the selected object and the queue."""
         project, selection = self.project, self.shared.selection
+        self.command_bar.show_history()
         given, predicted = project.annotations.class_counts(), predicted_counts(project)
         total = sum(predicted.values())
         details = {c.id: tally_html(int(given[c.name]), predicted.get(c.id, 0), total) for c in project.classes}

@@ -9,8 +9,8 @@ from ipywidgets import HTML, HBox
 
 from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.widgets.components import JobProgress, error_text, muted
-from svetlana_jupyter.widgets.panel import Watcher
-from svetlana_jupyter.widgets.scheduling import LatestQuestion, Throttle
+from svetlana_jupyter.widgets.panel import Watcher, catch_errors
+from svetlana_jupyter.widgets.scheduling import KeyPause, LatestQuestion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class TruthLine(HBox):
         super().__init__([self.text, self.job])
         self.add_class("sv-truth")
         self._watcher = Watcher(status)
-        redraw = Throttle(self._draw, interval=0.2).request
+        redraw = KeyPause(catch_errors(self._draw, status)).restart
         self._watcher.observe(project, redraw, "live_state", "current_run", "annotations_version", "images_version")
         self._watcher.observe(project, self._ask_for_score, "runs_version", "current_run")
         self._watcher.observe(project, lambda: self.job.show(project.job), "job")

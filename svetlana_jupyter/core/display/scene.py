@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -60,8 +60,10 @@ class IndexedLayer:
     """Layer with a color table.
 
     ``codes``, shape (h, w), are row numbers of the RGBA ``table``; their top left corner is at ``offset`` in the frame.
+    Layers with equal ``source`` are equal, and so are those with equal ``key``, which needs more time to find out.
     """
 
+    source: Hashable
     key: Hashable
     codes: NDArray[np.uint8]
     table: NDArray[np.uint8]
@@ -284,11 +286,16 @@ def _refresh(
 def _compose_overlay(
     raster: ObjectRaster, styles: ObjectStyles, look: tuple[float, bool, str], dpr: float, previous: Scene | None
 ) -> IndexedLayer:
-    key, (opacity, outlines, ink) = (raster.key, styles.key, look), look
-    if previous is not None and previous.overlay is not None and previous.overlay.key == key:
-        return previous.overlay
+    source, (opacity, outlines, ink) = (raster.key, styles.key, look), look
+    before = previous.overlay if previous is not None else None
+    if before is not None and before.source == source:
+        return before
+    # A new label changes the source, but only few labels belong to a visible object.
+    key = raster.key, styles.styles, look, styles.style_indices(raster.objects).tobytes()
+    if before is not None and before.key == key:
+        return replace(before, source=source)
     table = overlay_color_table(styles, opacity, ink, raster.side / dpr)
-    return IndexedLayer(key, overlay_codes(raster, styles, outlines), table, raster.offset)
+    return IndexedLayer(source, key, overlay_codes(raster, styles, outlines), table, raster.offset)
 
 
 def _compose_selection(
@@ -298,4 +305,4 @@ def _compose_selection(
     if previous is not None and previous.selection is not None and previous.selection.key == key:
         return previous.selection
     lines = halos(raster, selected, inner=max(1, round(2 * dpr)), outer=max(1, round(dpr)))
-    return IndexedLayer(key, lines[0], _SELECTION_COLORS, lines[1]) if lines else None
+    return IndexedLayer(key, key, lines[0], _SELECTION_COLORS, lines[1]) if lines else None

@@ -51,6 +51,12 @@ def brier_skill(truth: Integers, probabilities: Floats) -> float:
     >>> brier_skill(np.array([0, 1]), np.array([[1.0, 0.0], [0.0, 1.0]])) > 0.99
     True
     """
+    distances, weights = _calibrated_distances(truth, probabilities)
+    return float(1 - distances @ weights)
+
+
+def _calibrated_distances(truth: Integers, probabilities: Floats) -> tuple[Floats, Floats]:
+    """Return half the squared error of calibrated probabilities, and weights."""
     n, k = probabilities.shape
     scaled = log_softmax(to_logits(probabilities) / TEMPERATURES[:, None, None], axis=2)
     counts = np.bincount(truth, minlength=k)
@@ -58,8 +64,32 @@ def brier_skill(truth: Integers, probabilities: Floats) -> float:
     losses = -(scaled[:, np.arange(n), truth] * weights).sum(axis=1)
     penalty = np.log(TEMPERATURES) ** 2 / (2 * LOG_TEMPERATURE_PRIOR**2) / n
     calibrated = np.exp(scaled[(losses + penalty).argmin()])
-    distance = ((calibrated - np.eye(k)[truth]) ** 2).sum(axis=1)
-    return float(1 - (distance * weights).sum() / 2)
+    return ((calibrated - np.eye(k)[truth]) ** 2).sum(axis=1) / 2, weights
+
+
+def possible_gain(truth: Integers, probabilities: Floats, units: ArrayLike) -> float:
+    """Return an upper bound of the `brier_skill` that a better classifier could gain.
+
+    The skill of a perfect classifier is 1, so the bound is the loss, one minus the skill, plus its standard error.
+
+    Parameters
+    ----------
+    truth : int64 of shape (n,)
+    probabilities : float64 of shape (n, k)
+    units : array of shape (n,)
+        Sampling unit of each object, such as its image, over which the standard error is computed.
+
+    >>> truth = np.array([0, 0, 1, 1])
+    >>> guesses = np.full((4, 2), 0.5)
+    >>> possible_gain(truth, guesses, [1, 2, 3, 4])
+    0.25
+    """
+    distances, weights = _calibrated_distances(truth, probabilities)
+    loss = float(distances @ weights)
+    _, numbers = np.unique(units, return_inverse=True)
+    deviations = np.bincount(numbers, weights * (distances - loss))
+    m = len(deviations)
+    return loss + float(np.sqrt((deviations**2).sum() * m / max(m - 1, 1)))
 
 
 def rank_candidates(truth: Integers, candidates: Mapping[str, Floats]) -> list[str]:
@@ -89,6 +119,34 @@ def nested_selection(truth: Integers, folds: Integers, candidates: Mapping[str, 
         best = rank_candidates(truth[~here], {name: p[~here] for name, p in candidates.items()})[0]
         result[here] = candidates[best][here]
     return result
+
+
+def may_gain(
+    truth: Integers, folds: Integers, units: ArrayLike, candidates: Mapping[str, Floats], least: float
+) -> bool:
+    """Return whether a better candidate may gain at least ``least``.
+
+    The decision counts for nested cross-validation, too: the best candidate is selected from all folds, and from all
+    folds but any single one. The result is False only if none of these selections may be improved (`possible_gain`).
+    So a search that ends then would also have ended without the fold that is scored, and the nested score stays
+    unbiased.
+
+    Parameters
+    ----------
+    truth, folds : int64 of shape (n,)
+    units : array of shape (n,)
+        Sampling unit of each object, such as its image.
+    candidates : mapping of name to float64 of shape (n, k)
+    least : float
+        Brier skill.
+    """
+    units = np.asarray(units)
+    for chosen in [np.ones(len(folds), bool), *(folds != fold for fold in np.unique(folds))]:
+        own = {name: p[chosen] for name, p in candidates.items()}
+        best = own[rank_candidates(truth[chosen], own)[0]]
+        if possible_gain(truth[chosen], best, units[chosen]) >= least:
+            return True
+    return False
 
 
 class PairedComparison(NamedTuple):

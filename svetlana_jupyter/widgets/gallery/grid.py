@@ -17,7 +17,7 @@ from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, Gri
 from svetlana_jupyter.widgets.components import FLAG_TEXTS, StatusLine
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache
 from svetlana_jupyter.widgets.panel import Watcher, catch_errors
-from svetlana_jupyter.widgets.scheduling import running_loop
+from svetlana_jupyter.widgets.scheduling import KeyPause, running_loop
 from svetlana_jupyter.widgets.viewer.canvas import LEFT, MODIFIERS, LayeredCanvas
 from svetlana_jupyter.widgets.viewer.interaction import Screen
 from svetlana_jupyter.widgets.viewer.open_images import predicted_class
@@ -128,7 +128,8 @@ class PatchGrid(VBox):
         observe(self.screen.pointer, self._change_size, "width", "height")
         observe(self, self.screen.redraw, "size", "columns", "field_of_view", "depth", "outlines", "hovered")
         observe(self, self._publish_selection, "selection")
-        observe(self.shared, self._adopt_selection, "selection")
+        # Later than the picture of the view in which a key was pressed: see `KeyPause`.
+        observe(self.shared, KeyPause(catch_errors(self._adopt_selection, self.status)).restart, "selection")
 
     @property
     def grid(self) -> GridLayout:
@@ -173,6 +174,10 @@ class PatchGrid(VBox):
     def select(self, selection: Selection) -> None:
         """Select cells of the page."""
         self.selection = selection.within(len(self.objects))
+
+    def shows_selection(self, shown: SelectionId) -> bool:
+        """Return whether ``shown``, sent with a key, is a selection that all views still have."""
+        return shown == self.selection_id and set(self.selected) <= set(self.shared.selection)
 
     def select_all(self) -> None:
         """Select all cells of the page."""
@@ -359,7 +364,7 @@ class GridCanvas(LayeredCanvas):
             small = scene.pixels[..., 0].size <= _PNG_LIMIT
             encoded = encode.png(scene.pixels) if small else encode.jpeg(scene.pixels, _QUALITY)
             self._draw_pictures(scene, encoded)
-        _draw_marks(self.widget[MARKS], scene)  # always, and last: see `ImageCanvas._draw`
+        _draw_marks(self.widget[MARKS], scene)
 
     def _draw_pictures(self, scene: GridScene, encoded: bytes) -> None:
         """Draw the thumbnails; elsewhere the background of the page is visible."""

@@ -16,11 +16,14 @@ from svetlana_jupyter.core.settings import AugmentSettings
 from svetlana_jupyter.core.stats import model_selection
 from svetlana_jupyter.core.stats.model_selection import (
     PairedComparison,
+    _calibrated_distances,
     augmentation_warning,
     brier_skill,
     compare_paired,
+    may_gain,
     nested_selection,
     permutation_p_value,
+    possible_gain,
     rank_candidates,
 )
 
@@ -103,6 +106,52 @@ def test_the_nested_score_is_unbiased_unlike_that_of_the_selected_candidate():
     assert abs(bias[0]) < 3 * noise[0]
     assert bias[1] > 5 * noise[1]
     assert bias[1] > 0.03
+
+
+def test_the_possible_gain_is_the_loss_and_its_standard_error_over_units():
+    truth, units = np.repeat([0, 1], 20), np.tile(np.arange(8), 5)
+    rng = np.random.default_rng(0)
+    p = probabilities(truth, rng.random(40) < 0.8)
+    p = 0.7 * p + 0.3 * rng.dirichlet([1, 1], 40)
+    loss = 1 - brier_skill(truth, p)
+    resampled = []
+    for _ in range(4000):  # a cluster bootstrap of the same calibrated probabilities
+        counts = np.bincount(rng.integers(0, 8, 8), minlength=8)[units]
+        resampled.append((counts * _calibrated_distances(truth, p)[0]).sum() / counts.sum())
+    assert possible_gain(truth, p, units) == pytest.approx(loss + np.std(resampled) * np.sqrt(8 / 7), rel=0.05)
+    assert possible_gain(truth, np.eye(2)[truth], units) < 0.001
+
+
+def test_an_early_end_of_the_search_leaves_the_nested_score_unbiased():
+    """Simulate a fast candidate and, if its loss is high, a better one, each with a constant true accuracy."""
+    rng = np.random.default_rng(0)
+    truth, folds = np.arange(40) % 2, np.arange(40) // 10
+    errors, naive, ends = [], [], 0
+    for _ in range(400):
+        accuracies = {"fast": rng.uniform(0.85, 1), "slow": 0.95}
+        candidates = {name: probabilities(truth, rng.random(40) < right) for name, right in accuracies.items()}
+        if not may_gain(truth, folds, np.arange(40), {"fast": candidates["fast"]}, 0.06):
+            del candidates["slow"]
+            ends += 1
+        chosen = rank_candidates(truth, candidates)[0]
+        for found, p in ((errors, nested_selection(truth, folds, candidates)), (naive, candidates[chosen])):
+            found.append((p.argmax(axis=1) == truth).mean() - accuracies[chosen])
+    assert 50 < ends < 350
+    assert abs(np.mean(errors)) < 2.5 * np.std(errors) / 20
+    assert np.mean(naive) > 2.5 * np.std(naive) / 20, "the score of the selected candidate is biased"
+
+
+@pytest.mark.parametrize("fold", range(4))
+def test_a_search_goes_on_if_it_would_without_any_one_fold(fold):
+    truth, folds = np.arange(40) % 2, np.arange(40) // 10
+    right = np.ones(40, bool)
+    right[folds != fold] = np.arange(30) % 10 > 0
+    candidates = {"fast": probabilities(truth, right)}
+    everything = possible_gain(truth, candidates["fast"], np.arange(40))
+    others = possible_gain(truth[folds != fold], candidates["fast"][folds != fold], np.arange(30))
+    assert everything < others
+    assert may_gain(truth, folds, np.arange(40), candidates, (everything + others) / 2)
+    assert not may_gain(truth, folds, np.arange(40), candidates, others + 0.001)
 
 
 def test_temperatures_reach_far_enough_to_either_side():
