@@ -267,7 +267,7 @@ class LabelPanel(LabelingPanel):
             self.renew_queue()
 
     def _urgent_objects(self) -> dict[str, list[int]]:
-        """Return the objects whose predictions are needed first: visible ones, and those of the queue."""
+        """Return the objects to predict first: visible and queued ones."""
         urgent: dict[str, list[int]] = {}
         if (scene := self.viewer.model.scene) is not None:
             urgent[self.viewer.model.image] = scene.raster.objects.tolist()

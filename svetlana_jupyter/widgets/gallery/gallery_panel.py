@@ -194,7 +194,7 @@ class GalleryPanel(Panel):
 
     def _applies_to(self, shown: SelectionId) -> bool:
         """Return whether an action applies to the selection; if not, display the reason."""
-        if shown is None or shown != self.shown:
+        if shown is None or not self.page.shows_selection(shown):
             self.status.say(_KEY_IGNORED if shown else _NOTHING_SELECTED)
             return False
         return True

@@ -176,7 +176,7 @@ class PatchGrid(VBox):
         self.selection = selection.within(len(self.objects))
 
     def shows_selection(self, shown: SelectionId) -> bool:
-        """Return whether ``shown``, sent with a key, is a selection that all views still have."""
+        """Return whether the selection that a key was sent with is still current."""
         return shown == self.selection_id and set(self.selected) <= set(self.shared.selection)
 
     def select_all(self) -> None:
