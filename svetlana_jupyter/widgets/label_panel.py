@@ -215,7 +215,7 @@ class LabelPanel(LabelingPanel):
                 buttons[change["new"]].click()
 
         flag.observe(flagged, "value")
-        buttons["Accept"].button_style = "primary"
+        buttons["Accept"].add_class("mod-primary")
         actions = [buttons["Accept"], buttons["Skip"], flag, buttons["Why?"]]
         details = self.viewer.object_details
         self.object = SelectedObject(self.project, details, actions, self.status)
@@ -282,7 +282,7 @@ class LabelPanel(LabelingPanel):
 
     def _label_similar(self, name: str, objects: Sequence[tuple[str, int]]) -> None:
         def act() -> None:
-            self.project.annotations.annotate_each(dict.fromkeys(map(tuple, objects), name), source="similar")
+            self.project.annotations.annotate_each(dict.fromkeys(objects, name), source="similar")
             self.status.say(self.project.status)
 
         self.run_action(act)
