@@ -185,7 +185,7 @@ class LabelPanel(LabelingPanel):
         for name, control in (("overlay", self.overlay), ("tool", self.tool)):
             link((model, name), (control, "value"))
             control.observe(lambda _: self.focus(), "value")
-        for trait, value in (("width", "116px"), ("margin", "0"), ("flex", "0 1 auto"), ("min_width", "50px")):
+        for trait, value in (("width", "116px"), ("margin", "0"), ("flex", "0 1 auto"), ("min_width", "88px")):
             setattr(toolbar.images.layout, trait, value)
         fit, smaller, larger, pixels = toolbar.zooming
         self.more = ToggleButton(icon="ellipsis-h", tooltip="More: contrast, channels, opacity, selection")
@@ -207,7 +207,7 @@ class LabelPanel(LabelingPanel):
     def _make_side(self) -> VBox:
         """Return the column with classes, selected object, queue and similar objects."""
         buttons = self.command_bar.buttons
-        flag = Dropdown(options=_FLAGS, tooltip="Flag the object, or erase its label", layout={"width": "84px"})
+        flag = Dropdown(options=_FLAGS, tooltip="Flag the object, or erase its label", layout={"width": "116px"})
 
         def flagged(change: Any) -> None:
             if change["new"]:
