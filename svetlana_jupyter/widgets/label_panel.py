@@ -53,9 +53,9 @@ _TOOL_ICONS = ("mouse-pointer", "object-group", "pencil")
 _TOOL_TIPS = ("Click to select, drag to move", "Drag a box around objects (x)", "Draw a line around objects (l)")
 _FLAGS = (
     ("Flag …", ""),
-    ("Ambiguous (a)", "Ambiguous"),
-    ("Bad segmentation (b)", "Bad segmentation"),
-    ("Erase (e)", "Erase"),
+    ("Ambiguous", "Ambiguous"),
+    ("Bad outline", "Bad segmentation"),
+    ("Erase label", "Erase"),
 )
 _FIRST = "Click an object or press Space; then press the key of its class."
 _NOT_PREDICTED = "No selected object is predicted yet."
