@@ -224,6 +224,7 @@ def _make_run(
         remarks=[*filter(None, [task.explanation]), *fitted.notes],
         left_out=reference.left_out if reference is not None else None,
         choice=choice.explanation,
+        precision=fitted.classifier.precision,
     )
 
 

@@ -1,4 +1,4 @@
-"""Label panel: image and gallery as views of one selection, with a queue."""
+"""Label panel: image, gallery and map as views of one selection, with a queue."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from svetlana_jupyter.widgets.label_sidebar import (
     tally_html,
 )
 from svetlana_jupyter.widgets.labeling import LabelingPanel
+from svetlana_jupyter.widgets.map_panel import MapToolbar
+from svetlana_jupyter.widgets.map_view import MapView
 from svetlana_jupyter.widgets.panel import MAX_WIDTH, Command, catch_errors, labeling_commands
 from svetlana_jupyter.widgets.scheduling import KeyPause, running_loop
 from svetlana_jupyter.widgets.viewer.open_images import predicted_class
@@ -34,12 +36,16 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.gallery.grid import PatchGrid
-    from svetlana_jupyter.widgets.viewer.viewer import Viewer
     from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId
 
-_VIEWS = (("Image", "image"), ("Gallery", "gallery"), ("Both", "both"))
-_VIEW_ICONS = ("picture-o", "th", "columns")
-_VIEW_TIPS = ("The image", "All objects as thumbnails", "Image and gallery side by side")
+_VIEWS = (("Image", "image"), ("Gallery", "gallery"), ("Map", "map"), ("Both", "both"))
+_VIEW_ICONS = ("picture-o", "th", "braille", "columns")
+_VIEW_TIPS = (
+    "The image",
+    "All objects as thumbnails",
+    "Map of all objects: similar ones are close to each other",
+    "The image beside the gallery or the map, whichever was shown last",
+)
 _OVERLAYS = (("Predictions", "predictions"), ("Uncertainty", "uncertainty"), ("Labels", "annotations"), ("Off", "off"))
 _OVERLAY_ICONS = ("circle", "adjust", "dot-circle-o", "ban")
 _OVERLAY_TIPS = (
@@ -51,12 +57,7 @@ _OVERLAY_TIPS = (
 _TOOLS = (("Pick", "move"), ("Box", "box"), ("Lasso", "lasso"))
 _TOOL_ICONS = ("mouse-pointer", "object-group", "pencil")
 _TOOL_TIPS = ("Click to select, drag to move", "Drag a box around objects (x)", "Draw a line around objects (l)")
-_FLAGS = (
-    ("Flag …", ""),
-    ("Ambiguous", "Ambiguous"),
-    ("Bad outline", "Bad segmentation"),
-    ("Erase label", "Erase"),
-)
+_FLAGS = (("Flag …", ""), ("Ambiguous", "Ambiguous"), ("Bad outline", "Bad segmentation"), ("Erase label", "Erase"))
 _FIRST = "Click an object or press Space; then press the key of its class."
 _NOT_PREDICTED = "No selected object is predicted yet."
 _SIZE, _MAX_SIZE = (480, 640), (2000, 4000)
@@ -65,7 +66,7 @@ _SIZE, _MAX_SIZE = (480, 640), (2000, 4000)
 class LabelPanel(LabelingPanel):
     """Workspace in which the user labels objects and sees all predictions.
 
-    Image and gallery are views of one selection; class keys, Enter, undo, flags and Skip mean the same in both. The
+    Image, gallery and map are views of one selection; class keys, Enter, undo, flags and Skip mean the same in each. The
     panel fills the width and height of the page.
 
     Parameters
@@ -74,11 +75,11 @@ class LabelPanel(LabelingPanel):
 
     Attributes
     ----------
-    view : {"image", "gallery", "both"}
-        The displayed views.
     views : ToggleButtons
+        The displayed views: "image", "gallery", "map" or "both".
     overlay, tool : ToggleButtons
     gallery : GalleryView or None
+    map : MapView or None
         None before it is first displayed.
     object : SelectedObject
     next_objects : NextObjects
@@ -93,6 +94,8 @@ class LabelPanel(LabelingPanel):
         self.layout.max_width = MAX_WIDTH
         self.add_class("sv-space")
         self.gallery: GalleryView | None = None
+        self.map: MapView | None = None
+        self._map_box, self._second = VBox().add_class("sv-gallery"), "gallery"
         self.editor, self.new_class = ClassEditor(self), NewClassField(self)
         self.viewer.model.overlay = "predictions"
         self.command_bar.set_commands(*self._commands())
@@ -113,13 +116,20 @@ class LabelPanel(LabelingPanel):
             project.live.start()
 
     def show_view(self, name: str) -> None:
-        """Show the image, the gallery, or both."""
-        if name != "image" and self.gallery is None:
+        """Show the image, the gallery, the map, or the image beside one of them."""
+        self._second = name if name in ("gallery", "map") else self._second
+        shown = {"both": ("image", self._second)}.get(name, (name,))
+        if "gallery" in shown and self.gallery is None:
             self.gallery = self._make_gallery()
             self._area.children = (*self._area.children, self.gallery)
-        self._show_part(self.viewer, name != "gallery")
-        if self.gallery is not None:
-            self._show_part(self.gallery, name != "image")
+        if "map" in shown and self.map is None:
+            self.map = self._make_map()
+            self._area.children = (*self._area.children, self._map_box)
+        views = {"image": (self.viewer, self.viewer), "gallery": (self.gallery, self.gallery)}
+        for part, (view, box) in (views | {"map": (self.map, self._map_box)}).items():
+            if view is not None:
+                box.layout.display = "" if part in shown else "none"
+                view.is_shown = part in shown
         self.focus()
 
     def accept(self, object_id: ObjectId | None) -> None:
@@ -149,13 +159,16 @@ class LabelPanel(LabelingPanel):
         """Give the displayed view the keyboard focus."""
         if self.views.value == "gallery" and self.gallery is not None:
             self.gallery.page.screen.focus()
+        elif self.views.value == "map" and self.map is not None:
+            self.map.screen.focus()
         else:
             super().focus()
 
     def close(self) -> None:
         """Stop observing the project, and remove the panel."""
-        if self.gallery is not None:
-            self.gallery.close()
+        for view in (self.gallery, self.map):
+            if view is not None:
+                view.close()
         self.next_objects.strip.close()
         self.similar.strip.close()
         super().close()
@@ -243,9 +256,11 @@ class LabelPanel(LabelingPanel):
         gallery.rearrange()
         return gallery
 
-    def _show_part(self, view: Viewer | GalleryView, shown: bool) -> None:
-        view.layout.display = "" if shown else "none"
-        view.is_shown = shown
+    def _make_map(self) -> MapView:
+        view = MapView(self.project, self.status, _SIZE, _MAX_SIZE, self.report_key, fills=True)
+        view.screen.handle_key = catch_errors(self._map_key, self.status)
+        self._map_box.children = (MapToolbar(view), view)
+        return view
 
     def _observe_changes(self) -> None:
         observe = self.observe_project
@@ -260,7 +275,12 @@ class LabelPanel(LabelingPanel):
         if self.gallery is not None and grid is self.gallery.page and self.gallery.move(key):
             return
         stale = ObjectId("", 0)  # what was on the screen of the grid is no longer selected
-        self.handle_key(key, None if shown is None else self.shown if grid.shows_selection(shown) else stale)
+        is_current = shown == grid.selection_id and grid.is_current
+        self.handle_key(key, None if shown is None else self.shown if is_current else stale)
+
+    def _map_key(self, key: str, shown: SelectionId) -> None:
+        """Handle a key that was pressed on the map, and that does not move it."""
+        self.handle_key(key, shown)
 
     def _follow_predictions(self) -> None:
         if self._kind == "uncertain":

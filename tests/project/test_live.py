@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
 from svetlana_jupyter.project.project import Project
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-
-def label_some(project: Project, count: int = 8, image: str = "P1_A1") -> None:
-    for label in range(1, count + 1):
+def label_some(project: Project, first: int = 1, last: int = 24) -> None:
+    """Label objects of the first two images, which have twelve each."""
+    for number in range(first, last + 1):
+        image, label = ("P1_A1", number) if number <= 12 else ("P1_A2", number - 12)
         project.annotate(image, label, "bright" if label % 2 == 0 else "dim")
 
 
@@ -36,7 +35,7 @@ def test_an_update_predicts_every_object(project):
     assert project.current_run == "live"
     assert (table["predicted"] == truth(table)).all()
     assert set(table["run"]) == {"live"}
-    assert (state.labels, state.objects, state.missing, state.stage) == (8, 36, 0, "average")
+    assert (state.labels, state.objects, state.missing, state.stage) == (24, 36, 0, "average")
     assert state.counts == {1: 18, 2: 18}
     assert project.live_state == state
     assert project.counts()["count"].tolist() == [18, 18]
@@ -46,8 +45,8 @@ def test_predictions_are_the_average_of_least_squares_and_forest(project):
     label_some(project)
     project.live.update()
     matrix = project.features.matrix()
-    features = matrix.images["P1_A1"].read(np.arange(8))
-    codes = (np.arange(1, 9) % 2 == 0).astype(np.int64)
+    features = np.concatenate([matrix.images[name].read(slice(None)) for name in ("P1_A1", "P1_A2")])
+    codes = (np.arange(1, 25) % 2 == 0).astype(np.int64)
     everything = np.concatenate([image.read(slice(None)) for image in matrix.images.values()])
     head, forest = fit_least_squares(features, codes), fit_live_forest(features, codes)
     expected = (head.probabilities(everything) + forest.probabilities(everything)) / 2
@@ -78,8 +77,9 @@ def test_changes_with_the_last_label_are_counted(project):
     label_some(project)
     assert project.live.update().changed is None
     before = project.predictions()["predicted"]
-    project.annotate("P1_A1", [2, 4, 6, 8], "dim")
-    project.annotate("P1_A1", [1, 3, 5, 7], "bright")
+    for image in ("P1_A1", "P1_A2"):
+        project.annotate(image, range(2, 13, 2), "dim")
+        project.annotate(image, range(1, 13, 2), "bright")
     state = project.live.update()
     assert state.changed == (project.predictions()["predicted"] != before).sum() == 36
     assert project.live.update().changed == 36  # no new label
@@ -97,17 +97,16 @@ def test_a_reopened_project_shows_the_same_predictions(project):
 
 
 def test_the_background_gives_the_predictions_of_a_script(project):
-    label_some(project, 4)
+    label_some(project, 1, 20)
     project.live.start()
-    for label in range(5, 9):
-        project.annotate("P1_A1", label, "bright" if label % 2 == 0 else "dim")
+    label_some(project, 21, 24)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         state = project.live_state
-        if state is not None and state.labels == 8 and state.stage == "average" and not state.missing:
+        if state is not None and state.labels == 24 and state.stage == "average" and not state.missing:
             break
         time.sleep(0.02)
-    assert project.live_state.labels == 8
+    assert project.live_state.labels == 24
     project.live.stop()
     followed = probabilities(project)
     project.live.update()
@@ -115,7 +114,7 @@ def test_the_background_gives_the_predictions_of_a_script(project):
 
 
 def test_objects_of_the_test_set_are_hidden_until_they_are_annotated(project):
-    label_some(project)
+    label_some(project, 1, 12)
     project.test_set.draw(20)
     state = project.live.update()
     hidden = list(project.test_set.objects)
@@ -125,13 +124,13 @@ def test_objects_of_the_test_set_are_hidden_until_they_are_annotated(project):
     project.annotate(image, label, "dim")
     state = project.live.update()
     assert project.predictions().loc[(image, label), "predicted"] == truth(project.predictions().loc[[hidden[0]]])[0]
-    assert state.labels == 8  # labels of the test set are not used
+    assert state.labels == 12  # labels of the test set are not used
 
 
 def test_few_labels_have_no_score(project):
     label_some(project)
     state = project.live.update()
-    assert str(state).startswith("8 labels · Not enough labels for a score")
+    assert str(state).startswith("24 labels · Not enough labels for a score")
     assert state.score is None
     assert state.score_text.startswith("Not enough labels for a score")
     assert project.evaluate().network is None
@@ -184,15 +183,50 @@ def test_a_replaced_mask_shows_no_predictions_of_the_old_objects(project, wells)
 def test_merged_classes_are_predicted_as_one(project):
     project.classes.add("gray")
     label_some(project)
-    project.annotate("P2_A1", [1, 3], "gray")
+    project.annotate("P2_A1", [1, 3], "gray")  # as dim as dim
     project.live.update()
     project.classes.merge("gray", into="dim")
     assert set(project.predictions()["predicted"]) == {"dim", "bright"}
     assert project.live.update().counts == {1: 18, 2: 18}
 
 
-def test_the_live_run_predicts_only_by_itself(project):
+def test_predicting_with_the_live_run_updates_it(project):
+    label_some(project, 1, 20)
+    project.live.update()
+    label_some(project, 21, 24)
+    project.predict()
+    assert project.live_state.labels == 24
+
+
+def test_explaining_the_live_classifier_is_refused_with_a_sentence(project):
     label_some(project)
     project.live.update()
-    with pytest.raises(ProjectError, match=r"project\.live\.update"):
-        project.predict()
+    with pytest.raises(ProjectError, match=r"project\.train"):
+        project.explain("P1_A1", 1)
+
+
+def test_exports_name_the_number_of_labels_and_the_time(project, tmp_path):
+    label_some(project)
+    project.live.update()
+    finished = project.runs.current.finished
+    project.export(tmp_path / "results")
+    table = pd.read_csv(tmp_path / "results/objects.csv")
+    assert set(table["run"]) == {f"live, 24 labels, {finished}"}
+    assert f"live, 24 labels, {finished}" in (tmp_path / "results/export.json").read_text()
+
+
+@pytest.mark.parametrize("live_is_better", [True, False])
+def test_a_trained_run_replaces_the_live_classifier_only_if_it_is_better(project, monkeypatch, live_is_better):
+    label_some(project)
+    project.live.update()
+    held_out = project.live.result.held_out
+    own = [f"p_{class_id}" for class_id in (1, 2)]
+    certain = np.eye(2)[held_out["truth"] - 1] if live_is_better else np.full((24, 2), 0.5)
+    held_out[own] = certain
+    run = project.train(epochs=3)
+    assert project.current_run == ("live" if live_is_better else run.name)
+    assert ("The live classifier stays" in project.status) == live_is_better
+    both = run.held_out()
+    p = both.set_index(["image", "object"])[own].to_numpy()[np.arange(len(both)), both["truth"] - 1]
+    if live_is_better:
+        assert f"{-np.log(p.clip(0.001)).mean():.2f}" in project.status

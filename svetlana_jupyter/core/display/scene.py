@@ -133,7 +133,7 @@ class Scene:
     @property
     def offset(self) -> tuple[int, int]:
         """Row and column of the frame's corner on the screen, in device pixels."""
-        return _frame_offset(self.frame, self.view)
+        return frame_offset(self.frame, self.view)
 
     def object_at(self, row: float, column: float, reach: float = 3.0) -> int:
         """Return the object at a screen point, else the nearest within ``reach``, else 0."""
@@ -182,7 +182,7 @@ def compose(
     moving : bool
         Whether the user is dragging the image; then a margin is drawn, too, in which the next view may lie.
     """
-    frame = _choose_frame(view, previous, moving)
+    frame = choose_frame(view, (previous.view, previous.frame) if previous else None, moving)
     old_image, old_raster = (previous.image, previous.raster) if previous else (None, None)
     where = frame, view.plane, allow_missing
 
@@ -204,7 +204,7 @@ def compose(
 
 def tiles_to_read(image: TileReader, mask: TileReader, view: Viewport) -> tuple[TileGroup, ...]:
     """Return the tiles that `compose` would read for this view."""
-    frame = _choose_frame(view, None, moving=False)
+    frame = choose_frame(view, None, moving=False)
     stride = stride_for(frame.scale)
     missing = (reader.missing(_box_under(frame, reader.shape), stride, view.plane) for reader in (image, mask))
     return tuple(itertools.chain(*missing))
@@ -235,24 +235,32 @@ def size_with_margin(size: tuple[int, int]) -> tuple[int, int]:
     return size[0] + 2 * round(size[0] * MARGIN), size[1] + 2 * round(size[1] * MARGIN)
 
 
-def _choose_frame(view: Viewport, previous: Scene | None, moving: bool) -> Frame:
+def choose_frame(view: Viewport, previous: tuple[Viewport, Frame] | None, moving: bool) -> Frame:
     """Return the previous frame if it covers the view, else a new one.
 
     A new frame has a margin only while the user drags the view: drawing a frame without a margin takes half the time,
     and most views are never dragged.
+
+    Parameters
+    ----------
+    view : Viewport
+    previous : (Viewport, Frame), optional
+        View and frame of the last scene.
+    moving : bool
+        Whether the user is dragging the view.
     """
-    scale = view.device_scale
-    if previous is not None and previous.view.dpr == view.dpr and previous.frame.scale == scale:
-        frame = previous.frame
-        edges = zip(_frame_offset(frame, view), frame.size, view.device_size)
+    if previous is not None and previous[0].dpr == view.dpr and previous[1].scale == view.device_scale:
+        frame = previous[1]
+        edges = zip(frame_offset(frame, view), frame.size, view.device_size)
         if all(start <= 0 and start + length >= screen for start, length, screen in edges):
             return frame
-    size = size_with_margin(view.device_size) if moving else view.device_size
+    scale, size = view.device_scale, size_with_margin(view.device_size) if moving else view.device_size
     origin = view.center[0] - size[0] / 2 / scale, view.center[1] - size[1] / 2 / scale
     return Frame(origin, scale, size)
 
 
-def _frame_offset(frame: Frame, view: Viewport) -> tuple[int, int]:
+def frame_offset(frame: Frame, view: Viewport) -> tuple[int, int]:
+    """Return row and column of a frame's corner on the screen, in device pixels."""
     axes = zip(frame.origin, view.center, view.device_size)
     top, left = (round((start - center) * frame.scale + screen / 2) for start, center, screen in axes)
     return top, left

@@ -175,9 +175,10 @@ class PatchGrid(VBox):
         """Select cells of the page."""
         self.selection = selection.within(len(self.objects))
 
-    def shows_selection(self, shown: SelectionId) -> bool:
-        """Return whether the selection that a key was sent with is still current."""
-        return shown == self.selection_id and set(self.selected) <= set(self.shared.selection)
+    @property
+    def is_current(self) -> bool:
+        """Whether what is selected here is still selected in all views."""
+        return set(self.selected) <= set(self.shared.selection)
 
     def select_all(self) -> None:
         """Select all cells of the page."""
@@ -276,7 +277,7 @@ class PatchGrid(VBox):
         # Described now, because a key may have labeled the object under the pointer.
         row, column = self.hovered or (-1.0, -1.0)
         under = self.cell_at(row, column) if self.hovered else -1
-        hint = Hint(_hover_text(self._project, *self.objects[under]), (row, column)) if under >= 0 else None
+        hint = Hint(describe_object(self._project, *self.objects[under]), (row, column)) if under >= 0 else None
         self.scene = GridScene(grid, dpr, key, pixels, boxes, ink, captions, chosen, cursor, hint, self.message)
         absent = [part for part in page.by_image() if None in self._thumbnail_cache.cached_thumbnails(part)]
         self.screen.paint(self.scene, self.selection_id, absent if in_loop else ())
@@ -398,7 +399,7 @@ def _caption(project: Project, image: str, label: int) -> CellCaption:
     return CellCaption(info.color, name=info.name, share=f"{probability:.0%}")
 
 
-def _hover_text(project: Project, image: str, label: int) -> str:
+def describe_object(project: Project, image: str, label: int) -> str:
     """Return the object, its annotation and its prediction in one line."""
     annotation, classes = project.annotations.label_of(image, label), project.classes
     class_id, probability = predicted_class(project, image, label)

@@ -350,7 +350,7 @@ def draw_decoration(layer: Any, scene: Scene) -> None:
     if scene.field is not None:
         _draw_frame(layer, scene.field, scene.view)
     if scene.lasso:
-        _draw_lasso(layer, scene)
+        draw_lasso(layer, scene.lasso, scene.view)
     if scene.hint is not None:
         _draw_hint(layer, scene.hint, scene.view)
 
@@ -394,9 +394,9 @@ def _draw_frame(layer: Any, field: tuple[float, float, float, float], view: View
                 layer.stroke_lines([(x + across, y), (x, y), (x, y + down)])
 
 
-def _draw_lasso(layer: Any, scene: Scene) -> None:
-    """Draw the box or lasso with a dashed line, visible on any image."""
-    corners = np.array([scene.view.to_screen(*corner)[::-1] for corner in scene.lasso])
+def draw_lasso(layer: Any, lasso: Iterable[tuple[float, float]], view: Viewport) -> None:
+    """Draw a box or lasso with a dashed line, visible on any image."""
+    corners = np.array([view.to_screen(*corner)[::-1] for corner in lasso])
     layer.fill_style = "rgba(255, 255, 255, 0.12)"
     layer.fill_polygon(corners)
     layer.line_width, layer.stroke_style = 2.5, "rgba(0, 0, 0, 0.7)"
