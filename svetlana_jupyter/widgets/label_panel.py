@@ -66,8 +66,8 @@ _SIZE, _MAX_SIZE = (480, 640), (2000, 4000)
 class LabelPanel(LabelingPanel):
     """Workspace in which the user labels objects and sees all predictions.
 
-    Image, gallery and map are views of one selection; class keys, Enter, undo, flags and Skip mean the same in each. The
-    panel fills the width and height of the page.
+    Image, gallery and map are views of one selection; class keys, Enter, undo, flags and Skip mean the same in all.
+    The panel fills the width and height of the page.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -186,7 +187,8 @@ class ViewerModel(traitlets.HasTraits):
 
     def close(self) -> None:
         """Stop following the shared selection."""
-        self.shared.unobserve(self._follow_shared, "selection")
+        with suppress(ValueError):  # closed before
+            self.shared.unobserve(self._follow_shared, "selection")
 
     def set_view(self, view: Viewport, moving: bool = False) -> None:
         """Show another part of the image; ``moving`` is True while the user drags it."""
