@@ -198,7 +198,7 @@ class LabelPanel(LabelingPanel):
         for name, control in (("overlay", self.overlay), ("tool", self.tool)):
             link((model, name), (control, "value"))
             control.observe(lambda _: self.focus(), "value")
-        for trait, value in (("width", "116px"), ("margin", "0"), ("flex", "0 1 auto"), ("min_width", "88px")):
+        for trait, value in (("width", "100px"), ("margin", "0"), ("flex", "0 0 auto")):
             setattr(toolbar.images.layout, trait, value)
         fit, smaller, larger, pixels = toolbar.zooming
         self.more = ToggleButton(icon="ellipsis-h", tooltip="More: contrast, channels, opacity, selection")
