@@ -14,13 +14,13 @@ from svetlana_jupyter.widgets.components import no_images_hint
 from svetlana_jupyter.widgets.gallery.gallery_view import GalleryView
 from svetlana_jupyter.widgets.label_sidebar import (
     QUEUED,
-    SIMILAR,
     NextObjects,
     SelectedObject,
     SimilarObjects,
     key_hints,
     predicted_counts,
     section,
+    similar_objects,
     tally_html,
 )
 from svetlana_jupyter.widgets.labeling import LabelingPanel
@@ -151,7 +151,7 @@ class LabelPanel(LabelingPanel):
         if object_id is None or object_id.label < 0:
             self.status.say("Select a single object first.")
             return
-        found = tuple(ObjectId(*each) for each in self.project.features.similar(*object_id, n=SIMILAR))
+        found = tuple(ObjectId(*each) for each in similar_objects(self.project, object_id))
         self.views.value = "both" if self.views.value == "both" else "gallery"
         self.shared.listed = f"Like object {object_id.label}", (object_id, *found)
 

@@ -237,6 +237,11 @@ class ObjectStrip(VBox):
         return self._side or 1.0
 
 
+def similar_objects(project: Project, object_id: ObjectId) -> list[tuple[str, int]]:
+    """Return the objects most similar to an object, the nearest first."""
+    return [(str(image), int(label)) for image, label in project.features.similar(*object_id, SIMILAR).index]
+
+
 def frame_color(project: Project, image: str, label: int) -> str:
     """Return the color of the annotated class of an object, else the predicted."""
     class_id = project.annotations.label_of(image, label).class_id or predicted_class(project, image, label)[0]
@@ -327,7 +332,7 @@ class SimilarObjects(VBox):
             self._say("Hidden until this object of the test set is labeled." if hidden else _NO_SIMILAR)
 
     def _find(self, object_id: ObjectId) -> Sequence[tuple[str, int]]:
-        return self._project.features.similar(*object_id, n=SIMILAR)
+        return similar_objects(self._project, object_id)
 
     def _show_found(self, objects: Sequence[tuple[str, int]]) -> None:
         self.text.layout.display, self.strip.layout.visibility = "none", "visible"
