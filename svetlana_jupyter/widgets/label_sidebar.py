@@ -38,7 +38,7 @@ _QUEUE_TITLES = {
     "useful": "Most useful",
     "random": "At random",
     "uncertain": "Least certain",
-    "image": "Image by image",
+    "image": "By image",
     "test": "Test set",
 }
 QUEUED = 5  # objects of the queue that are shown
