@@ -181,7 +181,9 @@ def test_an_encoder_adds_a_block_of_features(project):
     matrix = project.features.matrix()
     assert matrix.blocks["encoder quarters"].stop - matrix.blocks["encoder quarters"].start == 4
     values = np.concatenate([image.read(slice(None)) for image in matrix.images.values()])
-    assert (values[:, matrix.blocks["encoder quarters"]] ** 2).sum(axis=1).mean() == pytest.approx(1 / len(matrix.blocks), abs=0.01)
+    assert (values[:, matrix.blocks["encoder quarters"]] ** 2).sum(axis=1).mean() == pytest.approx(
+        1 / len(matrix.blocks), abs=0.01
+    )
 
 
 def test_a_torch_module_is_an_encoder(project):
