@@ -587,8 +587,10 @@ class Project(HasTraits):
         """Train a classifier on all annotations, and return the finished run.
 
         With the default preset "auto", several presets (sets of training settings) that use only the allowed cues are
-        compared, and the best one is selected (`learn.preset_search`). Later trainings with the same settings and
-        classes reuse the selected preset until the number of annotations has doubled.
+        compared, and the best one is selected (`learn.preset_search`). A random forest is stored as the first run after
+        seconds; a second run follows if another preset is better, so that a stop (Ctrl-C) leaves the best so far. Later
+        trainings with the same settings and classes reuse the selected preset until the number of annotations has
+        doubled.
 
         Parameters
         ----------
@@ -1247,14 +1249,13 @@ class Project(HasTraits):
         self.training_curve = LearningCurve()
 
         def work(stop: Stop) -> Iterator[object]:
+            last: Run | None = None
             for event in train_run(task, stop):
-                if not isinstance(event, Run | RunUnsaved):
-                    yield event
-                    continue
-                yield event, network
-                if predict and isinstance(event, Run):
-                    count = task.settings.threads or threads
-                    yield from predict_images(self._prediction_task(list(task.pairs), event, count, network), stop)
+                last = event if isinstance(event, Run) else last
+                yield (event, network) if isinstance(event, Run | RunUnsaved) else event
+            if predict and last is not None:
+                count = task.settings.threads or threads
+                yield from predict_images(self._prediction_task(list(task.pairs), last, count, network), stop)
 
         return work
 
