@@ -27,6 +27,7 @@ _MODULES = {
     "Evaluation": "project.evaluation",
     "GalleryPanel": "widgets.gallery.gallery_panel",
     "InputError": "errors",
+    "MapPanel": "widgets.map_panel",
     "MeasureSettings": "core.settings",
     "PatchError": "errors",
     "PatchSettings": "core.settings",

@@ -517,7 +517,7 @@ class TrainingSettings(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device to train on. "auto" uses a CUDA GPU if there is one, else an Apple GPU (2D images only), else the CPU."""
     precision: Literal["auto", "full", "mixed"] = "auto"
-    """Floating-point precision. "mixed" computes in 16 bits where that is safe; "auto" does so on CUDA GPUs only."""
+    """Floating-point precision. "mixed" computes in 16 bits where that is safe; "auto" does so where it is faster."""
     threads: int | None = Field(default=None, ge=1)
     """Number of torch threads; None leaves it unchanged."""
 

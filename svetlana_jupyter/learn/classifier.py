@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -13,9 +14,16 @@ from svetlana_jupyter.core.patches import cut_patches, patch_regions
 from svetlana_jupyter.core.settings import USER_ARCHITECTURE
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.build import build_network, load_weights
-from svetlana_jupyter.learn.device import autocast_context, choose_device, keep_freed_memory, mixed_precision
+from svetlana_jupyter.learn.device import autocast_context, choose_device, compute_dtype, keep_freed_memory
 from svetlana_jupyter.learn.forest import ForestClassifier
-from svetlana_jupyter.learn.networks import MEMORY_FORMATS, ClassificationNetwork, to_onednn
+from svetlana_jupyter.learn.networks import (
+    MEMORY_FORMATS,
+    ClassificationNetwork,
+    FoldedSmallCNN,
+    SmallCNN,
+    TorchvisionNetwork,
+    fold_network,
+)
 from svetlana_jupyter.learn.spatial import Symmetry, apply_view, averaging_views, symmetries
 from svetlana_jupyter.learn.specification import (
     WEIGHTS_FILE,
@@ -59,9 +67,12 @@ class NetworkClassifier(ClassifierBase):
         settings = specification.settings
         self.device = _device_here(specification)
         self.module = module.to(self.device).eval()
-        self._mixed = mixed_precision(settings.precision, self.device)
+        self._dtype = compute_dtype(settings.precision, self.device)
+        self.precision = str(self._dtype).removeprefix("torch.")
+        # A GPU computes one batch at a time, and a module of the user may keep values between its calls.
+        self.parallel = self.device.type == "cpu" and isinstance(module, SmallCNN | TorchvisionNetwork)
         keep_freed_memory()
-        self._forward = self.module if self._mixed else to_onednn(self.module, self.device) or self.module
+        self._network = fold_network(self.module, self.device, self._dtype) or self.module
         default = averaging_views(settings.augmentation, settings.patches, settings.views)
         self._views = tuple(views or default)
 
@@ -84,19 +95,39 @@ class NetworkClassifier(ClassifierBase):
             )
         return type(self)(self.specification, self.module, all_views)
 
-    @torch.inference_mode()
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return probabilities (n, number of classes) of patches (n, C, [z,] y, x)."""
-        patches = torch.from_numpy(inputs).to(self.device)
-        if self._forward is self.module:
-            patches = patches.to(memory_format=MEMORY_FORMATS[self.ndim])
-        total = torch.zeros(len(patches), len(self.classes), device=self.device)
-        for view in self._views:
-            with autocast_context(self.device, self._mixed):
-                logits = self._forward(apply_view(patches, view))
-            total += logits.float().softmax(dim=1)
-        probabilities: NDArray[np.float32] = (total / len(self._views)).cpu().numpy()
-        return probabilities
+        return self.classify_and_embed(inputs)[0]
+
+    @torch.inference_mode()
+    def classify_and_embed(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+        """Return probabilities and features of patches, from the same forward passes.
+
+        Parameters
+        ----------
+        inputs : float32 of shape (n, C, [z,] y, x)
+
+        Returns
+        -------
+        probabilities : float32 of shape (n, number of classes)
+        features : float16 of shape (n, d)
+            Input of the last layer, averaged over views; d is 0 unless the network is a `SmallCNN`.
+        """
+        patches = torch.from_numpy(inputs).to(self.device, memory_format=MEMORY_FORMATS[self.ndim])
+        logits, features = zip(*(self._run(apply_view(patches, view)) for view in self._views), strict=True)
+        probabilities = torch.stack([one.float().softmax(dim=1) for one in logits]).mean(dim=0)
+        return probabilities.cpu().numpy(), torch.stack(features).float().mean(dim=0).half().cpu().numpy()
+
+    def _run(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits (n, classes) and features (n, d) of patches."""
+        if isinstance(self._network, FoldedSmallCNN):
+            features = self._network.embed(patches)
+            return self._network.head(features), features
+        with autocast_context(self.device, self._dtype):
+            if isinstance(self._network, SmallCNN):
+                features = self._network.embed(patches)
+                return self._network.head(features), features
+            return self._network(patches), patches.new_empty(len(patches), 0)
 
     def tensors(self) -> Tensors:
         """Return the weights by name."""
@@ -132,8 +163,13 @@ class NetworkClassifier(ClassifierBase):
         return cls(specification, module)
 
     def __reduce__(self) -> tuple[type[NetworkClassifier], tuple[object, ...]]:
-        """Pickle the network on the CPU, because another process may have no GPU."""
-        return type(self), (self.specification, copy.deepcopy(self.module).cpu(), self._views)
+        """Pickle the network on the CPU, because another process may have no GPU.
+
+        The other process computes in the same number of bits, also if its processor is not faster with them.
+        """
+        precision = "full" if self._dtype is torch.float32 else "mixed"
+        specification = replace(self.specification, settings=self.specification.settings.changed(precision=precision))
+        return type(self), (specification, copy.deepcopy(self.module).cpu(), self._views)
 
 
 def _device_here(specification: ClassifierSpec) -> torch.device:

@@ -1,5 +1,8 @@
 """Prediction of the objects of an image, while a thread reads the next blocks.
 
+Batches are distributed among threads, each of which classifies a whole batch on one core. Splitting each batch among
+all cores would let them wait for each other, and for the thread that cuts patches, after every layer.
+
 The objects of a few neighboring blocks form a part. Predictions are stored, resumed and distributed to other machines
 part by part. Parts do not share batches, so the probabilities of a part are bitwise equal, whichever other parts are
 predicted.
@@ -8,15 +11,16 @@ predicted.
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from svetlana_jupyter.core.io.chunks import (
     BlockDecoder,
@@ -39,7 +43,6 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.learn.classifier import Classifier
 
-Item = TypeVar("Item")
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
 InputBatch = tuple[Labels, Floats]
@@ -48,7 +51,7 @@ BATCH_SIZES = {2: 32, 3: 8}  # patches per batch; their feature maps fit into th
 # A network classifies a part in less than a second. For forests, parts are larger, because features are stored for many
 # objects at a time.
 OBJECTS_PER_PART = {("network", 2): 512, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000}
-MAX_QUEUED_BATCHES = 8  # batches that the background thread cuts in advance
+MAX_QUEUED_BATCHES = 8  # batches that are cut in advance
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,15 @@ class PredictionBatch:
         One column per class, in the order of ``classifier.classes``.
     novelty : float32 of shape (m,)
         Distance from the annotated objects, for the m objects that are compared with them (`learn.novelty`).
+    features : float16 of shape (n, d)
+        Features that the last layer of the network classifies (`NetworkClassifier.classify_and_embed`); d is 0 for
+        other classifiers.
     """
 
     objects: Labels
     probabilities: Floats
     novelty: Floats
+    features: NDArray[np.float16]
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,8 @@ def predict_parts(
 ) -> Generator[PredictionBatch | PartFinished]:
     """Classify the objects of several parts, decoding each image block once.
 
-    A background thread reads blocks and cuts patches while the classifier works. Closing the generator stops both.
+    One thread reads blocks and cuts patches, while as many threads as torch uses classify batches. Closing the
+    generator stops all of them. The result does not depend on the number of threads.
 
     Parameters
     ----------
@@ -122,10 +130,13 @@ def predict_parts(
         After the last batch of each part.
     """
     cut = partial(_cut_part, classifier, reference, frozenset(compared), batch_size or BATCH_SIZES[pair.ndim])
+    threads = ThreadpoolController()
     # Patches are cut with a single BLAS thread; more would compete with the network for the cores.
-    with threadpool_limits(1, user_api="blas"), closing(_prefetch(_cut_parts(pair, parts, classifier, cut))) as events:
-        for event in events:
-            yield event if isinstance(event, PartFinished) else _classify(classifier, event)
+    with (
+        threads.limit(limits=1, user_api="blas"),
+        closing(_run_ahead(_cut_parts(pair, parts, classifier, cut), classifier, threads)) as events,
+    ):
+        yield from events
 
 
 def predict_part(
@@ -161,7 +172,8 @@ def sample_for_novelty(objects: pd.DataFrame) -> Labels:
 
 def _classify(classifier: Classifier, batch: ScoredBatch) -> PredictionBatch:
     labels, inputs, novelty = batch
-    return PredictionBatch(labels, classifier.classify(inputs), novelty)
+    probabilities, features = classifier.classify_and_embed(inputs)
+    return PredictionBatch(labels, probabilities, novelty, features)
 
 
 def _cut_parts(
@@ -238,13 +250,38 @@ def _in_batches(pieces: Iterator[InputBatch], size: int) -> Iterator[InputBatch]
         yield rest
 
 
-def _prefetch(items: Iterator[Item]) -> Generator[Item]:
-    """Yield the items of an iterator, which a background thread reads in advance."""
-    with ThreadPoolExecutor(1, "cutting patches") as reader:
-        ready = deque(reader.submit(next, items, None) for _ in range(MAX_QUEUED_BATCHES))
+def _run_ahead(
+    items: Iterator[ScoredBatch | PartFinished], classifier: Classifier, threads: ThreadpoolController
+) -> Generator[PredictionBatch | PartFinished]:
+    """Yield the classified batches and all other items in order, computed in advance.
+
+    A thread reads the items and other threads classify them, while the caller handles earlier results. An error is
+    raised in the place of the item that it belongs to.
+    """
+    count = torch.get_num_threads() if classifier.parallel else 1
+
+    def use_one_core() -> None:
+        if classifier.parallel:
+            torch.get_num_threads()  # this torch thread must be initialized before it is limited
+            threads.limit(limits=1, user_api="openmp")
+
+    def classify(item: Future[ScoredBatch | PartFinished | None]) -> PredictionBatch | PartFinished | None:
+        event = item.result()
+        return event if event is None or isinstance(event, PartFinished) else _classify(classifier, event)
+
+    with (
+        ThreadPoolExecutor(count, "classifying patches", use_one_core) as workers,
+        ThreadPoolExecutor(1, "cutting patches") as reader,
+    ):
+
+        def submit() -> Future[PredictionBatch | PartFinished | None]:
+            return workers.submit(classify, reader.submit(next, items, None))
+
+        ready = deque(submit() for _ in range(count + MAX_QUEUED_BATCHES))
         try:
-            while (item := ready.popleft().result()) is not None:
-                ready.append(reader.submit(next, items, None))
-                yield item
+            while (event := ready.popleft().result()) is not None:
+                ready.append(submit())
+                yield event
         finally:
             reader.shutdown(cancel_futures=True)
+            workers.shutdown(cancel_futures=True)

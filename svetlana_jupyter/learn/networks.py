@@ -126,8 +126,13 @@ class SmallCNN(ClassificationNetwork):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Return logits (n, classes) of patches (n, channels, [z,] y, x)."""
-        logits: Tensor = self.head(self.pool(self.blocks(self.standardize(patches))))
+        logits: Tensor = self.head(self.embed(patches))
         return logits
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """Return the features (n, d) that the last layer classifies."""
+        features: Tensor = self.pool(self.blocks(self.standardize(patches)))
+        return features
 
     @property
     def gradcam_layer(self) -> nn.Module:
@@ -268,55 +273,95 @@ def step_seconds(settings: TrainingSettings, channels: int) -> float:
     return SECONDS_PER_STEP + settings.batch_size * seconds / 1e6
 
 
-def to_onednn(network: nn.Module, device: torch.device) -> OneDNNSmallCNN | None:
-    """Convert a network to oneDNN; None if the network or device is not supported."""
-    if not isinstance(network, SmallCNN) or device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+def fold_network(network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32) -> FoldedSmallCNN | None:
+    """Fold the normalization of a network; None where this is not supported.
+
+    Parameters
+    ----------
+    network : Module
+    device : torch.device
+    dtype : torch.dtype
+        Type of weights and feature maps, float32 or bfloat16.
+    """
+    if not isinstance(network, SmallCNN) or device.type != "cpu":
         return None
-    has_group_norm = any(isinstance(layer, nn.GroupNorm) for layer in network.modules())  # not available in oneDNN
-    return None if has_group_norm else OneDNNSmallCNN(network)
+    has_group_norm = any(isinstance(layer, nn.GroupNorm) for layer in network.modules())  # differs between patches
+    return None if has_group_norm else FoldedSmallCNN(network, dtype)
 
 
-class OneDNNSmallCNN:
-    """Copy of a trained `SmallCNN`, optimized for prediction on a CPU.
+class FoldedSmallCNN:
+    """Copy of a trained `SmallCNN` with folded normalization, fast on a CPU.
 
-    Weights and feature maps stay in the blocked memory layout of oneDNN from the first convolution to the last
-    pooling, whereas torch would convert each feature map back. Layers and weights are the same, so logits differ only
-    by rounding. Later changes of the network do not affect the copy.
+    A block computes ``max_pool(scale * relu(conv(x)) + shift)``. The convolution with scaled weights and shifted bias
+    gives ``scale * conv(x) + shift``, from which the normalized rectified maps differ only by a bound: ``shift`` is
+    their minimum where the scale is positive, and their maximum where it is negative. Bounds commute with maximum
+    pooling, so they are applied to the pooled maps, which are 4 or 8 times smaller. Logits differ from those of the
+    network only by rounding. Later changes of the network do not affect the copy.
+
+    Parameters
+    ----------
+    network : SmallCNN
+    dtype : torch.dtype
+        Type of weights and feature maps. Standardization, the mean over the last maps and the last layer are always
+        computed in 32 bits.
+
+    Attributes
+    ----------
+    head : Module
+        The last layer, which maps features to logits.
     """
 
     @torch.inference_mode()
-    def __init__(self, network: SmallCNN) -> None:
-        self._head = copy.deepcopy(nn.Sequential(network.pool, network.head))
-        mean, deviation = network.standardize.mean, network.standardize.deviation
-        # Standardization is computed as a batch normalization with gain 1 and offset 0.
-        self._standardize = _to_mkldnn(torch.ones_like(mean), torch.zeros_like(mean), mean, deviation**2)
-        self._blocks = []
-        for block in network.blocks:
-            convolution, _, norm, _ = block.children()
-            assert isinstance(convolution, nn.Conv2d | nn.Conv3d)
-            assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
-            weights = _to_mkldnn(convolution.weight, convolution.bias)
-            averages = _to_mkldnn(norm.weight, norm.bias, norm.running_mean, norm.running_var)
-            self._blocks.append((weights, averages, norm.eps))
+    def __init__(self, network: SmallCNN, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        self.head = copy.deepcopy(network.head)
+        self._standardize = copy.deepcopy(network.standardize)
+        self._blocks = [_fold_block(block, dtype) for block in network.blocks]
 
     @torch.inference_mode()
     def __call__(self, patches: Tensor) -> Tensor:
         """Return logits (n, classes) of patches (n, channels, [z,] y, x)."""
-        ones, twos, zeros = ((side,) * (patches.ndim - 2) for side in (1, 2, 0))
-        pool = torch.max_pool2d if patches.ndim == 4 else torch.max_pool3d
-        maps = _normalize(patches.to_mkldnn(), self._standardize, 0.0)
-        for (weight, bias), averages, eps in self._blocks:
-            maps = torch.mkldnn_convolution(maps, weight, bias, ones, ones, ones, 1)
-            maps = _normalize(torch.relu_(maps), averages, eps)
-            maps = pool(maps, twos, twos, zeros, ones, ceil_mode=True)
-        logits: Tensor = self._head(maps.to_dense())
+        logits: Tensor = self.head(self.embed(patches))
         return logits
 
+    @torch.inference_mode()
+    def embed(self, patches: Tensor) -> Tensor:
+        """Return the features (n, d) that the last layer classifies, in 32 bits."""
+        convolve = nn.functional.conv2d if patches.ndim == 4 else nn.functional.conv3d
+        maps = self._standardize(patches.to(memory_format=MEMORY_FORMATS[patches.ndim - 2])).to(self._dtype)
+        for weight, bias, lowest, highest in self._blocks:
+            maps = _pool_pairs(convolve(maps, weight, bias, padding=1))
+            maps = torch.minimum(torch.maximum(maps, lowest, out=maps), highest, out=maps)
+        features: Tensor = maps.float().mean(dim=tuple(range(2, maps.ndim)))
+        return features
 
-def _to_mkldnn(*tensors: Tensor | None) -> tuple[Tensor, ...]:
-    return tuple(tensor.detach().to_mkldnn() for tensor in tensors if tensor is not None)
+
+def _fold_block(block: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return weight and bias of the folded convolution, and bounds of the maps."""
+    convolution, _, norm, _ = block.children()
+    assert isinstance(convolution, nn.Conv2d | nn.Conv3d)
+    assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
+    assert convolution.bias is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * scale
+    per_channel = -1, *(1,) * (convolution.weight.ndim - 2)
+    weight = (convolution.weight * scale.view(-1, 1, *per_channel[1:])).to(dtype)
+    bounds = shift.where(scale >= 0, -torch.inf), shift.where(scale < 0, torch.inf)
+    lowest, highest = (bound.view(per_channel).to(dtype) for bound in bounds)
+    layout = MEMORY_FORMATS[len(convolution.kernel_size)]
+    return weight.to(memory_format=layout), (convolution.bias * scale + shift).to(dtype), lowest, highest
 
 
-def _normalize(maps: Tensor, averages: tuple[Tensor, ...], eps: float) -> Tensor:
-    weight, bias, mean, variance = averages
-    return torch.batch_norm(maps, weight, bias, mean, variance, False, 0.0, eps, False)  # inference, without cuDNN
+def _pool_pairs(maps: Tensor) -> Tensor:
+    """Return the maxima of pairs of pixels along each axis; sides are rounded up.
+
+    On channels-last maps, this takes less than half as long as the maximum pooling of torch.
+    """
+    for axis in range(2, maps.ndim):
+        if maps.shape[axis] % 2:
+            maps = nn.functional.pad(maps, (0, 0) * (maps.ndim - 1 - axis) + (0, 1), value=-torch.inf)
+        even, odd = maps.unfold(axis, 2, 2).unbind(-1)
+        maps = torch.maximum(even, odd)
+    return maps

@@ -76,10 +76,16 @@ class ClassifierBase(ABC):
     Attributes
     ----------
     kind : "network" or "forest"
+    precision : "float32", "bfloat16" or "float16"
+        Type in which the classifier computes.
+    parallel : bool
+        Whether several threads may classify batches at the same time.
     specification : ClassifierSpec
     """
 
     kind: ClassVar[str]
+    precision: str = "float32"
+    parallel: bool = False
     specification: ClassifierSpec
 
     @property
@@ -122,6 +128,17 @@ class ClassifierBase(ABC):
         else:
             return
         raise ClassifierError(f"This classifier {problem}. {advice}")
+
+    @abstractmethod
+    def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return probabilities (n, number of classes) of inputs (n, ...)."""
+
+    def classify_and_embed(self, inputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+        """Return probabilities (n, number of classes) and features (n, d) of inputs.
+
+        Only networks have features; otherwise d is 0.
+        """
+        return self.classify(inputs), np.empty((len(inputs), 0), np.float16)
 
     @abstractmethod
     def tensors(self) -> Tensors:

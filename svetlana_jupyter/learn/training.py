@@ -24,8 +24,8 @@ from svetlana_jupyter.learn.dataset import TrainingData, check_several_classes, 
 from svetlana_jupyter.learn.device import (
     autocast_context,
     choose_device,
+    compute_dtype,
     is_out_of_memory,
-    mixed_precision,
     seeded_computation,
     storage_device,
 )
@@ -262,9 +262,9 @@ class _NetworkTraining:
             freeze_body(self.network)
         self.optimizer = build_optimizer(self.network, settings)
         self.schedule = build_schedule(self.optimizer, settings, self.sampler.steps)
-        self.mixed = mixed_precision(settings.precision, self.device)
+        self.dtype = compute_dtype(settings.precision, self.device)
         # Small gradients underflow to zero in float16 unless they are scaled up.
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mixed is torch.float16)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
         standardize = self.network.standardize
         self.augment = Augmenter(settings, standardize.mean, standardize.deviation)
         # The next two attributes refer to the current weights.
@@ -370,7 +370,7 @@ class _NetworkTraining:
             self.network.last_layer.train()
         seed = int(torch.randint(2**31, (), generator=self.generator))
         with seeded_computation(self.device, seed if self.network.is_stochastic else None):
-            with autocast_context(self.device, self.mixed):
+            with autocast_context(self.device, self.dtype):
                 logits = self.network(patches)
             loss = self.loss(logits, self.targets[chosen].to(self.device))
             self.network.zero_grad()

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.annotations import (
@@ -38,7 +39,6 @@ from svetlana_jupyter.project.file_access import check_readable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from svetlana_jupyter.project.image_collection import ImageCollection
@@ -422,8 +422,11 @@ class Annotations:
                 f"numbered {objects.index.min()} to {objects.index.max()}."
             )
         ndim = sum(column in objects for column in "zyx")
-        centers = objects.loc[numbers, centroid_columns(ndim)].to_numpy(float).tolist()
-        boxes = objects.loc[numbers, bbox_columns(ndim)].to_numpy(int).tolist()
+        rows = objects.index.get_indexer(pd.Index(numbers))  # `loc` takes milliseconds
+        centers, boxes = (
+            np.column_stack([objects[name].to_numpy()[rows] for name in names]).astype(dtype).tolist()
+            for names, dtype in ((centroid_columns(ndim), float), (bbox_columns(ndim), int))
+        )
         for (number, label), center, box in zip(labels.items(), centers, boxes):
             yield image, number, label, tuple(center), tuple(box), mask
 

@@ -196,18 +196,13 @@ def count_changes(result: LiveResult, before: LiveResult | None) -> int | None:
     return changed
 
 
-def _forest_columns(matrix: FeatureMatrix) -> NDArray[np.int64]:
-    """Return the columns that the forest uses: all but those of oriented textures."""
-    chosen = [np.arange(part.start, part.stop) for name, part in matrix.blocks.items() if name != "oriented"]
-    return np.concatenate(chosen)
+def _forest_columns(matrix: FeatureMatrix) -> slice:
+    """Return the columns of the forest: all but oriented textures, which are last."""
+    return slice(0, matrix.blocks["oriented"].start if "oriented" in matrix.blocks else matrix.width)
 
 
 def _held_out(
-    features: NDArray[np.float32],
-    codes: NDArray[np.int64],
-    groups: NDArray[np.str_],
-    columns: NDArray[np.int64],
-    stop: Stop,
+    features: NDArray[np.float32], codes: NDArray[np.int64], groups: NDArray[np.str_], columns: slice, stop: Stop
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.int64]]:
     """Predict each label by a classifier fitted to the labels of other groups.
 
@@ -235,8 +230,8 @@ def _held_out(
             probabilities[np.ix_(part, known)] = 1.0
             continue
         head = fit_least_squares(features[rest], renumbered)
-        forest = fit_live_forest(features[rest][:, columns], renumbered)
-        average = (head.probabilities(features[part]) + forest.probabilities(features[part][:, columns])) / 2
+        forest = fit_live_forest(features[rest, columns], renumbered)
+        average = (head.probabilities(features[part]) + forest.probabilities(features[part, columns])) / 2
         probabilities[np.ix_(part, known)] = average
     return probabilities, folds
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
-from svetlana_jupyter.core.features.feature_sources import FeatureSource, MeasurementSource
+from svetlana_jupyter.core.features.feature_sources import FeatureSource, MeasurementSource, PatchSource
 from svetlana_jupyter.core.io.chunks import group_blocks_into_parts, processing_block_shape
 from svetlana_jupyter.core.io.images import fingerprint
 from svetlana_jupyter.core.objects import centroid_columns
@@ -28,7 +28,7 @@ from svetlana_jupyter.project.feature_rows import (
     open_rows,
 )
 from svetlana_jupyter.project.file_access import make_folder, read_json, refuse_link
-from svetlana_jupyter.project.jobs import Progress, Stop
+from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
 from svetlana_jupyter.project.known_files import checked_live
 from svetlana_jupyter.project.storage import file_name, write_json
 
@@ -165,7 +165,8 @@ class ObjectFeatures:
     def sources(self) -> tuple[FeatureSource, ...]:
         """Return the sources of the features, within the allowed cues."""
         settings = restrict_to_allowed_cues(self._settings())
-        return (MeasurementSource(settings.measurements, settings.patches.unit),)
+        measurements = MeasurementSource(settings.measurements, settings.patches.unit)
+        return measurements, PatchSource(settings.may_use, thread_count("script"))
 
     def refresh(self) -> None:
         """Forget all features and what the sources have learned.

@@ -196,7 +196,7 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
                 yield Progress(done, total, f"predicting {name}", "objects")
                 if stop():
                     return
-            table = _finish(task, name, plan)
+            table = _finish(task, name, plan, classifier.precision)
             failed = {int(label): str(why) for label, why in table.attrs.get("failed", ())}
             predicted.append(ImagePredicted(task.run.name, name, len(table), failed, plan.changed))
             yield predicted[-1]
@@ -240,7 +240,7 @@ def _make_plan(task: PredictionTask, name: str, pair: ImagePair, classifier: Cla
     changed = not task.has_same_pixels(name, stored)
     # The fingerprint of a file that was copied may be another; predictions of the same pixels are kept.
     fingerprint = files if changed else str(stored.get("image", files))
-    key = prediction_key(fingerprint, task.masks[name], objects, task.average)
+    key = prediction_key(fingerprint, task.masks[name], objects, task.average, classifier.precision)
     store = ImageParts(task.run, name, key, classifier.classes)
     if changed:
         set_image_statistics(pair.image, None)
@@ -252,7 +252,7 @@ def _make_plan(task: PredictionTask, name: str, pair: ImagePair, classifier: Cla
     return _Plan(pair, objects, fingerprint, files, store, parts, missing, complete, changed)
 
 
-def _finish(task: PredictionTask, name: str, plan: _Plan) -> pd.DataFrame:
+def _finish(task: PredictionTask, name: str, plan: _Plan, precision: str) -> pd.DataFrame:
     """Store the predictions of an image, unless its files changed meanwhile."""
     pixels = task.pixel_hash(name)
     try:
@@ -263,6 +263,7 @@ def _finish(task: PredictionTask, name: str, plan: _Plan) -> pd.DataFrame:
         plan.store.start(resume=False)  # some parts are of one version, some of the other
         raise
     attributes: dict[Hashable, Any] = {"mask": task.masks[name], "image": plan.fingerprint, "pixels": pixels}
+    attributes["precision"] = precision
     return plan.store.merge(range(len(plan.parts)), attributes)
 
 

@@ -2,8 +2,9 @@
 
 The objects of an image are divided into parts. Each part is stored in a file such as
 ``predictions/<image>.<key>.parts/000017.parquet``. The key is a hash of everything that determines the predicted
-probabilities: image, mask, objects and averaging. Parts with another key are removed. When all parts are finished, they
-are combined in ``predictions/<image>.parquet``, which contains the key, and the folder of the parts is removed.
+probabilities: image, mask, objects, averaging and precision. Parts with another key are removed. When all parts are
+finished, they are combined in ``predictions/<image>.parquet``, which contains the key, and the folder of the parts is
+removed.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def merge_batches(batches: Sequence[PredictionBatch], end: PartFinished, classes
     )
 
 
-def prediction_key(image: str, mask: int, objects: pd.DataFrame, average: bool) -> str:
+def prediction_key(image: str, mask: int, objects: pd.DataFrame, average: bool, precision: str) -> str:
     """Return a hash of everything that determines the predictions of an image.
 
     Parameters
@@ -95,8 +96,12 @@ def prediction_key(image: str, mask: int, objects: pd.DataFrame, average: bool) 
         The object table.
     average : bool
         Whether predictions are averaged over views.
+    precision : str
+        Type in which the classifier computes. The keys of predictions in 32 bits do not contain it, so that they equal
+        those of earlier versions.
     """
-    digest = hashlib.blake2b(f"{VERSION} {image} {mask} {average}".encode(), digest_size=8)
+    bits = "" if precision == "float32" else f" {precision}"
+    digest = hashlib.blake2b(f"{VERSION} {image} {mask} {average}{bits}".encode(), digest_size=8)
     digest.update(objects.index.to_numpy(np.int64).tobytes())
     digest.update(np.ascontiguousarray(objects.to_numpy(np.float64)).tobytes())
     return digest.hexdigest()

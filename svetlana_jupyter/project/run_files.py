@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, Strict
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Text = Annotated[str, Field(max_length=10_000)]
+Precision = Literal["float32", "bfloat16", "float16"]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=0, lt=2**62)]
 
@@ -55,6 +56,7 @@ class _StoredRun(BaseModel):
     left_out: _StoredGroups | None = None
     choice: Text = ""
     warning: Text = ""
+    precision: Precision = "float32"
 
 
 class _PredictionAttributes(BaseModel):
@@ -65,6 +67,7 @@ class _PredictionAttributes(BaseModel):
     key: Text = ""
     image: Text = ""
     pixels: Text = ""
+    precision: Precision = "float32"
     asked: Count = 0
     unlike: Annotated[float, Field(ge=0, le=1)] = 0.0
     failed: list[Annotated[tuple[int, Text], Strict(False)]] = []

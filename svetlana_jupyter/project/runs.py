@@ -159,6 +159,8 @@ class Run:
     warning : str
         Warning that augmentation destroys the differences between classes, or that the classes cannot be
         distinguished; "" otherwise.
+    precision : "float32", "bfloat16" or "float16"
+        Type in which the training computed the network.
     path : Path
         The folder of the run.
     """
@@ -178,12 +180,15 @@ class Run:
     left_out: HeldOutGroups | None = None
     choice: str = ""
     warning: str = ""
+    precision: str = "float32"
     path: Path = field(default=Path(), compare=False)
 
     @property
     def summary(self) -> str:
-        """Summary of the run: number of annotations, selected preset and training notes."""
-        sentences = [f"Trained run {self.name} on {sum(self.labels.values())} annotations", self.choice, *self.remarks]
+        """Summary: number of annotations, selected preset, precision, training notes."""
+        trained = f"Trained run {self.name} on {sum(self.labels.values())} annotations"
+        precision = "" if self.precision == "float32" else f"Computed in 16 bits ({self.precision})"
+        sentences = [trained, self.choice, precision, *self.remarks]
         return ". ".join(text.removesuffix(".") for text in sentences if text)
 
     @property

@@ -259,6 +259,7 @@ def _make_run(
         remarks=[*filter(None, [task.explanation]), *fitted.notes],
         left_out=reference.left_out if reference is not None else None,
         choice=choice.explanation,
+        precision=fitted.classifier.precision,
     )
 
 
@@ -371,7 +372,10 @@ def _preset_of_initial_run(task: TrainingTask, presets: Mapping[str, TrainingSet
 def _compare_presets(
     task: TrainingTask, presets: Mapping[str, TrainingSettings], parts: Sequence[AnnotatedImage], stop: Stop
 ) -> Generator[Progress | Run | RunUnsaved, None, PresetChoice | None]:
-    """Store a forest as the first run, compare the presets, and return the choice; None if nothing was trained."""
+    """Store a forest as the first run, compare the presets and return the choice.
+
+    The result is None if nothing was trained.
+    """
     from svetlana_jupyter.learn.preset_search import SearchStopped, search
 
     start = time.monotonic()
@@ -417,7 +421,7 @@ def _compare_presets(
 def _train_first(
     task: TrainingTask, settings: TrainingSettings, stop: Stop
 ) -> Generator[Progress | Run | RunUnsaved, None, PresetChoice]:
-    """Store a forest on all annotations, which can be used while presets are compared."""
+    """Store a forest to use while presets are compared."""
     from svetlana_jupyter.learn.novelty import fit_reference
     from svetlana_jupyter.learn.training import fit
 
@@ -436,9 +440,9 @@ def _train_first(
 def _plan_comparison(
     task: TrainingTask, presets: Mapping[str, TrainingSettings], parts: Sequence[AnnotatedImage]
 ) -> tuple[dict[str, TrainingSettings], list[AnnotatedImage], float]:
-    """Return the affordable presets, the objects on which they are compared, and how much longer training takes.
+    """Return the affordable presets, the objects to compare them on, and a factor.
 
-    The final training takes more steps per epoch if presets are compared on a sample of the annotations.
+    The factor is the duration of the final training relative to that of a comparison. It takes more steps per epoch if presets are compared on a sample of the annotations.
     """
     from svetlana_jupyter.learn.dataset import max_objects_in_memory, resolve_settings
     from svetlana_jupyter.learn.preset_search import MAX_SEARCH_OBJECTS
@@ -461,7 +465,7 @@ def _select_samples(samples: TrainingData, parts: Sequence[AnnotatedImage]) -> T
 
 
 def _with_stop_note(fitted: FitResult) -> FitResult:
-    """Return the classifier of a fold, for the case that the training on all objects is stopped."""
+    """Return the classifier of a fold with a note, to keep if training is stopped."""
     note = f"The training on all annotations was stopped: this classifier was trained on {fitted.n} of them."
     return replace(fitted, stopped=True, notes=(*fitted.notes, note))
 

@@ -10,7 +10,8 @@ from ipywidgets import HTML, Dropdown, HBox
 from svetlana_jupyter.widgets.class_editor import ClassEditor, NewClassField
 from svetlana_jupyter.widgets.components import FLAG_TEXTS, count_html, heading, muted
 from svetlana_jupyter.widgets.labeling import LabelingPanel
-from svetlana_jupyter.widgets.panel import Command, labeling_commands
+from svetlana_jupyter.widgets.panel import Command, catch_errors, labeling_commands
+from svetlana_jupyter.widgets.scheduling import KeyPause
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +74,8 @@ class AnnotationPanel(LabelingPanel):
         )
         self.children = (self._style, hint, body, self.status)
         self.observe_project(self.reset_queue, "images_version")
-        self.observe_project(self._refresh, "annotations_version", "classes_version", "images_version")
+        self.observe_project(self._refresh, "classes_version", "images_version")
+        self.observe_project(KeyPause(catch_errors(self._refresh, self.status)).restart, "annotations_version")
         self.observe_project(self._show_test_set, "predictions_version")
         self._refresh()
         first = "Click an object, or press n for a random one; then press the key of its class."

@@ -12,7 +12,7 @@ from ipywidgets import HTML, Box, Button, ColorPicker, Dropdown, FloatProgress, 
 
 from svetlana_jupyter.core.classes import ClassInfo
 from svetlana_jupyter.errors import SvetlanaError
-from svetlana_jupyter.widgets.scheduling import Throttle
+from svetlana_jupyter.widgets.scheduling import KeyPause, Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,14 +51,21 @@ class StatusLine(HTML):
     def __init__(self, hides: bool = False) -> None:
         super().__init__(layout={"width": "100%", "margin": "0"})
         self._hides = hides
+        self._draw_soon = KeyPause(lambda: self.say(self.text))
         self.say("")
 
     def warn(self, text: str) -> None:
         """Show an error or a warning."""
         self.say(text, "sv-status sv-trouble")
 
+    def say_soon(self, text: str) -> None:
+        """Show the result of a key, once the user has stopped typing."""
+        self.text = text
+        self._draw_soon.restart()
+
     def say(self, text: str, css_class: str = "sv-status") -> None:
         """Show the result of an action."""
+        self._draw_soon.cancel()
         self.text = text
         self.layout.display = "none" if self._hides and not text else None
         self.value = f'<div class="{css_class}" role="status" aria-live="polite">{prose_html(text) or "&nbsp;"}</div>'

@@ -184,20 +184,20 @@ class LabelingPanel(Panel):
 
     def next(self, object_id: ObjectId | None = None) -> None:
         """Show the next object of the queue."""
-        self._advance()
-
-    def _advance(self, done: str = "") -> None:
-        """Show the next object of the queue, after a sentence on the last edit."""
         self.viewer.indexing.run_when_indexed(
             self.project.images if self._queue is None else (),  # a new queue needs the objects of every image
-            lambda: self._show_candidate(self.queue.next(), "No object is left in the queue.", done),
+            self._show_next,
             "The next object is shown afterwards.",
             needs_all=False,
         )
 
     def previous(self, object_id: ObjectId | None = None) -> None:
         """Go back to the previous object of the queue."""
-        self._show_candidate(self._queue.previous() if self._queue else None, "This is the first object of the queue.")
+        if (candidate := self._queue.previous() if self._queue else None) is None:
+            self.status.say("This is the first object of the queue.")
+            return
+        self._show_candidate(candidate)
+        self._report_candidate(candidate)
 
     def _run_when_indexed(self, images: Iterable[str], act: Callable[[], object]) -> None:
         self.viewer.indexing.run_when_indexed(images, act, "Your annotation is saved afterwards.")
@@ -224,13 +224,33 @@ class LabelingPanel(Panel):
             write = partial(write, seconds=time.monotonic() - self._selected_at)
 
         def act() -> None:
-            write()
             if done and self._is_candidate(object_id):
-                self._advance(done)
+                self._write_and_advance(write, done)
             else:
+                write()
                 self.status.say(self.project.status)
 
         self._run_when_indexed(dict.fromkeys(each.image for each in objects), act)
+
+    def _write_and_advance(self, write: Callable[[], object], done: str) -> None:
+        """Show the next object of the queue, write the annotation, then report it."""
+        candidate = None
+        try:
+            if (candidate := self.queue.next()) is not None:
+                self._show_candidate(candidate)
+                self.viewer.screen.draw_now()  # before writing, because syncing the file takes longer
+        finally:  # even if the next object cannot be shown
+            self._write(write, candidate)
+        self._report_candidate(candidate, done)
+
+    def _write(self, write: Callable[[], object], following: QueuedObject | None) -> None:
+        """Write an annotation; if that fails, go back from the object that follows."""
+        try:
+            write()
+        except Exception:
+            if following is not None and following == self._candidate and (before := self.queue.previous()):
+                self._show_candidate(before)
+            raise
 
     def _selection_changed(self) -> None:
         before, self._selection_size = self._selection_size, len(self.shared.selection)
@@ -277,16 +297,24 @@ class LabelingPanel(Panel):
         """Return a sentence about the selected objects."""
         return f"{self._describe_selection()}." if self.shown else NO_OBJECT_SELECTED
 
-    def _show_candidate(self, candidate: QueuedObject | None, empty_text: str, done: str = "") -> None:
-        if candidate is None:
-            self.status.say(f"{done} {empty_text}".strip())
-            return
+    def _show_next(self) -> None:
+        if (candidate := self.queue.next()) is not None:
+            self._show_candidate(candidate)
+        self._report_candidate(candidate)
+
+    def _show_candidate(self, candidate: QueuedObject) -> None:
         self._candidate = candidate
         self.viewer.show(candidate.image, candidate.label)
         self.viewer.prefetch([coming.id for coming in self.queue.coming(_PREFETCHED)])
         self._selected_at = time.monotonic()
+
+    def _report_candidate(self, candidate: QueuedObject | None, done: str = "") -> None:
+        """Say which object of the queue is shown, after a sentence on the last edit."""
+        if candidate is None:
+            self.status.say(f"{done} No object is left in the queue.".strip())
+            return
         now = f"bject {candidate.label} in {candidate.image}, {candidate.reason}."
-        self.status.say(f"{done} Now o{now}" if done else f"O{now}")
+        self.status.say_soon(f"{done} Now o{now}" if done else f"O{now}")
 
     def _revisit(self, done: bool, verb: str) -> None:
         """Show the objects of an edit that was undone or redone.

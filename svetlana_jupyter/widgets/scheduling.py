@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +60,15 @@ class Throttle:
             self._loop = loop
             self._due = loop.call_at(max(free_at, loop.time()), self._run, loop)
 
+    def draw_requested(self) -> None:
+        """Draw at once, without a pause, if a draw has been requested.
+
+        Call it only for what a user does once per picture, such as labeling an object.
+        """
+        if self._due is not None and (loop := running_loop()) is self._loop and loop is not None:
+            self._due.cancel()
+            self._run(loop)
+
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         self._due = None
         began = loop.time()
@@ -76,15 +86,58 @@ class Debounce:
         self._act, self._delay = act, delay
         self._due: asyncio.TimerHandle | None = None
 
+    def restart(self, delay: float = 0.0) -> None:
+        """Start the delay again; with a longer ``delay``, wait that long this time."""
+        loop = running_loop()
+        if loop is None:
+            self._act()
+            return
+        at = loop.time() + max(self._delay, delay)
+        if self._due is not None:
+            at = max(at, self._due.when())  # already passed, if it was called
+            self._due.cancel()
+        self._due = loop.call_at(at, self._act)
+
+
+class KeyPause:
+    """Call of ``act`` in a pause of typing, for texts that may follow the picture.
+
+    Each message to the browser takes it a millisecond or more, during which the picture of the next key would wait.
+
+    Parameters
+    ----------
+    act : callable
+    delay : float
+        Seconds since the last call of `restart`.
+    longest : float
+        Seconds since the first call of `restart`, for users who type without a pause.
+    """
+
+    def __init__(self, act: Callable[[], None], delay: float = 0.12, longest: float = 0.6) -> None:
+        self._act, self._delay, self._longest = act, delay, longest
+        self._due: asyncio.TimerHandle | None = None
+        self._latest = math.inf
+
     def restart(self) -> None:
         """Start the delay again."""
         loop = running_loop()
         if loop is None:
             self._act()
             return
+        latest = self._latest if self._due is not None else loop.time() + self._longest
+        self.cancel()
+        self._latest = latest
+        self._due = loop.call_at(min(loop.time() + self._delay, latest), self._run)
+
+    def cancel(self) -> None:
+        """Drop the call, if it is still to come."""
         if self._due is not None:
             self._due.cancel()
-        self._due = loop.call_later(self._delay, self._act)
+            self._due = None
+
+    def _run(self) -> None:
+        self._due = None
+        self._act()
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

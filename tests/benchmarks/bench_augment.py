@@ -29,7 +29,7 @@ from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.build import build_network
-from svetlana_jupyter.learn.device import autocast_context, choose_device, mixed_precision, seeded_computation
+from svetlana_jupyter.learn.device import autocast_context, choose_device, compute_dtype, seeded_computation
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS
 from svetlana_jupyter.learn.training import Epoch, fit
 from tests.benchmarks.report import print_report
@@ -75,7 +75,7 @@ def time_bare_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
     settings, ndim, sampling = samples.settings, samples.ndim, samples.settings.patches.sampling
     assert isinstance(sampling, tuple)
     device = choose_device(settings.device, ndim)
-    mixed, channels = mixed_precision(settings.precision, device), samples.inputs.shape[1]
+    dtype, channels = compute_dtype(settings.precision, device), samples.inputs.shape[1]
     network = build_network(settings, ndim, channels, len(samples.classes)).train().to(device)
     shape = (settings.batch_size, channels, *sampling)
     batches = [torch.randn(shape).to(device, memory_format=MEMORY_FORMATS[ndim]) for _ in range(READY)]
@@ -84,7 +84,7 @@ def time_bare_steps(samples: TrainingData) -> Iterator[tuple[float, float]]:
         began, worked = time.perf_counter(), time.process_time()
         network.zero_grad(set_to_none=True)
         with seeded_computation(device, None):
-            with autocast_context(device, mixed):
+            with autocast_context(device, dtype):
                 logits = network(batch)
             loss = functional.cross_entropy(logits, truth)
             loss.backward()  # type: ignore[no-untyped-call]

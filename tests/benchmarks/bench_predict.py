@@ -4,7 +4,7 @@
 [--folder FOLDER]`; exit code 1 if a figure is missed. In each round the bare network processes patches in memory, in
 the same type, batch size and number of threads, and then the whole project predicts, so that other load on the machine
 slows down both; the ratio is the median over the rounds. *Bare* is the network as torch builds it, in its fastest
-layout; *packed* is the form used for prediction (`learn.networks`). One additional thread cuts patches meanwhile.
+layout; *folded* is the form used for prediction (`learn.networks`). One additional thread cuts patches meanwhile.
 Figures per second, and processor time, are those of the best round. Generated images stay in the folder for the next
 run.
 
@@ -36,8 +36,9 @@ import zarr
 from distributed import Client, LocalCluster
 
 from svetlana_jupyter.learn.classifier import NetworkClassifier, load_classifier
+from svetlana_jupyter.learn.device import autocast_context
 from svetlana_jupyter.learn.inference import BATCH_SIZES
-from svetlana_jupyter.learn.networks import MEMORY_FORMATS, to_onednn
+from svetlana_jupyter.learn.networks import MEMORY_FORMATS, fold_network
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.samples import StoredSample, bright_foci_3d, osteoclast_well, stripes, tile_sample
 from tests.benchmarks.browsing import load
@@ -138,10 +139,11 @@ def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
     objects, batch = project.objects("set").iloc[: READY[pair.ndim]], BATCH_SIZES[pair.ndim]
     inputs = np.concatenate([inputs for _, inputs in classifier.cut(pair, objects)])
     plain = [torch.from_numpy(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
-    packed = to_onednn(classifier.module, torch.device("cpu"))
+    dtype = getattr(torch, classifier.precision)
+    folded = fold_network(classifier.module, classifier.device, dtype)
     forms = {
         "bare": (classifier.module, [patches.to(memory_format=MEMORY_FORMATS[pair.ndim]) for patches in plain]),
-        "packed": (packed or classifier.module, plain),
+        "folded": (folded, plain),
     }
 
     @torch.inference_mode()
@@ -149,12 +151,13 @@ def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
         torch.set_num_threads(threads)
         result = {}
         for name, (network, ready) in forms.items():
-            network(ready[0])
-            wall, worked, count = time.perf_counter(), time.process_time(), 0
-            while count < 2 * len(inputs):
-                for patches in ready:
-                    network(patches)
-                    count += len(patches)
+            with autocast_context(classifier.device, dtype if name == "bare" else torch.float32):
+                network(ready[0])
+                wall, worked, count = time.perf_counter(), time.process_time(), 0
+                while count < 2 * len(inputs):
+                    for patches in ready:
+                        network(patches)
+                        count += len(patches)
             result |= {
                 f"{name} wall": (time.perf_counter() - wall) / count,
                 f"{name} worked": (time.process_time() - worked) / count,
@@ -176,9 +179,9 @@ def measure_case(name: str, folder: Path, threads: int, rounds: int) -> dict[str
         with measure_resources() as ours:
             project.predict(resume=False, client="local")
         results.append(alone | ours)
-    ratio, packed, worked = (
+    ratio, folded, worked = (
         float(np.median([result[key] / count / result[f"{form} {key}"] for result in results]))
-        for form, key in (("bare", "wall"), ("packed", "wall"), ("bare", "worked"))
+        for form, key in (("bare", "wall"), ("folded", "wall"), ("bare", "worked"))
     )
     rate = count / min(result["wall"] for result in results)
     grows = max(result["grows"] for result in results)
@@ -189,7 +192,7 @@ def measure_case(name: str, folder: Path, threads: int, rounds: int) -> dict[str
         "objects per second": round(rate),
         "bare, per second": round(1 / min(result["bare wall"] for result in results)),
         "time ÷ bare (wall)": round(ratio, 2),
-        "time ÷ packed (wall)": round(packed, 2),
+        "time ÷ folded (wall)": round(folded, 2),
         "time ÷ bare (processor)": round(worked, 2),
         "µs per object (processor)": round(1e6 * min(result["worked"] for result in results) / count),
         "grows by MB": round(grows),

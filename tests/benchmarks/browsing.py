@@ -10,6 +10,7 @@ import re
 import subprocess
 import tempfile
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,13 @@ from playwright.sync_api import Browser, sync_playwright
 
 import tests.conftest  # noqa: F401  (Jupyter folders of its own)
 from tests.browser import chromium
-from tests.browser.lab import LabPage
+from tests.browser.lab import KERNEL, LabPage
 from tests.browser.server import LabServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from playwright.sync_api import Locator
 
 QUIET_MS = 600  # without a drawing: all expected drawings have arrived
 
@@ -50,6 +53,14 @@ WATCH = """() => {
   for (const type of ["mouseup", "click"])
     window.addEventListener(type, () => window.events.push([performance.now(), type]), { capture: true });
 }"""
+# Messages that the kernel sends, with the bytes of their pictures.
+COUNT = f"""() => {{
+  window.messages = [];
+  {KERNEL}.iopubMessage.connect((_, message) => {{
+    const bytes = (message.buffers ?? []).reduce((sum, buffer) => sum + buffer.byteLength, 0);
+    window.messages.push([performance.now(), message.header.msg_type, bytes]);
+  }});
+}}"""
 QUIET = """(ms) => new Promise(resolve => {
   const wait = () => {
     const last = Math.max(window.events.at(-1)?.[0] ?? 0, window.drawings.at(-1)?.[0] ?? 0);
@@ -80,6 +91,54 @@ TYPE = """async ([keys, pause, limit]) => {
   return seen;
 }"""
 
+CENTER = """(canvas) => {
+  const { data } = canvas.getContext("2d").getImageData(canvas.width / 2 - 4, canvas.height / 2 - 4, 8, 8);
+  const mean = (k) => data.filter((_, at) => at % 4 === k).reduce((sum, value) => sum + value, 0) / 64;
+  return [performance.now(), mean(0), mean(1), mean(2)];
+}"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Keys typed over one canvas.
+
+    Attributes
+    ----------
+    seen : list of (red, green, blue)
+        Center of the canvas at each key press; shorter if the canvas did not change.
+    pressed : list of float
+        Times of the key presses, in milliseconds of the page's clock.
+    drawings : array of shape (n, 4)
+        Time and center color of each drawing.
+    messages : list of (float, str, int)
+        Time, type and bytes of the pictures of each message of the kernel.
+    processor : float
+        Processor time of the kernel in seconds, until the page has settled.
+    """
+
+    seen: list[list[float]]
+    pressed: list[float]
+    drawings: np.ndarray
+    messages: list[tuple[float, str, int]]
+    processor: float
+
+    @property
+    def times(self) -> list[float]:
+        """Times from each key to the first drawing with another color at the center."""
+        times = []
+        for pressed in self.pressed:
+            behind = self.drawings[:, 0] >= pressed
+            before = self.drawings[~behind][-1, 1:]
+            changed = behind & (np.abs(self.drawings[:, 1:] - before) > 5).any(axis=1)
+            if changed.any():
+                times.append(float(self.drawings[changed, 0][0] - pressed))
+        return times
+
+    @property
+    def period(self) -> float:
+        """Mean time from one key press to the next, in milliseconds."""
+        return (self.pressed[-1] - self.pressed[0]) / (len(self.pressed) - 1)
+
 
 class WatchedPage(LabPage):
     """Timed page of JupyterLab."""
@@ -95,6 +154,7 @@ class WatchedPage(LabPage):
         self.open_notebook(path)
         self.page.evaluate(WATCH)
         self.run_all(timeout)
+        self.page.evaluate(COUNT)
 
     def forget(self) -> None:
         """Clear the recorded events and drawings after the page has settled."""
@@ -122,6 +182,24 @@ class WatchedPage(LabPage):
             Center of the image at each key press; shorter if the image did not change within ``limit``.
         """
         return self.page.evaluate(TYPE, [keys, pause, limit])
+
+    def type_block(self, canvas: Locator, keys: list[str]) -> Block:
+        """Type keys over a canvas and measure the answer to each, once the page has settled."""
+        self.quiet()
+        canvas.evaluate("canvas => canvas.focus({ preventScroll: true })")
+        start = self.drawings_of(canvas)
+        self.page.evaluate("start => { window.events = []; window.messages = []; window.drawings = [start]; }", start)
+        used = float(self.evaluate("__import__('time').process_time()"))
+        asked = len(self.page.evaluate("() => window.messages"))
+        seen = self.type(keys)
+        messages = self.page.evaluate("() => window.messages")[asked:]
+        self.quiet()
+        used = float(self.evaluate("__import__('time').process_time()")) - used
+        return Block(seen, self.events("keydown"), self.drawings(), messages, used)
+
+    def drawings_of(self, canvas: Locator) -> list[float]:
+        """Return the time and the color at the center of a canvas, as a drawing."""
+        return canvas.evaluate(CENTER)
 
     def until_drawn(self, kind: str) -> float:
         """Return the time from the last event of a kind to the last drawing after it, once the page has settled."""

@@ -61,6 +61,7 @@ def test_a_user_network_is_saved_and_loaded_by_object_or_path(discs, tmp_path):
         fitted.classifier.save(tmp_path / name)
         loaded = load_classifier(tmp_path / name, network=network)
         assert loaded.specification == fitted.classifier.specification
+        assert not loaded.parallel
         np.testing.assert_allclose(loaded.classify(inputs), fitted.classifier.classify(inputs), atol=1e-6)
 
 

@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -123,3 +124,68 @@ def test_a_mismatched_image_is_refused(trained):
     other = two_classes(5 - classifier.ndim)
     with pytest.raises(ClassifierError, match="trained on"):
         classifier.check(other[0])
+
+
+@pytest.fixture
+def classifying(trained, monkeypatch) -> set[tuple[str, int]]:
+    """Names of the threads that classify, each with its number of torch threads."""
+    classifier, seen = trained[2], set()
+    classify = type(classifier).classify_and_embed
+
+    def recorded(self, inputs):
+        seen.add((threading.current_thread().name, torch.get_num_threads()))
+        return classify(self, inputs)
+
+    monkeypatch.setattr(type(classifier), "classify_and_embed", recorded)
+    return seen
+
+
+@pytest.fixture
+def torch_threads():
+    """Function that sets the number of torch threads until the end of the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_threads_classify_whole_batches_and_give_the_same_probabilities(trained, classifying, torch_threads):
+    results = []
+    for count in (1, 3):
+        torch_threads(count)
+        classifying.clear()
+        results.append(list(predict(*trained, batch_size=1)))
+        assert {threads for _, threads in classifying} == {1}
+        assert 1 <= len(classifying) <= count
+        assert torch.get_num_threads() == count
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one.objects, other.objects)
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+        np.testing.assert_array_equal(one.features, other.features)
+
+
+def test_a_module_of_the_user_is_called_by_one_thread_at_a_time(trained, classifying, torch_threads):
+    pair, objects, classifier = trained
+    own = type(classifier).__new__(type(classifier))
+    own.__dict__.update(vars(classifier), parallel=False)
+    torch_threads(3)
+    list(predict(pair, objects, own, batch_size=1))
+    assert len(classifying) == 1
+    assert {threads for _, threads in classifying} == {3}
+
+
+def test_an_error_comes_after_all_results_before_it(trained, monkeypatch):
+    pair, objects, classifier = trained
+    parts = {number: objects.iloc[[number]] for number in range(4)}
+    cut = type(classifier).cut
+
+    def failing(self, pair, objects):
+        if objects.index[0] == parts[2].index[0]:
+            raise RuntimeError("no more")
+        return cut(self, pair, objects)
+
+    monkeypatch.setattr(type(classifier), "cut", failing)
+    events = predicting.predict_parts(pair, parts, classifier)
+    assert [type(next(events)).__name__ for _ in range(4)] == ["PredictionBatch", "PartFinished"] * 2
+    with pytest.raises(RuntimeError, match="no more"):
+        next(events)
+    assert not reading_threads()

@@ -1,4 +1,4 @@
-"""Network architectures in 2D and 3D, packed networks and pretrained torchvision networks."""
+"""Network architectures in 2D and 3D, folded networks and pretrained torchvision networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from svetlana_jupyter.errors import InputError, SettingsError
 from svetlana_jupyter.learn.build import build_network
 from svetlana_jupyter.learn.classifier import load_classifier
 from svetlana_jupyter.learn.gradcam import explain
-from svetlana_jupyter.learn.networks import SmallCNN, Standardize, TorchvisionNetwork, load_torchvision, to_onednn
+from svetlana_jupyter.learn.networks import SmallCNN, Standardize, TorchvisionNetwork, fold_network, load_torchvision
 from svetlana_jupyter.learn.training import FitResult, fit
 from tests.learn.calls import collect_training_data
 from tests.learn.conftest import two_classes
@@ -76,35 +76,35 @@ def _trained(ndim: int, channels: int, depth: int, width: int) -> SmallCNN:
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize(("depth", "width"), [(1, 1), (2, 5), (3, 16)])
 @pytest.mark.parametrize(("side", "channels", "n"), [(4, 1, 1), (11, 3, 5), (24, 7, 2)])
-def test_a_packed_network_returns_the_logits_of_the_network(ndim, depth, width, side, channels, n):
+def test_a_folded_network_returns_the_logits_of_the_network(ndim, depth, width, side, channels, n):
     network = _trained(ndim, channels, depth, width)
     patches = 3 * torch.randn(n, channels, *[side] * ndim) + 1
     network.standardize.measure(patches)
-    packed = to_onednn(network, CPU)
+    folded = fold_network(network, CPU)
     with torch.inference_mode():
-        torch.testing.assert_close(packed(patches), network(patches), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(folded(patches), network(patches), rtol=1e-5, atol=1e-5)
         flipped = patches.flip(-1).transpose(-1, -2)
-        torch.testing.assert_close(packed(flipped), network(flipped), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(folded(flipped), network(flipped), rtol=1e-5, atol=1e-5)
 
 
-def test_only_small_cnn_on_the_cpu_can_be_packed():
-    assert to_onednn(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), CPU) is None
-    assert to_onednn(SmallCNN(2, 1, 2, 1, 1), torch.device("meta")) is None
+def test_only_small_cnn_on_the_cpu_can_be_folded():
+    assert fold_network(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), CPU) is None
+    assert fold_network(SmallCNN(2, 1, 2, 1, 1), torch.device("meta")) is None
     grouped = build_network(TrainingSettings(norm="group"), 2, 1, 2)
     assert isinstance(grouped, SmallCNN)
-    assert to_onednn(grouped, CPU) is None
+    assert fold_network(grouped, CPU) is None
 
 
-def test_a_packed_network_is_independent_of_further_training():
+def test_a_folded_network_is_independent_of_further_training():
     network = _trained(2, 1, 1, 4)
     patches = torch.randn(2, 1, 8, 8)
-    packed = to_onednn(network, CPU)
-    before = packed(patches)
+    folded = fold_network(network, CPU)
+    before = folded(patches)
     network.standardize.measure(9 * patches)
     with torch.no_grad():
         for values in network.parameters():
             values.zero_()
-    assert torch.equal(packed(patches), before)
+    assert torch.equal(folded(patches), before)
 
 
 FAMILIES = ["resnet18", "densenet121", "alexnet"]

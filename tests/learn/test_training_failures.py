@@ -9,7 +9,7 @@ import torch
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, SettingsError
 from svetlana_jupyter.learn import training as fitting
-from svetlana_jupyter.learn.device import choose_device, is_out_of_memory, mixed_precision
+from svetlana_jupyter.learn.device import choose_device, is_out_of_memory
 from svetlana_jupyter.learn.training import BestWeights, Epoch, FitResult, TrainingNote, fit
 from tests.learn.calls import collect_training_data
 from tests.learn.networks import Failing
@@ -243,24 +243,6 @@ def test_too_small_patches_are_refused_with_a_suitable_depth(discs, depth):
     ):
         fit(samples)
     trained(with_settings(samples, depth=3, epochs=1))
-
-
-def test_mixed_precision_is_automatic_on_cuda_only(monkeypatch):
-    cuda, mps, cpu = map(torch.device, ("cuda", "mps", "cpu"))
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    assert [mixed_precision("auto", device) for device in (cuda, mps, cpu)] == [torch.bfloat16, None, None]
-    assert [mixed_precision("full", device) for device in (cuda, mps, cpu)] == [None] * 3
-    assert mixed_precision("mixed", cpu) == torch.bfloat16
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
-    assert mixed_precision("auto", cuda) == torch.float16
-
-
-def test_mixed_precision_trains_and_saves_in_32_bits(annotated_image):
-    fitted = trained(collect_training_data([annotated_image], QUICK.changed(precision="mixed")))
-    assert accuracy(fitted, annotated_image) >= 0.95
-    assert {values.dtype for values in fitted.classifier.tensors().values()} == {np.dtype("f4"), np.dtype("i8")}
-    plain = trained(collect_training_data([annotated_image], QUICK.changed(precision="full")))
-    assert fitted.history[-1].loss != plain.history[-1].loss
 
 
 def test_the_best_available_device_is_selected(monkeypatch):

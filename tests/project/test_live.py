@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def label_some(project: Project, count: int = 8, image: str = "P1_A1") -> None:
-    for label in range(1, count + 1):
+def label_some(project: Project, first: int = 1, last: int = 24) -> None:
+    """Label objects of the first two images, which have twelve each."""
+    for number in range(first, last + 1):
+        image, label = ("P1_A1", number) if number <= 12 else ("P1_A2", number - 12)
         project.annotate(image, label, "bright" if label % 2 == 0 else "dim")
 
 
@@ -36,7 +38,7 @@ def test_an_update_predicts_every_object(project):
     assert project.current_run == "live"
     assert (table["predicted"] == truth(table)).all()
     assert set(table["run"]) == {"live"}
-    assert (state.labels, state.objects, state.missing, state.stage) == (8, 36, 0, "average")
+    assert (state.labels, state.objects, state.missing, state.stage) == (24, 36, 0, "average")
     assert state.counts == {1: 18, 2: 18}
     assert project.live_state == state
     assert project.counts()["count"].tolist() == [18, 18]
@@ -46,8 +48,8 @@ def test_predictions_are_the_average_of_least_squares_and_forest(project):
     label_some(project)
     project.live.update()
     matrix = project.features.matrix()
-    features = matrix.images["P1_A1"].read(np.arange(8))
-    codes = (np.arange(1, 9) % 2 == 0).astype(np.int64)
+    features = np.concatenate([matrix.images[name].read(slice(None)) for name in ("P1_A1", "P1_A2")])
+    codes = (np.arange(1, 25) % 2 == 0).astype(np.int64)
     everything = np.concatenate([image.read(slice(None)) for image in matrix.images.values()])
     head, forest = fit_least_squares(features, codes), fit_live_forest(features, codes)
     expected = (head.probabilities(everything) + forest.probabilities(everything)) / 2
@@ -78,8 +80,9 @@ def test_changes_with_the_last_label_are_counted(project):
     label_some(project)
     assert project.live.update().changed is None
     before = project.predictions()["predicted"]
-    project.annotate("P1_A1", [2, 4, 6, 8], "dim")
-    project.annotate("P1_A1", [1, 3, 5, 7], "bright")
+    for image in ("P1_A1", "P1_A2"):
+        project.annotate(image, range(2, 13, 2), "dim")
+        project.annotate(image, range(1, 13, 2), "bright")
     state = project.live.update()
     assert state.changed == (project.predictions()["predicted"] != before).sum() == 36
     assert project.live.update().changed == 36  # no new label
@@ -97,17 +100,16 @@ def test_a_reopened_project_shows_the_same_predictions(project):
 
 
 def test_the_background_gives_the_predictions_of_a_script(project):
-    label_some(project, 4)
+    label_some(project, 1, 20)
     project.live.start()
-    for label in range(5, 9):
-        project.annotate("P1_A1", label, "bright" if label % 2 == 0 else "dim")
+    label_some(project, 21, 24)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         state = project.live_state
-        if state is not None and state.labels == 8 and state.stage == "average" and not state.missing:
+        if state is not None and state.labels == 24 and state.stage == "average" and not state.missing:
             break
         time.sleep(0.02)
-    assert project.live_state.labels == 8
+    assert project.live_state.labels == 24
     project.live.stop()
     followed = probabilities(project)
     project.live.update()
@@ -115,7 +117,7 @@ def test_the_background_gives_the_predictions_of_a_script(project):
 
 
 def test_objects_of_the_test_set_are_hidden_until_they_are_annotated(project):
-    label_some(project)
+    label_some(project, 1, 12)
     project.test_set.draw(20)
     state = project.live.update()
     hidden = list(project.test_set.objects)
@@ -125,13 +127,13 @@ def test_objects_of_the_test_set_are_hidden_until_they_are_annotated(project):
     project.annotate(image, label, "dim")
     state = project.live.update()
     assert project.predictions().loc[(image, label), "predicted"] == truth(project.predictions().loc[[hidden[0]]])[0]
-    assert state.labels == 8  # labels of the test set are not used
+    assert state.labels == 12  # labels of the test set are not used
 
 
 def test_few_labels_have_no_score(project):
     label_some(project)
     state = project.live.update()
-    assert str(state).startswith("8 labels · Not enough labels for a score")
+    assert str(state).startswith("24 labels · Not enough labels for a score")
     assert state.score is None
     assert state.score_text.startswith("Not enough labels for a score")
     assert project.evaluate().network is None
@@ -184,7 +186,7 @@ def test_a_replaced_mask_shows_no_predictions_of_the_old_objects(project, wells)
 def test_merged_classes_are_predicted_as_one(project):
     project.classes.add("gray")
     label_some(project)
-    project.annotate("P2_A1", [1, 3], "gray")
+    project.annotate("P2_A1", [1, 3], "gray")  # as dim as dim
     project.live.update()
     project.classes.merge("gray", into="dim")
     assert set(project.predictions()["predicted"]) == {"dim", "bright"}

@@ -42,11 +42,11 @@ def test_measurements_are_standardized_over_the_sample_and_weighted(project):
     used = values.std(axis=0) > 1e-9 * (1 + np.abs(values).max(axis=0))
     expected = np.zeros_like(values)
     expected[:, used] = ((values - values.mean(axis=0)) / np.where(used, values.std(axis=0), 1))[:, used]
-    expected = expected.clip(-5, 5) / np.sqrt(used.sum())
+    expected = expected.clip(-5, 5) / np.sqrt(2 * used.sum())  # two blocks
     found = np.concatenate([image.read(slice(None)) for image in matrix.images.values()])
     np.testing.assert_allclose(found[:, : len(keys)], expected, atol=2e-3)
     assert matrix.blocks["measurements"] == slice(0, len(keys))
-    assert (found[:, : len(keys)] ** 2).sum(axis=1).mean() == pytest.approx(1, abs=0.05)
+    assert (found[:, : len(keys)] ** 2).sum(axis=1).mean() == pytest.approx(1 / 2, abs=0.01)
 
 
 def iter_measured(project, name, settings):

@@ -21,6 +21,7 @@ import tifffile
 from svetlana_jupyter.core.io import chunks as blocks
 from svetlana_jupyter.core.io import sources as stored
 from svetlana_jupyter.errors import ClassifierError, ProjectError
+from svetlana_jupyter.learn import device as devices
 from svetlana_jupyter.learn import inference as predict
 from svetlana_jupyter.learn.classifier import NetworkClassifier
 from svetlana_jupyter.project.project import Project
@@ -238,6 +239,33 @@ def test_current_predictions_are_skipped_until_stale(trained, cut_counts):
     cut_counts.clear()
     trained.predict(["small"], average=True)
     assert cut_counts == Counter([1, 2, 3, 4]), "averaged predictions are others"
+
+
+def test_predictions_in_another_precision_are_not_mixed(trained, cut_counts, monkeypatch):
+    assert trained.runs.current.precision == "float32"
+    assert "16 bits" not in trained.runs.current.summary
+    uninterrupted_file(trained)
+    cut_counts.clear()
+
+    def stop(change):
+        if change["new"] and len(stored_objects(trained)) >= 8:
+            trained.stop()
+
+    trained.observe(stop, "job")
+    trained.predict(["large"])
+    trained.unobserve(stop, "job")
+    assert stored_objects(trained)
+    monkeypatch.setattr(devices, "is_faster_in_16_bits", lambda: True)
+    cut_counts.clear()
+    trained.predict(["large"])
+    assert cut_counts == Counter(range(1, COUNT + 1))
+    assert trained.runs.current.predictions_attributes("large")["precision"] == "bfloat16"
+    cut_counts.clear()
+    trained.predict(["large"])
+    assert not cut_counts
+    trained.train(**QUICK)
+    assert json.loads((trained.runs.current.path / "run.json").read_text())["precision"] == "bfloat16"
+    assert "Computed in 16 bits (bfloat16)" in trained.runs.current.summary
 
 
 def test_another_mask_makes_predictions_stale(trained, cut_counts, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from svetlana_jupyter.project.project import Project
-from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Throttle
+from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, KeyPause, Throttle
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
 
 
@@ -225,7 +225,8 @@ def test_without_a_loop_everything_happens_at_once():
     drawn = []
     Throttle(lambda: drawn.append("drawn")).request()
     Debounce(lambda: drawn.append("rested")).restart()
-    assert drawn == ["drawn", "rested"]
+    KeyPause(lambda: drawn.append("written")).restart()
+    assert drawn == ["drawn", "rested", "written"]
 
 
 def test_many_requests_make_one_draw(loop):
@@ -326,3 +327,63 @@ def test_debounced_call_comes_once_after_the_last_restart(loop):
 
     loop.run_until_complete(move())
     assert rested == pytest.approx([0.9 + 0.15])
+
+
+def test_a_longer_delay_is_not_shortened_by_another_restart(loop):
+    rested = []
+    rest = Debounce(lambda: rested.append(loop.time()), delay=0.1)
+
+    async def move():
+        rest.restart(0.4)
+        await asyncio.sleep(0.05)
+        rest.restart()
+        await asyncio.sleep(1)
+        rest.restart()
+        await asyncio.sleep(1)
+
+    loop.run_until_complete(move())
+    assert rested == pytest.approx([0.4, 1.05 + 0.1])
+
+
+def test_what_was_requested_is_drawn_at_once_for_a_key_and_only_once(loop):
+    drawn = []
+    pace = Throttle(lambda: drawn.append(loop.time()))
+
+    async def press():
+        pace.draw_requested()
+        assert drawn == [], "nothing was requested"
+        pace.request()
+        pace.draw_requested()
+        assert drawn == [0.0]
+        await asyncio.sleep(1)
+
+    loop.run_until_complete(press())
+    assert drawn == [0.0]
+
+
+@pytest.mark.parametrize(("gap", "written"), [(0.2, [0.1, 0.3, 0.5]), (0.07, [0.3, 0.65, 1.0])])
+def test_texts_follow_in_a_pause_of_typing_or_after_the_longest_delay(loop, gap, written):
+    times = []
+    pause = KeyPause(lambda: times.append(loop.time()), delay=0.1, longest=0.3)
+
+    async def type_keys():
+        for _ in range(3 if gap > 0.1 else 15):
+            pause.restart()
+            await asyncio.sleep(gap)
+        await asyncio.sleep(1)
+
+    loop.run_until_complete(type_keys())
+    assert times == pytest.approx(written)
+
+
+def test_a_dropped_text_is_not_written(loop):
+    times = []
+    pause = KeyPause(lambda: times.append(loop.time()))
+
+    async def drop():
+        pause.restart()
+        pause.cancel()
+        await asyncio.sleep(1)
+
+    loop.run_until_complete(drop())
+    assert times == []

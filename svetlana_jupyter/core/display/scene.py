@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -59,8 +59,10 @@ class IndexedLayer:
     """Layer with a color table.
 
     ``codes``, shape (h, w), are row numbers of the RGBA ``table``; their top left corner is at ``offset`` in the frame.
+    Layers with equal ``source`` are equal, and so are those with equal ``key``, which needs more time to find out.
     """
 
+    source: Hashable
     key: Hashable
     codes: NDArray[np.uint8]
     table: NDArray[np.uint8]
@@ -127,7 +129,7 @@ class Scene:
     @property
     def offset(self) -> tuple[int, int]:
         """Row and column of the frame's corner on the screen, in device pixels."""
-        return _frame_offset(self.frame, self.view)
+        return frame_offset(self.frame, self.view)
 
     def object_at(self, row: float, column: float, reach: float = 3.0) -> int:
         """Return the object at a screen point, else the nearest within ``reach``, else 0."""
@@ -176,7 +178,7 @@ def compose(
     moving : bool
         Whether the user is dragging the image; then a margin is drawn, too, in which the next view may lie.
     """
-    frame = _choose_frame(view, previous, moving)
+    frame = choose_frame(view, (previous.view, previous.frame) if previous else None, moving)
     old_image, old_raster = (previous.image, previous.raster) if previous else (None, None)
     where = frame, view.plane, allow_missing
 
@@ -198,7 +200,7 @@ def compose(
 
 def tiles_to_read(image: TileReader, mask: TileReader, view: Viewport) -> tuple[TileGroup, ...]:
     """Return the tiles that `compose` would read for this view."""
-    frame = _choose_frame(view, None, moving=False)
+    frame = choose_frame(view, None, moving=False)
     stride = stride_for(frame.scale)
     missing = (reader.missing(_box_under(frame, reader.shape), stride, view.plane) for reader in (image, mask))
     return tuple(itertools.chain(*missing))
@@ -229,24 +231,32 @@ def size_with_margin(size: tuple[int, int]) -> tuple[int, int]:
     return size[0] + 2 * round(size[0] * MARGIN), size[1] + 2 * round(size[1] * MARGIN)
 
 
-def _choose_frame(view: Viewport, previous: Scene | None, moving: bool) -> Frame:
+def choose_frame(view: Viewport, previous: tuple[Viewport, Frame] | None, moving: bool) -> Frame:
     """Return the previous frame if it covers the view, else a new one.
 
     A new frame has a margin only while the user drags the view: drawing a frame without a margin takes half the time,
     and most views are never dragged.
+
+    Parameters
+    ----------
+    view : Viewport
+    previous : (Viewport, Frame), optional
+        View and frame of the last scene.
+    moving : bool
+        Whether the user is dragging the view.
     """
-    scale = view.device_scale
-    if previous is not None and previous.view.dpr == view.dpr and previous.frame.scale == scale:
-        frame = previous.frame
-        edges = zip(_frame_offset(frame, view), frame.size, view.device_size)
+    if previous is not None and previous[0].dpr == view.dpr and previous[1].scale == view.device_scale:
+        frame = previous[1]
+        edges = zip(frame_offset(frame, view), frame.size, view.device_size)
         if all(start <= 0 and start + length >= screen for start, length, screen in edges):
             return frame
-    size = size_with_margin(view.device_size) if moving else view.device_size
+    scale, size = view.device_scale, size_with_margin(view.device_size) if moving else view.device_size
     origin = view.center[0] - size[0] / 2 / scale, view.center[1] - size[1] / 2 / scale
     return Frame(origin, scale, size)
 
 
-def _frame_offset(frame: Frame, view: Viewport) -> tuple[int, int]:
+def frame_offset(frame: Frame, view: Viewport) -> tuple[int, int]:
+    """Return row and column of a frame's corner on the screen, in device pixels."""
     axes = zip(frame.origin, view.center, view.device_size)
     top, left = (round((start - center) * frame.scale + screen / 2) for start, center, screen in axes)
     return top, left
@@ -280,11 +290,16 @@ def _refresh(
 def _compose_overlay(
     raster: ObjectRaster, styles: ObjectStyles, look: tuple[float, bool, str], dpr: float, previous: Scene | None
 ) -> IndexedLayer:
-    key, (opacity, outlines, ink) = (raster.key, styles.key, look), look
-    if previous is not None and previous.overlay is not None and previous.overlay.key == key:
-        return previous.overlay
+    source, (opacity, outlines, ink) = (raster.key, styles.key, look), look
+    before = previous.overlay if previous is not None else None
+    if before is not None and before.source == source:
+        return before
+    # A new label changes the source, but only few labels belong to a visible object.
+    key = raster.key, styles.styles, look, styles.style_indices(raster.objects).tobytes()
+    if before is not None and before.key == key:
+        return replace(before, source=source)
     table = overlay_color_table(styles, opacity, ink, raster.side / dpr)
-    return IndexedLayer(key, overlay_codes(raster, styles, outlines), table, raster.offset)
+    return IndexedLayer(source, key, overlay_codes(raster, styles, outlines), table, raster.offset)
 
 
 def _compose_selection(
@@ -294,4 +309,4 @@ def _compose_selection(
     if previous is not None and previous.selection is not None and previous.selection.key == key:
         return previous.selection
     lines = halos(raster, selected, inner=max(1, round(2 * dpr)), outer=max(1, round(dpr)))
-    return IndexedLayer(key, lines[0], _SELECTION_COLORS, lines[1]) if lines else None
+    return IndexedLayer(key, key, lines[0], _SELECTION_COLORS, lines[1]) if lines else None

@@ -11,40 +11,36 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
-Bools = NDArray[np.bool_]
-Integers = NDArray[np.int64]
+from svetlana_jupyter.core.features.patch_boxes import Bools, Floats, iter_boxes, subtract_mean
 
-SCALES = (0.8, 1.6, 3.2, 6.4)  # standard deviations of the blurs, in patch pixels
+SCALES = {2: (0.8, 1.6, 3.2, 6.4), 3: (0.8, 1.6, 3.2)}  # standard deviations of the blurs, in patch pixels
 TRUNCATE = 3  # standard deviations beyond which a blur is cut off
-BOX_STEP = 8  # objects whose bounding boxes are equally long up to this many pixels are computed together
 STACK_PIXELS = 1 << 17  # per channel in a stack of objects, so that the stack fits into the processor's cache
 BORDER = 2  # pixels of 0 around each bounding box, so that derivatives need no special case
 LEAST_COVERAGE = 0.05  # least sum of weights of a normalized convolution
 LEAST_SD = 1e-2  # least standard deviation of an object in its logarithm; the sample of objects has 1
 MAX_SKEWNESS = 8.0
-ROUNDING = 1e-5  # standard deviation up to which an object counts as uniform
 # Shares of an object that must remain without its outermost pixels; otherwise, they are not left out.
 MIN_INNER, MIN_CORE = 0.4, 0.3
 PEAKS = (1, 2, 4)  # ranks of the peaks besides the highest one
-RANKS = {"max": 0.0, "p98": 0.02, "p2": 0.98, "min": 1.0}  # share of the pixels that are higher
+# Share of the pixels that are higher.
+RANKS = {2: {"max": 0.0, "p98": 0.02, "p2": 0.98, "min": 1.0}, 3: {"max": 0.0, "min": 1.0}}
+DERIVATIVES = {2: ("curvature_max", "curvature_min", "slope"), 3: ("curvature", "slope")}
+NEARBY = 2  # a peak is higher than all pixels up to this many pixels away along each axis
 
-_STATISTICS = ("mean", "sd", "skewness", *RANKS)
-_PEAKS = tuple(f"{kind}_{rank + 1}" for kind in ("peak", "pit") for rank in PEAKS)
-_DERIVATIVES = ("curvature_max", "curvature_min", "slope")
-# Names of the features of one channel, in order.
-BLOB_NAMES = (
-    "mean",
-    "log_sd",
-    *(
-        f"{kind}_{scale:g}_{statistic}"
-        for scale in SCALES
-        for kind in ("detail", *_DERIVATIVES)
-        for statistic in (_STATISTICS + _PEAKS if kind == "detail" else _STATISTICS)
-    ),
-)
+
+def blob_names(ndim: int) -> tuple[str, ...]:
+    """Return the names of the features of one channel, in order.
+
+    >>> blob_names(2)[:3]
+    ('mean', 'log_sd', 'detail_0.8_mean')
+    """
+    statistics = ("mean", "sd", "skewness", *RANKS[ndim])
+    peaks = tuple(f"{kind}_{rank + 1}" for kind in ("peak", "pit") for rank in PEAKS)
+    kinds = {"detail": statistics + peaks, **dict.fromkeys(DERIVATIVES[ndim], statistics)}
+    by_scale = (f"{kind}_{scale:g}_{name}" for scale in SCALES[ndim] for kind, names in kinds.items() for name in names)
+    return "mean", "log_sd", *by_scale
 
 
 def blob_features(patches: Floats, masks: Bools) -> Floats:
@@ -52,58 +48,20 @@ def blob_features(patches: Floats, masks: Bools) -> Floats:
 
     Parameters
     ----------
-    patches : float32 of shape (n, c, side, side)
+    patches : float32 of shape (n, c, [side,] side, side)
         Channels with standard deviation 1 over all objects, from `core.features.object_patches.iter_patches`.
-    masks : bool of shape (n, side, side)
+    masks : bool of shape (n, [side,] side, side)
         The object's own pixels; the others are ignored.
 
     Returns
     -------
-    float32 of shape (n, c, len(BLOB_NAMES))
-        NaN for an object with NaN pixels, and for an empty mask.
+    float32 of shape (n, c, len(blob_names(ndim)))
+        NaN for an object with NaN or infinite pixels, and for an empty mask.
     """
-    n, channels = patches.shape[:2]
-    result = np.full((n, channels, len(BLOB_NAMES)), np.nan, np.float32)
-    usable = np.flatnonzero(masks.any(axis=(1, 2)) & np.isfinite(patches.sum(axis=(1, 2, 3), where=masks[:, None])))
-    low, boxes = _bounding_boxes(masks[usable])
-    # Objects of similar size are computed together.
-    order = np.lexsort((np.count_nonzero(masks[usable], axis=(1, 2)), boxes))
-    for some in np.split(order, np.flatnonzero(np.diff(boxes[order])) + 1):
-        if not len(some):
-            continue
-        side = int(boxes[some[0]])
-        count = max(1, STACK_PIXELS // (side + 2 * BORDER) ** 2)
-        for part in np.split(some, range(count, len(some), count)):
-            pixels, own = _crop_boxes(patches, masks, usable[part], low[part], side)
-            result[usable[part]] = _Stack(pixels, own).features()
+    result = np.full((*patches.shape[:2], len(blob_names(masks.ndim - 1))), np.nan, np.float32)
+    for rows, pixels, own in iter_boxes(patches, masks, STACK_PIXELS):
+        result[rows] = _Stack(pixels, own).features()
     return result
-
-
-def _bounding_boxes(masks: Bools) -> tuple[Integers, Integers]:
-    """Return the first pixel (n, 2) and the side (n,) of a square around each mask."""
-    low, high = [], []
-    for axis in (2, 1):
-        seen: Bools = np.any(masks, axis=axis)
-        low.append(seen.argmax(axis=1))
-        high.append(seen.shape[1] - seen[:, ::-1].argmax(axis=1))
-    sides = np.max(np.subtract(high, low), axis=0)
-    return np.stack(low, axis=1), -(-sides // BOX_STEP) * BOX_STEP
-
-
-def _crop_boxes(patches: Floats, masks: Bools, rows: Integers, low: Integers, side: int) -> tuple[Floats, Bools]:
-    """Return squares around the objects, and their masks.
-
-    Pixels have shape (c, n, side, side) and are 0 outside the object; masks have shape (n, side, side).
-    """
-    pixels = np.zeros((patches.shape[1], len(rows), side, side), np.float32)
-    own = np.zeros((len(rows), side, side), bool)
-    for number, (row, (y, x)) in enumerate(zip(rows, low, strict=True)):
-        part = masks[row, y : y + side, x : x + side]
-        own[number, : part.shape[0], : part.shape[1]] = part
-        np.copyto(
-            pixels[:, number, : part.shape[0], : part.shape[1]], patches[row, :, y : y + side, x : x + side], where=part
-        )
-    return pixels, own
 
 
 class _Pixels:
@@ -113,6 +71,7 @@ class _Pixels:
     """
 
     def __init__(self, chosen: Bools) -> None:
+        ranks = RANKS[chosen.ndim - 1].values()
         flat = chosen.reshape(len(chosen), -1)
         counts = np.count_nonzero(flat, axis=1)
         inside = np.arange(counts.max()) < counts[:, None]
@@ -122,14 +81,14 @@ class _Pixels:
         self.positions = self.at[inside]
         self.inside = inside.astype(np.float32)
         self._beyond = np.where(inside, np.float32(0), np.float32(np.inf))
-        self._ranks = [counts - 1 - np.rint((counts - 1) * share).astype(int) for share in RANKS.values()]
+        self._ranks = [counts - 1 - np.rint((counts - 1) * share).astype(int) for share in ranks]
 
     def of(self, stack: Floats) -> Floats:
         """Return the values of a stack (c, ...) at the pixels, (c, n, columns)."""
         return np.take(stack.reshape(len(stack), -1), self.at, axis=1)
 
     def statistics(self, values: Floats) -> list[Floats]:
-        """Return the statistics `_STATISTICS` of values (c, n, columns), each (c, n).
+        """Return the statistics of values (c, n, columns), each (c, n).
 
         The values are overwritten.
         """
@@ -160,39 +119,48 @@ class _Stack:
 
     Parameters
     ----------
-    pixels : float32 of shape (c, n, side, side)
+    pixels : float32 of shape (c, n, [side,] side, side)
         0 outside the objects; overwritten.
-    own : bool of shape (n, side, side)
+    own : bool of shape (n, [side,] side, side)
     """
 
     def __init__(self, pixels: Floats, own: Bools) -> None:
-        self._side, weights = own.shape[1], own.astype(np.float32)
-        self._padded = self._side + 2 * BORDER
-        self._own = np.pad(weights, [(0, 0), (BORDER, BORDER), (BORDER, BORDER)])
-        counts = weights.sum(axis=(1, 2))
-        self._mean = pixels.sum(axis=(2, 3)) / counts
-        pixels -= self._mean[..., None, None]
-        pixels *= weights
+        self._ndim, self._side, weights = own.ndim - 1, own.shape[1], own.astype(np.float32)
+        self._padding = [(BORDER, BORDER)] * self._ndim
+        self._own = np.pad(weights, [(0, 0), *self._padding])
+        self._mean, self._sd = subtract_mean(pixels, own)
         self._pixels, self._weights = pixels, weights
-        self._sd = np.sqrt(np.einsum("cnyx,cnyx->cn", pixels, pixels) / counts)
-        pixels[self._sd <= ROUNDING * (1 + np.abs(self._mean))] = 0  # rounding errors would reveal the outline
-        inner = self._eroded(1, self._own > 0, MIN_INNER)
-        self._inner, self._core = _Pixels(inner), _Pixels(self._eroded(2, inner, MIN_CORE))
-        shape = (len(pixels), len(own) * self._padded**2)
+        inner = self._erode(1, self._own > 0, MIN_INNER)
+        self._inner, self._core = _Pixels(inner), _Pixels(self._erode(2, inner, MIN_CORE))
+        shape = (len(pixels), *self._own.shape)
         self._lowest, self._highest = np.full(shape, -np.inf, np.float32), np.full(shape, np.inf, np.float32)
 
-    def _eroded(self, width: int, otherwise: Bools, least: float) -> Bools:
+    def _erode(self, width: int, otherwise: Bools, least: float) -> Bools:
         """Erode the masks, except those of which less than a share would remain."""
-        montage = self._own.reshape(-1, self._padded)
-        eroded = cv2.erode(montage, np.ones((2 * width + 1,) * 2, np.uint8)).reshape(self._own.shape) > 0
+        eroded = self._nearby(self._own, width, highest=False) > 0
         remaining, whole = (np.count_nonzero(masks.reshape(len(masks), -1), axis=1) for masks in (eroded, self._own))
-        return np.where((remaining >= least * whole)[:, None, None], eroded, otherwise)
+        kept = np.expand_dims(remaining >= least * whole, tuple(range(1, eroded.ndim)))
+        return np.where(kept, eroded, otherwise)
+
+    def _nearby(self, stack: Floats, reach: int, *, highest: bool) -> Floats:
+        """Return the highest or lowest value of the square or cube around each pixel."""
+        square, extreme = np.ones((2 * reach + 1,) * 2, np.uint8), np.maximum if highest else np.minimum
+        montage = stack.reshape(-1, stack.shape[-1])
+        planes = np.asarray(cv2.dilate(montage, square) if highest else cv2.erode(montage, square), np.float32)
+        planes = planes.reshape(stack.shape)
+        if self._ndim == 2:
+            return planes
+        result = planes.copy()
+        for shift in range(1, reach + 1):
+            extreme(result[..., shift:, :, :], planes[..., :-shift, :, :], out=result[..., shift:, :, :])
+            extreme(result[..., :-shift, :, :], planes[..., shift:, :, :], out=result[..., :-shift, :, :])
+        return result
 
     def features(self) -> Floats:
-        """Return the features (n, c, len(BLOB_NAMES))."""
+        """Return the features (n, c, len(blob_names(ndim)))."""
         features = [self._mean, np.log(np.maximum(self._sd, LEAST_SD))]
-        finer = self._inner.of(np.pad(self._pixels, [(0, 0), (0, 0), (BORDER, BORDER), (BORDER, BORDER)]))
-        for scale in SCALES:
+        finer = self._inner.of(np.pad(self._pixels, [(0, 0), (0, 0), *self._padding]))
+        for scale in SCALES[self._ndim]:
             coverage = np.maximum(self._blur(self._weights, scale), LEAST_COVERAGE)
             smooth = self._blur(self._pixels, scale)
             smooth *= self._own / coverage
@@ -205,29 +173,35 @@ class _Stack:
         return np.stack(features, axis=2).swapaxes(0, 1)
 
     def _blur(self, stack: Floats, scale: float) -> Floats:
-        """Blur the boxes (..., side, side), with the border added."""
+        """Blur the boxes (..., [side,] side, side), with the border added."""
         weights = _gaussian_matrix(self._side, scale)
-        return np.asarray(np.matmul(np.matmul(weights, stack), weights.T), np.float32)
+        blurred = np.matmul(weights, np.matmul(stack, weights.T))
+        if self._ndim == 3:
+            lines = blurred.reshape(*blurred.shape[:-2], -1)
+            blurred = np.matmul(weights, lines).reshape(*lines.shape[:-2], *(len(weights),) * 3)
+        return np.asarray(blurred, np.float32)
 
     def _detail(self, values: Floats) -> list[Floats]:
         """Return statistics, peaks and pits of the detail at the inner pixels."""
-        peaks, square = [], np.ones((5, 5), np.uint8)
-        for canvas, nearby, sign in ((self._lowest, cv2.dilate, 1), (self._highest, cv2.erode, -1)):
-            canvas[:, self._inner.positions] = values[:, self._inner.inside > 0]
-            extremes = self._inner.of(nearby(canvas.reshape(-1, self._padded), square).reshape(canvas.shape))
+        peaks: list[Floats] = []
+        for canvas, sign in ((self._lowest, 1), (self._highest, -1)):
+            canvas.reshape(len(canvas), -1)[:, self._inner.positions] = values[:, self._inner.inside > 0]
+            extremes = self._inner.of(self._nearby(canvas, NEARBY, highest=sign > 0))
             peaks += self._inner.peaks(sign * values, sign * extremes)
         return [*self._inner.statistics(values), *peaks]
 
     def _derivatives(self, smooth: Floats) -> list[Floats]:
-        """Return both principal curvatures, and the slope, at the core pixels."""
-        flat = smooth.reshape(len(smooth), -1)
-        right, down = (_slope(flat, stride) for stride in (1, self._padded))
-        pairs = ((right, 1), (right, self._padded), (down, self._padded))
-        xx, xy, yy = (self._core.of(_slope(*given)) for given in pairs)
-        right, down = self._core.of(right), self._core.of(down)
-        mean, half = (xx + yy) / 2, (xx - yy) / 2
-        spread = np.sqrt(half * half + xy * xy)
-        return [mean + spread, mean - spread, np.sqrt(right * right + down * down)]
+        """Return curvatures (in 2D both, in 3D their sum) and slope at the core pixels."""
+        flat, side = smooth.reshape(len(smooth), -1), smooth.shape[-1]
+        strides = [side**power for power in range(self._ndim)]
+        slopes = [_slope(flat, stride) for stride in strides]
+        curvatures = [self._core.of(_slope(slope, stride)) for slope, stride in zip(slopes, strides, strict=True)]
+        steepness = np.sqrt(sum(np.square(self._core.of(slope)) for slope in slopes))
+        if self._ndim == 3:
+            return [sum(curvatures[1:], curvatures[0]), steepness]
+        mean, half = (curvatures[0] + curvatures[1]) / 2, (curvatures[0] - curvatures[1]) / 2
+        spread = np.sqrt(np.square(half) + np.square(self._core.of(_slope(slopes[0], side))))
+        return [mean + spread, mean - spread, steepness]
 
 
 def _slope(flat: Floats, stride: int) -> Floats:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from svetlana_jupyter.core.features.catalog import VERSION, columns
+from svetlana_jupyter.core.features.catalog import VERSION, Cue, columns
 from svetlana_jupyter.core.features.compute import cached_features, in_um, measure
+from svetlana_jupyter.core.features.object_patches import fit_patches
+from svetlana_jupyter.core.features.patch_features import iter_blob_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import MeasureSettings
 
+PATCH_VERSION = 1  # of the features of patches
 Fitted = dict[str, "NDArray[np.float64]"]  # what a source has learned from a sample of objects
 
 
@@ -96,3 +99,36 @@ class MeasurementSource:
         for table in measure(pair if complete else replace(pair, feature_cache=None), objects, settings):
             values = in_um(table, chosen, pair) if self.unit == "um" else table[[column.key for column in chosen]]
             yield table.index.to_numpy(np.int64), {"measurements": values.to_numpy(np.float32)}
+
+
+@dataclass(frozen=True)
+class PatchSource:
+    """Features of object patches at several scales.
+
+    Attributes
+    ----------
+    may_use : frozenset of str
+        Allowed cues.
+    threads : int
+    """
+
+    may_use: frozenset[Cue]
+    threads: int = 1
+    name: str = "patches"
+    blocks: tuple[str, ...] = ("blob",)
+
+    @property
+    def version(self) -> str:
+        """Version of the features and the allowed cues."""
+        return f"{PATCH_VERSION} {' '.join(sorted(self.may_use))}"
+
+    def fit(self, sample: Sequence[tuple[ImagePair, pd.DataFrame]]) -> Fitted:
+        """Fit the side of the patches and the axes of their channels."""
+        return fit_patches(sample, self.may_use)
+
+    def compute(
+        self, pair: ImagePair, objects: pd.DataFrame, fitted: Fitted
+    ) -> Iterator[tuple[NDArray[np.int64], Mapping[str, NDArray[np.float32]]]]:
+        """Yield labels and features; NaN for objects with undefined pixels."""
+        for labels, values in iter_blob_features(pair, objects, fitted, self.may_use, self.threads):
+            yield labels, {"blob": values}

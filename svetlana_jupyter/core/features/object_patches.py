@@ -38,7 +38,7 @@ MARGIN = {2: 1.5, 3: 1.3}  # side of the patches, in longest sides of the object
 QUANTILE = 0.9
 # If size is no allowed cue, objects are sampled as coarsely as those at this quantile. Below this number of pixels per
 # side, outlines and noise would still tell the size (balanced accuracy 0.8 for disks 10 and 14 pixels wide, 0.5 for 12
-# and 16), so that only the brightness of the objects is shown.
+# and 16), so that nothing is shown.
 SMALL_QUANTILE, MIN_COARSE = 0.05, {2: 13, 3: 10}
 MIN_MARGIN = 1.15  # side of the patch of a larger object, in its own longest sides
 MAX_AXES = 3
@@ -135,7 +135,7 @@ def iter_patches(
         outermost pixels of an object are left out, since blur mixes light from outside into them: 2 pixels, or 1 if
         nothing else would remain. Without brightness, each channel of each object is standardized by its own mean and
         standard deviation. Without size, all objects are sampled as coarsely as the smallest, and fill their patches
-        alike; if the smallest are narrower than about 12 pixels, every object is shown in its mean color.
+        alike; if the smallest are narrower than about 12 pixels, the patches of all objects are 0.
 
     Yields
     ------
@@ -151,6 +151,7 @@ def iter_patches(
     mean, axes = fitted["mean"].astype(np.float32), fitted["axes"].astype(np.float32)
     longest = ((boxes.last - boxes.first) * boxes.step).max(axis=1)
     sides = np.maximum(float(fitted["side"]), MIN_MARGIN * longest)
+    hidden = "size" not in allowed and int(fitted["pixels"]) < MIN_COARSE[pair.ndim]
     for crops in _iter_crops(pair, boxes, allowed):
         if "size" not in allowed:
             crops = _normalize_size(crops, MARGIN[pair.ndim] * longest[crops.members], int(fitted["pixels"]))
@@ -159,11 +160,8 @@ def iter_patches(
             scale = sides[crops.members, None] / crops.step / count
         pixels = _standardize(crops.pixels, crops.own) if "brightness" not in allowed else crops.pixels
         channels = np.moveaxis(np.tensordot(pixels - mean.reshape(-1, *(1 for _ in crops.step)), axes, (1, 0)), -1, 1)
-        if "size" not in allowed and int(fitted["pixels"]) < MIN_COARSE[pair.ndim]:
-            inside, spatial = crops.own[:, None], tuple(range(2, channels.ndim))
-            channels = np.broadcast_to(np.mean(channels, spatial, keepdims=True, where=inside), channels.shape)
         patches, masks = _resample(channels, crops.own, crops.centers, scale, count)
-        patches[crops.uniform] = 0
+        patches[crops.uniform | hidden] = 0
         patches[~crops.valid] = np.nan
         yield boxes.labels[crops.members], patches, masks
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from svetlana_jupyter.core.features.blob import blob_features
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.features.object_patches import iter_patches
+from svetlana_jupyter.core.features.oriented import oriented_features
+from svetlana_jupyter.errors import PatchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -59,6 +61,36 @@ def iter_blob_features(
     def compute(batch: Patches) -> Features:
         labels, patches, masks = batch
         return labels, blob_features(patches, masks)[..., first:].reshape(len(labels), -1)
+
+    return _map_in_order(compute, iter_patches(pair, objects, fitted, allowed), threads)
+
+
+def iter_oriented_features(
+    pair: ImagePair,
+    objects: pd.DataFrame,
+    fitted: Mapping[str, NDArray[np.float64]],
+    may_use: Iterable[str] = CUES,
+    threads: int = 1,
+) -> Iterator[Features]:
+    """Yield the oriented features of the objects of a 2D image, block by block.
+
+    See `iter_blob_features` for arguments and results.
+
+    Raises
+    ------
+    PatchError
+        If orientation is no allowed cue, or the image is a volume.
+    """
+    allowed = frozenset(may_use)
+    if "orientation" not in allowed or pair.ndim != 2:
+        reason = "the image is 3D" if pair.ndim != 2 else "orientation is not an allowed cue"
+        raise PatchError(
+            f"There are no oriented features of {pair.name!r}, since {reason}. Use the blob features only."
+        )
+
+    def compute(batch: Patches) -> Features:
+        labels, patches, masks = batch
+        return labels, oriented_features(patches, masks).reshape(len(labels), -1)
 
     return _map_in_order(compute, iter_patches(pair, objects, fitted, allowed), threads)
 

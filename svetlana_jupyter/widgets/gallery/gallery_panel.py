@@ -6,7 +6,6 @@ The user filters and sorts the thumbnails, and labels all selected objects with 
 from __future__ import annotations
 
 import math
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,13 +14,11 @@ from ipywidgets import HTML
 from svetlana_jupyter.widgets.components import ClassButtons, count_html, heading, muted
 from svetlana_jupyter.widgets.gallery.gallery_view import GalleryView
 from svetlana_jupyter.widgets.panel import MAX_VIEWER_SIZE, Command, CommandBar, Panel, catch_errors, labeling_commands
-from svetlana_jupyter.widgets.viewer.open_images import predicted_class
+from svetlana_jupyter.widgets.selection_labeling import SelectionLabeling
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from svetlana_jupyter.core.annotations import LabelAction
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId
 
@@ -44,7 +41,6 @@ _VIEW_KEYS = (
 )
 _HINT = "Click a thumbnail, drag over several or press Ctrl+A; then press the key of their class."
 _NOTHING_SELECTED = "No object selected. Click a thumbnail, drag over several, or press Ctrl+A for all."
-_KEY_IGNORED = "Key ignored: the selection was not displayed yet."
 
 
 class GalleryPanel(Panel):
@@ -64,6 +60,7 @@ class GalleryPanel(Panel):
     filter_bar : FilterBar
     page_bar : PageBar
     display_bar : DisplayBar
+    labeling : SelectionLabeling
     class_buttons : ClassButtons
     command_bar : CommandBar
     """
@@ -71,7 +68,6 @@ class GalleryPanel(Panel):
     def __init__(self, project: Project | str | Path) -> None:
         super().__init__(project)
         project = self.project
-        self._selected_at = time.monotonic()
         self.view = view = GalleryView(project, self.status, GRID_SIZE, MAX_VIEWER_SIZE[1], self.report_key)
         self._shared = view.shared
         self.page, self.filter_bar, self.page_bar, self.display_bar = (
@@ -80,16 +76,19 @@ class GalleryPanel(Panel):
             view.page_bar,
             view.display_bar,
         )
+        self.labeling = labeling = SelectionLabeling(
+            project, view.shared, lambda: self.shown, self.status, "gallery", _NOTHING_SELECTED, view.reveal
+        )
         self.command_bar = CommandBar(self, lambda: self.shown, "Label the whole selection with this class", _VIEW_KEYS)
-        label_selection = partial(self.run_action, lambda name: self.label(name, self.shown))
+        label_selection = partial(self.run_action, lambda name: labeling.label(name, self.shown))
         self.class_buttons = ClassButtons(
             act=label_selection,
             recolor=lambda name, color: self.run_action(project.classes.recolor, name, color),
             on_found=label_selection,
         )
         self.command_bar.set_commands(
-            Command(("Enter",), "Accept", "check", "Keep each prediction as an annotation", self.accept),
-            *labeling_commands(self, "Erase", "Undo", "Redo", "Ambiguous", "Bad segmentation", "Skip"),
+            Command(("Enter",), "Accept", "check", "Keep each prediction as an annotation", labeling.accept),
+            *labeling_commands(labeling, "Erase", "Undo", "Redo", "Ambiguous", "Bad segmentation", "Skip"),
         )
         self.progress_text = HTML(layout={"margin": "0", "min_height": "38px"})
         self.selection_text = HTML(layout={"margin": "0"})
@@ -123,7 +122,7 @@ class GalleryPanel(Panel):
         """Handle a key that was pressed while ``shown`` was selected on the screen."""
         info = self.project.classes.by_shortcut(key)
         if info:
-            self.label(info.name, shown)
+            self.labeling.label(info.name, shown)
         elif self.view.move(key):
             pass
         elif key == "/" and self.class_buttons.find_is_needed:
@@ -131,53 +130,9 @@ class GalleryPanel(Panel):
         else:
             self.command_bar.dispatch_key(key, shown)
 
-    def label(self, name: str, shown: SelectionId) -> None:
-        """Label all selected objects with a class, in one edit."""
-        if self._applies_to(shown):
-            self._annotate(dict.fromkeys(self._shared.selection, name))
-
-    def accept(self, shown: SelectionId) -> None:
-        """Keep each prediction of the selected objects as an annotation, in one edit."""
-        if not self._applies_to(shown):
-            return
-        predicted = {object_id: predicted_class(self.project, *object_id)[0] for object_id in self._shared.selection}
-        classes = self.project.classes
-        names = {object_id: classes.by_id(class_id).name for object_id, class_id in predicted.items() if class_id}
-        if names:
-            self._annotate(names)
-        else:
-            self.status.say("No selected object is predicted yet.")
-
-    def flag_command(self, flag: LabelAction) -> Callable[[SelectionId], None]:
-        """Return the command that sets a flag on all selected objects."""
-
-        def act(shown: SelectionId) -> None:
-            if self._applies_to(shown):
-                self.project.annotations.flag_each(
-                    self._shared.selection, flag, source="gallery", seconds=self._seconds()
-                )
-                self.status.say(self.project.status)
-
-        return act
-
-    def erase(self, shown: SelectionId) -> None:
-        """Remove the annotations of all selected objects."""
-        if self._applies_to(shown):
-            self.project.annotations.erase_each(self._shared.selection, source="gallery")
-            self.status.say(self.project.status)
-
-    def undo(self, shown: SelectionId = None) -> None:
-        """Undo the last edit, regardless of the selection, and select its objects."""
-        self._revisit(self.project.undo(), "undo")
-
-    def redo(self, shown: SelectionId = None) -> None:
-        """Redo the edit that was undone last, and select its objects."""
-        self._revisit(self.project.redo(), "redo")
-
     def describe_selection(self) -> str:
         """Return a sentence about the selected objects."""
-        count = len(self._shared.selection) if self.shown else 0
-        return f"{count:,} object{'' if count == 1 else 's'} selected." if count else _NOTHING_SELECTED
+        return self.labeling.describe_selection()
 
     def focus(self) -> None:
         """Give the grid the keyboard focus."""
@@ -188,35 +143,8 @@ class GalleryPanel(Panel):
         self.view.close()
         super().close()
 
-    def _annotate(self, classes: dict[tuple[str, int], str]) -> None:
-        self.project.annotations.annotate_each(classes, source="gallery", seconds=self._seconds())
-        self.status.say(self.project.status)
-
-    def _applies_to(self, shown: SelectionId) -> bool:
-        """Return whether an action applies to the selection; if not, display the reason."""
-        if shown is None or shown != self.shown:
-            self.status.say(_KEY_IGNORED if shown else _NOTHING_SELECTED)
-            return False
-        return True
-
-    def _seconds(self) -> float:
-        seconds, self._selected_at = time.monotonic() - self._selected_at, time.monotonic()
-        return seconds
-
-    def _revisit(self, done: bool, verb: str) -> None:
-        objects = self.project.annotations.last_edited
-        if not done:
-            self.status.say(f"Nothing to {verb}.")
-        elif not objects:
-            self.status.say(f"{verb.capitalize()}: the object is no longer in the mask.")
-        else:
-            self._shared.selection = tuple(objects)
-            self.view.reveal()
-            text = f"{len(objects):,} objects" if len(objects) > 1 else "object {1} in {0}".format(*objects[0])
-            self.status.say(f"{verb.capitalize()}: {text}.")
-
     def _selection_changed(self) -> None:
-        self._selected_at = time.monotonic()
+        self.labeling.restart_clock()
         self._show_selection()
 
     def _refresh(self) -> None:

@@ -264,7 +264,7 @@ class PatchGrid(VBox):
         # Described now, because a key may have labeled the object under the pointer.
         row, column = self.hovered or (-1.0, -1.0)
         under = self.cell_at(row, column) if self.hovered else -1
-        hint = Hint(_hover_text(self._project, *self.objects[under]), (row, column)) if under >= 0 else None
+        hint = Hint(describe_object(self._project, *self.objects[under]), (row, column)) if under >= 0 else None
         self.scene = GridScene(grid, dpr, key, pixels, boxes, ink, captions, chosen, cursor, hint, self.message)
         absent = [part for part in page.by_image() if None in self._thumbnail_cache.cached_thumbnails(part)]
         self.screen.paint(self.scene, self.selection_id, absent if in_loop else ())
@@ -352,7 +352,7 @@ class GridCanvas(LayeredCanvas):
             small = scene.pixels[..., 0].size <= _PNG_LIMIT
             encoded = encode.png(scene.pixels) if small else encode.jpeg(scene.pixels, _QUALITY)
             self._draw_pictures(scene, encoded)
-        _draw_marks(self.widget[MARKS], scene)  # always, and last: see `ImageCanvas._draw`
+        _draw_marks(self.widget[MARKS], scene)
 
     def _draw_pictures(self, scene: GridScene, encoded: bytes) -> None:
         """Draw the thumbnails; elsewhere the background of the page is visible."""
@@ -386,7 +386,7 @@ def _caption(project: Project, image: str, label: int) -> CellCaption:
     return CellCaption(info.color, name=info.name, share=f"{probability:.0%}")
 
 
-def _hover_text(project: Project, image: str, label: int) -> str:
+def describe_object(project: Project, image: str, label: int) -> str:
     """Return the object, its annotation and its prediction in one line."""
     annotation, classes = project.annotations.label_of(image, label), project.classes
     class_id, probability = predicted_class(project, image, label)

@@ -1,14 +1,16 @@
-"""Layered canvas on which scenes are painted.
+"""Canvas on which scenes are painted.
 
-This is the only module that imports ipycanvas, where x comes before y. It avoids three problems of ipycanvas: an
-exception while drawing would freeze every canvas of the kernel, a reloaded page would stay empty, and images would be
-encoded slowly and sent completely, even if only a part has changed.
+This is the only module that imports ipycanvas, where x comes before y. It avoids four problems of ipycanvas: an
+exception while drawing would freeze every canvas of the kernel, a reloaded page would stay empty, images would be
+encoded slowly and sent completely, even if only a part has changed, and the page would copy every visible layer several
+times per message.
 """
 
 from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -20,7 +22,7 @@ from svetlana_jupyter.core.display.scene import ImageLayer, size_with_margin
 from svetlana_jupyter.core.display.viewport import PixelBox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,10 +32,9 @@ if TYPE_CHECKING:
 LEFT, MIDDLE, RIGHT = 0, 1, 2  # mouse buttons
 MODIFIERS = {"Shift", "Control", "Alt", "AltGraph", "Meta", "CapsLock"}
 
-# IMAGE, OVERLAY and SELECTION are copied from off-screen canvases that also hold a margin around the view, so that
-# dragging sends no pixels.
-IMAGE, OVERLAY, SELECTION, DECORATION = range(4)
-_BUFFERED = (IMAGE, OVERLAY, SELECTION)
+# Off-screen canvases, from which the visible canvas is drawn. They also hold a margin around the view, so that dragging
+# sends no pixels.
+IMAGE, OVERLAY, SELECTION = _BUFFERED = range(3)
 _PNG_LIMIT = 1 << 18  # values: below this, a PNG is encoded as quickly as a JPEG
 _PLATE = "rgba(20, 20, 20, 0.72)"  # behind the scale bar, which may lie on the image or beside it
 _FONT = "12px system-ui, sans-serif"
@@ -109,14 +110,16 @@ class LayeredCanvas:
     Attributes
     ----------
     widget : MultiCanvas
+    counter : Canvas
+        Off-screen canvas whose line dash offset is the number of the last frame. Each message ends on it: of the canvas
+        on which a message ends, the page shows a copy at the beginning and at the end of the next message.
     repaint : callable
         Called when a browser page has connected or reconnected and must be painted from scratch; set by `Screen`.
     shown : tuple or None
         Selection to which keys apply, as `ViewerModel.selection_id` identifies it.
     frame : int
-        Number of painted frames. The line dash offset of the layer that is drawn last is set to the same number, which
-        has no visible effect. The browser draws images only once they are decoded; ``pointer.js`` reads the offset
-        to find out which frame is visible.
+        Number of painted frames. The browser draws images only once they are decoded; ``pointer.js`` reads the number
+        from ``counter`` to find out which frame is visible.
     """
 
     def __init__(self, size: tuple[int, int], layers: int, buffers: int = 0) -> None:
@@ -127,6 +130,7 @@ class LayeredCanvas:
         self.shown: tuple[str, int] | None = None
         self.frame = 0
         self._buffers = [Canvas(width=width, height=height) for _ in range(buffers)]
+        self.counter = Canvas(width=1, height=1)
         self._dpr = 1.0
         self._painted: Any = None  # contents of the last frame; None if the page must be painted from scratch
         self._resized = False
@@ -159,10 +163,10 @@ class LayeredCanvas:
         self.widget.layout.width = f"{width}px"
 
     def clear(self) -> None:
-        """Clear all layers."""
+        """Clear what is visible."""
         self._painted = None
-        with batch_drawing(self._manager):
-            for canvas in (*self._buffers, *self.widget._canvases):
+        with self._batch():
+            for canvas in self.widget._canvases:
                 canvas.clear()
 
     def paint(self, scene: Any, lossless: bool = False) -> None:
@@ -181,13 +185,31 @@ class LayeredCanvas:
             # Always with room for a margin, because every resize clears a canvas, perhaps only after the next paint.
             self._fit(self._buffers, size_with_margin(size))
             if lossless and self._resized:
-                self._painted, self._resized = None, False
-            before, self._painted = self._painted, None  # after an exception the next frame is painted from scratch
-            with batch_drawing(self._manager):
-                self._draw(scene, before, lossless)
+                self._forget()
+                self._resized = False
+            with self._batch():
+                self._draw(scene, self._painted, lossless)
                 self.frame += 1
-                self.widget[-1].line_dash_offset = self.frame
             self._painted = scene
+
+    def is_painted(self, scene: Any, lossless: bool) -> bool:
+        """Return whether `paint` would change nothing on the screen."""
+        return False
+
+    @contextmanager
+    def _batch(self) -> Iterator[None]:
+        """Send all commands as one message; after an exception, paint from scratch."""
+        try:
+            with batch_drawing(self._manager):
+                yield
+                self.counter.line_dash_offset = self.frame
+        except BaseException:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        """Paint everything again with the next frame."""
+        self._painted = None
 
     def _extent(self, scene: Any) -> tuple[tuple[int, int], float]:
         """Return height and width of a scene in device pixels, and its pixel ratio."""
@@ -202,21 +224,33 @@ class LayeredCanvas:
         for canvas in canvases:
             if (canvas.height, canvas.width) != size:
                 canvas.height, canvas.width = size
-                self._painted, self._resized = None, True
+                self._forget()
+                self._resized = True
 
     def _put(self, canvas: Canvas, picture: bytes, x: int, y: int) -> None:
         # ipycanvas would encode pixels as coarse JPEG or slow PNG; its command accepts any encoded image.
         self._manager.send_draw_command(canvas, COMMANDS["putImageData"], [x, y], [check_decodable(picture)])
 
     def _client_ready(self) -> None:
-        self._painted = None
+        self._forget()
         self.repaint()
+
+
+@dataclass
+class _Picture:
+    """Off-screen picture of a scene, None if it must be drawn from scratch."""
+
+    buffers: Sequence[Canvas]
+    scene: Scene | None = None
+    lossy: bool = False
 
 
 class ImageCanvas(LayeredCanvas):
     """Canvas of the viewer.
 
-    While the view moves, large images are sent as JPEG. When nothing moves, the visible part is sent as PNG.
+    While the view moves, large images are sent as JPEG. When nothing moves, the visible part is sent as PNG. There are
+    two off-screen pictures: the visible canvas is a copy of one, and the other holds the scene that may be painted
+    next, so that no pixels need to be sent then.
 
     Parameters
     ----------
@@ -225,45 +259,72 @@ class ImageCanvas(LayeredCanvas):
     """
 
     def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__(size, len(_BUFFERED) + 1, len(_BUFFERED))
-        self._lossy = False
+        super().__init__(size, 1, 2 * len(_BUFFERED))
+        self._shown = _Picture(self._buffers[: len(_BUFFERED)])
+        self._next = _Picture(self._buffers[len(_BUFFERED) :])
 
     @property
     def is_final(self) -> bool:
         """Whether the last scene is already painted in full quality."""
-        return not self._lossy and super().is_final
+        return not self._shown.lossy and super().is_final
+
+    def prepare(self, scene: Scene) -> None:
+        """Send the pixels of a scene that may be painted next, without showing it."""
+        with canvas_lock:
+            if self._painted is not None and self._extent(scene) == self._extent(self._painted):
+                with self._batch():
+                    self._update(self._next, scene)
+
+    def is_painted(self, scene: Scene, lossless: bool) -> bool:
+        """Return whether `paint` would change nothing on the screen."""
+        if self._painted is None or (lossless and not self.is_final):
+            return False
+        return _visible_parts(scene) == _visible_parts(self._painted)
 
     def _extent(self, scene: Scene) -> tuple[tuple[int, int], float]:
         return scene.view.device_size, scene.view.dpr
 
+    def _forget(self) -> None:
+        super()._forget()
+        self._shown.scene = self._next.scene = None
+
     def _draw(self, scene: Scene, before: Scene | None, lossless: bool) -> None:
+        if not _has_pixels_of(self._shown, scene) and _has_pixels_of(self._next, scene):
+            self._shown, self._next = self._next, self._shown
+        self._update(self._shown, scene, lossless)
+        layer = self.widget[0]
+        layer.reset_transform()
+        layer.clear()
+        for buffer in self._shown.buffers:
+            layer.draw_image(buffer, scene.offset[1], scene.offset[0])
+        draw_decoration(layer, scene)
+
+    def _update(self, picture: _Picture, scene: Scene, lossless: bool = False) -> None:
+        """Draw what differs from the scene of a picture."""
+        before, buffers = picture.scene, picture.buffers
         if before is None or before.frame != scene.frame:
-            before, changed = None, set(_BUFFERED)
+            changed = set(_BUFFERED)
         else:
             keys = zip(_BUFFERED, _layer_keys(before), _layer_keys(scene))
             changed = {number for number, old, new in keys if old != new}
         if IMAGE in changed:
-            self._lossy = scene.image.pixels.size > _PNG_LIMIT
-            self._buffers[IMAGE].clear()
-            self._put_image(scene, scene.image, encode.jpeg if self._lossy else encode.png)
-        if lossless and self._lossy:
-            self._put_image(scene, crop_to_visible(scene), encode.png)
-            self._lossy = False
-            changed.add(IMAGE)
+            picture.lossy = scene.image.pixels.size > _PNG_LIMIT
+            buffers[IMAGE].clear()
+            self._put_image(buffers[IMAGE], scene, scene.image, encode.jpeg if picture.lossy else encode.png)
+        if lossless and picture.lossy:
+            self._put_image(buffers[IMAGE], scene, crop_to_visible(scene), encode.png)
+            picture.lossy = False
         for number, layer in ((OVERLAY, scene.overlay), (SELECTION, scene.selection)):
             if number in changed:
-                self._fill_codes(self._buffers[number], layer)
-        moved = before is None or before.offset != scene.offset
-        for number in _BUFFERED if moved else sorted(changed):
-            self.widget[number].clear()
-            self.widget[number].draw_image(self._buffers[number], scene.offset[1], scene.offset[0])
-        # Drawn always, and last: a full repaint then begins on another canvas, whose name ipycanvas therefore sends.
-        draw_decoration(self.widget[DECORATION], scene)
+                self._fill_codes(buffers[number], layer)
+        picture.scene = scene
 
-    def _put_image(self, scene: Scene, layer: ImageLayer, encoded: Callable[[NDArray[np.uint8]], bytes]) -> None:
+    def _put_image(
+        self, buffer: Canvas, scene: Scene, layer: ImageLayer, encoded: Callable[[NDArray[np.uint8]], bytes]
+    ) -> None:
         if not layer.pixels.size:
             return
-        frame, buffer = scene.frame, self._buffers[IMAGE]
+        frame = scene.frame
         stretch = frame.scale * layer.box.width / layer.pixels.shape[1]
         x, y = (layer.box.x0 - frame.origin[1]) * frame.scale, (layer.box.y0 - frame.origin[0]) * frame.scale
         buffer.image_smoothing_enabled = frame.scale < 1  # magnified pixels keep their edges
@@ -279,8 +340,6 @@ class ImageCanvas(LayeredCanvas):
 
 def draw_decoration(layer: Any, scene: Scene) -> None:
     """Draw scale bar, patch frame, lasso and hover text, in CSS pixels."""
-    layer.reset_transform()
-    layer.clear()
     layer.scale(scene.view.dpr)
     layer.font = _FONT
     layer.line_join = "round"
@@ -288,7 +347,7 @@ def draw_decoration(layer: Any, scene: Scene) -> None:
     if scene.field is not None:
         _draw_frame(layer, scene.field, scene.view)
     if scene.lasso:
-        _draw_lasso(layer, scene)
+        draw_lasso(layer, scene.lasso, scene.view)
     if scene.hint is not None:
         _draw_hint(layer, scene.hint, scene.view)
 
@@ -316,9 +375,9 @@ def _draw_frame(layer: Any, field: tuple[float, float, float, float], view: View
                 layer.stroke_lines([(x + across, y), (x, y), (x, y + down)])
 
 
-def _draw_lasso(layer: Any, scene: Scene) -> None:
-    """Draw the box or lasso with a dashed line, visible on any image."""
-    corners = np.array([scene.view.to_screen(*corner)[::-1] for corner in scene.lasso])
+def draw_lasso(layer: Any, lasso: Iterable[tuple[float, float]], view: Viewport) -> None:
+    """Draw a box or lasso with a dashed line, visible on any image."""
+    corners = np.array([view.to_screen(*corner)[::-1] for corner in lasso])
     layer.fill_style = "rgba(255, 255, 255, 0.12)"
     layer.fill_polygon(corners)
     layer.line_width, layer.stroke_style = 2.5, "rgba(0, 0, 0, 0.7)"
@@ -382,3 +441,13 @@ def crop_to_visible(scene: Scene) -> ImageLayer:
 
 def _layer_keys(scene: Scene) -> list[object]:
     return [layer and layer.key for layer in (scene.image, scene.overlay, scene.selection)]
+
+
+def _visible_parts(scene: Scene) -> tuple[object, ...]:
+    return scene.view, scene.frame, _layer_keys(scene), scene.scale_bar, scene.hint, scene.lasso, scene.field
+
+
+def _has_pixels_of(picture: _Picture, scene: Scene) -> bool:
+    """Return whether a picture has the image pixels of a scene."""
+    before = picture.scene
+    return before is not None and before.frame == scene.frame and before.image.key == scene.image.key

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.widgets.scheduling import Loadable
     from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId, ViewerModel
 
+_SHARPEN_AFTER_KEY = 0.4  # seconds; users who type fast need no full quality in between
 _MIN_SEGMENT = 2.0  # CSS pixels between two corners of a lasso
 _CLICK_TOLERANCE = 4.0  # CSS pixels that the pointer may move during a click
 _WHEEL_TO_DOUBLE = 300.0  # turn of the wheel that doubles the magnification
@@ -75,10 +76,11 @@ class Screen:
         self._still = False  # nothing has changed for a while: the frame is to be painted in full quality
         self.handle_key: Callable[[str, SelectionId], object] = lambda key, shown: None
         self.report: Callable[[str], object] = lambda problem: None
-        self.request = Throttle(catch_errors(draw, status)).request
+        self._throttle = Throttle(catch_errors(draw, status))
+        self.request = self._throttle.request
         self._debounce = Debounce(self._sharpen)
         self.loader = BackgroundLoader(self.request, catch_errors(on_error, status))
-        self.pointer = Pointer(layer=canvas.widget[-1].model_id)
+        self.pointer = Pointer(layer=canvas.counter.model_id)
         canvas.repaint = self.request
         hint = HTML("Click here to use the keys", layout={"margin": "0"}).add_class("sv-keys-hint")
         self.stage = Box([canvas.widget, hint]).add_class("sv-stage")
@@ -95,14 +97,24 @@ class Screen:
         self._still = False
         self.request()
 
+    def draw_now(self) -> None:
+        """Draw what has been requested at once, in answer to a key.
+
+        Full quality follows later than otherwise, so that the next key need not wait for it.
+        """
+        self._throttle.draw_requested()
+        if not self.canvas.is_final:
+            self._debounce.restart(_SHARPEN_AFTER_KEY)
+
     def paint(self, scene: Any, selection_id: SelectionId, missing: Sequence[Loadable]) -> None:
         """Paint a scene and its selection, and read what is missing.
 
         Once nothing is missing and nothing has changed for a while, the scene is painted again in full quality.
         """
-        # Before painting, so that this small message does not wait for the large frame.
-        self.pointer.set_shown(selection_id, self.canvas.frame + 1)
-        self.canvas.paint(scene, self._still)
+        if not (self.canvas.is_painted(scene, self._still) and self.pointer.is_up_to_date(selection_id)):
+            # Before painting, so that this small message does not wait for the large frame.
+            self.pointer.set_shown(selection_id, self.canvas.frame + 1)
+            self.canvas.paint(scene, self._still)
         self.canvas.shown = selection_id
         self.loader.load_visible(missing)
         if not self.loader.busy and not self.canvas.is_final:

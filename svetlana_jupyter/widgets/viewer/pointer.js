@@ -65,7 +65,7 @@ function render({ model, el }) {
   };
 
   // Selection shown by the current frame, and the last click that the frame accounts for. The kernel sends these before
-  // the frame, so they take effect only when the layer that is drawn last carries the number of that frame.
+  // the frame, so they take effect only when the canvas that is drawn last carries the number of that frame.
   const received = () => ({
     shown: model.get("shown"),
     clickTime: model.get("click_time"),

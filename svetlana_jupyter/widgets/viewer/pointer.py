@@ -25,7 +25,7 @@ class Pointer(anywidget.AnyWidget):
     Parameters
     ----------
     layer : str
-        Model id of the canvas layer that carries the frame numbers.
+        Model id of the off-screen canvas that carries the frame numbers.
 
     Attributes
     ----------
@@ -82,6 +82,10 @@ class Pointer(anywidget.AnyWidget):
             self.shown = list(shown or ())
             self.frame = frame
             self.click_time = self._last_click
+
+    def is_up_to_date(self, shown: tuple[str, int] | None) -> bool:
+        """Return whether the browser knows this selection as that of the last click."""
+        return (self.shown, self.click_time) == (list(shown or ()), self._last_click)
 
     def add_listener(self, listener: InputListener) -> None:
         """Report mouse and keyboard events over the canvas to ``listener``."""

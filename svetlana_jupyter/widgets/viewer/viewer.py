@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from svetlana_jupyter.core.display.channels import DisplaySettings
+    from svetlana_jupyter.core.display.scene import Scene
+    from svetlana_jupyter.core.display.viewport import Viewport
     from svetlana_jupyter.project.project import Project
 
 logger = logging.getLogger(__name__)
@@ -91,7 +93,11 @@ class Viewer(VBox):
         self._opened: OpenImage | None = None
         self._unreadable = False
         self._coming: list[tuple[str, int]] = []
-        self.screen = Screen(ImageCanvas(size), self._draw, self._raise_unreadable, self.status)
+        self._expected: list[tuple[str, int]] = []  # objects whose pixels were requested
+        self._prepared: tuple[tuple[str, int], Scene] | None = None
+        self._prepare_soon = Debounce(self._prepare, 0.0)
+        self._canvas = ImageCanvas(size)
+        self.screen = Screen(self._canvas, self._draw, self._raise_unreadable, self.status)
         self.selector = ObjectSelector(project, model, self.indexing, self.screen.canvas)
         # The toolbar observes the model before the viewer does, so that controls are up to date when a frame is drawn.
         self.toolbar = Toolbar(model, self.selector, self.screen, self.set_palette)
@@ -151,7 +157,10 @@ class Viewer(VBox):
             self._leading = False
 
     def prefetch(self, objects: Iterable[tuple[str, int]]) -> None:
-        """Read what `show` needs for objects ``(image, label)``, once the view is drawn."""
+        """Read what `show` needs for objects ``(image, label)``, once the view is drawn.
+
+        The picture of the first object is sent to the browser, so that showing this object takes little time.
+        """
         self._coming = list(objects)
         self.screen.request()
 
@@ -189,21 +198,9 @@ class Viewer(VBox):
     def _draw_image(self, image: OpenImage) -> None:
         model, hovered = self.model, self.model.hovered
         with self._reading():
-            scene = compose(
-                image.image,
-                image.mask,
-                model.view,
-                image.palette,
-                image.styles(model.overlay),
-                opacity=model.opacity,
-                outlines=model.outlines,
-                selected=model.selection,
-                spacing=image.spacing,
-                previous=model.scene,
-                # With an event loop, missing tiles are read in the background, and the frame is drawn again later.
-                allow_missing=running_loop() is not None,
-                moving=model.moving,
-            )
+            prepared = self._prepared[1] if self._prepared else None
+            is_prepared = prepared is not None and prepared.view == model.view
+            scene = self._compose(image, model.view, model.selection, prepared if is_prepared else model.scene)
             # The object that is under the pointer now: the view may have moved since the pointer did.
             under = scene.object_at(*hovered[1:]) if hovered else 0
             hint = Hint(image.describe(under, model.overlay), hovered[1:]) if hovered and under else None
@@ -213,6 +210,42 @@ class Viewer(VBox):
         if not scene.missing:
             self._finish_image(image)
 
+    def _compose(
+        self, image: OpenImage, view: Viewport, selected: tuple[int, ...], previous: Scene | None = None
+    ) -> Scene:
+        """Compose what the screen shows of an image, reusing layers of ``previous``."""
+        model = self.model
+        return compose(
+            image.image,
+            image.mask,
+            view,
+            image.palette,
+            image.styles(model.overlay),
+            opacity=model.opacity,
+            outlines=model.outlines,
+            selected=selected,
+            spacing=image.spacing,
+            previous=previous,
+            # With an event loop, missing tiles are read in the background, and the frame is drawn again later.
+            allow_missing=running_loop() is not None,
+            moving=model.moving,
+        )
+
+    def _prepare(self) -> None:
+        """Send the picture of the next object to the browser, unless tiles are missing."""
+        image, model = self._opened, self.model
+        if not self._coming or image is None or self._coming[0][0] != image.name:
+            return
+        label = self._coming[0][1]
+        try:
+            view = image.view_centered_on(label, model.view, zoom=True).clamped(image.shape)
+            scene = self._compose(image, view, (label,))
+            if not scene.missing:
+                self._prepared = self._coming[0], scene
+                self._canvas.prepare(scene)
+        except Exception:
+            logger.info("the next object cannot be drawn; its display will say why", exc_info=True)
+
     def _finish_image(self, image: OpenImage) -> None:
         """Refine contrast and prefetch upcoming objects once the whole view is drawn."""
         if self._unreadable:
@@ -221,9 +254,11 @@ class Viewer(VBox):
         if image.refine_contrast():
             self.toolbar.refresh(image)
             self.screen.redraw()
-        coming, self._coming = self._coming, []
-        for name, label in coming:
+        coming, expected, self._expected = self._coming, self._expected, self._coming
+        for name, label in (each for each in coming if each not in expected):
             self.screen.loader.load_ahead(self._open_images.pieces_ahead(name, label, self.model.view))
+        if coming[:1] != [self._prepared and self._prepared[0]] and running_loop() is not None:
+            self._prepare_soon.restart()
 
     def _open(self) -> None:
         """Open the image of the model.

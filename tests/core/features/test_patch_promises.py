@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,19 +16,22 @@ from sklearn.preprocessing import StandardScaler
 
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.features.object_patches import fit_patches
-from svetlana_jupyter.core.features.patch_features import iter_blob_features
+from svetlana_jupyter.core.features.patch_features import iter_blob_features, iter_oriented_features
 from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
+from svetlana_jupyter.errors import PatchError
 from tests.benchmarks.evidence_sets import evidence_set, tiny_objects
 
 if TYPE_CHECKING:
     from svetlana_jupyter.samples import Sample
 
+Compute = Callable[..., Iterator[tuple[np.ndarray, np.ndarray]]]
+COUNT = 200
 CHANCE, SEEN = 0.65, 0.8
 SEEDS = (0, 1)
 
 
-def score(sample: Sample, forbidden: str | None, compute=iter_blob_features) -> list[float]:
+def score(sample: Sample, forbidden: str | None, compute: Compute = iter_blob_features) -> list[float]:
     """Return the balanced accuracy of a forest and of least squares on the half without labels."""
     pair = open_pair("x", sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
     objects, may_use = index_objects(pair.mask), set(CUES) - {forbidden}
@@ -44,32 +49,75 @@ def score(sample: Sample, forbidden: str | None, compute=iter_blob_features) -> 
     ]
 
 
+cached_set, cached_tiny_objects = cache(evidence_set), cache(tiny_objects)
+
+
 def mean_scores(make, forbidden: str | None, **arguments) -> np.ndarray:
     return np.mean([score(make(seed), forbidden, **arguments) for seed in SEEDS], axis=0)
 
 
-@pytest.mark.parametrize("ndim", [2])
+@pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("cue", ["brightness", "surroundings", "size"])
 def test_a_cue_that_is_not_allowed_tells_nothing(cue, ndim):
-    assert mean_scores(lambda seed: evidence_set(cue, ndim, seed=seed), cue).max() <= CHANCE
-    assert mean_scores(lambda seed: evidence_set(cue, ndim, seed=seed), None).max() >= SEEN
+    assert mean_scores(lambda seed: cached_set(cue, ndim, COUNT, seed), cue).max() <= CHANCE
+    assert max(score(cached_set(cue, ndim, COUNT, 0), None)) >= SEEN
 
 
-@pytest.mark.parametrize("ndim", [2])
+@pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("cue", ["brightness", "surroundings", "size"])
 def test_a_cue_that_is_not_allowed_tells_nothing_of_the_smallest_objects(cue, ndim):
     widths = (3, 5) if cue == "size" else (3, 3)
-    assert mean_scores(lambda seed: tiny_objects(cue, ndim, widths, seed=seed), cue).max() <= CHANCE
-    assert mean_scores(lambda seed: tiny_objects(cue, ndim, widths, seed=seed), None).max() >= SEEN
+    assert mean_scores(lambda seed: cached_tiny_objects(cue, ndim, widths, COUNT, seed), cue).max() <= CHANCE
+    assert max(score(cached_tiny_objects(cue, ndim, widths, COUNT, 0), None)) >= SEEN
 
 
-@pytest.mark.parametrize("ndim", [2])
+@pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("make", [evidence_set, tiny_objects])
 def test_blob_features_do_not_tell_the_orientation(make, ndim):
-    assert mean_scores(lambda seed: make("orientation", ndim, seed=seed), "orientation").max() <= CHANCE
+    assert mean_scores(lambda seed: make("orientation", ndim, count=COUNT, seed=seed), "orientation").max() <= CHANCE
 
 
-@pytest.mark.parametrize("ndim", [2])
+@pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("cue", CUES)
 def test_spots_are_seen_whatever_is_not_allowed(cue, ndim):
-    assert mean_scores(lambda seed: evidence_set("texture", ndim, seed=seed), cue).min() >= SEEN
+    assert min(score(cached_set("texture", ndim, COUNT, 0), cue)) >= SEEN
+
+
+@pytest.mark.parametrize("make", [evidence_set, tiny_objects])
+def test_oriented_features_see_the_orientation(make):
+    assert (
+        mean_scores(
+            lambda seed: make("orientation", count=COUNT, seed=seed), None, compute=iter_oriented_features
+        ).min()
+        >= SEEN
+    )
+
+
+@pytest.mark.parametrize("cue", ["brightness", "surroundings", "size"])
+@pytest.mark.parametrize("make", [evidence_set, tiny_objects])
+def test_oriented_features_do_not_tell_a_cue_that_is_not_allowed(make, cue):
+    widths = {"widths": (3, 5)} if make is tiny_objects and cue == "size" else {}
+    scores = mean_scores(lambda seed: make(cue, count=COUNT, seed=seed, **widths), cue, compute=iter_oriented_features)
+    assert scores.max() <= CHANCE
+
+
+def test_oriented_features_are_refused_without_orientation_and_in_3d():
+    for ndim, may_use, reason in ((2, {"size"}, "not an allowed cue"), (3, CUES, "3D")):
+        sample = tiny_objects("size", ndim, count=4)
+        pair = open_pair("x", sample.image, sample.mask, axes="zyx"[-ndim:])
+        objects = index_objects(pair.mask)
+        with pytest.raises(PatchError, match=reason):
+            iter_oriented_features(pair, objects, fit_patches([(pair, objects)]), may_use)
+
+
+def test_the_order_and_values_do_not_depend_on_the_number_of_threads():
+    sample = evidence_set("texture", 2, 60)
+    pair = open_pair("x", sample.image, sample.mask, axes="yx")
+    objects = index_objects(pair.mask)
+    fitted = fit_patches([(pair, objects)])
+    for compute in (iter_blob_features, iter_oriented_features):
+        one, three = (list(compute(pair, objects, fitted, threads=threads)) for threads in (1, 3))
+        assert len(one) > 3
+        for (labels, features), (other_labels, others) in zip(one, three, strict=True):
+            np.testing.assert_array_equal(labels, other_labels)
+            np.testing.assert_array_equal(features, others)

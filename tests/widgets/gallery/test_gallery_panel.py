@@ -489,7 +489,8 @@ class TestOnTheCanvas:
         click(panel, 3)
         press(panel, "1")
         assert len(page.pictures) == sent
-        assert {canvas for canvas, _, _ in page.messages[-1]} == {panel.page.screen.canvas.widget[MARKS].model_id}
+        canvas = panel.page.screen.canvas
+        assert {drawn for drawn, _, _ in page.messages[-1]} == {canvas.widget[MARKS].model_id, canvas.counter.model_id}
         assert any(name == "fillText" and "bright" in arguments for _, name, arguments in page.messages[-1])
 
     def test_a_page_opened_later_shows_everything(self, pages, panel):

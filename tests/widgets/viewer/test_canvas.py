@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,8 @@ from svetlana_jupyter.core.display.overlay import ObjectStyle, ObjectStyles
 from svetlana_jupyter.core.display.scene import Hint, compose
 from svetlana_jupyter.core.display.tiles import TileReader
 from svetlana_jupyter.core.display.viewport import Viewport
-from svetlana_jupyter.widgets.viewer.canvas import DECORATION, IMAGE, OVERLAY, SELECTION, ImageCanvas, check_decodable
-from tests.widgets.page import Page, listen
+from svetlana_jupyter.widgets.viewer.canvas import IMAGE, OVERLAY, SELECTION, ImageCanvas, check_decodable
+from tests.widgets.page import _FROM_JSON, Page, listen
 
 GRAY = DisplaySettings((ChannelDisplay("gray", "#ffffff", (0, 255)),))
 RED = ObjectStyles(key="red", styles=(ObjectStyle("#ff0000", bold=True, fill=1.0),))
@@ -54,14 +55,22 @@ def scene(pair):
 
 
 def layer(surface, page, number):
-    return page.pixels(surface.widget[number])
+    """Return the visible part of an off-screen canvas, which the last message copied to the screen."""
+    copies = [arguments for canvas, name, arguments in page.messages[-1] if name == "drawImage"]
+    source, x, y = copies[number]
+    height, width = surface.widget.height, surface.widget.width
+    return page.pixels(_FROM_JSON(source, None))[-y : height - y, -x : width - x]
+
+
+def screen(surface, page):
+    return page.pixels(surface.widget[0])
 
 
 def test_the_last_command_of_each_frame_is_its_number(surface, page, scene):
     for number in (1, 2):
         surface.paint(scene)
         canvas, name, arguments = page.messages[-1][-1]
-        assert (canvas, name) == (surface.widget[DECORATION].model_id, "set")
+        assert (canvas, name) == (surface.counter.model_id, "set")
         assert arguments == [Canvas.ATTRS["line_dash_offset"], number] == [12, surface.frame]
 
 
@@ -111,11 +120,96 @@ def test_recoloring_sends_only_the_overlay(surface, page, scene, pair):
     assert (shown[shown[..., 3] > 0][:, :3] == (0, 0, 255)).all()
 
 
+@pytest.fixture
+def following(pair):
+    """The scene of another object, far from the first."""
+    return compose(*pair, Viewport((60.0, 90.0), 2.0, SIZE), GRAY, RED, selected=45)
+
+
+def test_a_prepared_scene_is_painted_without_sending_a_picture(surface, page, scene, following, pair):
+    surface.paint(scene)
+    before = screen(surface, page).copy()
+    surface.prepare(following)
+    np.testing.assert_array_equal(screen(surface, page), before)
+    sent = len(page.pictures)
+    surface.paint(following)
+    assert len(page.pictures) == sent
+    np.testing.assert_array_equal(layer(surface, page, IMAGE)[..., 0], expected_image(following, pair))
+    assert layer(surface, page, SELECTION).any()
+    surface.paint(scene)
+    assert len(page.pictures) == sent, "the scene before is still there, too"
+    np.testing.assert_array_equal(screen(surface, page), before)
+
+
+def test_a_prepared_scene_with_another_overlay_is_painted_with_that_overlay(surface, page, scene, following, pair):
+    surface.paint(scene)
+    surface.prepare(following)
+    sent = len(page.pictures)
+    blue = ObjectStyles(key="blue", styles=(ObjectStyle("#0000ff", fill=1.0),))
+    surface.paint(compose(*pair, following.view, GRAY, blue, selected=45, previous=following))
+    assert len(page.pictures) == sent + 1
+    shown = layer(surface, page, OVERLAY)
+    assert (shown[shown[..., 3] > 0][:, :3] == (0, 0, 255)).all()
+
+
+def test_a_scene_that_fails_while_being_prepared_is_painted_completely(
+    surface, page, scene, following, pair, monkeypatch
+):
+    surface.paint(scene)
+    with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
+        broken.setattr("svetlana_jupyter.core.display.encode.indexed_png", lambda *_: 1 / 0)
+        surface.prepare(following)
+    surface.paint(following)
+    np.testing.assert_array_equal(layer(surface, page, IMAGE)[..., 0], expected_image(following, pair))
+    assert layer(surface, page, OVERLAY).any()
+
+
+def test_the_screen_shows_image_overlay_and_selection_on_each_other(surface, page, scene):
+    surface.paint(replace(scene, scale_bar=replace(scene.scale_bar, length=0.0)))
+    expected = layer(surface, page, IMAGE).copy()
+    for number in (OVERLAY, SELECTION):
+        above = layer(surface, page, number)
+        expected[above[..., 3] > 0] = above[above[..., 3] > 0]
+    shown = screen(surface, page)
+    height = SIZE[0] - 40  # the scale bar lies below
+    np.testing.assert_array_equal(shown[:height], expected[:height])
+
+
+def test_each_message_draws_the_screen_once(surface, page, scene, following):
+    # The page copies the canvas on which a message begins, and each canvas to which it switches.
+    surface.paint(scene)
+    surface.prepare(following)
+    surface.paint(following)
+    visible, begun = surface.widget[0].model_id, ""
+    for message, times in zip(page.messages, (1, 0, 1), strict=True):
+        canvases = [begun, *(canvas for canvas, _, _ in message)]
+        switches = [second for first, second in itertools.pairwise(canvases) if first != second]
+        assert (canvases[0] == visible) + switches.count(visible) == times
+        begun = canvases[-1]
+
+
+def test_a_scene_is_painted_unless_the_screen_shows_it_already(surface, scene, pair):
+    assert not surface.is_painted(scene, lossless=True)
+    surface.paint(scene, lossless=True)
+    assert surface.is_painted(scene, lossless=True)
+    assert surface.is_painted(compose(*pair, scene.view, GRAY, RED, selected=151), lossless=True)
+    blue = ObjectStyles(key="blue", styles=(ObjectStyle("#0000ff", fill=1.0),))
+    for changed in (
+        replace(scene, hint=Hint("17", (20.0, 30.0))),
+        compose(*pair, scene.view.panned(3, 0), GRAY, RED, selected=151, previous=scene),
+        compose(*pair, scene.view, GRAY, RED, selected=152, previous=scene),
+        compose(*pair, scene.view, GRAY, blue, selected=151, previous=scene),
+    ):
+        assert not surface.is_painted(changed, lossless=True)
+    surface.widget._canvases[-1]._handle_frontend_event(None, {"event": "client_ready"}, [])
+    assert not surface.is_painted(scene, lossless=True), "the page was reloaded"
+
+
 def test_a_hint_redraws_only_the_decoration(surface, page, scene, pair):
     surface.paint(scene)
     surface.paint(replace(scene, hint=Hint("17", (20.0, 30.0))))
     canvases = {canvas for canvas, _, _ in page.messages[-1]}
-    assert canvases == {surface.widget[DECORATION].model_id}
+    assert canvases == {surface.widget[0].model_id, surface.counter.model_id}
     assert any(name == "fillText" and arguments[0] == "17" for _, name, arguments in page.messages[-1])
 
 
@@ -221,7 +315,7 @@ def test_after_a_resize_the_still_image_is_sent_once_more(surface, page, scene, 
 def test_a_cleared_canvas_shows_nothing_and_can_be_painted_again(surface, page, scene):
     surface.paint(scene)
     surface.clear()
-    assert not any(layer(surface, page, number).any() for number in (IMAGE, OVERLAY, SELECTION))
+    assert not screen(surface, page).any()
     surface.paint(scene)
     assert layer(surface, page, OVERLAY).any()
 

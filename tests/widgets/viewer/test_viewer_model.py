@@ -54,10 +54,12 @@ def test_an_equal_view_is_requested_again(model):
     assert model.view_requests == 2
 
 
-def test_requesting_the_same_view_draws_a_single_frame(project):
+def test_only_a_changed_picture_is_a_new_frame(project):
     viewer = Viewer(project)
     frame = viewer.screen.canvas.frame
     viewer.model.set_view(viewer.model.view)
+    assert viewer.screen.canvas.frame == frame
+    viewer.model.set_view(viewer.model.view.zoomed(2))
     assert viewer.screen.canvas.frame == frame + 1
 
 
