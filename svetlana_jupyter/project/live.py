@@ -24,6 +24,7 @@ from svetlana_jupyter.project.live_results import (
     Stage,
     count_changes,
     live_results,
+    mean_log_loss,
     score_drawn_labels,
 )
 from svetlana_jupyter.project.object_features import FeatureMatrix
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 REFRESH_SECONDS = 2.0  # between two updates while features are being computed
 IDLE_SECONDS = 30.0  # after which the thread of the updates ends
+MIN_COMPARED = 10  # labels with held-out predictions of two classifiers
 TOO_FEW_CLASSES = "Label objects of two classes to see predictions."
 NO_LABELS: pd.Series[int] = pd.Series(
     dtype="int64", index=pd.MultiIndex.from_arrays([[], []], names=["image", "object"])
@@ -115,6 +117,11 @@ class LiveRun(Run):
     images: Mapping[str, ImagePredictions] = field(default_factory=dict, compare=False, repr=False)
     scored: pd.DataFrame | None = field(default=None, compare=False, repr=False)
     trained: pd.DataFrame | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def title(self) -> str:
+        """Name with the number of labels and the time of the fit, since labels change."""
+        return f"{self.name}, {sum(self.labels.values())} labels, {self.finished}"
 
     def held_out(self, architecture: str = "network") -> pd.DataFrame | None:
         """Return held-out predictions of the drawn labels, as `Run.held_out`."""
@@ -245,6 +252,27 @@ class Live:
         if self._is_following:
             self._compute_features()
             self.request()
+
+    def compare(self, run: Run) -> str:
+        """Return why the live classifier is better than a trained run; "" otherwise.
+
+        Both are compared by the log loss of held-out predictions of the same labels. Without at least ten of them, the
+        live classifier is not better.
+        """
+        mine, theirs = None if self.result is None else self.result.held_out, run.held_out()
+        if mine is None or theirs is None:
+            return ""
+        theirs = theirs.rename(columns=lambda name: f"{name}_run" if name.startswith("p_") else name)
+        both = mine.merge(theirs, on=["image", "object", "truth"], suffixes=("", "_run"))
+        if len(both) < MIN_COMPARED:
+            return ""
+        live, trained = (mean_log_loss(both, suffix) for suffix in ("", "_run"))
+        if not live < trained:
+            return ""
+        return (
+            f"The live classifier stays, because it predicts {len(both)} held-out labels better than run {run.name} "
+            f"(log loss {live:.2f} against {trained:.2f})."
+        )
 
     def handle(self, event: object) -> None:
         """Show a result or a state; called on the thread that created the project."""

@@ -252,6 +252,22 @@ def _held_out_table(
     return table.assign(**{f"p_{class_id}": probabilities[:, column] for column, class_id in enumerate(classes)})
 
 
+def mean_log_loss(table: pd.DataFrame, suffix: str = "") -> float:
+    """Return the mean log loss of held-out predictions, clipped at 0.001.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns ``truth`` and ``p_<class id>`` with a suffix. A class without a column has probability 0.
+    suffix : str
+    """
+    rows = np.arange(len(table))
+    columns = [f"p_{class_id}{suffix}" for class_id in table["truth"].unique()]
+    p = table.reindex(columns=columns, fill_value=0.0).to_numpy(float)
+    own = p[rows, pd.Index(table["truth"].unique()).get_indexer(table["truth"])]
+    return float(-np.log(np.clip(own, 0.001, 1)).mean())
+
+
 def score_drawn_labels(held_out: pd.DataFrame, classes: ClassScheme) -> tuple[Estimate | None, str, pd.DataFrame]:
     """Return the balanced accuracy on labels of objects that were drawn at random.
 

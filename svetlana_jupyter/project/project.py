@@ -50,7 +50,7 @@ from svetlana_jupyter.project.prediction_job import AllPredicted, ImagePredicted
 from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.repr_html import project_report_html
-from svetlana_jupyter.project.run_store import NOTHING_PREDICTED, RunStore
+from svetlana_jupyter.project.run_store import LIVE, NOTHING_PREDICTED, RunStore
 from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
@@ -611,11 +611,12 @@ class Project(HasTraits):
         Returns
         -------
         Run
-            The finished run, which is now the `current_run`.
+            The finished run. It is now the `current_run`, unless that is ``live`` and its held-out predictions are
+            better.
         """
         threads = thread_count("script")
         self._jobs.run("training", self._training(settings, changes, predict, network, threads, search))
-        return self.runs.current
+        return self.runs[-1] if self.current_run == LIVE and self.runs else self.runs.current
 
     def predict(
         self,
@@ -638,7 +639,8 @@ class Project(HasTraits):
         images : iterable of str, optional
             Names of the images.
         run : str, optional
-            Name of the run whose classifier is used; the current run by default.
+            Name of the run whose classifier is used; the current run by default. The run "live" predicts all images
+            (`live`).
         client : dask.distributed.Client or "local", optional
             Client of the dask cluster that computes the predictions, or "local" for this machine. By default, the
             active client is used if there is one. The workers must have access to the images under the same paths.
@@ -657,6 +659,9 @@ class Project(HasTraits):
         InputError
             If some images could not be predicted; raised after all other images are predicted.
         """
+        if (run or self.current_run) == LIVE:
+            self.live.update()
+            return
         if network is not None:
             self.runs.networks[self.runs.get(run).name] = network
         work = self._prediction(images, run, thread_count("script"), client, resume=resume, average=average)
@@ -1062,15 +1067,19 @@ class Project(HasTraits):
             case Run() as run, network:
                 self._scoring = run.name
                 self.runs.add(run, network)
-                self.runs.choose(run.name)
+                if self.current_run != LIVE:  # its score decides whether it replaces the live classifier
+                    self.runs.choose(run.name)
                 self.status = run.summary
             case RunUnsaved(save), network:
                 self.runs.keep_unsaved(save, network)
             case RunScored(run):
                 self._scoring = ""
                 self.runs.update(run)
+                why_live = self.live.compare(run) if self.current_run == LIVE else ""
+                if self.current_run == LIVE and not why_live:
+                    self.runs.choose(run.name)
                 try:
-                    self.status = self.evaluate(run.name).text
+                    self.status = f"{self.evaluate(run.name).text} {why_live}".rstrip()
                 except ProjectError as error:  # a mask was overwritten during the training
                     self.trouble = str(error)
             case TrainingAbandoned():
@@ -1177,15 +1186,17 @@ class Project(HasTraits):
             labels = self.labels().query("action == 'label'")
             labels = labels[labels.index.get_level_values("image").isin(names)]
             test_set = [object_id in self.test_set for object_id in labels.index]
+            table, run = self.predictions(names), self.runs.current.title if self.current_run else ""
+            table["run"] = table["run"].replace({LIVE: run})
             return ResultsSnapshot(
                 self.path.name,
                 self.images.pair,
                 self.images.objects,
                 self.settings,
-                self.predictions(names),
+                table,
                 labels[["class", "class_id"]].assign(test_set=test_set),
                 self.classes.scheme,
-                self.current_run,
+                run,
                 {name: self.images[name].groups for name in names},
                 self._fractions(),
                 self.images.warnings.of_images(names),

@@ -184,6 +184,11 @@ class Run:
     path: Path = field(default=Path(), compare=False)
 
     @property
+    def title(self) -> str:
+        """Name of the run in exported files."""
+        return self.name
+
+    @property
     def summary(self) -> str:
         """Summary: number of annotations, selected preset, precision, training notes."""
         trained = f"Trained run {self.name} on {sum(self.labels.values())} annotations"

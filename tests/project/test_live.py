@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
 from svetlana_jupyter.project.project import Project
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def label_some(project: Project, first: int = 1, last: int = 24) -> None:
@@ -193,8 +190,43 @@ def test_merged_classes_are_predicted_as_one(project):
     assert project.live.update().counts == {1: 18, 2: 18}
 
 
-def test_the_live_run_predicts_only_by_itself(project):
+def test_predicting_with_the_live_run_updates_it(project):
+    label_some(project, 1, 20)
+    project.live.update()
+    label_some(project, 21, 24)
+    project.predict()
+    assert project.live_state.labels == 24
+
+
+def test_explaining_the_live_classifier_is_refused_with_a_sentence(project):
     label_some(project)
     project.live.update()
-    with pytest.raises(ProjectError, match=r"project\.live\.update"):
-        project.predict()
+    with pytest.raises(ProjectError, match=r"project\.train"):
+        project.explain("P1_A1", 1)
+
+
+def test_exports_name_the_number_of_labels_and_the_time(project, tmp_path):
+    label_some(project)
+    project.live.update()
+    finished = project.runs.current.finished
+    project.export(tmp_path / "results")
+    table = pd.read_csv(tmp_path / "results/objects.csv")
+    assert set(table["run"]) == {f"live, 24 labels, {finished}"}
+    assert f"live, 24 labels, {finished}" in (tmp_path / "results/export.json").read_text()
+
+
+@pytest.mark.parametrize("live_is_better", [True, False])
+def test_a_trained_run_replaces_the_live_classifier_only_if_it_is_better(project, monkeypatch, live_is_better):
+    label_some(project)
+    project.live.update()
+    held_out = project.live.result.held_out
+    own = [f"p_{class_id}" for class_id in (1, 2)]
+    certain = np.eye(2)[held_out["truth"] - 1] if live_is_better else np.full((24, 2), 0.5)
+    held_out[own] = certain
+    run = project.train(epochs=3)
+    assert project.current_run == ("live" if live_is_better else run.name)
+    assert ("The live classifier stays" in project.status) == live_is_better
+    both = run.held_out()
+    p = both.set_index(["image", "object"])[own].to_numpy()[np.arange(len(both)), both["truth"] - 1]
+    if live_is_better:
+        assert f"{-np.log(p.clip(0.001)).mean():.2f}" in project.status

@@ -45,7 +45,7 @@ class ResultsSnapshot:
         (whether the object belongs to the test set).
     classes : ClassScheme
     run : str
-        Name of the current run.
+        Title of the current run: its name, with the number of labels and the time for the live classifier.
     groups : mapping of image name to mapping
         The grouping columns of each image.
     fractions : ClassFractions
