@@ -442,7 +442,8 @@ def _plan_comparison(
 ) -> tuple[dict[str, TrainingSettings], list[AnnotatedImage], float]:
     """Return the affordable presets, the objects to compare them on, and a factor.
 
-    The factor is the duration of the final training relative to that of a comparison. It takes more steps per epoch if presets are compared on a sample of the annotations.
+    The factor is the duration of the final training relative to that of a comparison. It takes more steps per epoch if
+    presets are compared on a sample of the annotations.
     """
     from svetlana_jupyter.learn.dataset import max_objects_in_memory, resolve_settings
     from svetlana_jupyter.learn.preset_search import MAX_SEARCH_OBJECTS
