@@ -57,6 +57,7 @@ from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, swee
 from svetlana_jupyter.project.test_set import TestSet
 from svetlana_jupyter.project.training_job import (
     BEING_SCORED,
+    FirstRun,
     LearningCurve,
     RunScored,
     RunUnsaved,
@@ -1260,13 +1261,14 @@ class Project(HasTraits):
         self.training_curve = LearningCurve()
 
         def work(stop: Stop) -> Iterator[object]:
-            last: Run | None = None
             for event in train_run(task, stop):
-                last = event if isinstance(event, Run) else last
-                yield (event, network) if isinstance(event, Run | RunUnsaved) else event
-            if predict and last is not None:
-                count = task.settings.threads or threads
-                yield from predict_images(self._prediction_task(list(task.pairs), last, count, network), stop)
+                if not isinstance(event, FirstRun | Run | RunUnsaved):
+                    yield event
+                    continue
+                yield event.run if isinstance(event, FirstRun) else event, network
+                if predict and isinstance(event, Run):
+                    count = task.settings.threads or threads
+                    yield from predict_images(self._prediction_task(list(task.pairs), event, count, network), stop)
 
         return work
 

@@ -69,6 +69,13 @@ class TrainingAbandoned:
 
 
 @dataclass(frozen=True)
+class FirstRun:
+    """Event with a run that can be used while presets are compared."""
+
+    run: Run
+
+
+@dataclass(frozen=True)
 class RunScored:
     """Event with a run and its score, or the reason why it has none."""
 
@@ -88,7 +95,7 @@ class RunNotSavedError(ProjectError):
 
 def train_run(
     task: TrainingTask, stop: Stop
-) -> Iterator[Progress | LearningCurve | Run | RunUnsaved | RunScored | TrainingAbandoned]:
+) -> Iterator[Progress | LearningCurve | FirstRun | Run | RunUnsaved | RunScored | TrainingAbandoned]:
     """Select a preset, train a classifier, store it as a run, and score the run.
 
     If presets are compared, a random forest on all annotations is stored as the first run after seconds. A second run
@@ -123,6 +130,7 @@ def train_run(
     # Without a reference, no image is reported as out-of-distribution.
     reference = None if stop() or samples is None else fit_reference(samples)
     run = yield from _save(partial(_save_run, task, choice, fitted, reference, seconds))
+    yield run
     score: Score = (STOPPED_SEARCH, {}, "")
     if samples is not None and choice.search_result is not None and not run.stopped:
         score = yield from _score_search(samples, choice.search_result, stop)
@@ -131,13 +139,12 @@ def train_run(
     yield _scored(run, score)
 
 
-def _save(save: Callable[[], Run]) -> Generator[Run | RunUnsaved, None, Run]:
+def _save(save: Callable[[], Run]) -> Generator[RunUnsaved, None, Run]:
     try:
         run = save()
     except RunNotSavedError:
         yield RunUnsaved(save)
         raise
-    yield run
     return run
 
 
@@ -151,7 +158,7 @@ def _scored(run: Run, score: Score) -> RunScored:
         ) from error
 
 
-def _score_first(choice: PresetChoice, seconds: float, stop: Stop) -> Generator[Progress | RunScored, None, None]:
+def _score_first(choice: PresetChoice, seconds: float, stop: Stop) -> Generator[Progress | Run | RunScored, None, None]:
     """Score the first run by the comparison of presets, which may have selected it."""
     from svetlana_jupyter.learn.cross_validation import describe_score_source, describe_unscored
 
@@ -160,6 +167,7 @@ def _score_first(choice: PresetChoice, seconds: float, stop: Stop) -> Generator[
     assert samples is not None
     if choice.is_first_selected:
         run = replace(run, choice=choice.explanation, seconds=seconds)
+        yield run
     score: Score = (STOPPED_SEARCH, {}, "")
     if result is not None and choice.is_first_selected:
         score = yield from _score_search(samples, result, stop)
@@ -301,7 +309,9 @@ class PresetChoice:
         return self.first is not None and self.first.settings["preset"] == self.settings.preset
 
 
-def choose_preset(task: TrainingTask, stop: Stop) -> Generator[Progress | Run | RunUnsaved, None, PresetChoice | None]:
+def choose_preset(
+    task: TrainingTask, stop: Stop
+) -> Generator[Progress | FirstRun | RunUnsaved, None, PresetChoice | None]:
     """Select the preset of a training, and return the choice; None if stopped.
 
     Presets are compared unless an earlier run has compared them with enough annotations. In that case, the preset and
@@ -371,7 +381,7 @@ def _preset_of_initial_run(task: TrainingTask, presets: Mapping[str, TrainingSet
 
 def _compare_presets(
     task: TrainingTask, presets: Mapping[str, TrainingSettings], parts: Sequence[AnnotatedImage], stop: Stop
-) -> Generator[Progress | Run | RunUnsaved, None, PresetChoice | None]:
+) -> Generator[Progress | FirstRun | RunUnsaved, None, PresetChoice | None]:
     """Store a forest as the first run, compare the presets and return the choice.
 
     The result is None if nothing was trained.
@@ -420,7 +430,7 @@ def _compare_presets(
 
 def _train_first(
     task: TrainingTask, settings: TrainingSettings, stop: Stop
-) -> Generator[Progress | Run | RunUnsaved, None, PresetChoice]:
+) -> Generator[Progress | FirstRun | RunUnsaved, None, PresetChoice]:
     """Store a forest to use while presets are compared."""
     from svetlana_jupyter.learn.novelty import fit_reference
     from svetlana_jupyter.learn.training import fit
@@ -434,7 +444,9 @@ def _train_first(
     reference = None if stop() else fit_reference(samples)
     seconds = time.monotonic() - start
     save = partial(_save_run, replace(task, settings=settings), choice, fitted, reference, seconds)
-    return replace(choice, first=(yield from _save(save)), samples=samples)
+    run = yield from _save(save)
+    yield FirstRun(run)
+    return replace(choice, first=run, samples=samples)
 
 
 def _plan_comparison(
