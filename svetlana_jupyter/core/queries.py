@@ -237,23 +237,6 @@ QUERIES = {
 }
 
 
-def by_image(picks: Sequence[Pick], images: NDArray[np.int64], current: int | None = None) -> list[Pick]:
-    """Group picks by image, so that the annotator rarely changes the image.
-
-    Parameters
-    ----------
-    picks : sequence of Pick
-    images : int of shape (n,)
-        Image of each object in the pool.
-    current : int, optional
-        The displayed image, which comes first; the others follow in the order of their first pick.
-    """
-    order = {current: -1} if current is not None else {}
-    for pick in picks:
-        order.setdefault(int(images[pick.position]), len(order))
-    return sorted(picks, key=lambda pick: order[int(images[pick.position])])
-
-
 def _lower_variance(pool: Pool, count: int, weights: NDArray[np.float32] | None) -> list[Pick]:
     """Choose objects as described in `useful`; None for equal weights."""
     features = _required(pool.features)

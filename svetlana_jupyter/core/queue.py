@@ -121,3 +121,19 @@ def image_order(objects: Iterable[tuple[str, ArrayLike]]) -> Iterator[QueuedObje
         labels = np.sort(np.asarray(labels, np.int64))
         for position, label in enumerate(labels.tolist(), 1):
             yield QueuedObject(name, label, f"{position:,} of {len(labels):,} in {name}")
+
+
+def group_by_image(objects: Iterable[QueuedObject], current: str = "") -> list[QueuedObject]:
+    """Group objects by image, so that the annotator rarely changes the image.
+
+    The displayed image comes first; the others follow in the order of their first object.
+
+    >>> objects = [QueuedObject("A1", 3, ""), QueuedObject("A2", 5, ""), QueuedObject("A1", 9, "")]
+    >>> [queued.label for queued in group_by_image(objects)]
+    [3, 9, 5]
+    >>> [queued.label for queued in group_by_image(objects, current="A2")]
+    [5, 3, 9]
+    """
+    objects = list(objects)
+    order = {name: place for place, name in enumerate(dict.fromkeys([current, *(each.image for each in objects)]))}
+    return sorted(objects, key=lambda each: order[each.image])

@@ -403,7 +403,8 @@ class MeasureSettings(Settings):
 
     groups: tuple[Group, ...] = Field(default=("shape", "intensity", "texture", "ring"), title="Measurements")
     """Groups of measurements: "shape", "intensity", "texture", "ring" (brightness around the object), "ring_texture",
-    "orientation" and "position". Without the last two, rotating and moving objects does not change the prediction."""
+    "orientation", "position", "blob" (small structures at several scales) and "oriented" (Gabor filters, 2D only).
+    Without "orientation", "position" and "oriented", rotating and moving objects does not change the prediction."""
     may_use: AllowedCues = frozenset(CUES)
     """Cues that measurements may use; measurements that use any other cue are left out."""
     ring: float = Field(default=5.0, ge=1.0, le=100.0, title="Ring width")

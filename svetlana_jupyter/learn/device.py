@@ -23,7 +23,7 @@ M_MMAP_THRESHOLD, MMAP_BYTES = -3, 2**25
 _OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "out of memory")
 # Processors with matrix instructions for 16 bits are 1.4 to 2.3 times as fast with them, others slower than in 32 bits.
 MIN_SPEEDUP = 1.25
-PROBE_REPETITIONS = 4
+PROBE_REPETITIONS = 3
 
 
 def keep_freed_memory() -> None:
@@ -104,7 +104,7 @@ def time_convolutions(dtypes: Sequence[torch.dtype]) -> dict[torch.dtype, float]
     """
     best = dict.fromkeys(dtypes, math.inf)
     layout = torch.channels_last
-    inputs = {dtype: torch.ones(8, 16, 24, 24, dtype=dtype).to(memory_format=layout) for dtype in dtypes}
+    inputs = {dtype: torch.ones(4, 16, 24, 24, dtype=dtype).to(memory_format=layout) for dtype in dtypes}
     weights = {dtype: torch.ones(32, 16, 3, 3, dtype=dtype).to(memory_format=layout) for dtype in dtypes}
     for _ in range(PROBE_REPETITIONS):
         for dtype in dtypes:

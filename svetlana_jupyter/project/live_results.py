@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.io.table_files import format_list
+from svetlana_jupyter.core.queries import FIRST_REGULARIZATION
 from svetlana_jupyter.core.stats.metrics import Estimate, score
 
 if TYPE_CHECKING:
@@ -95,6 +96,18 @@ class LiveResult:
     images: Mapping[str, ImagePredictions]
     counts: Mapping[int, int]
     held_out: pd.DataFrame | None = None
+    regularization: float = FIRST_REGULARIZATION
+
+    def probabilities(self, objects: pd.Index) -> NDArray[np.float32]:
+        """Return the probabilities (n, k) of pairs ``(image, object)``; NaN if unknown."""
+        classes = max((len(image.classes) for image in self.images.values()), default=0)
+        found = np.full((len(objects), classes), np.nan, np.float32)
+        names, labels = objects.get_level_values(0), objects.get_level_values(1)
+        for name, image in self.images.items():
+            places = np.flatnonzero(names == name)
+            rows = image.labels.get_indexer(labels[places])
+            found[places[rows >= 0]] = image.probabilities[rows[rows >= 0]]
+        return found
 
 
 def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
@@ -123,7 +136,8 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     )
     if images is None:
         return
-    first = LiveResult(data, "least squares", images, _count(images, data.hidden))
+    counts = _count(images, data.hidden)
+    first = LiveResult(data, "least squares", images, counts, regularization=head.regularization)
     yield first
     columns = _forest_columns(data.matrix)
     forest = fit_live_forest(features[:, columns], codes)
@@ -135,7 +149,7 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     averaged = _predict_images(data.matrix, ids, stop, average)
     if averaged is None:
         return
-    second = LiveResult(data, "average", averaged, _count(averaged, data.hidden))
+    second = replace(first, stage="average", images=averaged, counts=_count(averaged, data.hidden))
     yield second
     if stop():
         return

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 SAMPLE_OBJECTS, SAMPLE_IMAGES = 500, 20  # objects that a source learns from, and the images they are drawn from
 SAMPLE_SEED = 0
+CACHED_ROWS = 512  # rows converted to floats at a time, which fit in the cache of a core
 PART_OBJECTS = 500  # objects computed between two chances to stop
 
 
@@ -85,6 +86,17 @@ class ImageFeatures:
         parts = np.split(weights, np.cumsum([len(each) for each in self.weights])[:-1])
         each = zip(self.parts, self.weights, parts, strict=True)
         return np.asarray(sum(part.rows[rows].astype(np.float32) @ (factor[:, None] * w) for part, factor, w in each))
+
+    def squared_distances(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the squared distances (n,) from features (D,); inf where unknown."""
+        queries = np.split(query, np.cumsum([len(each) for each in self.weights])[:-1])
+        distances = np.full(len(self.labels), np.dot(query, query), np.float32)
+        for part, weights, own in zip(self.parts, self.weights, queries, strict=True):
+            for start in range(0, len(distances), CACHED_ROWS):
+                rows = part.rows[start : start + CACHED_ROWS].astype(np.float32)
+                products = rows @ (weights * own)
+                distances[start : start + CACHED_ROWS] += np.square(rows, out=rows) @ weights**2 - 2 * products
+        return np.where(self.is_present, np.maximum(distances, 0), np.float32(np.inf))
 
     def read(self, positions: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """Return the features (n, D) of objects.
@@ -241,6 +253,46 @@ class ObjectFeatures:
                     with suppress(SvetlanaError, OSError):
                         found[name] = self._image(name, fitted)
         return FeatureMatrix(found, blocks)
+
+    def similar(self, image: str, label: int, count: int = 100) -> pd.DataFrame:
+        """Return the objects whose features are most similar to those of an object.
+
+        Parameters
+        ----------
+        image : str
+        label : int
+            The object to compare with.
+        count : int
+            Largest number of objects.
+
+        Returns
+        -------
+        DataFrame
+            ``distance`` by ``(image, object)``, the nearest first: the Euclidean distance of the features, whose mean
+            squared norm is about 1. Objects without features are left out.
+
+        Raises
+        ------
+        ProjectError
+            If the features of the object are not known.
+        """
+        matrix = self.matrix()
+        is_known, query = matrix.find(pd.MultiIndex.from_tuples([(image, label)]))
+        if not is_known[0]:
+            raise ProjectError(
+                f"Object {label} of {image!r} has no features yet. Call project.live.update() to compute them."
+            )
+        found = []
+        for name, each in matrix.images.items():
+            distances = each.squared_distances(query[0])
+            if name == image:
+                distances[each.labels.get_indexer(pd.Index([label]))] = np.inf
+            nearest = np.argsort(distances, kind="stable")[:count]
+            index = pd.MultiIndex.from_product([[name], each.labels[nearest]], names=["image", "object"])
+            found.append(pd.DataFrame({"distance": np.sqrt(distances[nearest])}, index))
+        table: pd.DataFrame = pd.concat(found)
+        table = table[np.isfinite(table["distance"])].sort_values("distance", kind="stable")
+        return table.head(count)
 
     def similar_images(self) -> list[str]:
         """Return the images with as many dimensions and channels as the first one."""

@@ -48,6 +48,7 @@ from svetlana_jupyter.project.open_folders import open_folder
 from svetlana_jupyter.project.patch_previews import augmented_patches, check_pipeline
 from svetlana_jupyter.project.prediction_job import AllPredicted, ImagePredicted, PredictionTask, predict_images
 from svetlana_jupyter.project.project_classes import ProjectClasses
+from svetlana_jupyter.project.query_pools import QueryPools
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.repr_html import project_report_html
 from svetlana_jupyter.project.run_store import LIVE, NOTHING_PREDICTED, RunStore
@@ -684,7 +685,8 @@ class Project(HasTraits):
             Names of the images.
         groups : iterable of str
             Feature groups, any of "shape", "intensity", "texture", "ring" (intensity around the object),
-            "ring_texture", "orientation" and "position"; all except "ring_texture" by default.
+            "ring_texture", "orientation", "position", "blob" (small structures at several scales) and "oriented" (Gabor
+            filters, 2D only); all except "ring_texture", "blob" and "oriented" by default.
             `sv.describe_measurements()` lists the features of each group with their units.
         ring : float, optional
             Width of the annulus around an object in pixels; by default the width in the settings.
@@ -979,25 +981,41 @@ class Project(HasTraits):
         seed: int = 0,
         images: Iterable[str] | None = None,
         near: tuple[str, int] | None = None,
+        classes: Sequence[str] = (),
     ) -> Queue:
-        """Return a queue of unlabeled objects to review, with the reason for each.
+        """Return a queue of objects to review, with the reason for each.
 
         Parameters
         ----------
-        kind : {"random", "uncertain", "near", "image", "test"}
-            Order of the objects: "random", uniformly at random, which is recorded for `counts`; "uncertain", the least
-            certain prediction first; "near", by distance from the object ``near`` in the same image; "image", image by
-            image; "test", the objects of the test set, which no other queue contains.
+        kind : str
+            Order of the objects:
+
+            - "random", uniformly at random, which is recorded for `counts`;
+            - "useful", the objects from which the live classifier learns most, every fourth of them drawn at random;
+              "diverse", typical objects that differ from each other; "unlike", far from all labeled objects;
+            - "uncertain", the least certain prediction first; "rare", the likeliest of the class with the fewest
+              labels; "disagreement", where the current and the newest other run differ most; "confused", between the
+              two ``classes``; "predicted", predicted as the class in ``classes``;
+            - "suspect", labeled objects whose label is unlikely according to all other labels;
+            - "near", by distance from the object ``near`` in the same image; "similar", by the similarity of the
+              features to those of ``near``; "image", image by image; "test", the
+              objects of the test set, which no other queue contains.
         seed : int
             Seed of the random order.
         images : iterable of str, optional
             Names of the images to review; all by default. A random queue of some images is no draw over all objects:
             it is not recorded.
         near : (image, label), optional
-            The object from which the queue "near" starts.
+            The object that the queue "near" or "similar" starts from.
+        classes : sequence of str
+            Names of the two classes of the queue "confused", or of the class of "predicted".
         """
         names = self.images.chosen(images)
-        return Queue(self.images, self.annotations, self.test_set, self.predictions, kind, seed, names, near)
+        parts = self.images, self.test_set, self.classes, self.runs, self.features, self.live, self.probabilities
+        pools = QueryPools(*parts)
+        return Queue(
+            self.images, self.annotations, self.test_set, self.predictions, pools, kind, seed, names, near, classes
+        )
 
     def export(self, folder: str | Path, formats: Sequence[str] = ("csv",)) -> list[Path]:
         """Write the current results to an output folder, and return the files.

@@ -6,21 +6,35 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from svetlana_jupyter.core.queue import distance_order, image_order, random_order, test_set_order, uncertainty_order
+import numpy as np
+
+from svetlana_jupyter.core.annotations import ObjectId
+from svetlana_jupyter.core.queries import QUERIES
+from svetlana_jupyter.core.queue import (
+    distance_order,
+    group_by_image,
+    image_order,
+    random_order,
+    test_set_order,
+    uncertainty_order,
+)
 from svetlana_jupyter.errors import InputError, ProjectError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import pandas as pd
 
-    from svetlana_jupyter.core.annotations import ObjectId
     from svetlana_jupyter.core.queue import QueuedObject
     from svetlana_jupyter.project.annotation_store import Annotations
     from svetlana_jupyter.project.image_collection import ImageCollection
+    from svetlana_jupyter.project.query_pools import QueryPools
     from svetlana_jupyter.project.test_set import TestSet
 
-QUEUE_KINDS = ("random", "uncertain", "near", "image", "test")
+QUEUE_KINDS = (*QUERIES, "random", "near", "similar", "image", "test")
+MAX_SIMILAR = 1_000  # objects of the queue "similar"
+LIST_LENGTH = 8  # objects that a query chooses at a time, with the labels of that moment
+UNIFORM_SHARE = 0.25  # of the objects of the queue "useful", which are drawn uniformly at random
 
 
 class Queue:
@@ -30,6 +44,11 @@ class Queue:
     the object is annotated, whether in a panel or by a script. Labeled objects that the draw passes over are recorded,
     too, so that the drawn labels are a random sample of all objects outside the test set. A random queue of some images
     is no such draw, and is not recorded.
+
+    The queue "useful" mixes in such a draw: every fourth of its objects on average is the next one of the queue
+    "random", and is recorded alike. It hands out lists of 8 objects that are grouped by image, and chooses the next
+    list with the labels, features and predictions of that moment. As long as there are no features, all its objects
+    are drawn. The other queues of `core.queries.QUERIES` hand out lists, too.
 
     Labeled objects are skipped, so after a project is reopened, a queue continues with the next unlabeled object. No
     object is returned twice, except after a step back. The queue restarts when the mask of an image is replaced.
@@ -42,13 +61,17 @@ class Queue:
         Objects that only the queue "test" contains.
     predictions : callable
         Returns the predictions of some images, one row per object.
-    kind : {"random", "uncertain", "near", "image", "test"}
+    pools : QueryPools
+        Chooses the objects of the queues in `core.queries.QUERIES`, except for "uncertain".
+    kind : one of `QUEUE_KINDS`
     seed : int
         Seed of the random order.
     names : sequence of str
         Images whose objects are reviewed.
     near : (image, object), optional
-        Object from which the queue "near" starts.
+        Object that the queue "near" or "similar" starts from.
+    classes : sequence of str
+        Classes that the user chose, for the queues "confused" and "predicted".
     """
 
     def __init__(
@@ -57,25 +80,29 @@ class Queue:
         annotations: Annotations,
         test_set: TestSet,
         predictions: Callable[[Sequence[str]], pd.DataFrame],
+        pools: QueryPools,
         kind: str,
         seed: int,
         names: Sequence[str],
         near: tuple[str, int] | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
         if kind not in QUEUE_KINDS:
             raise InputError(f"There is no queue {kind!r}. Choose one of {', '.join(QUEUE_KINDS)}.")
         if kind == "test" and not test_set.objects:
             raise ProjectError("There is no test set yet. Draw one with project.test_set.draw(100).")
-        if (kind == "near") != (near is not None):
+        if (kind in ("near", "similar")) != (near is not None):
             raise InputError(
-                'kind="near" requires near=(image, label), and no other kind accepts near. Pass both, for example '
-                'kind="near", near=("P1_A1", 17).'
+                'kind="near" requires near=(image, label), like kind="similar", and no other kind accepts near. Pass '
+                'both, for example kind="near", near=("P1_A1", 17).'
             )
+        pools.check(kind, classes)
+        self._pools, self._classes = pools, list(classes)
         self._images, self._annotations, self._test_set = images, annotations, test_set
         self._predictions, self._kind, self._seed, self._near = predictions, kind, seed, near
-        self._names = [near[0]] if near is not None else list(names)
+        self._names = [near[0]] if near is not None and kind == "near" else list(names)
         self._seen: list[QueuedObject] = []
-        self._coming: deque[tuple[QueuedObject, list[ObjectId]]] = deque()
+        self._coming: deque[tuple[QueuedObject, list[ObjectId] | None]] = deque()
         self._passed: list[ObjectId] = []  # labeled objects since the last object that was handed out
         self._masks: list[int] | None = None
         self._follow_masks()
@@ -91,14 +118,15 @@ class Queue:
             if coming is None:
                 return None
             candidate, passed = coming
-            self._passed += passed
+            self._passed += passed or []
             if not self._is_in_queue(candidate):  # a test set was drawn in the meantime
                 continue
             if self._is_open(candidate):
                 self._seen.append(candidate)
-                self._hand_out(candidate, self._passed)
-                self._passed = []
-            else:
+                if passed is not None:
+                    self._hand_out(candidate, self._passed)
+                    self._passed = []
+            elif passed is not None:
                 self._passed.append(candidate.id)
         self._position += 1
         return self._seen[self._position - 1]
@@ -111,7 +139,8 @@ class Queue:
         """
         objects = self.coming(n)
         for _, (candidate, passed) in zip(objects[len(self._seen) - self._position :], self._coming):
-            self._hand_out(candidate, passed)
+            if passed is not None:
+                self._hand_out(candidate, passed)
         return objects
 
     def coming(self, n: int) -> list[QueuedObject]:
@@ -129,19 +158,59 @@ class Queue:
         return self._seen[self._position - 1]
 
     def _hand_out(self, candidate: QueuedObject, passed: list[ObjectId]) -> None:
-        if self._kind == "random" and set(self._names) == set(self._images):
+        if self._kind in ("random", "useful") and set(self._names) == set(self._images):
             self._annotations.hand_out(candidate.id, passed)
 
     def _is_in_queue(self, candidate: QueuedObject) -> bool:
         return (candidate.id in self._test_set) == (self._kind == "test")
 
     def _is_open(self, candidate: QueuedObject) -> bool:
-        return not self._annotations.label_of(*candidate.id).action
+        action = self._annotations.label_of(*candidate.id).action
+        return action == "label" if self._is_of_labeled else not action
 
-    def _open_objects(self) -> Iterator[tuple[QueuedObject, list[ObjectId]]]:
+    @property
+    def _is_of_labeled(self) -> bool:
+        """Whether the queue consists of labeled objects."""
+        return self._kind in QUERIES and QUERIES[self._kind].labeled
+
+    def _chosen_objects(self) -> Iterator[tuple[QueuedObject, list[ObjectId] | None]]:
+        """Yield the objects of a query, list by list.
+
+        Drawn objects come with the labeled objects passed over before, all others with None.
+        """
+        rng, handed_out = np.random.default_rng(self._seed), set[ObjectId]()
+        draws = self._open_objects(self._random_order() if self._kind == "useful" else ())
+        while True:
+            drawn: dict[ObjectId, tuple[QueuedObject, list[ObjectId]]] = {}
+            for candidate, passed in draws:
+                if candidate.id in handed_out:  # counts as drawn once it is labeled
+                    self._hand_out(candidate, passed)
+                else:
+                    drawn[candidate.id] = candidate, passed
+                if len(drawn) == round(UNIFORM_SHARE * LIST_LENGTH):
+                    break
+            closed = {*handed_out, *drawn, *self._test_set.objects}
+            if not self._is_of_labeled:
+                closed.update(self._annotations.labels)
+            count = LIST_LENGTH - len(drawn)
+            chosen = self._pools.choose(self._kind, self._names, closed, count, rng, self._classes)
+            objects = group_by_image([*chosen, *(candidate for candidate, _ in drawn.values())], self._current_image)
+            if not objects:
+                return
+            handed_out.update(candidate.id for candidate in objects)
+            for candidate in objects:
+                yield candidate, drawn[candidate.id][1] if candidate.id in drawn else None
+
+    @property
+    def _current_image(self) -> str:
+        """The image of the last object of the queue."""
+        last = self._coming[-1][0] if self._coming else self._seen[-1] if self._seen else None
+        return last.image if last is not None else ""
+
+    def _open_objects(self, order: Iterable[QueuedObject]) -> Iterator[tuple[QueuedObject, list[ObjectId]]]:
         """Yield each unlabeled object with the labeled objects passed over before."""
         passed: list[ObjectId] = []
-        for candidate in self._order():
+        for candidate in order:
             if not self._is_in_queue(candidate):
                 continue
             if self._is_open(candidate):
@@ -158,10 +227,13 @@ class Queue:
             self._seen.clear()
             self._coming.clear()
             self._passed = []
-            self._rest = self._open_objects()
+            is_chosen = self._kind in QUERIES and self._kind != "uncertain"
+            self._rest = self._chosen_objects() if is_chosen else self._open_objects(self._order())
 
     def _order(self) -> Iterator[QueuedObject]:
         images = self._images
+        if self._near is not None and self._kind == "similar":
+            return self._pools.similar(*self._near, self._names, MAX_SIMILAR)
         if self._near is not None:
             image, label = self._near
             return distance_order(image, images.objects(image), label, images.pair(image).spacing)
@@ -169,5 +241,9 @@ class Queue:
             return test_set_order([item for item in self._test_set.objects if item.image in set(self._names)])
         if self._kind == "uncertain":
             return uncertainty_order(self._predictions(self._names))
-        labels = ((name, images.objects(name).index.to_numpy()) for name in self._names)
-        return image_order(labels) if self._kind == "image" else random_order(dict(labels), self._seed)
+        if self._kind == "image":
+            return image_order((name, images.objects(name).index.to_numpy()) for name in self._names)
+        return self._random_order()
+
+    def _random_order(self) -> Iterator[QueuedObject]:
+        return random_order({name: self._images.objects(name).index.to_numpy() for name in self._names}, self._seed)

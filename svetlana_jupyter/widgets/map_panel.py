@@ -41,7 +41,7 @@ _VIEW_KEYS = (
     ("+ - f", "Zoom in or out; show the whole map"),
     ("[ ]", "Color by predictions, labels, probability or images"),
 )
-_HINT = "Similar objects are close to each other. Press l, draw around some, and press the key of their class."
+_HINT = "Similar objects are close to each other. Draw a lasso around some (l); then press the key of their class."
 _NOTHING_SELECTED = "No object selected. Click a point, or press l and draw around several."
 
 

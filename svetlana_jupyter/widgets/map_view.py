@@ -413,7 +413,7 @@ def legend_html(project: Project, objects: MapObjects, coloring: str) -> str:
         parts.append(swatch(NEUTRAL, "no prediction" if coloring == "prediction" else "not labeled"))
     parts.append("ring: labeled")
     if len(project.test_set):
-        parts.append("objects of the test set are gray, and cannot be selected here, until they are annotated")
+        parts.append("test set: gray, and not selected here, until annotated")
     return f'<div class="sv-muted sv-legend">{" · ".join(parts)}</div>'
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from svetlana_jupyter.core.queries import QUERIES, Pick, Pool, by_image
+from svetlana_jupyter.core.queries import QUERIES, Pick, Pool
 
 NAMES = ("a", "b", "c")
 P = np.array([[0.9, 0.06, 0.04], [0.45, 0.5, 0.05], [0.1, 0.3, 0.6], [0.34, 0.33, 0.33], [0.05, 0.55, 0.4]], np.float32)
@@ -154,10 +154,3 @@ def test_a_query_returns_each_object_once_and_nothing_from_an_empty_pool(kind):
 def test_each_query_has_a_title_of_its_own_for_menus():
     titles = [query.title for query in QUERIES.values()]
     assert len(set(titles)) == len(titles)
-
-
-def test_picks_are_grouped_by_image_with_the_displayed_image_first():
-    picks = [Pick(i, "") for i in (4, 0, 5, 2, 3)]
-    images = np.array([0, 0, 1, 1, 2, 0])
-    assert [pick.position for pick in by_image(picks, images)] == [4, 0, 5, 2, 3]
-    assert [pick.position for pick in by_image(picks, images, current=1)] == [2, 3, 4, 0, 5]

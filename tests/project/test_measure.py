@@ -186,3 +186,15 @@ def test_a_measurement_added_to_a_group_is_computed_for_cached_objects(project: 
     reopened = Project(wells / "cells.svetlana")
     pd.testing.assert_frame_equal(reopened.measure(["P1_A1"], groups=["shape"]), expected)
     assert "solidity" in pd.read_parquet(file)
+
+
+def test_blob_and_oriented_measurements_are_made_on_request_and_train_a_forest(project: Project) -> None:
+    annotated(project)
+    assert not [name for name in project.measure(["P1_A1"]) if "blob" in name or "gabor" in name]
+    table = project.measure(["P1_A1"], groups=["blob", "oriented"])
+    measured = [name for name in table if "blob_detail_0.8_sd" in name or "gabor_0.3_90" in name]
+    assert len(measured) == 2 * len(project.pair("P1_A1").channels)
+    assert table[measured].notna().all().all()
+    run = project.train(**FOREST, measurements={"groups": ["blob"]})
+    project.predict(["P1_A1"])
+    assert (project.predictions(["P1_A1"])["run"] == run.name).all()

@@ -338,11 +338,12 @@ def test_a_map_without_images_or_features_says_so(empty, project, tmp_path):
 
 
 def test_the_map_of_a_replaced_mask_shows_none_of_the_old_objects(panel, featured):
-    old = panel.view.objects
-    mask = squares(0)[1]
-    featured.replace_mask("left", np.where(mask > 0, mask + 100, 0).astype(np.uint16))
-    assert panel.view.objects is not old
-    assert all(label > 100 for image, label in objects_of(panel) if image == "left")
+    for seed, name in enumerate(("left", "right")):
+        mask = squares(seed)[1]
+        featured.replace_mask(name, np.where(mask > 0, mask + 100, 0).astype(np.uint16))
+        assert all(label > 100 for image, label in objects_of(panel) if image == name)
+    assert len(panel.view.points.placed) == 0, "their features are not computed yet"
+    assert panel.view.scene.message != ""
 
 
 def test_features_that_arrive_later_are_shown(project):

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 
 from svetlana_jupyter.core.features.patch_boxes import Bools, Floats, iter_boxes, subtract_mean
+from svetlana_jupyter.core.features.patch_catalog import PEAKS, RANKS, SCALES, blob_names
 
-SCALES = {2: (0.8, 1.6, 3.2, 6.4), 3: (0.8, 1.6, 3.2)}  # standard deviations of the blurs, in patch pixels
 TRUNCATE = 3  # standard deviations beyond which a blur is cut off
 STACK_PIXELS = 1 << 17  # per channel in a stack of objects, so that the stack fits into the processor's cache
 BORDER = 2  # pixels of 0 around each bounding box, so that derivatives need no special case
@@ -23,24 +23,7 @@ LEAST_SD = 1e-2  # least standard deviation of an object in its logarithm; the s
 MAX_SKEWNESS = 8.0
 # Shares of an object that must remain without its outermost pixels; otherwise, they are not left out.
 MIN_INNER, MIN_CORE = 0.4, 0.3
-PEAKS = (1, 2, 4)  # ranks of the peaks besides the highest one
-# Share of the pixels that are higher.
-RANKS = {2: {"max": 0.0, "p98": 0.02, "p2": 0.98, "min": 1.0}, 3: {"max": 0.0, "min": 1.0}}
-DERIVATIVES = {2: ("curvature_max", "curvature_min", "slope"), 3: ("curvature", "slope")}
 NEARBY = 2  # a peak is higher than all pixels up to this many pixels away along each axis
-
-
-def blob_names(ndim: int) -> tuple[str, ...]:
-    """Return the names of the features of one channel, in order.
-
-    >>> blob_names(2)[:3]
-    ('mean', 'log_sd', 'detail_0.8_mean')
-    """
-    statistics = ("mean", "sd", "skewness", *RANKS[ndim])
-    peaks = tuple(f"{kind}_{rank + 1}" for kind in ("peak", "pit") for rank in PEAKS)
-    kinds = {"detail": statistics + peaks, **dict.fromkeys(DERIVATIVES[ndim], statistics)}
-    by_scale = (f"{kind}_{scale:g}_{name}" for scale in SCALES[ndim] for kind, names in kinds.items() for name in names)
-    return "mean", "log_sd", *by_scale
 
 
 def blob_features(patches: Floats, masks: Bools) -> Floats:

@@ -16,6 +16,13 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import pandas as pd
 
+from svetlana_jupyter.core.features.patch_catalog import (
+    ORIENTED_FEATURES,
+    OWN_BRIGHTNESS,
+    blob_names,
+    describe_blob_feature,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -28,7 +35,7 @@ BLUR_SCALES = (1, 2, 4)  # standard deviations of the Gaussian blurs whose diffe
 LBP_KINDS = 10  # classes of uniform local binary patterns with eight neighbors
 
 Cue = Literal["surroundings", "brightness", "orientation", "size"]
-Group = Literal["shape", "intensity", "texture", "ring", "ring_texture", "orientation", "position"]
+Group = Literal["shape", "intensity", "texture", "ring", "ring_texture", "orientation", "position", "blob", "oriented"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 CUES: tuple[Cue, ...] = get_args(Cue)
 _ANNULUS_CUES: frozenset[Cue] = frozenset(("surroundings", "size"))
@@ -139,7 +146,7 @@ def describe_measurements() -> pd.DataFrame:
 
 
 def _read_catalog() -> Iterator[Measurement]:
-    """Yield the measurements in ``catalog.csv``, and the textures of the annulus."""
+    """Yield the measurements in ``catalog.csv`` and those that are derived."""
     with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             group: Group = row["group"]  # type: ignore[assignment]
@@ -151,6 +158,21 @@ def _read_catalog() -> Iterator[Measurement]:
                 meaning = f"{m.meaning}; measured on the background pixels in the surrounding annulus"
                 uses = m.uses | _ANNULUS_CUES
                 yield replace(m, name=f"ring_{m.name}", group="ring_texture", uses=uses, meaning=meaning)
+    yield from _patch_measurements()
+
+
+def _patch_measurements() -> Iterator[Measurement]:
+    """Yield the measurements of objects resampled to patches of their own size."""
+    where = "; each channel is standardized within the object, whose longest side is resampled to {} patch pixels"
+    names = {ndim: blob_names(ndim)[OWN_BRIGHTNESS:] for ndim in (2, 3)}
+    for name in names[2] + tuple(name for name in names[3] if name not in names[2]):
+        ndim = None if name in names[2] and name in names[3] else 2 if name in names[2] else 3
+        sides = {2: "37", 3: "22", None: "37 (3D: 22)"}[ndim]
+        meaning = describe_blob_feature(name) + where.format(sides)
+        yield Measurement(f"blob_{name}", "blob", meaning, frozenset(("size",)), by_channel=True, ndim=ndim)
+    for name, meaning in ORIENTED_FEATURES.items():
+        uses: frozenset[Cue] = frozenset(("orientation", "size"))
+        yield Measurement(f"gabor_{name}", "oriented", meaning + where.format(37), uses, by_channel=True, ndim=2)
 
 
 # Tables have their columns in this order, and saved random forests expect their features in it.

@@ -14,6 +14,7 @@ import pandas as pd
 from svetlana_jupyter.core.features.catalog import FeatureColumn, columns
 from svetlana_jupyter.core.features.crops import OUTSIDE, Crops, Integers, ObjectBoxes, crop_objects
 from svetlana_jupyter.core.features.intensity import ObjectChannel, annulus_features, intensity_features
+from svetlana_jupyter.core.features.patch_features import group_features
 from svetlana_jupyter.core.features.region import Floats, ObjectStack
 from svetlana_jupyter.core.features.shape import shape_features
 from svetlana_jupyter.core.features.texture import (
@@ -219,6 +220,9 @@ class _Measurer:
             reach = self._reach(stride)
             wide = crop_objects(image, mask, self._objects.labels[members], first - reach, box + 2 * reach)
             features |= self._annulus_features(wide, channels, step)
+        if not self._groups.isdisjoint(("blob", "oriented")):
+            planes = [channel.standardized_stack for channel in channels]
+            features |= group_features(planes, core.own, last - first, step, self._groups)
         for key in features:
             _, _, of_channel = key.partition(":")
             if of_channel and invalid[int(of_channel)].any():

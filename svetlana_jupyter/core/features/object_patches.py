@@ -160,7 +160,7 @@ def iter_patches(
             scale = sides[crops.members, None] / crops.step / count
         pixels = _standardize(crops.pixels, crops.own) if "brightness" not in allowed else crops.pixels
         channels = np.moveaxis(np.tensordot(pixels - mean.reshape(-1, *(1 for _ in crops.step)), axes, (1, 0)), -1, 1)
-        patches, masks = _resample(channels, crops.own, crops.centers, scale, count)
+        patches, masks = resample_objects(channels, crops.own, crops.centers, scale, count)
         patches[crops.uniform | hidden] = 0
         patches[~crops.valid] = np.nan
         yield boxes.labels[crops.members], patches, masks
@@ -284,7 +284,7 @@ def _standardize(pixels: Floats, own: Bools) -> Floats:
     return normalize(pixels, own, whole, PatchSettings(normalize="object"), None, np.empty_like(pixels))
 
 
-def _resample(pixels: Floats, own: Bools, centers: Doubles, scale: Doubles, count: int) -> tuple[Floats, Bools]:
+def resample_objects(pixels: Floats, own: Bools, centers: Doubles, scale: Doubles, count: int) -> tuple[Floats, Bools]:
     """Resample objects with triangular weights, each by its own factor.
 
     Only the object's own pixels are averaged, so that nothing around it matters.

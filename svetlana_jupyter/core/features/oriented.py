@@ -13,17 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from svetlana_jupyter.core.features.patch_boxes import Bools, Floats, iter_boxes, subtract_mean
+from svetlana_jupyter.core.features.patch_catalog import ANGLES, FREQUENCIES, ORIENTED_FEATURES
 
-ANGLES = 8  # between 0 and 180 degrees
-FREQUENCIES = (0.08, 0.13, 0.2, 0.3)  # cycles per patch pixel
 # Standard deviation of the envelope in wavelengths, for a bandwidth of one octave (Daugman 1985).
 ENVELOPE = 3 / math.pi * math.sqrt(math.log(2) / 2)
 TRUNCATE = 2.5  # standard deviations beyond which a filter is cut off
 LEAST_RESPONSE = 1e-3  # added before the logarithm; the sample of objects has standard deviation 1
 STACK_PIXELS = 1 << 14  # per channel in a stack of objects, so that all responses fit into the processor's cache
-ORIENTED_NAMES = tuple(
-    f"gabor_{frequency:g}_{180 * angle / ANGLES:g}" for frequency in FREQUENCIES for angle in range(ANGLES)
-)
 
 
 def oriented_features(patches: Floats, masks: Bools) -> Floats:
@@ -38,15 +34,15 @@ def oriented_features(patches: Floats, masks: Bools) -> Floats:
 
     Returns
     -------
-    float32 of shape (n, c, len(ORIENTED_NAMES))
+    float32 of shape (n, c, len(ORIENTED_FEATURES))
         For each frequency, the responses to waves along x (0 degrees), then turned toward higher rows. NaN for an
         object with NaN or infinite pixels, and for an empty mask.
     """
-    result = np.full((*patches.shape[:2], len(ORIENTED_NAMES)), np.nan, np.float32)
+    result = np.full((*patches.shape[:2], len(ORIENTED_FEATURES)), np.nan, np.float32)
     for rows, pixels, own in iter_boxes(patches, masks, STACK_PIXELS):
         subtract_mean(pixels, own)
         weights = own / np.count_nonzero(own, axis=(1, 2), keepdims=True).astype(np.float32)
-        means = np.empty((len(ORIENTED_NAMES), *pixels.shape[:2]), np.float32)
+        means = np.empty((len(ORIENTED_FEATURES), *pixels.shape[:2]), np.float32)
         for number, frequency in enumerate(FREQUENCIES):
             for angle in range(ANGLES // 2 + 1):
                 responses = _responses(pixels, _filter(own.shape[1], frequency, angle))

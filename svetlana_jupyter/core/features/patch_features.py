@@ -6,16 +6,18 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from svetlana_jupyter.core.features.blob import blob_features
 from svetlana_jupyter.core.features.catalog import CUES
-from svetlana_jupyter.core.features.object_patches import iter_patches
+from svetlana_jupyter.core.features.object_patches import MARGIN, MAX_STACK, SAMPLING, iter_patches, resample_objects
 from svetlana_jupyter.core.features.oriented import oriented_features
+from svetlana_jupyter.core.features.patch_catalog import ORIENTED_FEATURES, OWN_BRIGHTNESS, blob_names
 from svetlana_jupyter.errors import PatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
 
     Patches = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]
     Features = tuple[NDArray[np.int64], NDArray[np.float32]]
-
-BRIGHTNESS_FEATURES = 2  # the first blob features of a channel: the mean and the standard deviation of the object
 
 
 def iter_blob_features(
@@ -56,7 +56,7 @@ def iter_blob_features(
         All features of the first axis of the channels, then of the next. NaN for an object with NaN or infinite pixels.
     """
     allowed = frozenset(may_use)
-    first = 0 if "brightness" in allowed else BRIGHTNESS_FEATURES
+    first = 0 if "brightness" in allowed else OWN_BRIGHTNESS
 
     def compute(batch: Patches) -> Features:
         labels, patches, masks = batch
@@ -93,6 +93,57 @@ def iter_oriented_features(
         return labels, oriented_features(patches, masks).reshape(len(labels), -1)
 
     return _map_in_order(compute, iter_patches(pair, objects, fitted, allowed), threads)
+
+
+def group_features(
+    planes: Sequence[NDArray[np.float32]],
+    own: NDArray[np.bool_],
+    sides: NDArray[np.int64],
+    step: Sequence[float],
+    groups: Collection[str],
+) -> dict[str, NDArray[np.float64]]:
+    """Return the groups "blob" and "oriented" of measurements of a stack.
+
+    Unlike those of a project, these patches are scaled to the object's own size, so that the measurements of an object
+    do not depend on other objects.
+
+    Parameters
+    ----------
+    planes : sequence of float32 arrays of shape (n, *box)
+        Channels, standardized within each object.
+    own : bool of shape (n, *box)
+        The pixels of each object that count.
+    sides : int64 of shape (n, ndim)
+        Sides of the bounding boxes, which begin at the first pixel of the crops.
+    step : sequence of float
+        Lengths of a pixel along each axis.
+    groups : collection of str
+
+    Returns
+    -------
+    dict of float64 arrays of shape (n,)
+        By name and number of the channel, as in `core.features.catalog`.
+    """
+    ndim, pixels = own.ndim - 1, np.stack(planes, axis=1)
+    count, centers = SAMPLING[ndim], (sides - 1) / 2
+    scale = MARGIN[ndim] * (sides * np.array(step)).max(axis=1, keepdims=True) / np.array(step) / count
+    tables: dict[str, list[NDArray[np.float32]]] = {"blob": [], "oriented": []}
+    for start in range(0, len(own), MAX_STACK):
+        part = slice(start, start + MAX_STACK)
+        patches, masks = resample_objects(pixels[part], own[part], centers[part], scale[part], count)
+        if "blob" in groups:
+            tables["blob"].append(blob_features(patches, masks)[..., OWN_BRIGHTNESS:])
+        if "oriented" in groups and ndim == 2:
+            tables["oriented"].append(oriented_features(patches, masks))
+    names = {"blob": [f"blob_{name}" for name in blob_names(ndim)[OWN_BRIGHTNESS:]]}
+    names["oriented"] = [f"gabor_{name}" for name in ORIENTED_FEATURES]
+    return {
+        f"{name}:{channel}": values.astype(np.float64)
+        for group, parts in tables.items()
+        if parts
+        for channel, table in enumerate(np.concatenate(parts).swapaxes(0, 1))
+        for name, values in zip(names[group], table.T, strict=True)
+    }
 
 
 def _map_in_order(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from svetlana_jupyter.core.features.blob import blob_features, blob_names
+from svetlana_jupyter.core.features.blob import blob_features
+from svetlana_jupyter.core.features.patch_catalog import blob_names
 
 
 def objects(ndim: int = 2, count: int = 12, channels: int = 2) -> tuple[np.ndarray, np.ndarray]:

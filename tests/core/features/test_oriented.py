@@ -6,14 +6,15 @@ import numpy as np
 from scipy.signal import fftconvolve
 from skimage.filters import gabor_kernel
 
-from svetlana_jupyter.core.features.oriented import ORIENTED_NAMES, oriented_features
+from svetlana_jupyter.core.features.oriented import oriented_features
+from svetlana_jupyter.core.features.patch_catalog import ORIENTED_FEATURES
 from tests.core.features.test_blob import objects
 
 
 def test_features_agree_with_scikit_image():
     patches, masks = objects()
     features = oriented_features(patches, masks)
-    assert features.shape == (12, 2, len(ORIENTED_NAMES))
+    assert features.shape == (12, 2, len(ORIENTED_FEATURES))
     for patch, mask, row in zip(patches, masks, features, strict=True):
         for channel, values in zip(patch, row, strict=True):
             centered = np.where(mask, channel - channel[mask].mean(), 0)
@@ -29,8 +30,8 @@ def test_features_agree_with_scikit_image():
 def test_a_wave_has_its_highest_response_at_its_frequency_and_angle():
     rows, columns = np.mgrid[:56, :56] - 27.5
     masks = (rows**2 + columns**2 <= 20**2)[None]
-    for number, name in enumerate(ORIENTED_NAMES):
-        _, frequency, angle = name.split("_")
+    for number, name in enumerate(ORIENTED_FEATURES):
+        frequency, angle = name.split("_")
         theta = np.radians(float(angle))
         wave = np.cos(2 * np.pi * float(frequency) * (columns * np.cos(theta) + rows * np.sin(theta)))
         features = oriented_features(wave.astype(np.float32)[None, None], masks)[0, 0]
