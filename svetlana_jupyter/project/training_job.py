@@ -171,6 +171,7 @@ def _score_first(choice: PresetChoice, seconds: float, stop: Stop) -> Generator[
     score: Score = (STOPPED_SEARCH, {}, "")
     if result is not None and choice.is_first_selected:
         score = yield from _score_search(samples, result, stop)
+        assert choice.search_record is not None
         write_json(run.path / RECORD_FILE, choice.search_record)
     elif result is not None:
         table = next(one.table for one in result.candidates if one.preset == run.settings["preset"])
@@ -433,7 +434,7 @@ def _train_first(
 ) -> Generator[Progress | FirstRun | RunUnsaved, None, PresetChoice]:
     """Store a forest to use while presets are compared."""
     from svetlana_jupyter.learn.novelty import fit_reference
-    from svetlana_jupyter.learn.training import fit
+    from svetlana_jupyter.learn.training import FitResult, fit
 
     start, choice = time.monotonic(), PresetChoice(settings, "First result, before presets were compared.")
     samples: TrainingData | None
@@ -441,6 +442,7 @@ def _train_first(
     if samples is None:
         return choice
     *_, fitted = fit(samples, stop)
+    assert isinstance(fitted, FitResult)
     reference = None if stop() else fit_reference(samples)
     seconds = time.monotonic() - start
     save = partial(_save_run, replace(task, settings=settings), choice, fitted, reference, seconds)
