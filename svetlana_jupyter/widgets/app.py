@@ -6,32 +6,39 @@ from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, HBox, Tab, VBox
 
-from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
+from svetlana_jupyter.errors import InputError, ProjectError
+from svetlana_jupyter.project.annotation_store import object_index
 from svetlana_jupyter.widgets.components import StatusLine, button, handle_in_order, muted
-from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
 from svetlana_jupyter.widgets.images_panel import ImagesPanel
+from svetlana_jupyter.widgets.label_panel import LabelPanel
 from svetlana_jupyter.widgets.new_project_form import NewProjectForm
 from svetlana_jupyter.widgets.panel import MAX_WIDTH, Panel, as_project, catch_errors, style_widget
-from svetlana_jupyter.widgets.prediction_panel import PredictionPanel
+from svetlana_jupyter.widgets.results_panel import ResultsPanel
 from svetlana_jupyter.widgets.training_panel import TrainingPanel
+from svetlana_jupyter.widgets.truth_line import TruthLine
+from svetlana_jupyter.widgets.viewer.viewer_model import shared_model
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+    import pandas as pd
+
     from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.widgets.viewer.viewer_model import SharedModel
 
 _PANELS: tuple[tuple[str, type[Any]], ...] = (
     ("Images", ImagesPanel),
-    ("Annotate", AnnotationPanel),
-    ("Gallery", GalleryPanel),
+    ("Label", LabelPanel),
     ("Train", TrainingPanel),
-    ("Predict and review", PredictionPanel),
+    ("Results", ResultsPanel),
 )
 
 
 class App(VBox):
-    """Widget with all panels, to annotate, train, predict and review.
+    """Widget with all panels: images, labels, training and results.
+
+    The line below the tabs states which classifier is shown and how good it is, in every tab.
 
     Parameters
     ----------
@@ -48,12 +55,16 @@ class App(VBox):
         The panels created so far, by the titles of their tabs.
     save, other : Button
         Buttons that save the project as a zip file and open another project.
+    truth : TruthLine
     status : StatusLine
+    selected : MultiIndex
+        The selected objects as pairs (image, object), in all views; assign an index or pairs to select others.
     """
 
     def __init__(self, project: Project | str | Path | None = None) -> None:
         super().__init__(layout={"width": "100%", "max_width": MAX_WIDTH})
         self.add_class("svetlana")
+        self.add_class("sv-app")
         handle_in_order(self)
         self.project: Project | None = None
         self.panels: dict[str, Panel] = {}
@@ -67,22 +78,47 @@ class App(VBox):
         self.status = StatusLine(hides=True)
         save, leave = catch_errors(self._save, self.status), catch_errors(self._leave, self.status)
         tooltip = "Everything but the images, in one file to archive or share"
-        self.save = button(save, "Save as zip", "file-archive-o", tooltip, width="136px", margin="0 4px 0 auto")
+        self.save = button(save, "Save as zip", "file-archive-o", tooltip, width="auto")
         tooltip = "Open or create another project"
-        self.other = button(leave, "Open another", "folder-open-o", tooltip, width="136px", margin="0")
+        self.other = button(leave, "Open another", "folder-open-o", tooltip, width="auto")
+        self.truth = TruthLine(project, catch_errors(project.stop, self.status), self.status)
         self.tab = Tab([VBox() for _ in _PANELS], titles=[title for title, _ in _PANELS])
         self.tab.observe(lambda _: self._fill_tab(), "selected_index")
-        self.tab.selected_index = self.tab.titles.index("Annotate" if project.images else "Images")
+        self.tab.selected_index = self.tab.titles.index("Label" if project.images else "Images")
         self._fill_tab()
         name = HTML(muted(project.path.name), tooltip=str(project.path))
         self.children = (
             style_widget(),
-            HBox([name, self.save, self.other], layout={"align_items": "center", "margin": "0 0 4px 0"}),
-            self.status,
+            HBox([name, self.save, self.other]).add_class("sv-app-head"),
+            self.truth,
             self.tab,
+            self.status,
         )
         if warning:
             self.status.warn(warning)
+
+    @property
+    def selected(self) -> pd.MultiIndex:
+        """The selected objects, as pairs (image, object)."""
+        return object_index(self._shared.selection)
+
+    @selected.setter
+    def selected(self, objects: Iterable[tuple[str, int]]) -> None:
+        assert self.project is not None
+        chosen = [(str(image), int(label)) for image, label in objects]
+        for name in dict.fromkeys(image for image, _ in chosen):
+            missing = {label for image, label in chosen if image == name} - set(self.project.objects(name).index)
+            if missing:
+                raise InputError(
+                    f"{name} has no object {min(missing)}. Choose objects listed by `project.objects({name!r})`."
+                )
+        self._shared.selection = tuple(chosen)
+
+    @property
+    def _shared(self) -> SharedModel:
+        if self.project is None:
+            raise ProjectError("No project is open. Open one in the form of the app.")
+        return shared_model(self.project)
 
     def _save(self) -> None:
         assert self.project is not None
@@ -97,6 +133,8 @@ class App(VBox):
     def _close_panels(self) -> None:
         for panel in getattr(self, "panels", {}).values():  # missing if the argument of the app was refused
             panel.close()
+        if getattr(self, "truth", None) is not None:
+            self.truth.close()
         self.panels = {}
 
     def _leave(self) -> None:

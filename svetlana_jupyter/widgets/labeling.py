@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from svetlana_jupyter.core.annotations import LabelAction, ObjectId
 from svetlana_jupyter.widgets.components import ClassButtons
 from svetlana_jupyter.widgets.panel import (
+    MAX_FILLING_SIZE,
     MAX_VIEWER_SIZE,
     VIEWER_SIZE,
     CommandBar,
@@ -73,7 +74,11 @@ class LabelingPanel(Panel):
     menu : ObjectMenu
         Context menu with the classes and flags.
     command_bar : CommandBar
+    fills : bool
+        Whether the viewer fills its box, and the panel places its controls.
     """
+
+    fills: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -86,7 +91,8 @@ class LabelingPanel(Panel):
         super().__init__(project)
         project = self.project
         self.command_bar = CommandBar(self, lambda: self.shown, "Label the object with this class", _VIEW_KEYS)
-        self.viewer = Viewer(project, VIEWER_SIZE, max_size=MAX_VIEWER_SIZE)
+        max_size = MAX_FILLING_SIZE if self.fills else MAX_VIEWER_SIZE
+        self.viewer = Viewer(project, VIEWER_SIZE, max_size=max_size, fills=self.fills)
         self.shared = shared_model(project)
         self.class_buttons = ClassButtons(
             act=lambda name: self.run_action(self.label, name, self.shown),
@@ -131,8 +137,12 @@ class LabelingPanel(Panel):
         return self._queue
 
     def reset_queue(self) -> None:
-        """Restart the queue, because objects or predictions have changed."""
+        """Restart the queue, for other objects or another order."""
         self._queue = self._candidate = None
+
+    def renew_queue(self) -> None:
+        """Order the queue anew, without losing the object on the screen."""
+        self._queue = None
 
     def focus(self) -> None:
         """Give the viewer the keyboard focus."""
@@ -236,7 +246,10 @@ class LabelingPanel(Panel):
         """Show the next object of the queue, write the annotation, then report it."""
         candidate = None
         try:
-            if (candidate := self.queue.next()) is not None:
+            candidate = self.queue.next()
+            if candidate is not None and self._is_candidate(candidate.id):  # a renewed queue begins with it again
+                candidate = self.queue.next()
+            if candidate is not None:
                 self._show_candidate(candidate)
                 self.viewer.screen.draw_now()  # before writing, because syncing the file takes longer
         finally:  # even if the next object cannot be shown

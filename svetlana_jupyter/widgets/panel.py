@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # Initial and maximum height and width of the viewer, which follows the width of the page. In an output area that is
 # narrower than 760 pixels, the column at its side is displayed below it.
 VIEWER_SIZE, MAX_VIEWER_SIZE = (540, 648), (600, 1280)
+MAX_FILLING_SIZE = 2000, 4000  # of a viewer that fills its box
 MAIN_WIDTH, SIDE_WIDTH = "480px", "268px"
 PANEL_WIDTH, MAX_WIDTH = "960px", "1560px"
 ICON_LAYOUT = {"width": "28px", "padding": "0", "margin": "0 2px 0 0"}

@@ -5,26 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from ipywidgets import HTML, Accordion, Checkbox, HBox, Text, VBox
+from ipywidgets import Accordion, HBox
 
 from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
-from svetlana_jupyter.core.io.typed_paths import clean_path
-from svetlana_jupyter.core.stats.metrics import count_classes
 from svetlana_jupyter.errors import SvetlanaError
-from svetlana_jupyter.project.exporters import FORMATS
-from svetlana_jupyter.widgets.components import (
-    JobProgress,
-    StatusLine,
-    button,
-    heading,
-    html_table,
-    muted,
-    side_by_side,
-)
+from svetlana_jupyter.widgets.components import JobProgress, heading
 from svetlana_jupyter.widgets.labeling import NO_OBJECT_SELECTED, LabelingPanel
-from svetlana_jupyter.widgets.new_project_form import field_options, field_row
 from svetlana_jupyter.widgets.panel import Command, catch_errors, labeling_commands
-from svetlana_jupyter.widgets.scheduling import Debounce, LatestQuestion
+from svetlana_jupyter.widgets.result_forms import ClassCounts, ExportForm
+from svetlana_jupyter.widgets.scheduling import LatestQuestion
 from svetlana_jupyter.widgets.viewer.object_details import Inspector, explanation_pictures
 
 if TYPE_CHECKING:
@@ -65,12 +54,9 @@ class PredictionPanel(LabelingPanel):
         self._make_job_buttons()
         self.job = JobProgress(stop=lambda: self.run_action(project.stop))
         self.inspector = Inspector(self.class_buttons)
-        self.counts = HTML(layout={"width": "100%", "margin": "0"})
-        self.export_form = ExportForm(project)
+        self.counts = ClassCounts(self, self.viewer.indexing)
+        self.export_form = ExportForm(self)
         self._question: Question | None = None
-        self._last_job = ""  # kind of the job that runs, or ran last
-        # Counting and explaining are too slow to run at each key, so both wait until no more keys are pressed.
-        self._recount = Debounce(catch_errors(self._show_counts, self.status), delay=0.6)
         self._explanation = LatestQuestion(
             lambda question: explanation_pictures(project.explain(*question[0])),
             lambda pictures: self.inspector.show_pictures(*pictures),
@@ -99,7 +85,7 @@ class PredictionPanel(LabelingPanel):
         self._observe_changes()
         self._show_job()
         self.show()
-        self._show_counts()
+        self.counts.show()
         self.show_hint(_FIRST_TRAINED if project.current_run else _FIRST_UNTRAINED)
 
     def accept(self, object_id: ObjectId | None) -> None:
@@ -141,13 +127,9 @@ class PredictionPanel(LabelingPanel):
     def _observe_changes(self) -> None:
         observe = self.observe_project
         observe(self._show_job, "job", "current_run", "annotations_version", "images_version")
-        observe(self.reset_queue, "predictions_version", "current_run", "images_version")
+        observe(self.renew_queue, "predictions_version", "current_run")
+        observe(self.reset_queue, "images_version")
         observe(self.show, "annotations_version", "classes_version", "predictions_version")
-        observe(
-            self._recount.restart, "annotations_version", "classes_version", "images_version", "predictions_version"
-        )
-        observe(self._show_exported, "last_export")
-        observe(self._show_export_error, "trouble")
 
     def _predicted(self, object_id: ObjectId | None) -> pd.Series | None:
         """Return the row of an object in `Project.probabilities`, or None."""
@@ -159,84 +141,10 @@ class PredictionPanel(LabelingPanel):
     def _show_job(self) -> None:
         project, idle = self.project, self.project.job is None
         self.job.show(project.job)
-        if project.job is not None:
-            self._last_job = project.job.kind
-            if self._last_job == "export":
-                self.export_form.result.say(f"{project.job.text or 'exporting'} …")
-        self.export_form.export.disabled = not idle
         self.predict_image.disabled = self.predict_all.disabled = not (idle and project.current_run and project.images)
         self.retrain.disabled = not idle or bool(project.readiness())
-
-    def _show_counts(self) -> None:
-        project = self.project
-        if project.images and project.current_run:
-            self.viewer.indexing.run_when_indexed(project.images, self._count)
-        else:  # counting would index every image, only to show empty tables
-            self.counts.value = muted("Counts appear after the first prediction.")
-
-    def _count(self) -> None:
-        project = self.project
-        counts = count_classes(project.predictions().reset_index(), project.classes.names, ["image"])
-        totals = counts.groupby("class")["count"].sum()
-        per_class = [(info, int(totals[info.name])) for info in project.classes]
-        wide = counts.pivot(index="image", columns="class", values="count")[list(project.classes.names)]
-        wide["without"] = counts.groupby("image")["left_out"].first()
-        per_image = [(name, *map(int, row)) for name, row in zip(wide.index, wide.to_numpy())]
-        self.counts.value = side_by_side(
-            html_table(["Class", "Objects"], per_class),
-            html_table(["Image", *project.classes.names, "Without class"], per_image),
-        ) + muted("Objects as annotated or predicted. project.counts() estimates the share of each class.")
-
-    def _show_exported(self) -> None:
-        if self.project.last_export is not None:
-            self.export_form.result.say(self.project.last_export.text)
-
-    def _show_export_error(self) -> None:
-        if self._last_job == "export" and self.project.trouble:
-            self.export_form.result.warn(self.project.trouble)
 
     def _show_explanation_error(self, question: Question, error: Exception) -> None:
         if not isinstance(error, SvetlanaError):
             raise error
         self.inspector.show_pictures(caption=str(error))
-
-
-class ExportForm(VBox):
-    """Form with a folder, one checkbox per format, and the result of the export.
-
-    Parameters
-    ----------
-    project : Project
-
-    Attributes
-    ----------
-    folder : Text
-    formats : dict of str to Checkbox
-        The checkbox of each format; the first one is ticked initially.
-    export : Button
-    result : StatusLine
-        Hidden while it is empty.
-    """
-
-    def __init__(self, project: Project) -> None:
-        self._project = project
-        folder = str(project.path.with_name(f"{project.path.stem}_results"))
-        self.folder = Text(value=folder, **field_options("Folder"))
-        self.formats = {
-            name: Checkbox(False, description=exporter.title, indent=False, layout={"width": "240px"})
-            for name, exporter in FORMATS.items()
-        }
-        next(iter(self.formats.values())).value = True
-        self.result = StatusLine(hides=True)
-        # Unlike other buttons, this one does not give the keyboard focus to the viewer, which would scroll into view.
-        act = catch_errors(self._export, self.result)
-        self.export = button(act, "Export", "download", "Write the results", width="110px")
-        formats_row = HBox(list(self.formats.values()), layout={"flex_flow": "row wrap"})
-        folder_row = field_row(self.folder, "A new folder is created")
-        super().__init__([folder_row, formats_row, self.export, self.result])
-
-    def _export(self) -> None:
-        if ticked := [name for name, box in self.formats.items() if box.value]:
-            self._project.background.export(clean_path(self.folder.value), ticked)
-        else:
-            self.result.warn("No format is selected. Tick at least one.")

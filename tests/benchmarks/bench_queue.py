@@ -6,7 +6,7 @@ two standard errors.
 
 In each draw, 60 % of the objects can be labeled, and the least-squares head is scored on all others. "labels" is the
 median number of labels after which the mean of a queue first reaches what random labels reach at 100. TypiClust,
-MaxHerding, ProbCover and Badge are those of scikit-activeml (test extra), which get batches of 5.
+MaxHerding, ProbCover and Badge are those of scikit-activeml (``pip install scikit-activeml``), with batches of 5.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Panel:
     def __init__(self, lab: LabPage, cell: int, expression: str) -> None:
         self.lab, self.python = lab, expression
         self.output = lab.output(cell)
-        self.canvas: Locator = lab.canvas(cell)
+        self.canvas: Locator = lab.canvas(cell).first
         self.canvas.scroll_into_view_if_needed()
 
     def settled(self) -> None:

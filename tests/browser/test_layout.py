@@ -24,6 +24,7 @@ for (image, label), name in list(sv.samples.blood_smear_classes().items())[:30]:
     project.annotate(image, label, name)
 counts = [len(project.objects(name)) for name in project.images]
 app = sv.App(project)"""
+PANEL = "app.panels['Label']"
 # Texts of buttons, tabs, titles and dropdowns that are not completely visible, and elements that are cut by others.
 CUT = """() => {
   const cut = [];
@@ -67,7 +68,7 @@ def test_nothing_is_cut_and_the_mouse_hits_its_object_at_any_width(lab: LabPage,
 
     # No text is cut in any tab, with the sections below it opened.
     problems = {}
-    for title in ("Images", "Gallery", "Train", "Predict and review", "Annotate"):
+    for title in ("Images", "Train", "Results", "Label"):
         tab(title).click()
         lab.wait_until(f"{title!r} in app.panels")
         headers = output.locator(".jupyter-widget-Collapse-header:visible")
@@ -79,10 +80,10 @@ def test_nothing_is_cut_and_the_mouse_hits_its_object_at_any_width(lab: LabPage,
                 problems[title, header, width] = cut_texts(lab)
     assert "\n".join(f"{place}: {found}" for place, found in problems.items() if found) == ""
 
-    # The picture is as wide as the page allows; on a narrow page, a click selects the object under it.
-    panel = Panel(lab, 1, "app.panels['Annotate']")
-    width = "app.panels['Annotate'].viewer.model.view.size[1]"
-    lab.wait_until(f"{width} < 560")
+    # The workspace fits the window. On a narrow page, too, a click selects the object under it.
+    panel = Panel(lab, 1, PANEL)
+    size = f"{PANEL}.viewer.model.view.size"
+    lab.wait_until(f"{size}[1] < 560")
     frame, box = output.bounding_box(), panel.canvas.bounding_box()
     assert box["x"] >= frame["x"]
     assert box["x"] + box["width"] <= frame["x"] + frame["width"]
@@ -93,33 +94,43 @@ def test_nothing_is_cut_and_the_mouse_hits_its_object_at_any_width(lab: LabPage,
     panel.click("smear_01", red[-1])
     # Also while the page shows the picture smaller than it was drawn, as it does until the kernel has answered.
     panel.canvas.evaluate("canvas => { canvas.style.width = '300px'; }")
-    x, y = (panel.center_of("smear_01", red[0])[axis] * 300 / int(lab.evaluate(width)) for axis in "xy")
+    x, y = (panel.center_of("smear_01", red[0])[axis] * 300 / int(lab.evaluate(f"{size}[1]")) for axis in "xy")
     panel.canvas.click(position={"x": x, "y": y})
-    lab.wait_until(f"app.panels['Annotate'].viewer.model.selected == {red[0]}")
+    lab.wait_until(f"{PANEL}.viewer.model.selected == {red[0]}")
     panel.canvas.click(position={"x": x, "y": y}, button="right")
     menu = output.locator(".sv-menu:visible")
     expect(menu).to_contain_text(f"Object {red[0]} in smear_01")
     assert menu.bounding_box()["x"] + menu.bounding_box()["width"] <= frame["x"] + frame["width"]
     page.keyboard.press("Escape")
-    resize(lab, 1920)
-    lab.wait_until(f"{width} > 1000")
-    panel.click("smear_01", red[-1])
+    for width, height in ((1280, 800), (1920, 1000)):
+        page.set_viewport_size({"width": width, "height": height})
+        lab.wait_until(f"{size}[1] > {width // 2 - 120} and {size}[0] > {height // 2}")
+        scroller = page.locator(".jp-WindowedPanel-outer:visible").bounding_box()["height"]
+        assert output.locator(".sv-app").bounding_box()["height"] <= scroller, "it fits without scrolling"
+        tools = output.locator(".sv-tools").bounding_box()["height"]
+        assert tools < 44, "the tools are in one row"
+        panel.click("smear_01", red[-1])
+        lab.screenshot(f"layout-label-{width}")
 
-    # Around the picture, the page shows in the color of its theme.
+    # Image and gallery side by side, in both themes: around the picture, the page shows in the color of its theme.
+    output.get_by_role("button", name="Both").click()
+    grid = f"{PANEL}.gallery.page"
+    lab.wait_until(f"{PANEL}.gallery is not None and {grid}.scene is not None and {grid}.screen.canvas.is_final")
     for theme, dark in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
         page.evaluate("theme => { window.jupyterapp.commands.execute('apputils:change-theme', {theme}); }", theme)
         page.wait_for_function("dark => document.body.dataset.jpThemeLight === String(!dark)", arg=dark)
-        lab.wait_until(f"app.panels['Gallery'].page.screen.pointer.dark == {dark}")
-        corner = lab.pixels(panel.canvas)[5:15, 5:15]
+        lab.wait_until(f"{grid}.screen.pointer.dark == {dark}")
+        corner = lab.pixels(lab.canvas(1).nth(1))[1:4, 1:4]
         assert np.all(corner < 100 if dark else corner > 200), (theme, corner[0, 0])
+        lab.screenshot(f"layout-both-{'dark' if dark else 'light'}")
+    lab.wait_until(f"{grid}.selected == [('smear_01', {red[-1]})]")
 
-    # In the gallery, too, a click selects the thumbnail under it at any width.
-    tab("Gallery").click()
-    for size in (1920, 960):
-        resize(lab, size)
-        lab.wait_until(f"app.panels['Gallery'].page.size[1] {'>' if size == 1920 else '<'} 1000")
-        corner = ast.literal_eval(lab.evaluate("tuple(map(float, app.panels['Gallery'].page.grid.corner(13)))"))
-        lab.canvas(1).click(position={"x": corner[1] + 10, "y": corner[0] + 10})
-        lab.wait_until("app.panels['Gallery'].page.selection.chosen == {13}")
-        lab.screenshot(f"layout-gallery-{size}")
+    # In the gallery, too, a click selects the thumbnail under it at any width, in all views.
+    output.get_by_role("button", name="Gallery").click()
+    for width in (1920, 960):
+        resize(lab, width)
+        lab.wait_until(f"{grid}.size[1] {'>' if width == 1920 else '<'} 1000")
+        corner = ast.literal_eval(lab.evaluate(f"tuple(map(float, {grid}.grid.corner(13)))"))
+        lab.canvas(1).first.click(position={"x": corner[1] + 10, "y": corner[0] + 10})
+        lab.wait_until(f"{grid}.selection.chosen == {{13}} and list(app.selected) == {grid}.selected")
     assert not [line for line in lab.console if "page error" in line]

@@ -1,11 +1,17 @@
-"""Tests of the app: tabs over one project, and the form that opens one."""
+"""App: tabs over one project, the line of truth above them, and the form that opens a project."""
 
 from __future__ import annotations
 
-from svetlana_jupyter.errors import ProjectError
+import pandas as pd
+import pytest
+
+from svetlana_jupyter.core.stats.metrics import Estimate
+from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.jobs import JobState
+from svetlana_jupyter.project.live import LiveState
 from svetlana_jupyter.widgets.app import App
 from svetlana_jupyter.widgets.training_results import RunScores
+from svetlana_jupyter.widgets.truth_line import live_parts
 
 
 def open_tab(app, title):
@@ -16,19 +22,19 @@ def open_tab(app, title):
 
 def test_all_panels_share_one_project(project):
     app = App(project)
-    annotate, train = open_tab(app, "Annotate"), open_tab(app, "Train")
+    label, train = open_tab(app, "Label"), open_tab(app, "Train")
     for title in app.tab.titles:
         assert open_tab(app, title).project is project
     project.annotate("left", 1, "bright")
     assert "only bright has some" in train.readiness.value
-    assert "1 annotated" in annotate.progress_text.value
+    assert "<span>1</span>" in label.class_buttons.row(1).children[3].value
 
 
 def test_a_panel_is_created_when_its_tab_is_first_opened(project):
     app = App(project)
-    assert list(app.panels) == ["Annotate"]
-    open_tab(app, "Predict and review")
-    assert list(app.panels) == ["Annotate", "Predict and review"]
+    assert list(app.panels) == ["Label"]
+    open_tab(app, "Results")
+    assert list(app.panels) == ["Label", "Results"]
 
 
 def test_a_panel_that_fails_shows_the_error_and_is_created_later(project, monkeypatch):
@@ -40,13 +46,13 @@ def test_a_panel_that_fails_shows_the_error_and_is_created_later(project, monkey
         fault.setattr(RunScores, "show", broken)
         app.tab.selected_index = train = app.tab.titles.index("Train")
     assert "Remove that folder" in app.tab.children[train].children[1].text
-    open_tab(app, "Annotate")
+    open_tab(app, "Label")
     assert open_tab(app, "Train").project is project
 
 
 def test_a_project_without_images_opens_the_images_tab(empty, project):
     assert list(App(empty).panels) == ["Images"]
-    assert list(App(project).panels) == ["Annotate"]
+    assert list(App(project).panels) == ["Label"]
 
 
 def test_another_project_can_be_opened_unless_a_job_runs(project, tmp_path):
@@ -69,4 +75,63 @@ def test_another_project_can_be_opened_unless_a_job_runs(project, tmp_path):
     form.open_button.click()
     assert app.project is not project
     assert app.project.annotations.label_of("left", 1).action == "label"
-    assert app.panels["Annotate"].project is app.project
+    assert app.panels["Label"].project is app.project
+
+
+def test_the_selection_of_all_views_is_read_and_set_from_a_cell(project):
+    app = App(project)
+    viewer = app.panels["Label"].viewer
+    viewer.show("left", 3)
+    assert app.selected.equals(pd.MultiIndex.from_tuples([("left", 3)], names=["image", "object"]))
+    app.selected = project.labels().index.append(pd.MultiIndex.from_tuples([("right", 7), ("right", 8)]))
+    assert viewer.model.image == "right"
+    assert viewer.model.selection == (7, 8)
+    app.selected = []
+    assert viewer.model.selection == ()
+    assert app.selected.empty
+    with pytest.raises(InputError, match=r"left has no object 99"):
+        app.selected = [("left", 99)]
+    with pytest.raises(ProjectError, match="No project is open"):
+        _ = App().selected
+
+
+def test_the_line_of_truth_states_classifier_labels_score_and_change(project):
+    app = App(project)
+    assert "Label objects of two classes" in app.truth.text.value
+    for label in range(1, 5):
+        project.annotate("left", label, "bright" if label % 2 else "dark")
+    project.live.update()
+    text = app.truth.text.value
+    assert "Live" in text
+    assert "<b>4 labels</b>" in text
+    assert "Not enough labels for a score" in text
+
+
+def test_the_line_of_truth_gives_the_interval_and_its_source():
+    score = Estimate(0.91, 0.84, 0.953, 24)
+    state = LiveState(labels=24, stage="average", changed=14, score=score, score_text="16 labels drawn at random")
+    labels, balanced, changed = live_parts(state)
+    assert labels == "<b>24 labels</b>"
+    assert "<b>91 %</b>" in balanced
+    assert "(84–95 %, 16 labels drawn at random)" in balanced
+    assert changed == "last label changed <b>14</b> objects"
+    unsure = LiveState(labels=3, stage="average", score_text="Not enough <labels>", provisional=True, features_total=9)
+    assert "Not enough &lt;labels&gt;" in live_parts(unsure)[1]
+    assert "provisional: features of 0 of 9 objects" in live_parts(unsure)[2]
+
+
+def test_the_line_of_truth_names_a_stored_run_and_its_score(trained):
+    app = App(trained)
+    assert "Run 0001" in app.truth.text.value
+    assert "<b>12 labels</b>" in app.truth.text.value
+    assert "balanced accuracy" in app.truth.text.value
+
+
+def test_the_progress_of_a_job_is_shown_above_every_tab(project):
+    app = App(project)
+    assert app.truth.job.layout.visibility == "hidden"
+    project.job = JobState("training", done=3, total=4, text="fold 3 of 4")
+    assert app.truth.job.layout.visibility == "visible"
+    assert app.truth.job.bar.value == 0.75
+    project.job = None
+    assert app.truth.job.layout.visibility == "hidden"

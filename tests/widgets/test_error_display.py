@@ -136,10 +136,10 @@ def test_the_app_opens_a_project_whose_images_are_all_missing(files, tmp_path):
     for file in tmp_path.glob("*.tif"):
         file.unlink()
     app = App(Project(files.path))
-    panel = app.panels["Annotate"]
+    panel = app.panels["Label"]
     assert is_explained(panel.viewer.status.text)
-    app.tab.selected_index = app.tab.titles.index("Predict and review")
-    assert "Predict and review" in app.panels
+    app.tab.selected_index = app.tab.titles.index("Results")
+    assert "Results" in app.panels
 
 
 def test_a_mask_that_changed_on_the_disk_is_refused_until_it_is_replaced(files, tmp_path):

@@ -8,7 +8,7 @@ only one table lookup.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Each pixel is one byte, the row of the color table: row 0 is transparent, and each style has one row for its fill and
 # one for its outline.
 MAX_STYLES = 127
+_UNCERTAINTY_LEVELS = 12
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class ObjectStyle:
     bold : bool
         Whether the outline is thick, as for annotations, or thin, as for predictions.
     fill : float
-        Strength of the tint, 0 to 1, relative to the opacity of the overlay.
+        Strength of the tint, 0 or more, relative to the opacity of the overlay.
     """
 
     color: str = ""
@@ -111,6 +112,7 @@ def class_styles(
     labels_of: Callable[[NDArray[np.int64]], Mapping[int, Label]],
     predicted: pd.Series | None = None,
     key: Hashable = None,
+    max_styles: int = MAX_STYLES,
 ) -> ObjectStyles:
     """Return styles in class colors, bold for annotations and thin for predictions.
 
@@ -124,8 +126,10 @@ def class_styles(
         Predicted class id, indexed by object label.
     key : hashable
         Key of the result; equal for equal arguments and annotations.
+    max_styles : int
+        Maximum number of styles; classes beyond it have the neutral color.
     """
-    colors = list(dict.fromkeys(info.color for info in classes))[: (MAX_STYLES - 2) // 2]
+    colors = list(dict.fromkeys(info.color for info in classes))[: (max_styles - 2) // 2]
     styles = [PLAIN, EXCLUDED_STYLE]
     for color in colors:
         styles += [ObjectStyle(color, bold=True, fill=1.0), ObjectStyle(color, fill=0.5)]
@@ -143,6 +147,56 @@ def class_styles(
         return object_styles
     thin = {class_id: bold + 1 for class_id, bold in position.items()}
     return object_styles.with_layer(predicted.index, predicted.map(thin).fillna(0))
+
+
+def uncertainty_styles(
+    classes: ClassScheme,
+    labels_of: Callable[[NDArray[np.int64]], Mapping[int, Label]],
+    probability: pd.Series,
+    key: Hashable = None,
+) -> ObjectStyles:
+    """Return styles by uncertainty, from dark and faint to bright and strong.
+
+    The uncertainty is 0 at probability 1, and 1 where all classes are equally probable. Annotated objects have bold
+    outlines in the colors of their classes, as in `class_styles`.
+
+    Parameters
+    ----------
+    classes, labels_of, key
+        As for `class_styles`.
+    probability : Series
+        Probability of the predicted class, indexed by object label.
+    """
+    base = class_styles(classes, labels_of, key=key, max_styles=MAX_STYLES - _UNCERTAINTY_LEVELS)
+    shares = np.linspace(0, 1, _UNCERTAINTY_LEVELS)
+    grays = np.rint(255 * (0.2 + 0.7 * shares)).astype(np.uint8).reshape(-1, 1)
+    shades = cv2.applyColorMap(grays, cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # OpenCV orders channels as BGR
+    colors = ["#" + bytes(shade).hex() for shade in shades]
+    ramp = tuple(ObjectStyle(color, fill=0.3 + 1.2 * float(share)) for color, share in zip(colors, shares))
+    certainty_of_guess = 1 / max(2, len(classes.infos))
+    uncertainty = np.clip((1 - probability.to_numpy(float)) / (1 - certainty_of_guess), 0, 1)
+    levels = np.rint(np.nan_to_num(uncertainty) * (_UNCERTAINTY_LEVELS - 1)).astype(np.int64)
+    styles = replace(base, styles=(*base.styles, *ramp))
+    return styles.with_layer(probability.index, np.where(np.isnan(uncertainty), 0, len(base.styles) + levels))
+
+
+class LabelMark(NamedTuple):
+    """Dot on a labeled object.
+
+    Attributes
+    ----------
+    y, x : float
+        Center of the object on the continuous image plane.
+    color : str
+        Color of the annotated class.
+    other : str
+        Color of the predicted class if it differs from the annotated one, else "".
+    """
+
+    y: float
+    x: float
+    color: str
+    other: str = ""
 
 
 @dataclass(frozen=True)
@@ -300,7 +354,7 @@ def overlay_color_table(
     table = np.zeros((1 + 2 * len(object_styles.styles), 4), np.uint8)
     for position, style in enumerate(object_styles.styles):
         color = rgb_of(style.color or ink)
-        table[2 * position + 1] = (*color, round(255 * opacity * style.fill))
+        table[2 * position + 1] = (*color, round(255 * min(1.0, opacity * style.fill)))
         table[2 * position + 2] = (*color, 255 if style.color or style.bold else faint)
     return table
 

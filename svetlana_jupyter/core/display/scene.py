@@ -17,6 +17,7 @@ import numpy as np
 from svetlana_jupyter.core.display.channels import DisplaySettings, render_pixels
 from svetlana_jupyter.core.display.overlay import (
     Frame,
+    LabelMark,
     ObjectRaster,
     ObjectStyles,
     halos,
@@ -111,6 +112,8 @@ class Scene:
     field : tuple of float or None
         Field of view of the displayed patch, around which a frame is drawn: its top, left, bottom and right edge on the
         image plane.
+    marks : tuple of LabelMark
+        Dots on labeled objects.
     """
 
     view: Viewport
@@ -125,6 +128,7 @@ class Scene:
     hint: Hint | None = None
     lasso: tuple[Point, ...] = ()
     field: tuple[float, float, float, float] | None = None
+    marks: tuple[LabelMark, ...] = ()
 
     @property
     def offset(self) -> tuple[int, int]:

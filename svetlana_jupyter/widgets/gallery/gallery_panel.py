@@ -116,7 +116,7 @@ class GalleryPanel(Panel):
     @property
     def shown(self) -> SelectionId:
         """Identifier of the selection; None if nothing is selected."""
-        return self.page.selection_id
+        return self.page.selection_id if self.page.is_current else None
 
     def handle_key(self, key: str, shown: SelectionId) -> None:
         """Handle a key that was pressed while ``shown`` was selected on the screen."""

@@ -84,6 +84,7 @@ class GalleryView(VBox):
         self.project, self.shared, self._report = project, shared_model(project), report
         self.listed: list[tuple[str, int]] = []
         self.page_number = 0
+        self._is_shown = True
         self._crop_side = 1.0
         self._indexing = ObjectIndexer(project, status)
         self.page = PatchGrid(project, size, max_width)
@@ -106,6 +107,18 @@ class GalleryView(VBox):
     def pages(self) -> Pagination:
         """Division of the objects into pages."""
         return Pagination(len(self.listed), self.page.grid.count)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the gallery is on the page; a hidden one neither draws nor turns pages."""
+        return self._is_shown
+
+    @is_shown.setter
+    def is_shown(self, shown: bool) -> None:
+        self._is_shown = self.page.is_shown = shown
+        if shown:
+            self.page.screen.redraw()
+            self.reveal()
 
     def rearrange(self) -> None:
         """Filter and sort the objects again, and show the first page."""
@@ -205,7 +218,7 @@ class GalleryView(VBox):
             self.turn_to(page)
 
     def _follow_selection(self) -> None:
-        if self.shared.selection and not self.page.selection.chosen:
+        if self._is_shown and self.shared.selection and not self.page.selection.chosen:
             self._reveal_later.restart()
 
     def _objects(self, page: int) -> list[tuple[str, int]]:

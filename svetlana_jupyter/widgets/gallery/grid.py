@@ -17,7 +17,7 @@ from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, Gri
 from svetlana_jupyter.widgets.components import FLAG_TEXTS, StatusLine
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import ThumbnailCache
 from svetlana_jupyter.widgets.panel import Watcher, catch_errors
-from svetlana_jupyter.widgets.scheduling import running_loop
+from svetlana_jupyter.widgets.scheduling import KeyPause, running_loop
 from svetlana_jupyter.widgets.viewer.canvas import LEFT, MODIFIERS, LayeredCanvas
 from svetlana_jupyter.widgets.viewer.interaction import Screen
 from svetlana_jupyter.widgets.viewer.open_images import predicted_class
@@ -84,6 +84,8 @@ class PatchGrid(VBox):
     outlines : bool
     hovered : tuple of float or None
         Row and column of the pointer, if it is over an object.
+    is_shown : bool
+        Whether the grid is on the page; a hidden one draws nothing.
     turn_page : callable
         Called with the number of pages to turn, 1 or -1; set by the panel.
     caption_of : callable
@@ -108,6 +110,7 @@ class PatchGrid(VBox):
         self.objects: tuple[tuple[str, int], ...] = ()
         self.scene: GridScene | None = None
         self.message = ""
+        self.is_shown = True
         self._side = 1.0
         self._next_objects: Objects = ()
         self._project, self._thumbnail_cache = project, ThumbnailCache(project)
@@ -125,7 +128,8 @@ class PatchGrid(VBox):
         observe(self.screen.pointer, self._change_size, "width", "height")
         observe(self, self.screen.redraw, "size", "columns", "field_of_view", "depth", "outlines", "hovered")
         observe(self, self._publish_selection, "selection")
-        observe(self.shared, self._adopt_selection, "selection")
+        # Later than the picture of the view in which a key was pressed: see `KeyPause`.
+        observe(self.shared, KeyPause(catch_errors(self._adopt_selection, self.status)).restart, "selection")
 
     @property
     def grid(self) -> GridLayout:
@@ -170,6 +174,11 @@ class PatchGrid(VBox):
     def select(self, selection: Selection) -> None:
         """Select cells of the page."""
         self.selection = selection.within(len(self.objects))
+
+    @property
+    def is_current(self) -> bool:
+        """Whether what is selected here is still selected in all views."""
+        return set(self.selected) <= set(self.shared.selection)
 
     def select_all(self) -> None:
         """Select all cells of the page."""
@@ -221,7 +230,9 @@ class PatchGrid(VBox):
         pointer = self.screen.pointer
         width = min(pointer.width, self._max_width)
         self.screen.canvas.set_width(width)
-        self.size = (pointer.height or self.size[0], width)
+        self.size = (self.size[0], width)
+        if pointer.height:
+            self.size = (max(pointer.height, self.grid.pitch[0] + self.grid.gap), width)
 
     def _publish_selection(self) -> None:
         self._selection_count += 1
@@ -247,6 +258,8 @@ class PatchGrid(VBox):
         return self._thumbnail_cache.page(list(objects), self._side * self.field_of_view, pixels, depth)
 
     def _draw(self) -> None:
+        if not self.is_shown:
+            return
         page, in_loop = self._page(self.objects), running_loop() is not None
         pictures = self._thumbnail_cache.cached_thumbnails(page)
         if None in pictures and not in_loop:

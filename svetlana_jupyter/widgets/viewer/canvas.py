@@ -18,6 +18,7 @@ from ipycanvas import Canvas, MultiCanvas
 from ipycanvas.canvas import COMMANDS
 
 from svetlana_jupyter.core.display import encode
+from svetlana_jupyter.core.display.channels import rgb_of
 from svetlana_jupyter.core.display.scene import ImageLayer, size_with_margin
 from svetlana_jupyter.core.display.viewport import PixelBox
 
@@ -343,6 +344,8 @@ def draw_decoration(layer: Any, scene: Scene) -> None:
     layer.scale(scene.view.dpr)
     layer.font = _FONT
     layer.line_join = "round"
+    if scene.marks:
+        _draw_marks(layer, scene)
     _draw_scale_bar(layer, scene)
     if scene.field is not None:
         _draw_frame(layer, scene.field, scene.view)
@@ -350,6 +353,22 @@ def draw_decoration(layer: Any, scene: Scene) -> None:
         draw_lasso(layer, scene.lasso, scene.view)
     if scene.hint is not None:
         _draw_hint(layer, scene.hint, scene.view)
+
+
+def _draw_marks(layer: Any, scene: Scene) -> None:
+    """Draw a square in the color of its class on each labeled object.
+
+    Where the prediction differs, the square is larger, and its right half has the color of the predicted class.
+    """
+    at = np.array([scene.view.to_screen(mark.y, mark.x) for mark in scene.marks])
+    colors = np.array([rgb_of(mark.color) for mark in scene.marks])
+    others = np.array([rgb_of(mark.other or mark.color) for mark in scene.marks])
+    half = np.where([bool(mark.other) for mark in scene.marks], 7.0, 4.0)
+    tops, lefts, sides = at[:, 0] - half, at[:, 1] - half, 2 * half
+    layer.fill_style = "#ffffff"
+    layer.fill_rects(lefts - 1.5, tops - 1.5, sides + 3, sides + 3)
+    layer.fill_styled_rects(lefts, tops, half, sides, colors)
+    layer.fill_styled_rects(lefts + half, tops, half, sides, others)
 
 
 def _draw_scale_bar(layer: Any, scene: Scene) -> None:

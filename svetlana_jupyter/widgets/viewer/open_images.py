@@ -14,7 +14,7 @@ from svetlana_jupyter.core.display.channels import (
     is_sampled_whole,
     sample_pixels,
 )
-from svetlana_jupyter.core.display.overlay import ObjectStyles, class_styles
+from svetlana_jupyter.core.display.overlay import LabelMark, ObjectStyles, class_styles, uncertainty_styles
 from svetlana_jupyter.core.display.scene import tiles_to_read
 from svetlana_jupyter.core.display.tiles import TileCache, TileReader, tile_cache
 from svetlana_jupyter.core.display.viewport import Viewport
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
     import pandas as pd
+    from numpy.typing import NDArray
 
+    from svetlana_jupyter.core.display.overlay import ObjectRaster
     from svetlana_jupyter.core.display.tiles import TileGroup
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.project.project import Project
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 # Fraction of the screen that an object of median size fills, largest fraction of any object, largest magnification.
 _MEDIAN_FRACTION, _MAX_FRACTION, _MAX_SCALE = 0.2, 0.6, 24.0
+_SHOWS_PREDICTIONS = ("predictions", "uncertainty")  # overlays
+_MIN_MARKED, _MAX_MARKS = 14.0, 1500  # smallest average side of marked objects in CSS pixels, largest number of marks
 _PLACE = {"z", "y", "x", "y0", "x0", "y1", "x1"}
 _MAX_OPEN = 4  # images; a queue goes back and forth between several images
 
@@ -76,6 +80,7 @@ class OpenImage:
         self._sample_contrast()
         self.palette = self.auto_palette
         self._project = project
+        self._marks: tuple[Hashable, tuple[LabelMark, ...]] | None = None
         self._styles: tuple[Hashable, pd.DataFrame | None, ObjectStyles] | None = None
         self._median_side: tuple[pd.DataFrame, float] | None = None
 
@@ -106,18 +111,22 @@ class OpenImage:
     def styles(self, overlay: str) -> ObjectStyles | None:
         """Return the colors of the objects.
 
-        ``overlay`` is "annotations", "predictions" (for objects without annotation) or "off".
+        ``overlay`` is "annotations", "predictions" or "uncertainty" (for objects without annotation), or "off".
         """
         if overlay == "off":
             return None
         project = self._project
         base = (self.name, overlay, project.classes_version, project.predictions_version)
-        predictions = project.probabilities(self.name) if overlay == "predictions" else None
+        predictions = project.probabilities(self.name) if overlay in _SHOWS_PREDICTIONS else None
         # `probabilities` returns a new table when objects of the test set are hidden or no longer hidden.
         if self._styles is None or self._styles[0] != base or self._styles[1] is not predictions:
             labels_of = partial(project.annotations.labels_of, self.name)
-            predicted = None if predictions is None else predictions["predicted"]
-            self._styles = base, predictions, class_styles(project.classes.scheme, labels_of, predicted)
+            scheme = project.classes.scheme
+            if overlay == "uncertainty" and predictions is not None:
+                styles = uncertainty_styles(scheme, labels_of, predictions["probability"])
+            else:
+                styles = class_styles(scheme, labels_of, None if predictions is None else predictions["predicted"])
+            self._styles = base, predictions, styles
         return replace(self._styles[2], key=(*base, project.annotations_version))
 
     def describe(self, label: int, overlay: str) -> str:
@@ -126,9 +135,34 @@ class OpenImage:
         flag = "" if annotation.action == "skip" else FLAG_TEXTS.get(annotation.action)
         text = classes.by_id(annotation.class_id).name if annotation.class_id else flag
         class_id, probability = predicted_class(self._project, self.name, label)
-        if class_id and not text and overlay == "predictions":
+        if class_id and not text and overlay in _SHOWS_PREDICTIONS:
             text = f"{classes.by_id(class_id).name}? {probability:.0%}"
         return f"object {label} · {text}" if text else f"object {label}"
+
+    def marks(self, raster: ObjectRaster, dpr: float, overlay: str) -> tuple[LabelMark, ...]:
+        """Return the dots on visible labeled objects, unless tiny or too many."""
+        project = self._project
+        if overlay == "off" or raster.side < _MIN_MARKED * dpr or not project.images.is_indexed(self.name):
+            return ()
+        versions = project.annotations_version, project.classes_version, project.predictions_version
+        key = raster.key, overlay, *versions
+        if self._marks is None or self._marks[0] != key:
+            self._marks = key, self._find_marks(raster.objects, overlay in _SHOWS_PREDICTIONS)
+        return self._marks[1]
+
+    def _find_marks(self, visible: NDArray[np.int64], compares: bool) -> tuple[LabelMark, ...]:
+        labels, on_screen = self._project.annotations.labels_of(self.name, visible), set(visible.tolist())
+        given = {label: each.class_id for label, each in labels.items() if each.class_id and label in on_screen}
+        if not 0 < len(given) <= _MAX_MARKS:
+            return ()
+        places = self._project.objects(self.name)[["y", "x"]].reindex(list(given)).to_numpy(float) + 0.5
+        colors = {info.id: info.color for info in self._project.classes}
+        predicted = {label: predicted_class(self._project, self.name, label)[0] if compares else 0 for label in given}
+        return tuple(
+            LabelMark(y, x, colors[class_id], colors[other] if (other := predicted[label]) not in (0, class_id) else "")
+            for (label, class_id), (y, x) in zip(given.items(), places.tolist())
+            if class_id in colors
+        )
 
     def view_centered_on(self, label: int, view: Viewport, zoom: bool) -> Viewport:
         """Return the view with an object at its center.

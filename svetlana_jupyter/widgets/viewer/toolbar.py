@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from svetlana_jupyter.widgets.viewer.open_images import OpenImage
     from svetlana_jupyter.widgets.viewer.viewer_model import ViewerModel
 
-_OVERLAYS = (("Annotations", "annotations"), ("Predictions", "predictions"), ("No overlay", "off"))
+_OVERLAYS = (
+    ("Annotations", "annotations"),
+    ("Predictions", "predictions"),
+    ("Uncertainty", "uncertainty"),
+    ("No overlay", "off"),
+)
 _PLANE_SCOPES = (("on this plane", "plane"), ("on the planes", "range"), ("on all planes", "all"))
 _MENU_WIDTH, _MENU_ROW, _MENU_TITLE, _MENU_MARGIN = 216, 26, 36, 6  # CSS pixels; the title includes border and padding
 

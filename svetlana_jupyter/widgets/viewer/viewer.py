@@ -63,6 +63,8 @@ class Viewer(VBox):
         Canvas with its input events and draw schedule.
     memory_mb : float
         Limit of the memory for decoded pixels of all images, in MB. Other pixels are read again when needed.
+    is_shown : bool
+        Whether the viewer is on the page; a hidden one draws nothing, and follows the selection once it is shown.
     toolbar : Toolbar
     image_area : Box
         Holds the canvas, and widgets that a panel places over it.
@@ -72,6 +74,7 @@ class Viewer(VBox):
     """
 
     memory_mb = traitlets.Float(MEMORY_MB)
+    is_shown = traitlets.Bool(True)
 
     def __init__(
         self,
@@ -121,6 +124,8 @@ class Viewer(VBox):
         observe(self.object_details, redraw, "field")
         # Other views may change the selection with every key, so this view follows once they pause.
         observe(model.shared, Debounce(catch_errors(self._follow_selection, self.status), 0.15).restart, "selection")
+        observe(self, self._follow_selection, "is_shown")
+        observe(self, redraw, "is_shown")
         observe(self, lambda: limit_cache(self._open_images.cache, self.memory_mb), "memory_mb")
         observe(project, self._list_images, "images_version")
         observe(project, redraw, "annotations_version", "predictions_version", "classes_version")
@@ -181,7 +186,12 @@ class Viewer(VBox):
     def _follow_selection(self) -> None:
         """Show what another view has selected, unless it is on the screen."""
         model, selection = self.model, self.model.shared.selection
-        if self._leading or not selection or not self.project.images.is_indexed(selection[0].image):
+        if (
+            self._leading
+            or not self.is_shown
+            or not selection
+            or not self.project.images.is_indexed(selection[0].image)
+        ):
             return
         if len(selection) > 1:
             if not model.selection:
@@ -191,7 +201,7 @@ class Viewer(VBox):
             self.show(image, label, zoom=False)
 
     def _draw(self) -> None:
-        if self._opened is not None:
+        if self._opened is not None and self.is_shown:
             with canvas_lock:
                 self._draw_image(self._opened)
 
@@ -204,7 +214,8 @@ class Viewer(VBox):
             # The object that is under the pointer now: the view may have moved since the pointer did.
             under = scene.object_at(*hovered[1:]) if hovered else 0
             hint = Hint(image.describe(under, model.overlay), hovered[1:]) if hovered and under else None
-            scene = replace(scene, hint=hint, lasso=model.lasso, field=self.object_details.field)
+            marks = image.marks(scene.raster, model.view.dpr, model.overlay)
+            scene = replace(scene, hint=hint, lasso=model.lasso, field=self.object_details.field, marks=marks)
         model.scene = scene
         self.screen.paint(scene, model.selection_id, scene.missing)
         if not scene.missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -139,8 +140,8 @@ class ViewerModel(traitlets.HasTraits):
         Corners of the box or lasso that is being drawn, in image coordinates.
     menu : tuple of float or None
         Row and column of the screen at which the context menu is open; None while it is closed.
-    overlay : {"annotations", "predictions", "off"}
-        Source of the object colors. Annotations take precedence over predictions.
+    overlay : {"annotations", "predictions", "uncertainty", "off"}
+        Source of the object colors. Annotations take precedence over predictions and their uncertainty.
     opacity : float
         Opacity of the object colors, 0 to 1.
     outlines : bool
@@ -163,7 +164,7 @@ class ViewerModel(traitlets.HasTraits):
     plane_range = traitlets.Tuple((0, 0))
     lasso = traitlets.Tuple()
     menu = traitlets.Instance(tuple, allow_none=True)
-    overlay = traitlets.Enum(["annotations", "predictions", "off"], "annotations")
+    overlay = traitlets.Enum(["annotations", "predictions", "uncertainty", "off"], "annotations")
     opacity = traitlets.Float(0.25)
     outlines = traitlets.Bool(True)
     hovered = traitlets.Instance(tuple, allow_none=True)
@@ -186,7 +187,8 @@ class ViewerModel(traitlets.HasTraits):
 
     def close(self) -> None:
         """Stop following the shared selection."""
-        self.shared.unobserve(self._follow_shared, "selection")
+        with suppress(ValueError):  # closed before
+            self.shared.unobserve(self._follow_shared, "selection")
 
     def set_view(self, view: Viewport, moving: bool = False) -> None:
         """Show another part of the image; ``moving`` is True while the user drags it."""

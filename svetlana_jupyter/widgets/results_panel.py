@@ -1,0 +1,160 @@
+"""Results panel: counts, plots, tables, evaluation and export."""
+
+from __future__ import annotations
+
+import io
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ipywidgets import HTML, Accordion, Dropdown, HBox, VBox
+
+from svetlana_jupyter.project.run_store import LIVE
+from svetlana_jupyter.widgets.components import (
+    JobProgress,
+    heading,
+    html_table,
+    image_html,
+    muted,
+    no_images_hint,
+    set_options,
+)
+from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
+from svetlana_jupyter.widgets.panel import MAX_WIDTH, Panel
+from svetlana_jupyter.widgets.result_forms import ClassCounts, ExportForm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from matplotlib.figure import Figure
+
+    from svetlana_jupyter.project.project import Project
+
+_ROWS = 12  # of the object table that are displayed
+_DPI = 110
+_FIRST = "Counts follow every label. A stored run predicts when you press Predict all images."
+_COLUMNS = ("class", "predicted", "annotation", "flag", "probability", "area")
+
+
+class ResultsPanel(Panel):
+    """Panel that predicts all images, and shows and exports the results.
+
+    Parameters
+    ----------
+    project : Project or path
+
+    Attributes
+    ----------
+    predict, retrain : Button
+    counts : ClassCounts
+    by : Dropdown
+        Groups of the estimated fractions and their plot.
+    estimate : Button
+        Estimates the fractions of the chosen groups.
+    fractions, evaluation, objects : HTML
+    export_form : ExportForm
+    sections : Accordion
+        Holds all but the counts; a section is computed when it is opened.
+    """
+
+    job_kinds = frozenset({"prediction", "export"})
+
+    def __init__(self, project: Project | str | Path) -> None:
+        super().__init__(project)
+        project = self.project
+        self.layout.max_width = MAX_WIDTH
+        fixed, background = {"width": "160px", "flex": "0 0 auto"}, project.background
+        tooltip = "Classify every object of every image with the current run"
+        self.predict = self.make_button(background.predict, "Predict all images", "th", tooltip, "primary", **fixed)
+        tooltip = "Train again on all labels, then predict all images"
+        retrain = partial(background.train, predict=True)
+        self.retrain = self.make_button(retrain, "Retrain and predict", "refresh", tooltip, width="auto")
+        self.job = JobProgress(stop=lambda: self.run_action(project.stop))
+        self.counts = ClassCounts(self, ObjectIndexer(project, self.status))
+        self.export_form = ExportForm(self)
+        self.sections = Accordion(
+            [self._make_fractions(), self._make_evaluation(), self._make_objects(), self.export_form],
+            titles=["Fractions with confidence intervals", "Evaluation", "Object table", "Export"],
+            layout={"width": "100%", "margin": "8px 0 0 0"},
+        )
+        self.sections.observe(lambda _: self.run_action(self._open_section), "selected_index")
+        hint = no_images_hint()
+        row = HBox([self.predict, self.retrain, self.job], layout={"width": "100%", "flex_flow": "row wrap"})
+        body = VBox([row, heading("Counts"), self.counts, self.sections])
+        self.children = (self._style, hint, body, self.status)
+
+        def choose() -> None:
+            hint.layout.display, body.layout.display = ("none", "") if project.images else ("", "none")
+
+        self.observe_project(choose, "images_version")
+        self.observe_project(self._show_job, "job", "current_run", "annotations_version", "images_version")
+        choose()
+        self._show_job()
+        self.counts.show()
+        self.show_hint(_FIRST if project.images else "")
+
+    def estimate_fractions(self) -> None:
+        """Show the estimated fractions of the chosen groups, as a plot and a table."""
+        by = [self.by.value]
+        table = self.project.counts(by=by)
+        figure = picture_html(self.project.plot.counts(by=by), "Fractions per class")
+        rows = [
+            [f"{each:.3g}" if isinstance(each, float) else each for each in row] for row in table.to_numpy().tolist()
+        ]
+        self.fractions.value = f'{figure}<div class="sv-pairs">{html_table(list(table.columns), rows)}</div>'
+
+    def show_evaluation(self) -> None:
+        """Show the report of the current run and its confusion matrix."""
+        report = self.project.evaluate()
+        plot = picture_html(self.project.plot.confusion(), "Confusion matrix") if report.network else ""
+        self.evaluation.value = report._repr_html_() + plot
+
+    def show_objects(self) -> None:
+        """Show the first rows of the object table."""
+        table = self.project.predictions()
+        columns = [name for name in _COLUMNS if name in table]
+        shown = table[columns].head(_ROWS).astype(object)
+        shown = shown.where(shown.notna(), "–")
+        rows = [[*index, *row] for index, row in zip(table.index[:_ROWS].tolist(), shown.to_numpy().tolist())]
+        more = (
+            f"{len(table):,} rows and {len(table.columns)} columns in project.predictions(); Export writes all of them."
+        )
+        self.objects.value = (
+            f'<div class="sv-pairs">{html_table(["image", "object", *columns], rows)}</div>{muted(more)}'
+        )
+
+    def _make_fractions(self) -> VBox:
+        self.by = Dropdown(description="Group by", tooltip="Groups to compare", layout={"width": "240px"})
+        tooltip = "Estimate the fraction of each class, with its 95 % confidence interval"
+        self.estimate = self.make_button(self.estimate_fractions, "Estimate", "bar-chart", tooltip, width="120px")
+        self.fractions = HTML(layout={"margin": "4px 0 0 0", "width": "100%"})
+        return VBox([HBox([self.by, self.estimate]), self.fractions])
+
+    def _make_evaluation(self) -> HTML:
+        self.evaluation = HTML(layout={"margin": "0", "width": "100%"})
+        return self.evaluation
+
+    def _make_objects(self) -> HTML:
+        self.objects = HTML(layout={"margin": "0", "width": "100%"})
+        return self.objects
+
+    def _open_section(self) -> None:
+        """Compute what the opened section shows."""
+        show: dict[int, Callable[[], None]] = {1: self.show_evaluation, 2: self.show_objects}
+        if self.sections.selected_index in show:
+            show[self.sections.selected_index]()
+
+    def _show_job(self) -> None:
+        project, idle = self.project, self.project.job is None
+        self.job.show(project.job)
+        self.predict.disabled = not (idle and project.images and project.current_run not in ("", LIVE))
+        self.retrain.disabled = not idle or bool(project.readiness())
+        columns = dict.fromkeys(column for entry in project.images.values() for column in entry.groups)
+        set_options(self.by, list(dict.fromkeys(["image", *columns])))
+
+
+def picture_html(figure: Figure, text: str) -> str:
+    """Return a figure as an HTML image with an alternative text."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight")
+    return f'<div class="sv-figure">{image_html(buffer.getvalue(), text)}</div>'

@@ -1,0 +1,253 @@
+"""Label panel: one selection in image and gallery, labeled with the same keys; the sections beside them."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.project.run_store import LIVE
+from svetlana_jupyter.widgets.label_panel import LabelPanel
+
+CONTROLS = ("views", "overlay", "tool", "more")
+
+
+@pytest.fixture
+def panel(project):
+    return LabelPanel(project)
+
+
+@pytest.fixture
+def live(annotated):
+    """Label panel of a project whose live classifier has predicted everything."""
+    panel = LabelPanel(annotated)
+    annotated.live.update()
+    return panel
+
+
+def press(panel, key):
+    panel.viewer.screen.handle_key(key, panel.shown)
+
+
+def press_in(panel, grid, key, shown=...):
+    grid.screen.handle_key(key, grid.selection_id if shown is ... else shown)
+
+
+def select(panel, *labels, image="left"):
+    panel.shared.selection = tuple((image, label) for label in labels)
+
+
+def test_the_queue_advances_with_each_label_while_predictions_follow(panel, project):
+    press(panel, " ")
+    for count in range(1, 9):
+        shown = panel.shown
+        press(panel, "1" if shown.label % 2 else "2")
+        assert project.annotations.class_counts().sum() == count
+        assert panel.shown != shown
+        if count == 4:
+            project.live.update()
+    assert project.current_run == LIVE
+    assert set(project.annotations.table()["source"]) == {"queue"}
+
+
+@pytest.mark.parametrize("key", ["1", "Enter", "a", "s", "e"])
+def test_keys_mean_the_same_in_image_and_gallery(squares_folder, tmp_path, key):
+    logs = []
+    for place in ("image", "gallery"):
+        project = Project(shutil.copytree(squares_folder, tmp_path / f"{place}.svetlana"))
+        for label in range(1, 7):
+            project.annotate("right", label, "bright" if label % 2 else "dark")
+        panel = LabelPanel(project)
+        project.live.update()
+        panel.views.value = "both"
+        panel.gallery.filter_bar.order.value = "position"
+        project.annotate("left", 2, "bright")
+        select(panel, 2, 5)
+        assert panel.gallery.page.selected == [("left", 2), ("left", 5)]
+        press(panel, key) if place == "image" else press_in(panel, panel.gallery.page, key)
+        logs.append(labels_in_left(project))
+        press(panel, "u") if place == "image" else press_in(panel, panel.gallery.page, "u")
+        assert list(labels_in_left(project)) == [2]
+    assert logs[0] == logs[1]
+
+
+def labels_in_left(project):
+    labels = project.labels().reset_index()
+    return labels[labels["image"] == "left"].set_index("object")["action"].to_dict()
+
+
+def test_a_key_for_a_selection_that_is_gone_labels_nothing(panel, project):
+    panel.views.value = "gallery"
+    grid = panel.gallery.page
+    grid.select(grid.selection.only(3))
+    stale = grid.selection_id
+    grid.select(grid.selection.only(4))
+    press_in(panel, grid, "1", stale)
+    assert project.annotations.class_counts().sum() == 0
+    assert "ignored" in panel.status.text
+
+
+def test_next_and_previous_belong_to_the_view(panel):
+    panel.views.value = "both"
+    panel.gallery.page.columns = 5
+    assert panel.gallery.pages.count > 1
+    press_in(panel, panel.gallery.page, "n", None)
+    assert panel.gallery.page_number == 1
+    assert panel.shown is None
+    press(panel, "n")
+    assert panel.shown is not None
+
+
+def test_accepting_keeps_every_prediction_of_the_selection_in_one_edit(live, annotated):
+    select(live, 13, 14)
+    press(live, "Enter")
+    labels = annotated.labels()["class"]
+    assert (labels["left", 13], labels["left", 14]) == ("bright", "dark")
+    press(live, "u")
+    assert len(annotated.labels()) == 12
+
+
+def test_an_object_without_prediction_cannot_be_accepted(panel, project):
+    select(panel, 3)
+    press(panel, "Enter")
+    assert "predicted yet" in panel.status.text
+    assert project.labels().empty
+
+
+def test_the_selected_object_shows_probabilities_label_and_conflict(live, annotated):
+    select(live, 13)
+    assert "Not labeled. Predicted <b>bright</b>." in live.object.bars.value
+    assert live.object.bars.value.count("sv-probability") == 2
+    assert "left · 13" in live.object.name.value
+    press(live, "2")
+    select(live, 13)
+    assert "Labeled <b>dark</b>." in live.object.bars.value
+    select(live, 13, 14)
+    assert "2 objects" in live.object.bars.value
+    select(live)
+    assert "Click an object" in live.object.bars.value
+
+
+def test_classes_show_labels_given_and_objects_predicted(live, annotated):
+    tally = live.class_buttons.row(1).children[3].value
+    predicted = annotated.predictions()["predicted"].value_counts()
+    assert "<span>6</span>" in tally
+    assert f"<span>{predicted['bright']:,}<br>" in tally
+
+
+def test_a_test_object_shows_neither_prediction_nor_similar_objects_until_it_is_labeled(live, annotated):
+    test_object = annotated.test_set.draw(20).index[0]
+    live.show()
+    live.shared.selection = (test_object,)
+    assert "hidden until it is labeled" in live.object.bars.value
+    assert "sv-probability" not in live.object.bars.value
+    assert live.similar.strip.grid.objects == ()
+    assert "Hidden" in live.similar.text.value
+    assert live.viewer.model.selected == test_object[1]
+    total = sum(int(part.split("<br>")[0].rsplit(">", 1)[1]) for part in tallies(live))
+    assert total == 48 - 20
+
+
+def tallies(panel):
+    return [panel.class_buttons.row(i).children[3].value for i in (1, 2)]
+
+
+def test_the_queue_shows_what_follows_and_its_reason(panel):
+    press(panel, " ")
+    shown = panel.next_objects.strip.grid.objects
+    assert shown[0] == panel.shown
+    assert len(shown) == 5
+    assert panel.next_objects.reason.value.count("Drawn at random.") == 1
+    press(panel, "1")
+    assert panel.shown == shown[1]
+
+
+def test_the_chosen_queue_is_followed(live):
+    live.next_objects.kind.value = "uncertain"
+    assert "probability" in live.next_objects.reason.value
+    assert live.shown is not None
+
+
+def test_similar_objects_fill_the_gallery_and_are_labeled_at_once(live, annotated):
+    select(live, 13)
+    similar = live.similar.strip.grid.objects
+    assert similar
+    assert ("left", 13) not in similar
+    assert all(label % 2 for _, label in similar), "odd objects are bright"
+    press(live, "k")
+    assert live.views.value == "gallery"
+    assert live.gallery.listed[0] == ("left", 13)
+    assert live.gallery.listed[1 : 1 + len(similar)] == list(similar)
+    live.similar.classes.value = "bright"
+    assert live.similar.classes.value == ""
+    assert (annotated.labels()["class"][list(similar)] == "bright").all()
+    annotated.undo()
+    assert len(annotated.labels()) == 12
+
+
+def test_a_hidden_view_draws_nothing_and_follows_when_it_is_shown(panel):
+    panel.views.value = "both"
+    panel.views.value = "gallery"
+    frame = panel.viewer.screen.canvas.frame
+    select(panel, 5, image="right")
+    assert panel.viewer.screen.canvas.frame == frame
+    panel.views.value = "image"
+    assert panel.viewer.model.image == "right"
+    assert panel.viewer.screen.canvas.frame > frame
+    frame = panel.gallery.page.screen.canvas.frame
+    select(panel, 6, image="right")
+    assert panel.gallery.page.screen.canvas.frame == frame
+
+
+def test_flags_of_the_list_apply_to_the_selection(panel, project):
+    select(panel, 4)
+    flag = panel.object.children[1].children[2]
+    flag.value = "Ambiguous"
+    assert project.annotations.label_of("left", 4).action == "ambiguous"
+    assert flag.value == ""
+
+
+def test_overlay_and_tools_follow_the_model(panel):
+    panel.overlay.value = "uncertainty"
+    assert panel.viewer.model.overlay == "uncertainty"
+    panel.viewer.model.tool = "lasso"
+    assert panel.tool.value == "lasso"
+    panel.tool.value = "move"
+    assert panel.viewer.model.tool == "move"
+
+
+def test_every_control_has_a_name_for_screen_readers(panel):
+    for name in CONTROLS[:3]:
+        control = getattr(panel, name)
+        assert all(control.tooltips)
+        assert len(control.tooltips) == len(control.options) == len(control.icons)
+    assert panel.more.tooltip
+    for dropdown in (panel.next_objects.kind, panel.similar.classes, panel.viewer.toolbar.images):
+        assert dropdown.tooltip
+
+
+def test_without_images_a_sentence_says_what_to_do(empty):
+    panel = LabelPanel(empty)
+    assert panel.body.layout.display == "none"
+    assert "add_images" in panel.hint.value
+
+
+def test_an_explanation_that_is_not_possible_says_why(live):
+    select(live, 13)
+    press(live, "w")
+    assert live.object.why.layout.display == ""
+    assert live.object.why.value
+    press(live, "w")
+    assert live.object.why.layout.display == "none"
+
+
+def test_labels_are_marked_in_the_image_and_conflicts_in_two_colors(live, annotated):
+    colors = {info.name: info.color for info in annotated.classes}
+    live.viewer.show("left", 13)
+    marks = {mark[2:] for mark in live.viewer.model.scene.marks}
+    assert marks == {(colors["bright"], ""), (colors["dark"], "")}
+    press(live, "2")
+    assert (colors["dark"], colors["bright"]) in {mark[2:] for mark in live.viewer.model.scene.marks}
+    live.overlay.value = "off"
+    assert live.viewer.model.scene.marks == ()
