@@ -7,16 +7,17 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
-from svetlana_jupyter.core.features.feature_sources import FeatureSource, MeasurementSource, PatchSource
+from svetlana_jupyter.core.features.feature_sources import FeatureSource, MeasurementSource, PatchSource, StoredSource
 from svetlana_jupyter.core.io.chunks import group_blocks_into_parts, processing_block_shape
 from svetlana_jupyter.core.io.images import fingerprint
 from svetlana_jupyter.core.objects import centroid_columns
-from svetlana_jupyter.errors import ProjectError, SvetlanaError
+from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.feature_rows import (
     IMPOSSIBLE,
     MISSING,
@@ -39,11 +40,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from svetlana_jupyter.core.settings import TrainingSettings
+    from svetlana_jupyter.learn.encoder import Encoder
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.storage import ProjectFolder
 
 SAMPLE_OBJECTS, SAMPLE_IMAGES = 500, 20  # objects that a source learns from, and the images they are drawn from
 SAMPLE_SEED = 0
+ENCODER_PREFIX = "encoder "  # of the names of sources, and so of their files
+ADD_ENCODER = "Call project.features.add with it, or project.features.remove to do without it."
 CACHED_ROWS = 512  # rows converted to floats at a time, which fit in the cache of a core
 PART_OBJECTS = 500  # objects computed between two chances to stop
 
@@ -161,8 +165,10 @@ class ObjectFeatures:
 
     Attributes
     ----------
+    on_changed : callable
+        Called after a change of the sources.
     problems : dict of str to str
-        Why images have no features, by image.
+        Why images or objects have no features, by image or source.
     """
 
     def __init__(
@@ -173,12 +179,76 @@ class ObjectFeatures:
         self._rows: dict[tuple[str, str], FeatureRows] = {}
         self._lock = threading.RLock()
         self.problems: dict[str, str] = {}
+        self._encoders: dict[str, tuple[Encoder, int, str]] = {}
+        self.on_changed: Callable[[], None] = lambda: None
 
     def sources(self) -> tuple[FeatureSource, ...]:
         """Return the sources of the features, within the allowed cues."""
         settings = restrict_to_allowed_cues(self._settings())
         measurements = MeasurementSource(settings.measurements, settings.patches.unit)
-        return measurements, PatchSource(settings.may_use, thread_count("script"))
+        ndim = next((len(entry.shape) for entry in self._images.values()), 2)
+        encoders: list[FeatureSource] = []
+        for name in self.encoders if "orientation" in settings.may_use else ():
+            if name in self._encoders:
+                from svetlana_jupyter.learn.encoder import EncoderSource
+
+                encoders.append(EncoderSource(ENCODER_PREFIX + name, *self._encoders[name], settings))
+            elif version := self._stored_version(ENCODER_PREFIX + name):
+                encoders.append(StoredSource(ENCODER_PREFIX + name, version))
+        return measurements, *encoders, PatchSource(ndim, settings.may_use, thread_count("script"))
+
+    @property
+    def encoders(self) -> list[str]:
+        """Names of the encoders that were added, in this kernel or an earlier one."""
+        stored: list[Path] = []
+        with suppress(OSError):
+            stored = sorted(self._folder.features_folder.glob(f"{ENCODER_PREFIX}*.json"))
+        names = [unquote(file.stem.removeprefix(ENCODER_PREFIX)) for file in stored]
+        return list(dict.fromkeys([*names, *self._encoders]))
+
+    def add(self, name: str, encoder: Encoder, size: int = 64) -> None:
+        """Use an encoder of your own as a further source of features.
+
+        The program neither ships nor fetches encoders. In a kernel where the encoder was not added, its cached
+        features are used, and objects without them are not predicted. If orientation is no allowed cue, encoders are
+        left out, since they see it.
+
+        Parameters
+        ----------
+        name : str
+        encoder : torch.nn.Module or callable
+            Function from patches of shape (n, C, [size,] size, size) to features (n, d). A module gets a tensor, any
+            other function a float32 array. Channels are scaled to the image's 1st and 99.8th percentiles or, if
+            brightness or surroundings are no allowed cues, standardized per object.
+        size : int
+            Pixels per side of the patches.
+
+        Raises
+        ------
+        InputError
+            If the encoder is not callable, or the name or the size are not valid.
+        """
+        from svetlana_jupyter.learn.encoder import check_encoder
+
+        self._encoders[name] = encoder, size, check_encoder(name, encoder, size)
+        self.on_changed()
+
+    def remove(self, name: str) -> None:
+        """Remove an encoder and its cached features.
+
+        Raises
+        ------
+        InputError
+            If there is no encoder of that name.
+        """
+        if name not in self.encoders:
+            raise InputError(f"There is no encoder {name!r}. Choose one of {', '.join(self.encoders) or '(none)'}.")
+        with self._lock:
+            self._encoders.pop(name, None)
+            self._fitted.pop(ENCODER_PREFIX + name, None)
+            if self._folder.writable:
+                _remove_file(self._source_file(ENCODER_PREFIX + name))
+        self.on_changed()
 
     def refresh(self) -> None:
         """Forget all features and what the sources have learned.
@@ -190,9 +260,9 @@ class ObjectFeatures:
             self._rows.clear()
             if self._folder.writable:
                 for source in self.sources():
-                    file = self._source_file(source.name)
-                    refuse_link(file)
-                    file.unlink(missing_ok=True)
+                    if not isinstance(source, StoredSource):
+                        _remove_file(self._source_file(source.name))
+        self.on_changed()
 
     def compute(self, stop: Stop, first: Callable[[], Mapping[str, Collection[int]]] = dict) -> Iterator[Progress]:
         """Compute all missing features, image by image; a stop keeps finished parts.
@@ -221,7 +291,11 @@ class ObjectFeatures:
         if not tables:
             return
         yield Progress(0, 1, "computing features")
-        fitted = [self._fit(source, tables) for source in self.sources()]
+        sources = self.sources()
+        fitted = [self._fit(source, tables) for source in sources]
+        for source in sources:
+            if isinstance(source, StoredSource):
+                self.problems[source.name] = f"{source.name} is missing in this kernel. {ADD_ENCODER}"
         waiting = {name: np.flatnonzero(self._image(name, fitted).is_waiting) for name in tables}
         total = sum(map(len, tables.values()))
         done = total - sum(map(len, waiting.values()))
@@ -383,5 +457,17 @@ class ObjectFeatures:
                 return known
         return None
 
-    def _source_file(self, name: str) -> Path:
-        return self._folder.features_folder / f"{file_name(name)}.json"
+    def _stored_version(self, source: str) -> str:
+        """Return the version of a source whose features are cached; "" without any."""
+        try:
+            return str(read_json(self._source_file(source))["version"])
+        except (OSError, ValueError, TypeError, KeyError):
+            return ""
+
+    def _source_file(self, source: str) -> Path:
+        return self._folder.features_folder / f"{file_name(source)}.json"
+
+
+def _remove_file(file: Path) -> None:
+    refuse_link(file)
+    file.unlink(missing_ok=True)

@@ -187,6 +187,7 @@ class Project(HasTraits):
         parts = self.features, self.images, self.annotations, self.test_set, self.classes, self.runs
         show = partial(self.set_trait, "live_state")
         self.live = Live(*parts, self._folder.read_settings, self._jobs, self._folder.lock, show, self._report)
+        self.features.on_changed = self.live.images_changed
         self.plot = Plots(self.images, self.classes, self._count, self.predictions, self.evaluate)
         self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export_work)
         self._shared.announce("annotations")  # other objects of this folder may now read the log of this annotator
@@ -548,6 +549,7 @@ class Project(HasTraits):
             )
         check_pipeline(self.images, self.annotations.class_ids(), settings)
         self._folder.write_text(self._folder.settings_file, settings.to_json() + "\n")
+        self.live.images_changed()  # the allowed cues may have changed
 
     def preview_augmentation(
         self, image: str, label: int, settings: TrainingSettings | None = None, n: int = 8

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from svetlana_jupyter.core.features.object_patches import fit_patches, iter_patches
-from svetlana_jupyter.core.features.patch_features import iter_blob_features, iter_oriented_features
+from svetlana_jupyter.core.features.patch_features import iter_patch_features
 from svetlana_jupyter.core.io.image_pair import ImagePair, open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.samples import bright_foci_3d, gray_cells, osteoclast_well, tile_sample
@@ -83,10 +83,10 @@ def main() -> int:
                 "fit": lambda given=given: fit_patches([given[:2]]) and len(given[1]),
                 "patches": lambda given=given: sum(len(batch[0]) for batch in iter_patches(*given)),
                 "blob": lambda given=given: sum(
-                    len(batch[0]) for batch in iter_blob_features(*given, threads=chosen.threads)
+                    len(batch[0]) for batch in iter_patch_features(*given, ["blob"], threads=chosen.threads)
                 ),
                 "oriented": lambda given=given: sum(
-                    len(batch[0]) for batch in iter_oriented_features(*given, threads=chosen.threads)
+                    len(batch[0]) for batch in iter_patch_features(*given, ["oriented"], threads=chosen.threads)
                 ),
             }
             for kind, work in kinds.items():

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from svetlana_jupyter.core.features.compute import iter_features
 from svetlana_jupyter.core.features.object_patches import fit_patches
-from svetlana_jupyter.core.features.patch_features import iter_blob_features
+from svetlana_jupyter.core.features.patch_features import iter_patch_features
 from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import TrainingSettings
@@ -81,7 +81,7 @@ def labeled_set(name: str, make: Callable[[], Sequence[AnnotatedImage]], folder:
         blocks = [_rows(sample, lambda pair, o: iter_features(pair, o, settings.measurements, settings.patches.unit))]
         if parts[0][0].ndim == 2:
             fitted = fit_patches(sample)
-            blocks.append(_rows(sample, lambda pair, o: iter_blob_features(pair, o, fitted)))
+            blocks.append(_rows(sample, lambda pair, o: _iter_blob(pair, o, fitted)))
         classes = np.concatenate([classes.loc[objects.index] for _, objects, classes in parts])
         codes = np.unique(classes, return_inverse=True)[1]
         images = np.repeat(np.arange(len(parts)), [len(objects) for _, objects, _ in parts])
@@ -179,6 +179,12 @@ def balanced_accuracy(probabilities: np.ndarray, known: np.ndarray, codes: np.nd
     """Return the mean recall over the classes of ``codes``; ``known`` are the classes of the columns."""
     right = known[probabilities.argmax(axis=1)] == codes
     return float(np.mean([right[codes == code].mean() for code in np.unique(codes)]))
+
+
+def _iter_blob(pair, objects, fitted):
+    """Yield labels and blob features."""
+    for labels, blocks in iter_patch_features(pair, objects, fitted, ["blob"]):
+        yield labels, blocks["blob"]
 
 
 def _rows(sample: Sequence[tuple], features: Callable[..., Iterable[tuple[np.ndarray, np.ndarray]]]) -> np.ndarray:

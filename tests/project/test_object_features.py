@@ -11,6 +11,7 @@ import tifffile
 
 from svetlana_jupyter.core.features.catalog import columns
 from svetlana_jupyter.core.features.feature_sources import MeasurementSource
+from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.project import object_features
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
@@ -42,11 +43,11 @@ def test_measurements_are_standardized_over_the_sample_and_weighted(project):
     used = values.std(axis=0) > 1e-9 * (1 + np.abs(values).max(axis=0))
     expected = np.zeros_like(values)
     expected[:, used] = ((values - values.mean(axis=0)) / np.where(used, values.std(axis=0), 1))[:, used]
-    expected = expected.clip(-5, 5) / np.sqrt(2 * used.sum())  # two blocks
+    expected = expected.clip(-5, 5) / np.sqrt(3 * used.sum())  # three blocks
     found = np.concatenate([image.read(slice(None)) for image in matrix.images.values()])
     np.testing.assert_allclose(found[:, : len(keys)], expected, atol=2e-3)
     assert matrix.blocks["measurements"] == slice(0, len(keys))
-    assert (found[:, : len(keys)] ** 2).sum(axis=1).mean() == pytest.approx(1 / 2, abs=0.01)
+    assert (found[:, : len(keys)] ** 2).sum(axis=1).mean() == pytest.approx(1 / len(matrix.blocks), abs=0.01)
 
 
 def iter_measured(project, name, settings):
@@ -165,3 +166,79 @@ def test_features_are_left_out_of_a_zip_file(project, tmp_path: Path):
     compute(project)
     with zipfile.ZipFile(project.save_zip(tmp_path / "cells.zip")) as archive:
         assert not [name for name in archive.namelist() if "/features/" in name]
+
+
+def corners(patches: np.ndarray) -> np.ndarray:
+    """Return the mean of each quarter of a patch."""
+    half = patches.shape[-1] // 2
+    quarters = [patches[..., y : y + half, x : x + half] for y in (0, half) for x in (0, half)]
+    return np.stack([quarter.mean(axis=(1, 2, 3)) for quarter in quarters], axis=1)
+
+
+def test_an_encoder_adds_a_block_of_features(project):
+    project.features.add("quarters", corners, size=16)
+    compute(project)
+    matrix = project.features.matrix()
+    assert matrix.blocks["encoder quarters"].stop - matrix.blocks["encoder quarters"].start == 4
+    values = np.concatenate([image.read(slice(None)) for image in matrix.images.values()])
+    assert (values[:, matrix.blocks["encoder quarters"]] ** 2).sum(axis=1).mean() == pytest.approx(
+        1 / len(matrix.blocks), abs=0.01
+    )
+
+
+def test_a_torch_module_is_an_encoder(project):
+    torch = pytest.importorskip("torch")
+    project.features.add("pool", torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()), size=16)
+    compute(project)
+    assert "encoder pool" in project.features.matrix().blocks
+
+
+def test_cached_features_of_an_encoder_serve_where_it_is_missing(project):
+    project.features.add("quarters", corners, size=16)
+    compute(project)
+    expected = project.features.matrix().images["P1_A1"].read(slice(None))
+    project.annotations.file.close()
+    reopened = Project(project.path, annotator="ann")
+    reopened.add("other", *squares(seed=9), axes="yx")
+    compute(reopened)
+    matrix = reopened.features.matrix()
+    np.testing.assert_array_equal(matrix.images["P1_A1"].read(slice(None)), expected)
+    assert not matrix.images["other"].is_present.any()
+    assert "project.features.add" in reopened.features.problems["encoder quarters"]
+    reopened.features.remove("quarters")
+    compute(reopened)
+    assert reopened.features.matrix().images["other"].is_present.all()
+
+
+def test_an_encoder_is_left_out_where_orientation_is_not_allowed(project):
+    project.settings = project.settings.changed(may_use=["brightness", "size", "surroundings"])
+    project.features.add("quarters", corners, size=16)
+    compute(project)
+    assert "encoder quarters" not in project.features.matrix().blocks
+
+
+def test_an_encoder_sees_no_brightness_where_it_is_not_allowed(project):
+    project.settings = project.settings.changed(may_use=["orientation", "size", "surroundings"])
+    seen = []
+    project.features.add("mean", lambda patches: seen.append(patches) or np.zeros((len(patches), 1)), size=16)
+    compute(project)
+    center = np.concatenate(seen)[:, 0, 6:10, 6:10].mean(axis=(1, 2))
+    assert abs(center).max() < 1  # the objects' own pixels have mean 0 and deviation 1
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [(lambda patches: patches, "one row of features per patch"), (lambda patches: 1 / 0, "division by zero")],
+)
+def test_a_failing_encoder_is_reported(project, encoder, message):
+    project.features.add("broken", encoder, size=16)
+    with pytest.raises(ClassifierError, match=message):
+        compute(project)
+
+
+def test_an_encoder_that_cannot_be_used_is_refused(project):
+    for name, encoder, size in (("", corners, 16), ("a", "dino.pt", 16), ("a", corners, 2)):
+        with pytest.raises(InputError):
+            project.features.add(name, encoder, size)
+    with pytest.raises(InputError, match="no encoder 'a'"):
+        project.features.remove("a")

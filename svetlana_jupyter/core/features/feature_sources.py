@@ -10,7 +10,7 @@ import numpy as np
 from svetlana_jupyter.core.features.catalog import VERSION, Cue, columns
 from svetlana_jupyter.core.features.compute import cached_features, in_um, measure
 from svetlana_jupyter.core.features.object_patches import fit_patches
-from svetlana_jupyter.core.features.patch_features import iter_blob_features
+from svetlana_jupyter.core.features.patch_features import iter_patch_features
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -103,24 +103,31 @@ class MeasurementSource:
 
 @dataclass(frozen=True)
 class PatchSource:
-    """Features of object patches at several scales.
+    """Features of object patches: detail at several scales, and oriented texture.
 
     Attributes
     ----------
+    ndim : 2 or 3
+        Number of dimensions of the images.
     may_use : frozenset of str
         Allowed cues.
     threads : int
     """
 
+    ndim: int
     may_use: frozenset[Cue]
     threads: int = 1
     name: str = "patches"
-    blocks: tuple[str, ...] = ("blob",)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The blob block and, in 2D and if orientation may be used, the oriented one."""
+        return ("blob", "oriented") if self.ndim == 2 and "orientation" in self.may_use else ("blob",)
 
     @property
     def version(self) -> str:
         """Version of the features and the allowed cues."""
-        return f"{PATCH_VERSION} {' '.join(sorted(self.may_use))}"
+        return f"{PATCH_VERSION} {self.ndim}D {' '.join(sorted(self.may_use))}"
 
     def fit(self, sample: Sequence[tuple[ImagePair, pd.DataFrame]]) -> Fitted:
         """Fit the side of the patches and the axes of their channels."""
@@ -130,5 +137,27 @@ class PatchSource:
         self, pair: ImagePair, objects: pd.DataFrame, fitted: Fitted
     ) -> Iterator[tuple[NDArray[np.int64], Mapping[str, NDArray[np.float32]]]]:
         """Yield labels and features; NaN for objects with undefined pixels."""
-        for labels, values in iter_blob_features(pair, objects, fitted, self.may_use, self.threads):
-            yield labels, {"blob": values}
+        return iter_patch_features(pair, objects, fitted, self.blocks, self.may_use, self.threads)
+
+
+@dataclass(frozen=True)
+class StoredSource:
+    """Source of cached features, whose function is missing in this kernel."""
+
+    name: str
+    version: str
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The name of the source, whose features are one block."""
+        return (self.name,)
+
+    def fit(self, sample: Sequence[tuple[ImagePair, pd.DataFrame]]) -> Fitted:
+        """Return nothing, because nothing can be computed."""
+        return {}
+
+    def compute(
+        self, pair: ImagePair, objects: pd.DataFrame, fitted: Fitted
+    ) -> Iterator[tuple[NDArray[np.int64], Mapping[str, NDArray[np.float32]]]]:
+        """Yield nothing."""
+        return iter(())

@@ -24,17 +24,18 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.io.image_pair import ImagePair
 
     Patches = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]
-    Features = tuple[NDArray[np.int64], NDArray[np.float32]]
+    Blocks = tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]
 
 
-def iter_blob_features(
+def iter_patch_features(
     pair: ImagePair,
     objects: pd.DataFrame,
     fitted: Mapping[str, NDArray[np.float64]],
+    blocks: Collection[str],
     may_use: Iterable[str] = CUES,
     threads: int = 1,
-) -> Iterator[Features]:
-    """Yield the blob features of objects, block by block.
+) -> Iterator[Blocks]:
+    """Yield blocks of features of objects, whose patches are cut once.
 
     Parameters
     ----------
@@ -43,6 +44,8 @@ def iter_blob_features(
         Rows of `core.objects.index_objects`.
     fitted : mapping of str to array
         Result of `core.features.object_patches.fit_patches` with the same allowed cues.
+    blocks : collection of str
+        "blob" and "oriented"; the latter only in 2D and if orientation is an allowed cue.
     may_use : iterable of str
         Allowed cues; see `core.features.object_patches.iter_patches`. Without brightness, the mean and the standard
         deviation of the objects are left out.
@@ -52,45 +55,31 @@ def iter_blob_features(
     Yields
     ------
     labels : int64 of shape (n,)
-    features : float32 of shape (n, d)
-        All features of the first axis of the channels, then of the next. NaN for an object with NaN or infinite pixels.
-    """
-    allowed = frozenset(may_use)
-    first = 0 if "brightness" in allowed else OWN_BRIGHTNESS
-
-    def compute(batch: Patches) -> Features:
-        labels, patches, masks = batch
-        return labels, blob_features(patches, masks)[..., first:].reshape(len(labels), -1)
-
-    return _map_in_order(compute, iter_patches(pair, objects, fitted, allowed), threads)
-
-
-def iter_oriented_features(
-    pair: ImagePair,
-    objects: pd.DataFrame,
-    fitted: Mapping[str, NDArray[np.float64]],
-    may_use: Iterable[str] = CUES,
-    threads: int = 1,
-) -> Iterator[Features]:
-    """Yield the oriented features of the objects of a 2D image, block by block.
-
-    See `iter_blob_features` for arguments and results.
+    features : dict of float32 arrays of shape (n, d)
+        By block: all features of the first axis of the channels, then of the next. NaN for an object with NaN or
+        infinite pixels.
 
     Raises
     ------
     PatchError
-        If orientation is no allowed cue, or the image is a volume.
+        If there are no oriented features.
     """
     allowed = frozenset(may_use)
-    if "orientation" not in allowed or pair.ndim != 2:
+    if "oriented" in blocks and ("orientation" not in allowed or pair.ndim != 2):
         reason = "the image is 3D" if pair.ndim != 2 else "orientation is not an allowed cue"
         raise PatchError(
             f"There are no oriented features of {pair.name!r}, since {reason}. Use the blob features only."
         )
+    first = 0 if "brightness" in allowed else OWN_BRIGHTNESS
 
-    def compute(batch: Patches) -> Features:
+    def compute(batch: Patches) -> Blocks:
         labels, patches, masks = batch
-        return labels, oriented_features(patches, masks).reshape(len(labels), -1)
+        found = {}
+        if "blob" in blocks:
+            found["blob"] = blob_features(patches, masks)[..., first:].reshape(len(labels), -1)
+        if "oriented" in blocks:
+            found["oriented"] = oriented_features(patches, masks).reshape(len(labels), -1)
+        return labels, found
 
     return _map_in_order(compute, iter_patches(pair, objects, fitted, allowed), threads)
 
@@ -146,15 +135,13 @@ def group_features(
     }
 
 
-def _map_in_order(
-    compute: Callable[[Patches], Features], batches: Iterator[Patches], threads: int
-) -> Iterator[Features]:
+def _map_in_order(compute: Callable[[Patches], Blocks], batches: Iterator[Patches], threads: int) -> Iterator[Blocks]:
     """Yield results in the order of the batches; at most two per thread are waiting."""
     if threads <= 1:
         yield from map(compute, batches)
         return
     with ThreadPoolExecutor(threads) as pool:
-        waiting: deque[Future[Features]] = deque()
+        waiting: deque[Future[Blocks]] = deque()
         for batch in batches:
             waiting.append(pool.submit(compute, batch))
             if len(waiting) > 2 * threads:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.features.object_patches import fit_patches
-from svetlana_jupyter.core.features.patch_features import iter_blob_features, iter_oriented_features
+from svetlana_jupyter.core.features.patch_features import iter_patch_features
 from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.errors import PatchError
@@ -25,18 +24,18 @@ from tests.benchmarks.evidence_sets import evidence_set, tiny_objects
 if TYPE_CHECKING:
     from svetlana_jupyter.samples import Sample
 
-Compute = Callable[..., Iterator[tuple[np.ndarray, np.ndarray]]]
 COUNT = 200
 CHANCE, SEEN = 0.65, 0.8
 SEEDS = (0, 1)
 
 
-def score(sample: Sample, forbidden: str | None, compute: Compute = iter_blob_features) -> list[float]:
+def score(sample: Sample, forbidden: str | None, block: str = "blob") -> list[float]:
     """Return the balanced accuracy of a forest and of least squares on the half without labels."""
     pair = open_pair("x", sample.image, sample.mask, axes="zyx"[-sample.mask.ndim :])
     objects, may_use = index_objects(pair.mask), set(CUES) - {forbidden}
     fitted = fit_patches([(pair, objects)], may_use)
-    labels, features = (np.concatenate(part) for part in zip(*compute(pair, objects, fitted, may_use)))
+    found = [(labels, blocks[block]) for labels, blocks in iter_patch_features(pair, objects, fitted, [block], may_use)]
+    labels, features = (np.concatenate(part) for part in zip(*found))
     classes = sample.classes[labels - 1]
     labeled, others = np.array_split(np.random.default_rng(0).permutation(len(labels)), 2)
     forest = RandomForestClassifier(60, random_state=0)
@@ -85,19 +84,14 @@ def test_spots_are_seen_whatever_is_not_allowed(cue, ndim):
 
 @pytest.mark.parametrize("make", [evidence_set, tiny_objects])
 def test_oriented_features_see_the_orientation(make):
-    assert (
-        mean_scores(
-            lambda seed: make("orientation", count=COUNT, seed=seed), None, compute=iter_oriented_features
-        ).min()
-        >= SEEN
-    )
+    assert mean_scores(lambda seed: make("orientation", count=COUNT, seed=seed), None, block="oriented").min() >= SEEN
 
 
 @pytest.mark.parametrize("cue", ["brightness", "surroundings", "size"])
 @pytest.mark.parametrize("make", [evidence_set, tiny_objects])
 def test_oriented_features_do_not_tell_a_cue_that_is_not_allowed(make, cue):
     widths = {"widths": (3, 5)} if make is tiny_objects and cue == "size" else {}
-    scores = mean_scores(lambda seed: make(cue, count=COUNT, seed=seed, **widths), cue, compute=iter_oriented_features)
+    scores = mean_scores(lambda seed: make(cue, count=COUNT, seed=seed, **widths), cue, block="oriented")
     assert scores.max() <= CHANCE
 
 
@@ -107,7 +101,7 @@ def test_oriented_features_are_refused_without_orientation_and_in_3d():
         pair = open_pair("x", sample.image, sample.mask, axes="zyx"[-ndim:])
         objects = index_objects(pair.mask)
         with pytest.raises(PatchError, match=reason):
-            iter_oriented_features(pair, objects, fit_patches([(pair, objects)]), may_use)
+            iter_patch_features(pair, objects, fit_patches([(pair, objects)]), ["oriented"], may_use)
 
 
 def test_the_order_and_values_do_not_depend_on_the_number_of_threads():
@@ -115,9 +109,11 @@ def test_the_order_and_values_do_not_depend_on_the_number_of_threads():
     pair = open_pair("x", sample.image, sample.mask, axes="yx")
     objects = index_objects(pair.mask)
     fitted = fit_patches([(pair, objects)])
-    for compute in (iter_blob_features, iter_oriented_features):
-        one, three = (list(compute(pair, objects, fitted, threads=threads)) for threads in (1, 3))
-        assert len(one) > 3
-        for (labels, features), (other_labels, others) in zip(one, three, strict=True):
-            np.testing.assert_array_equal(labels, other_labels)
-            np.testing.assert_array_equal(features, others)
+    blocks = ("blob", "oriented")
+    one, three = (list(iter_patch_features(pair, objects, fitted, blocks, threads=threads)) for threads in (1, 3))
+    assert len(one) > 3
+    for (labels, features), (other_labels, others) in zip(one, three, strict=True):
+        np.testing.assert_array_equal(labels, other_labels)
+        assert set(features) == set(blocks)
+        for block in blocks:
+            np.testing.assert_array_equal(features[block], others[block])
