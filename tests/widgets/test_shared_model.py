@@ -132,3 +132,12 @@ def test_a_closed_model_no_longer_follows():
     model.close()
     shared.selection = (("left", 1),)
     assert model.selection == ()
+
+
+def test_the_selected_object_stays_on_the_page_when_pages_change_their_size(project):
+    gallery = GalleryPanel(project)
+    gallery.filter_bar.order.value = "position"
+    shared_model(project).selection = (("right", 20),)
+    for columns in (5, 6, 10, 5):
+        gallery.page.columns = columns
+        assert gallery.page.selected == [("right", 20)]

@@ -225,12 +225,14 @@ class GalleryView(VBox):
         return [self.listed[place] for place in self.pages.places(page)]
 
     def _resize(self) -> None:
-        """Keep the first object of the page visible when the size of a page changes."""
+        """Keep the selection or the first object when the size of a page changes."""
         if self._page_size == self.page.grid.count:
             return
-        first = self.page_number * self._page_size
+        first, had_selection = self.page_number * self._page_size, bool(self.page.selection.chosen)
         self._page_size = self.page.grid.count
         self._show_page(self.pages.page_containing(first))
+        if had_selection:
+            self.reveal()
 
     def _show_selection(self) -> None:
         number = len(self.listed)
