@@ -26,8 +26,8 @@ Action = Literal["label", "erase", "skip", "ambiguous", "bad_segmentation", "und
 IMPORT_SOURCE_PREFIX = "import: "  # prefix of `AnnotationEvent.source` for imported annotations
 ACTIONS: tuple[Action, ...] = get_args(Action)
 FLAGS: tuple[LabelAction, ...] = ("ambiguous", "bad_segmentation", "skip")
-# Sources of labels whose objects were drawn at random: "random" is stated by the user, and "queue" is the source of the
-# annotation panel's random queue. A queue in another order must not record these sources.
+# Sources of labels whose objects were drawn at random: "random" is stated by the user; "queue" was the source of the
+# random queue in version 0.1.0. Now, draws are events of their own.
 RANDOM_SOURCES = ("random", "queue")
 
 

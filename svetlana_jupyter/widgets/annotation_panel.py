@@ -43,7 +43,7 @@ class AnnotationPanel(LabelingPanel):
     """
 
     def __init__(self, project: Project | str | Path) -> None:
-        super().__init__(project, "random", "panel", queue_source="queue", edit=lambda name: self.editor.edit(name))
+        super().__init__(project, "random", "panel", edit=lambda name: self.editor.edit(name))
         project = self.project
         self.editor = ClassEditor(self)
         self._counts: dict[int, str] = {}

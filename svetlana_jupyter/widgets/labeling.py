@@ -63,7 +63,8 @@ class LabelingPanel(Panel):
     source : str
         Source that the annotation log records for labels of objects that the user selected.
     queue_source : str
-        Source that the annotation log records for labels of objects that the queue showed.
+        Source that the annotation log records for labels of objects that the queue showed; by default the kind of the
+        queue, followed by "queue". The log records apart which of them were drawn at random.
     edit : callable, optional
         Called with the name of a class that the user wants to rename or merge.
 
@@ -85,7 +86,7 @@ class LabelingPanel(Panel):
         project: Project | str | Path,
         queue: str,
         source: str,
-        queue_source: str,
+        queue_source: str = "",
         edit: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(project)
@@ -228,7 +229,8 @@ class LabelingPanel(Panel):
             self.status.say(KEY_IGNORED if object_id else NO_OBJECT_SELECTED)
             return
         objects = self.shared.selection
-        source = self._queue_source if self._is_candidate(object_id) else self._source
+        of_queue = self._queue_source or f"{self._kind} queue"
+        source = of_queue if self._is_candidate(object_id) else self._source
         write = partial(write, objects, source=source)
         if done:
             write = partial(write, seconds=time.monotonic() - self._selected_at)

@@ -126,7 +126,7 @@ def test_the_first_notebook_from_annotation_to_the_table(lab: LabPage) -> None:
     rows = log_rows(lab.folder)
     assert [row["action"] for row in rows] == ["label"] * 11 + ["undo", "redo", "undo"]
     assert rows[0]["source"] == "panel"
-    assert {row["source"] for row in rows[1:11]} == {"queue"}
+    assert {row["source"] for row in rows[1:11]} == {"random queue"}
     lab.run_cell(cell_of("blood_smear_classes()"))
     assert lab.evaluate("project.annotations.class_counts().sum()") == "60"
     save_screenshot(lab, panel)

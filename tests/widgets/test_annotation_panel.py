@@ -48,7 +48,7 @@ def test_labeling_an_object_of_the_queue_shows_the_next_one(panel, project):
     assert class_of(project, first.label, first.image) == "bright"
     assert class_of(project, second.label, second.image) == "ambiguous"
     assert len({first, second, panel.shown}) == 3
-    assert list(project.annotations.table()["source"]) == ["queue", "queue"]
+    assert list(project.annotations.table()["source"]) == ["random queue", "random queue"]
     assert project.annotations.table()["seconds"].notna().all()
 
 

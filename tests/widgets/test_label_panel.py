@@ -48,7 +48,7 @@ def test_the_queue_advances_with_each_label_while_predictions_follow(panel, proj
         if count == 4:
             project.live.update()
     assert project.current_run == LIVE
-    assert set(project.annotations.table()["source"]) == {"queue"}
+    assert set(project.annotations.table()["source"]) == {"random queue"}
 
 
 @pytest.mark.parametrize("key", ["1", "Enter", "a", "s", "e"])
@@ -167,6 +167,21 @@ def test_the_chosen_queue_is_followed(live):
     live.next_objects.kind.value = "uncertain"
     assert "probability" in live.next_objects.reason.value
     assert live.shown is not None
+
+
+def test_only_drawn_objects_of_the_most_useful_ones_count_as_drawn(live, annotated):
+    before = annotated.annotations.drawn_objects()
+    live.next_objects.kind.value = "useful"
+    labeled, drawn = [], []
+    for _ in range(8):
+        shown = live.shown
+        labeled.append(shown)
+        drawn += [shown] * ("drawn at random" in live.next_objects.reason.value.lower())
+        press(live, "1" if shown.label % 2 else "2")
+    sources = annotated.annotations.table().query("action == 'label'")["source"]
+    assert set(sources.tail(8)) == {"useful queue"}
+    assert annotated.annotations.drawn_objects() - before == set(drawn)
+    assert 0 < len(drawn) < len(labeled)
 
 
 def test_similar_objects_fill_the_gallery_and_are_labeled_at_once(live, annotated):

@@ -56,7 +56,7 @@ def test_a_panel_and_a_script_write_the_same_log_and_train_the_same_weights(tmp_
     mine, its = by_hand.annotations.table(), by_script.annotations.table()
     assert mine[columns].equals(its[columns])
     assert len(mine) == 9
-    assert set(mine["source"][:8]) == {"queue"}
+    assert set(mine["source"][:8]) == {"random queue"}
     assert set(its["source"]) == {"script"}
     assert mine["seconds"][:8].notna().all()
 
