@@ -102,12 +102,15 @@ class SearchResult:
         Units that were never divided between two folds; see `learn.splits.Folds`.
     untried : tuple of str
         Candidates that were not trained, because they could not gain enough for the time of their training.
+    fitted : FitResult or None
+        Classifier of the selected candidate, trained on all folds but one; None if its trainings diverged.
     """
 
     nested_table: pd.DataFrame
     candidates: tuple[CandidateResult, ...]
     kept_whole: str
     untried: tuple[str, ...] = ()
+    fitted: FitResult | None = None
 
 
 Collect = Callable[[Sequence[str]], Iterable["WorkProgress | Mapping[str, TrainingData]"]]
@@ -416,7 +419,8 @@ class _Search:
         results = [self._candidate_result(name, self.complete[name], everything, True) for name in finalists]
         results += [self._candidate_result(name, dropped[name], seen, False) for name in ranked]
         table = self._table(self.first, nested, everything)
-        return SearchResult(table, tuple(results), self.folds.kept_whole, self._untried())
+        fitted = self.fitted.get(finalists[0])
+        return SearchResult(table, tuple(results), self.folds.kept_whole, self._untried(), fitted)
 
     def _untried(self) -> tuple[str, ...]:
         """Return the candidates that were not worth the time of their training."""

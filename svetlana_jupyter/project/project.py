@@ -58,6 +58,7 @@ from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, swee
 from svetlana_jupyter.project.test_set import TestSet
 from svetlana_jupyter.project.training_job import (
     BEING_SCORED,
+    FirstRun,
     LearningCurve,
     RunScored,
     RunUnsaved,
@@ -590,8 +591,10 @@ class Project(HasTraits):
         """Train a classifier on all annotations, and return the finished run.
 
         With the default preset "auto", several presets (sets of training settings) that use only the allowed cues are
-        compared, and the best one is selected (`learn.preset_search`). Later trainings with the same settings and
-        classes reuse the selected preset until the number of annotations has doubled.
+        compared, and the best one is selected (`learn.preset_search`). A random forest is stored as the first run after
+        seconds; a second run follows if another preset is better, so that a stop (Ctrl-C) leaves the best so far. Later
+        trainings with the same settings and classes reuse the selected preset until the number of annotations has
+        doubled.
 
         Parameters
         ----------
@@ -1279,10 +1282,10 @@ class Project(HasTraits):
 
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
-                if not isinstance(event, Run | RunUnsaved):
+                if not isinstance(event, FirstRun | Run | RunUnsaved):
                     yield event
                     continue
-                yield event, network
+                yield event.run if isinstance(event, FirstRun) else event, network
                 if predict and isinstance(event, Run):
                     count = task.settings.threads or threads
                     yield from predict_images(self._prediction_task(list(task.pairs), event, count, network), stop)

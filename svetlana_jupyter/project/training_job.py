@@ -69,6 +69,13 @@ class TrainingAbandoned:
 
 
 @dataclass(frozen=True)
+class FirstRun:
+    """Event with a run that can be used while presets are compared."""
+
+    run: Run
+
+
+@dataclass(frozen=True)
 class RunScored:
     """Event with a run and its score, or the reason why it has none."""
 
@@ -88,52 +95,89 @@ class RunNotSavedError(ProjectError):
 
 def train_run(
     task: TrainingTask, stop: Stop
-) -> Iterator[Progress | LearningCurve | Run | RunUnsaved | RunScored | TrainingAbandoned]:
+) -> Iterator[Progress | LearningCurve | FirstRun | Run | RunUnsaved | RunScored | TrainingAbandoned]:
     """Select a preset, train a classifier, store it as a run, and score the run.
 
-    The run can be used before its score is known. After a stop before training, no run is stored; after a stop during
-    the comparison of presets or the training, the best classifier so far is stored without a score.
+    If presets are compared, a random forest on all annotations is stored as the first run after seconds. A second run
+    follows if another preset is better. A run can be used before its score is known. After a stop, the best classifier
+    so far is kept without a score; before any training, no run is stored.
     """
     yield Progress(0, 1, "starting")  # the first import of torch takes a second or two
     from svetlana_jupyter.learn.novelty import fit_reference
 
     start = time.monotonic()
-    samples: TrainingData | None = None
     choice = yield from choose_preset(task, stop)
-    if choice is not None:
-        task = replace(task, settings=choice.settings)
-    if choice is not None and choice.fitted is None and not stop():
-        samples = yield from _forward(task.collect_with_progress(task.settings), CUTTING, stop, later=None)
-    if choice is None or (samples is None and choice.fitted is None):
+    if choice is None:
         yield TrainingAbandoned()
         return
+    task = replace(task, settings=choice.settings)
+    if choice.first is not None:
+        yield from _score_first(choice, time.monotonic() - start, stop)
+        if choice.is_first_selected:
+            return
+    samples: TrainingData | None = None
     fitted, work = choice.fitted, ScoringWork()
+    if not stop():
+        samples = yield from _forward(task.collect_with_progress(task.settings), CUTTING, stop, later=None)
     if samples is not None:
         work = planned_scoring(samples, choice.search_result)
-        fitted = yield from _fit(samples, work, stop)
-    assert fitted is not None
+        trained = yield from _fit(samples, work, stop)
+        fitted = trained if fitted is None or not trained.stopped else fitted
+    if fitted is None:
+        yield TrainingAbandoned()
+        return
     seconds = time.monotonic() - start
     # Without a reference, no image is reported as out-of-distribution.
     reference = None if stop() or samples is None else fit_reference(samples)
-    save = partial(_save_run, task, choice, fitted, reference, seconds)
-    try:
-        run = save()
-    except RunNotSavedError:
-        yield RunUnsaved(save)
-        raise
+    run = yield from _save(partial(_save_run, task, choice, fitted, reference, seconds))
     yield run
     score: Score = (STOPPED_SEARCH, {}, "")
     if samples is not None and choice.search_result is not None and not run.stopped:
         score = yield from _score_search(samples, choice.search_result, stop)
     elif samples is not None:
         score = yield from _score(task, samples, choice, work, stop)
+    yield _scored(run, score)
+
+
+def _save(save: Callable[[], Run]) -> Generator[RunUnsaved, None, Run]:
     try:
-        yield RunScored(run.with_score(*score))
+        run = save()
+    except RunNotSavedError:
+        yield RunUnsaved(save)
+        raise
+    return run
+
+
+def _scored(run: Run, score: Score) -> RunScored:
+    try:
+        return RunScored(run.with_score(*score))
     except OSError as error:
         raise ProjectError(
             f"Run {run.name} is saved, but its score could not be written ({error.strerror or error}). Free disk "
             "space, then train again to score it."
         ) from error
+
+
+def _score_first(choice: PresetChoice, seconds: float, stop: Stop) -> Generator[Progress | Run | RunScored, None, None]:
+    """Score the first run by the comparison of presets, which may have selected it."""
+    from svetlana_jupyter.learn.cross_validation import describe_score_source, describe_unscored
+
+    run, result, samples = choice.first, choice.search_result, choice.samples
+    assert run is not None
+    assert samples is not None
+    if choice.is_first_selected:
+        run = replace(run, choice=choice.explanation, seconds=seconds)
+        yield run
+    score: Score = (STOPPED_SEARCH, {}, "")
+    if result is not None and choice.is_first_selected:
+        score = yield from _score_search(samples, result, stop)
+        assert choice.search_record is not None
+        write_json(run.path / RECORD_FILE, choice.search_record)
+    elif result is not None:
+        table = next(one.table for one in result.candidates if one.preset == run.settings["preset"])
+        note = f"{describe_score_source(len(table), result.kept_whole)}. {describe_unscored(samples)}".rstrip()
+        score = note, {"network": table, "forest": table}, ""
+    yield _scored(run, score)
 
 
 def _save_run(
@@ -244,7 +288,11 @@ class PresetChoice:
     run : str
         The earlier run in which the preset was selected, "" if there is none.
     fitted : FitResult or None
-        The best classifier so far, if the comparison was stopped.
+        The best classifier of the comparison, trained on part of the objects, in case that training is stopped.
+    first : Run or None
+        The forest that was stored before the comparison of presets.
+    samples : TrainingData or None
+        Data of the first run.
     """
 
     settings: TrainingSettings
@@ -253,9 +301,18 @@ class PresetChoice:
     search_record: Mapping[str, Any] | None = None
     run: str = ""
     fitted: FitResult | None = None
+    first: Run | None = None
+    samples: TrainingData | None = None
+
+    @property
+    def is_first_selected(self) -> bool:
+        """Whether the first run has the selected preset, so that no other is trained."""
+        return self.first is not None and self.first.settings["preset"] == self.settings.preset
 
 
-def choose_preset(task: TrainingTask, stop: Stop) -> Generator[Progress, None, PresetChoice | None]:
+def choose_preset(
+    task: TrainingTask, stop: Stop
+) -> Generator[Progress | FirstRun | RunUnsaved, None, PresetChoice | None]:
     """Select the preset of a training, and return the choice; None if stopped.
 
     Presets are compared unless an earlier run has compared them with enough annotations. In that case, the preset and
@@ -325,44 +382,107 @@ def _preset_of_initial_run(task: TrainingTask, presets: Mapping[str, TrainingSet
 
 def _compare_presets(
     task: TrainingTask, presets: Mapping[str, TrainingSettings], parts: Sequence[AnnotatedImage], stop: Stop
-) -> Generator[Progress, None, PresetChoice | None]:
-    from svetlana_jupyter.learn.dataset import max_objects_in_memory, resolve_settings
-    from svetlana_jupyter.learn.preset_search import MAX_SEARCH_OBJECTS, SearchStopped, search
-    from svetlana_jupyter.learn.search_plan import affordable_candidates
+) -> Generator[Progress | FirstRun | RunUnsaved, None, PresetChoice | None]:
+    """Store a forest as the first run, compare the presets and return the choice.
 
-    start, keep_epochs = time.monotonic(), task.settings.epochs != TrainingSettings().epochs
-    limit = min(MAX_SEARCH_OBJECTS, max_objects_in_memory(parts, list(presets.values()), MAX_SAMPLE_BYTES))
-    subset = _subsample(parts, limit, task.settings.seed)
-    n = sum(len(classes) for _, _, classes in subset)
-    frozen = dict(zip(presets, resolve_settings(subset, list(presets.values())), strict=True))
-    if not keep_epochs:
-        frozen = {name: frozen[name] for name in affordable_candidates(frozen, n, len(parts[0][0].channels))}
+    The result is None if nothing was trained.
+    """
+    from svetlana_jupyter.learn.preset_search import SearchStopped, search
+
+    start = time.monotonic()
+    first = PresetChoice(task.settings)
+    for settings in presets.values():
+        if settings.architecture == "forest":
+            first = yield from _train_first(task, settings, stop)
+    if stop():
+        return first if first.first is not None else None
+    frozen, subset, growth = _plan_comparison(task, presets, parts)
 
     def collect(names: Sequence[str]) -> Iterator[WorkProgress | Mapping[str, TrainingData]]:
+        if first.samples is not None and list(names) == [first.settings.preset]:  # measured already
+            yield {first.settings.preset: _select_samples(first.samples, subset)}
+            return
         for event in task.collect_for_each([presets[name] for name in names], subset):
             yield dict(zip(names, event, strict=True)) if isinstance(event, list) else event
 
     yield Progress(0, 1, "comparing presets", later=None)
     workers = task.setup.settings.threads or thread_count("script")
-    events = search(frozen, collect, keep_epochs, workers, stop)
-    # The final training takes more steps per epoch if presets are compared on a sample of the annotations.
-    growth = 1.0 if task.settings.steps else sum(len(classes) for _, _, classes in parts) / n
-    settings = list(frozen.values())
-    factor = growth * check_factor(settings[0], settings)
+    events = search(frozen, collect, task.settings.epochs != TrainingSettings().epochs, workers, stop)
+    settings_list = list(frozen.values())
+    factor = growth * check_factor(settings_list[0], settings_list)
     result: SearchResult | SearchStopped | None
     # The most expensive presets are planned, since it is not known yet which are the best.
     result = yield from _forward(events, "comparing presets", factor=factor, at_most=True)
     if result is None:
-        return None
+        return first if first.first is not None else None
     if isinstance(result, SearchStopped):
-        return _stopped_choice(result)
+        is_first = first.first is not None and result.preset == first.settings.preset
+        return first if is_first else replace(_stopped_choice(result), first=first.first, samples=first.samples)
     chosen = result.candidates[0]
-    return PresetChoice(
+    return replace(
+        first,
         settings=_with_epochs(presets[chosen.preset], chosen.settings.epochs),
         explanation=_explain_selection(result),
         search_result=result,
         search_record=search_record(task.settings, result, time.monotonic() - start),
+        fitted=None if result.fitted is None else _with_stop_note(result.fitted),
     )
+
+
+def _train_first(
+    task: TrainingTask, settings: TrainingSettings, stop: Stop
+) -> Generator[Progress | FirstRun | RunUnsaved, None, PresetChoice]:
+    """Store a forest to use while presets are compared."""
+    from svetlana_jupyter.learn.novelty import fit_reference
+    from svetlana_jupyter.learn.training import FitResult, fit
+
+    start, choice = time.monotonic(), PresetChoice(settings, "First result, before presets were compared.")
+    samples: TrainingData | None
+    samples = yield from _forward(task.collect_with_progress(settings), "measuring objects", stop, later=None)
+    if samples is None:
+        return choice
+    *_, fitted = fit(samples, stop)
+    assert isinstance(fitted, FitResult)
+    reference = None if stop() else fit_reference(samples)
+    seconds = time.monotonic() - start
+    save = partial(_save_run, replace(task, settings=settings), choice, fitted, reference, seconds)
+    run = yield from _save(save)
+    yield FirstRun(run)
+    return replace(choice, first=run, samples=samples)
+
+
+def _plan_comparison(
+    task: TrainingTask, presets: Mapping[str, TrainingSettings], parts: Sequence[AnnotatedImage]
+) -> tuple[dict[str, TrainingSettings], list[AnnotatedImage], float]:
+    """Return the affordable presets, the objects to compare them on, and a factor.
+
+    The factor is the duration of the final training relative to that of a comparison. It takes more steps per epoch if
+    presets are compared on a sample of the annotations.
+    """
+    from svetlana_jupyter.learn.dataset import max_objects_in_memory, resolve_settings
+    from svetlana_jupyter.learn.preset_search import MAX_SEARCH_OBJECTS
+    from svetlana_jupyter.learn.search_plan import affordable_candidates
+
+    limit = min(MAX_SEARCH_OBJECTS, max_objects_in_memory(parts, list(presets.values()), MAX_SAMPLE_BYTES))
+    subset = _subsample(parts, limit, task.settings.seed)
+    n = sum(len(classes) for _, _, classes in subset)
+    frozen = dict(zip(presets, resolve_settings(subset, list(presets.values())), strict=True))
+    if task.settings.epochs == TrainingSettings().epochs:  # otherwise the user wants these epochs, whatever they cost
+        frozen = {name: frozen[name] for name in affordable_candidates(frozen, n, len(parts[0][0].channels))}
+    return frozen, subset, 1.0 if task.settings.steps else sum(len(classes) for _, _, classes in parts) / n
+
+
+def _select_samples(samples: TrainingData, parts: Sequence[AnnotatedImage]) -> TrainingData:
+    """Return the samples of the objects in ``parts``."""
+    wanted = {(pair.name, label) for pair, _, classes in parts for label in classes.index.tolist()}
+    keys = zip(samples.images.tolist(), samples.objects.tolist(), strict=True)
+    return samples.subset(np.array([key in wanted for key in keys]))
+
+
+def _with_stop_note(fitted: FitResult) -> FitResult:
+    """Return the classifier of a fold with a note, to keep if training is stopped."""
+    note = f"The training on all annotations was stopped: this classifier was trained on {fitted.n} of them."
+    return replace(fitted, stopped=True, notes=(*fitted.notes, note))
 
 
 def _explain_selection(result: SearchResult) -> str:

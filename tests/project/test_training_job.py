@@ -7,6 +7,7 @@ selection. An untrusted project file imports no module.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -143,6 +144,7 @@ class Recorded:
     project: Project
     events: list[WorkProgress | SearchResult | SearchStopped]
     states: list[JobState]
+    current_runs: list[str]
 
 
 def striped(folder: Path) -> Project:
@@ -165,7 +167,8 @@ def annotate(project: Project, objects: range) -> Project:
 def recorded(_short_search: None, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """Project after a preset search, with the events of the search and the states of the job."""
     project = annotate(striped(tmp_path_factory.mktemp("searched")), range(1, 25))
-    found = Recorded(project, [], [])
+    found = Recorded(project, [], [], [])
+    project.observe(lambda change: found.current_runs.append(change["new"]), "current_run")
     project.observe(lambda change: found.states.append(change["new"]) if change["new"] else None, "job")
 
     def record(*args, **how):
@@ -197,7 +200,7 @@ def weights(project: Project, run: str) -> bytes:
 
 
 def test_a_preset_that_preserves_orientation_is_selected_and_stored(searched_project: Project) -> None:
-    run = searched_project.runs["0001"]
+    run = searched_project.runs["0002"]
     assert run.settings["preset"] in ("oriented", "plain")
     assert TrainingSettings(**run.settings).augmentation.rotation in ("half_turns", "none")
     stored = json.loads((run.path / "classifier.json").read_text())["settings"]
@@ -210,8 +213,8 @@ def test_a_preset_that_preserves_orientation_is_selected_and_stored(searched_pro
 
 
 def test_search_results_are_stored_as_a_table(searched_project: Project) -> None:
-    results = read_runs(searched_project.path / "runs")["0001"].search_results()
-    run = searched_project.runs["0001"]
+    results = read_runs(searched_project.path / "runs")["0002"].search_results()
+    run = searched_project.runs["0002"]
     assert list(results.columns) == [
         *("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
     ]
@@ -228,9 +231,9 @@ def test_search_results_are_stored_as_a_table(searched_project: Project) -> None
 
 
 def test_training_with_the_selected_settings_gives_identical_weights(project_copy: Project) -> None:
-    run = project_copy.train(project_copy.runs["0001"].settings)
-    assert weights(project_copy, "0001") == weights(project_copy, "0002")
-    assert run.settings == project_copy.runs["0001"].settings
+    run = project_copy.train(project_copy.runs["0002"].settings)
+    assert weights(project_copy, "0002") == weights(project_copy, "0003")
+    assert run.settings == project_copy.runs["0002"].settings
     assert run.choice == ""
     assert run.search_results().empty, "these settings name their preset"
 
@@ -263,15 +266,15 @@ def test_the_score_is_corrected_for_selection_and_includes_the_forest(
 def test_a_selected_preset_is_reused(project_copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(searching, "_compare_presets", no_search)
     run = project_copy.train()
-    assert run.settings == project_copy.runs["0001"].settings
-    assert weights(project_copy, "0001") == weights(project_copy, "0002")
-    assert run.choice == f"Preset {run.settings['preset']} was selected in run 0001."
+    assert run.settings == project_copy.runs["0002"].settings
+    assert weights(project_copy, "0002") == weights(project_copy, "0003")
+    assert run.choice == f"Preset {run.settings['preset']} was selected in run 0002."
     assert run.search_results().empty
-    assert "Run 0001 selected the preset on some of these objects: the score may be slightly too good." in run.note
+    assert "Run 0002 selected the preset on some of these objects: the score may be slightly too good." in run.note
     other = project_copy.train(seed=3, device="cpu")
     assert other.settings["preset"] == run.settings["preset"]
     assert other.settings["seed"] == 3
-    assert weights(project_copy, "0003") != weights(project_copy, "0001")
+    assert weights(project_copy, "0004") != weights(project_copy, "0002")
 
 
 def no_search(*_: object) -> None:
@@ -296,7 +299,7 @@ def test_a_changed_project_repeats_the_search(project_copy: Project, monkeypatch
 
 def test_the_augmentation_preview_uses_the_selected_preset(project_copy: Project, tmp_path: Path) -> None:
     shown = TrainingSettings.from_json(project_copy.preview_augmentation("stripes", 1).attrs["settings"])
-    assert shown.preset == project_copy.runs["0001"].settings["preset"]
+    assert shown.preset == project_copy.runs["0002"].settings["preset"]
     assert shown.augmentation == TrainingSettings(preset=shown.preset).augmentation
     new = annotate(striped(tmp_path), range(1, 5))
     assert TrainingSettings.from_json(new.preview_augmentation("stripes", 1).attrs["settings"]).preset == "auto"
@@ -384,12 +387,12 @@ def test_a_network_initialized_from_a_run_keeps_its_preset(
     project_copy: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(searching, "_compare_presets", no_search)
-    run = project_copy.train(start_from="0001", epochs=1)
-    assert run.settings["preset"] == project_copy.runs["0001"].settings["preset"]
-    assert run.choice == f"Preset {run.settings['preset']} was used as in run 0001, from which training started."
+    run = project_copy.train(start_from="0002", epochs=1)
+    assert run.settings["preset"] == project_copy.runs["0002"].settings["preset"]
+    assert run.choice == f"Preset {run.settings['preset']} was used as in run 0002, from which training started."
 
 
-@pytest.mark.parametrize("stage", ["measuring objects", "comparing presets"])
+@pytest.mark.parametrize("stage", ["starting", "measuring objects"])
 def test_a_stop_before_the_first_training_of_a_search_leaves_no_run(tmp_path: Path, stage: str) -> None:
     project = annotate(striped(tmp_path), range(1, 25))
     stop_in(project, stage)
@@ -398,29 +401,65 @@ def test_a_stop_before_the_first_training_of_a_search_leaves_no_run(tmp_path: Pa
     assert project.status == "Stopped before anything was trained."
 
 
-def test_a_stop_during_the_search_keeps_the_best_classifier_so_far(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = annotate(striped(tmp_path), range(1, 25))
-    stop_in(project, "1 of ")
-    run = project.runs["0001"]
-    assert project.current_run == "0001"
-    assert run.stopped
-    assert run.choice.startswith(
-        f"The comparison of presets was stopped: preset {run.settings['preset']} was the best so"
+def test_a_forest_is_stored_before_presets_are_compared(recorded: Recorded) -> None:
+    first, second = recorded.project.runs
+    assert (first.settings["preset"], first.settings["architecture"]) == ("forest", "forest")
+    assert first.choice == "First result, before presets were compared."
+    assert sum(first.labels.values()) == 24, "it is trained on all annotations"
+    stored, searched = (
+        next(n for n, state in enumerate(recorded.states) if text in state.text) for text in ("measuring", "comparing")
     )
+    assert stored < searched
+    assert recorded.current_runs == ["0001", "0002"]
+    tables = {one.preset: one.table for one in recorded.events[-1].candidates}
+    np.testing.assert_allclose(first.held_out()[["raw_1", "raw_2"]], tables["forest"][["p_1", "p_2"]], atol=1e-6)
+    assert first.note == "Cross-validation on 24 annotated objects, held out by whole groups."
+    assert first.search_results().empty
+    assert recorded.project.runs.current is second
+
+
+def test_a_stop_during_the_search_keeps_the_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = annotate(striped(tmp_path), range(1, 25))
+    stop_in(project, "3 of 1")
+    (run,) = project.runs
+    assert project.current_run == "0001"
+    assert run.settings["preset"] == "forest"
+    assert sum(run.labels.values()) == 24
     assert run.note == "No accuracy estimate yet: the comparison of presets was stopped."
     assert project.evaluate().source == "no estimate yet"
     assert run.search_results().empty
     project.predict()
     assert project.predictions()["predicted"].notna().all()
-    again = Project(project.path)
-    assert again.runs["0001"].choice == run.choice
     compared = []
     monkeypatch.setattr(searching, "_compare_presets", lambda *args: compared.append(args) or no_search(*args))
     with pytest.raises(AssertionError):
         project.train()
     assert compared, "an unfinished comparison is repeated"
+
+
+def test_a_stop_after_a_better_network_was_found_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allowed_cues, "CANDIDATE_PRESETS", ("plain", "oriented", "default", "forest"))
+    monkeypatch.setattr(search_module, "GAIN_PER_SECOND", 0.0)
+    project = annotate(striped(tmp_path), range(1, 25))
+    seen = []
+
+    def stop_in_the_second_finalist(change) -> None:
+        if change["new"] and change["new"].text.startswith("comparing preset "):
+            seen.append(change["new"].text.split(":")[0])
+        if len(set(seen)) > 2:
+            project.stop()
+
+    project.observe(stop_in_the_second_finalist, "job")
+    project.train()
+    assert [run.settings["preset"] == "forest" for run in project.runs] == [True, False]
+    run = project.runs.current
+    assert run.stopped
+    assert re.fullmatch(
+        rf"The comparison of presets was stopped: preset {run.settings['preset']} was the best so far, "
+        r"trained on 1\d objects for 6 epochs\.",
+        run.choice,
+    )
+    assert Project(project.path).runs["0002"].choice == run.choice
 
 
 def test_a_stop_in_the_final_training_keeps_network_and_search_results(
@@ -429,13 +468,17 @@ def test_a_stop_in_the_final_training_keeps_network_and_search_results(
     monkeypatch.setattr(search_module, "search", lambda *args: iter(recorded.events))
     project = annotate(striped(tmp_path), range(1, 25))
     stop_in(project, "training")
-    run = project.runs["0001"]
+    first, run = project.runs
+    assert not first.stopped
     assert run.stopped
+    assert len(run.history) == QUICK_SEARCHING.epochs, "the classifier of a fold is kept, which was trained to the end"
+    assert re.fullmatch(r"The training on all annotations was stopped: .* trained on 1\d of them\.", run.remarks[-1])
     assert not run.search_results().empty
     assert project.evaluate().source == "no estimate yet"
     assert "Stopped before the score" in run.note
     monkeypatch.setattr(searching, "_compare_presets", no_search)
     assert project.train().settings["preset"] == run.settings["preset"]
+    assert not project.runs.current.stopped
 
 
 def test_search_progress_reports_the_preset_and_remaining_time(recorded: Recorded) -> None:
@@ -463,16 +506,16 @@ def test_a_search_with_many_annotations_subsamples_each_image(project_copy: Proj
 
 
 def test_the_error_names_an_unreadable_search_result(project_copy: Project) -> None:
-    file = project_copy.runs["0001"].path / RECORD_FILE
+    file = project_copy.runs["0002"].path / RECORD_FILE
     file.write_text("[")
     with pytest.raises(ProjectError, match=r"tried\.json cannot be read .* Remove it"):
         project_copy.train()
     file.unlink()
-    assert project_copy.runs["0001"].search_results().empty
+    assert project_copy.runs["0002"].search_results().empty
 
 
 def test_an_unknown_stored_preset_repeats_the_search(project_copy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = project_copy.runs["0001"].path / RECORD_FILE
+    file = project_copy.runs["0002"].path / RECORD_FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"chosen": "newer"}))
     monkeypatch.setattr(searching, "_compare_presets", no_search)
     with pytest.raises(AssertionError, match="presets are tried"):
