@@ -89,7 +89,7 @@ class LabelPanel(LabelingPanel):
     fills: ClassVar[bool] = True
 
     def __init__(self, project: Project | str | Path) -> None:
-        super().__init__(project, "random", "panel", edit=lambda name: self.editor.edit(name))
+        super().__init__(project, "useful", "panel", edit=lambda name: self.editor.edit(name))
         project = self.project
         self.layout.max_width = MAX_WIDTH
         self.add_class("sv-space")

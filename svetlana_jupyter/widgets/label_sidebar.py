@@ -38,6 +38,11 @@ _QUEUE_TITLES = {
     "useful": "Most useful",
     "random": "At random",
     "uncertain": "Least certain",
+    "diverse": "Diverse",
+    "rare": "Rarest class",
+    "unlike": "Unlike labeled",
+    "disagreement": "Disagreement",
+    "suspect": "Label errors",
     "image": "By image",
     "test": "Test set",
 }
