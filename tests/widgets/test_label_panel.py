@@ -174,7 +174,7 @@ def test_only_drawn_objects_of_the_most_useful_ones_count_as_drawn(panel, projec
     labeled, drawn = [], []
     while (shown := panel.shown) is not None and len(labeled) < 12:
         labeled.append(shown)
-        drawn += [shown] * ("random" in panel.next_objects.reason.value)
+        drawn += [shown] * ("random" in panel._candidate.reason)
         press(panel, "1" if shown.label % 2 else "2")
         if len(labeled) == 8:
             project.live.update()
