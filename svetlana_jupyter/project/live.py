@@ -196,7 +196,7 @@ class Live:
         self._show, self._report = show, report
         self.state = LiveState()
         self.result: LiveResult | None = None
-        self._is_following = False
+        self._is_following = self._is_fitting = False
         self._wanted, self._done = 0, 0
         self._last: dict[Stage, LiveResult] = {}
         self._scored = pd.DataFrame()
@@ -342,9 +342,13 @@ class Live:
 
     def _fit_known(self) -> Run:
         """Return the live run; if there is none yet, fit it to known features."""
-        if self.result is None and not self._is_following and self._images.is_owned:
-            for event in self._results(self._labeled_features(), lambda: False):
-                self.handle(event)
+        if self.result is None and not (self._is_following or self._is_fitting) and self._images.is_owned:
+            self._is_fitting = True  # reading the objects may make panels ask for the run again
+            try:
+                for event in self._results(self._labeled_features(), lambda: False):
+                    self.handle(event)
+            finally:
+                self._is_fitting = False
         result = self.result
         if result is not None:
             return self._make_run(result, self.state.score_text)

@@ -26,7 +26,7 @@ from svetlana_jupyter.widgets.label_sidebar import (
 from svetlana_jupyter.widgets.labeling import LabelingPanel
 from svetlana_jupyter.widgets.map_panel import MapToolbar
 from svetlana_jupyter.widgets.map_view import MapView
-from svetlana_jupyter.widgets.panel import MAX_WIDTH, Command, catch_errors, labeling_commands
+from svetlana_jupyter.widgets.panel import MAX_WIDTH, Command, as_project, catch_errors, labeling_commands
 from svetlana_jupyter.widgets.scheduling import KeyPause, running_loop
 from svetlana_jupyter.widgets.viewer.open_images import predicted_class
 
@@ -89,8 +89,10 @@ class LabelPanel(LabelingPanel):
     fills: ClassVar[bool] = True
 
     def __init__(self, project: Project | str | Path) -> None:
+        project = as_project(project)
+        if running_loop() is not None:  # without one, predictions would arrive on another thread
+            project.live.start()  # before anything asks for predictions, which would be computed at once
         super().__init__(project, "useful", "panel", edit=lambda name: self.editor.edit(name))
-        project = self.project
         self.layout.max_width = MAX_WIDTH
         self.add_class("sv-space")
         self.gallery: GalleryView | None = None
@@ -112,8 +114,6 @@ class LabelPanel(LabelingPanel):
         self._refresh()
         self.show_hint(_FIRST if project.images else "")
         project.live.urgent_objects = self._urgent_objects
-        if running_loop() is not None:  # without one, predictions would arrive on another thread
-            project.live.start()
 
     def show_view(self, name: str) -> None:
         """Show the image, the gallery, the map, or the image beside one of them."""

@@ -23,6 +23,7 @@ from svetlana_jupyter.widgets.panel import (
     catch_errors,
     labeling_commands,
 )
+from svetlana_jupyter.widgets.scheduling import running_loop
 from svetlana_jupyter.widgets.selection_labeling import SelectionLabeling
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ class MapPanel(Panel):
         self.observe_project(self._refresh, *versions, "current_run")
         self.show_hint(_HINT if project.images else "")
         self._refresh()
-        project.live.start()
+        if running_loop() is not None:  # without one, predictions would arrive on another thread
+            project.live.start()
 
     @property
     def shown(self) -> SelectionId:

@@ -145,7 +145,7 @@ def test_a_selection_of_another_view_is_marked(panel, featured):
     panel.view.shared.selection = (first,)
     row, column = (round(at) for at in point(panel, *first).values())
     marked = panel.view.scene.selection.codes
-    assert marked[row - 14 : row + 14, column - 14 : column + 14].any()
+    assert marked[max(row - 14, 0) : row + 14, max(column - 14, 0) : column + 14].any()
     panel.view.shared.selection = (("left", 99),)
     assert panel.view.scene.selection is None, "an object that is not on the map"
 
