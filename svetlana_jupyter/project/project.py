@@ -1208,7 +1208,7 @@ class Project(HasTraits):
             labels = labels[labels.index.get_level_values("image").isin(names)]
             test_set = [object_id in self.test_set for object_id in labels.index]
             table, run = self.predictions(names), self.runs.current.title if self.current_run else ""
-            table["run"] = table["run"].replace({LIVE: run})
+            table["run"] = table["run"].mask(table["run"] == LIVE, run)
             return ResultsSnapshot(
                 self.path.name,
                 self.images.pair,

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import tifffile
 from skimage.measure import regionprops_table
-from traitlets import HasTraits
 
 from svetlana_jupyter.core.annotations import Label
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
@@ -271,9 +270,3 @@ def test_a_duplicate_class_name_creates_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="more than once"):
         Project(tmp_path / "new.svetlana", classes=["a", "b", "a"])
     assert not (tmp_path / "new.svetlana").exists()
-
-
-def test_the_project_class_has_few_public_names(project: Project) -> None:
-    names = [name for name in dir(project) if not name.startswith("_") and name not in dir(HasTraits)]
-    assert len(names) <= 58
-    assert Project.__bases__ == (HasTraits,)

@@ -158,7 +158,8 @@ def test_queues_of_predictions_follow_the_chosen_classes(project):
 
 
 def test_two_runs_that_agree_have_no_disagreement(project):
-    labeled(project, range(1, 9))
+    for image in project.images:
+        labeled(project, range(1, 11), image)
     project.train(preset="forest")
     project.predict()
     project.live.update()
