@@ -406,8 +406,8 @@ class Live:
         try:
             for event in self._results(self._labeled_features(), lambda: self._wanted != generation):
                 self._post(event)
-        except (SvetlanaError, OSError) as error:
-            self._post(str(error))
+        except Exception as error:  # the next label must find the thread alive
+            self._post(f"The live predictions could not be updated: {error}")
 
     def _post(self, event: object) -> None:
         self._jobs.post(self.handle, event)
@@ -438,7 +438,10 @@ class Live:
         groups = np.full(len(labels), "", object)
         with checked_live():
             for name in images:
-                objects, entry = self._images.objects(name, wait=True), entries[name]
+                try:
+                    objects, entry = self._images.objects(name, wait=True), entries[name]
+                except (SvetlanaError, OSError):  # such an image has no features; panels show why
+                    continue
                 numbers = labels.xs(name, level="image").index
                 named = name_groups(name, entry.groups, objects.reindex(numbers), entry.shape, len(images) == 1)
                 groups[labels.index.get_level_values("image") == name] = named.to_numpy()

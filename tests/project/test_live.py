@@ -7,9 +7,11 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
+from svetlana_jupyter.project import live
 from svetlana_jupyter.project.project import Project
 
 
@@ -101,13 +103,12 @@ def test_the_background_gives_the_predictions_of_a_script(project):
     label_some(project, 1, 20)
     project.live.start()
     label_some(project, 21, 24)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        state = project.live_state
-        if state is not None and state.labels == 24 and state.stage == "average" and not state.missing:
-            break
-        time.sleep(0.02)
-    assert project.live_state.labels == 24
+    wait_until(
+        lambda: (
+            (state := project.live_state) is not None
+            and (state.labels, state.stage, state.missing) == (24, "average", 0)
+        )
+    )
     project.live.stop()
     followed = probabilities(project)
     project.live.update()
@@ -169,8 +170,6 @@ def test_a_scarce_class_is_left_out_of_the_score_and_named(large):
 def test_a_replaced_mask_shows_no_predictions_of_the_old_objects(project, wells):
     label_some(project)
     project.live.update()
-    import tifffile
-
     mask = tifffile.imread(wells / "masks/P2_A1.tif")
     tifffile.imwrite(wells / "masks/P2_A1.tif", np.where(mask > 6, 0, mask))
     project.replace_mask("P2_A1")
@@ -231,3 +230,34 @@ def test_a_trained_run_replaces_the_live_classifier_only_if_it_is_better(project
     p = both.set_index(["image", "object"])[own].to_numpy()[np.arange(len(both)), both["truth"] - 1]
     if live_is_better:
         assert f"{-np.log(p.clip(0.001)).mean():.2f}" in project.status
+
+
+def test_labels_of_an_image_whose_mask_changed_do_not_stop_the_others(project, wells):
+    label_some(project)
+    project.annotate("P2_A1", [1, 3], "dim")
+    project.live.update()
+    mask = tifffile.imread(wells / "masks/P2_A1.tif")
+    tifffile.imwrite(wells / "masks/P2_A1.tif", np.where(mask > 6, 0, mask))
+    state = project.live.update()
+    assert state.objects == 24
+    table = project.predictions(["P1_A1", "P1_A2"])
+    assert (table["predicted"] == truth(table)).all()
+
+
+def test_a_failed_update_is_reported_and_the_next_label_is_followed(project, monkeypatch):
+    label_some(project, 1, 20)
+    original = live.live_results
+    monkeypatch.setattr(live, "live_results", lambda data, stop: 1 / 0)
+    project.live.start()
+    wait_until(lambda: "division by zero" in project.trouble)
+    monkeypatch.setattr(live, "live_results", original)
+    label_some(project, 21, 24)
+    wait_until(lambda: project.live_state is not None and project.live_state.labels == 24)
+    project.live.stop()
+
+
+def wait_until(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
