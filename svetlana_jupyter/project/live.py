@@ -142,8 +142,8 @@ class LiveRun(Run):
     def classifier_folder(self) -> Path:
         """Raise a `ProjectError`, because the live classifier is not stored."""
         raise ProjectError(
-            "The live classifier predicts by itself and is not stored. Call project.live.update(), or train a "
-            "classifier with project.train()."
+            "The live classifier has no network to explain. Train one in the Train tab or with project.train(), and "
+            "choose its run."
         )
 
 
@@ -254,18 +254,20 @@ class Live:
             self.request()
 
     def compare(self, run: Run) -> str:
-        """Return why the live classifier is better than a trained run; "" otherwise.
+        """Return why the live classifier stays; "" if a trained run is better.
 
-        Both are compared by the log loss of held-out predictions of the same labels. Without at least ten of them, the
-        live classifier is not better.
+        Both are compared by the log loss of held-out predictions of the same labels, of which there must be ten.
         """
         mine, theirs = None if self.result is None else self.result.held_out, run.held_out()
-        if mine is None or theirs is None:
-            return ""
-        theirs = theirs.rename(columns=lambda name: f"{name}_run" if name.startswith("p_") else name)
-        both = mine.merge(theirs, on=["image", "object", "truth"], suffixes=("", "_run"))
+        both = pd.DataFrame()
+        if mine is not None and theirs is not None:
+            theirs = theirs.rename(columns=lambda name: f"{name}_run" if name.startswith("p_") else name)
+            both = mine.merge(theirs, on=["image", "object", "truth"], suffixes=("", "_run"))
         if len(both) < MIN_COMPARED:
-            return ""
+            return (
+                f"The live classifier stays, because run {run.name} has too few held-out predictions to compare. "
+                "Choose the run to see its predictions."
+            )
         live, trained = (mean_log_loss(both, suffix) for suffix in ("", "_run"))
         if not live < trained:
             return ""
@@ -334,7 +336,7 @@ class Live:
             history=[],
             seconds=0.0,
             stopped=False,
-            note=f"{note[:1].upper()}{note[1:]}." if note else "",
+            note=f"{note[:1].upper()}{note[1:].removesuffix('.')}." if note else "",
             images=result.images,
             scored=self._scored if len(self._scored) else None,
             trained=trained,

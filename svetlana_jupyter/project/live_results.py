@@ -299,7 +299,9 @@ def score_drawn_labels(held_out: pd.DataFrame, classes: ClassScheme) -> tuple[Es
     table = drawn[drawn["truth"].isin(scored)].reset_index(drop=True)
     names = {info.id: info.name for info in classes}
     if len(scored) < 2:
-        return None, f"{NO_SCORE}: label {MIN_SCORED} objects of two classes that are drawn at random.", table
+        known = format_list([f"{counts[class_id]} {names[class_id]}" for class_id in classes.ids])
+        text = f"{NO_SCORE}: it needs {MIN_SCORED} of each of two classes, drawn at random (so far {known})"
+        return None, text, table.iloc[:0]
     estimate = score(table["truth"], table["predicted"], names, table["group"]).balanced_accuracy
     n_groups = table["group"].nunique()
     source = f"{len(table)} labels drawn at random" + (f" in {n_groups} groups" if n_groups > 1 else "")

@@ -1280,8 +1280,13 @@ class Project(HasTraits):
         task = self._task(given, changes, threads, network, search)
         self.training_curve = LearningCurve()
 
+        replaces_live = self.current_run == LIVE
+
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
+                if isinstance(event, RunScored) and replaces_live and not predict and not self.live.compare(event.run):
+                    count = task.settings.threads or threads  # so that its predictions replace those of the live run
+                    yield from predict_images(self._prediction_task(list(task.pairs), event.run, count, network), stop)
                 if not isinstance(event, FirstRun | Run | RunUnsaved):
                     yield event
                     continue

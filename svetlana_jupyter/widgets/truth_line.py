@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ipywidgets import HTML, HBox
 
 from svetlana_jupyter.project.run_store import LIVE
-from svetlana_jupyter.widgets.components import JobProgress, error_text, muted
+from svetlana_jupyter.widgets.components import JobProgress, button, error_text, muted
 from svetlana_jupyter.widgets.panel import Watcher, catch_errors
 from svetlana_jupyter.widgets.scheduling import KeyPause, LatestQuestion
 
@@ -38,6 +38,8 @@ class TruthLine(HBox):
     Attributes
     ----------
     text : HTML
+    back : Button
+        Shows the live predictions again; displayed while a stored run is shown.
     job : JobProgress
     """
 
@@ -49,7 +51,9 @@ class TruthLine(HBox):
         )
         self.text = HTML(layout={"margin": "0", "flex": "1 1 auto", "min_width": "0"})
         self.job = JobProgress(stop)
-        super().__init__([self.text, self.job])
+        choose = catch_errors(lambda: project.runs.choose(LIVE), status)
+        self.back = button(choose, "Show live", "", "Show the live predictions instead of this run", width="auto")
+        super().__init__([self.text, self.back, self.job])
         self.add_class("sv-truth")
         self._watcher = Watcher(status)
         redraw = KeyPause(catch_errors(self._draw, status)).restart
@@ -67,7 +71,9 @@ class TruthLine(HBox):
 
     def _draw(self) -> None:
         project, state = self._project, self._project.live.state
-        if project.current_run and project.current_run != LIVE:
+        is_stored = bool(project.current_run) and project.current_run != LIVE
+        self.back.layout.display = "" if is_stored and state.stage else "none"
+        if is_stored:
             run = project.runs.current
             score = self._score[1] if self._score[0] == run.name else ""
             parts = [f"<b>{sum(run.labels.values()):,} labels</b>", *([score] if score else [])]

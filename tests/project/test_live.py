@@ -156,6 +156,17 @@ def test_the_score_counts_labels_drawn_at_random_by_group(large):
     assert (report.run, report.network.balanced_accuracy.value) == ("live", state.score.value)
 
 
+def test_drawn_labels_of_one_class_give_no_score(project):
+    for image in ("P1_A1", "P1_A2"):
+        project.annotate(image, range(2, 13, 2), "bright", source="random")
+        project.annotate(image, range(1, 13, 2), "dim")
+    state = project.live.update()
+    assert state.score is None
+    assert state.score_text.endswith("drawn at random (so far 0 dim, 12 bright)")
+    assert project.evaluate().network is None
+    assert project.counts()["low"].isna().all()
+
+
 def test_a_scarce_class_is_left_out_of_the_score_and_named(large):
     large.classes.add("rare")
     queue = large.queue("random")
@@ -225,6 +236,7 @@ def test_a_trained_run_replaces_the_live_classifier_only_if_it_is_better(project
     held_out[own] = certain
     run = project.train(epochs=3)
     assert project.current_run == ("live" if live_is_better else run.name)
+    assert project.predictions()["predicted"].notna().all()
     assert ("The live classifier stays" in project.status) == live_is_better
     both = run.held_out()
     p = both.set_index(["image", "object"])[own].to_numpy()[np.arange(len(both)), both["truth"] - 1]
@@ -261,3 +273,15 @@ def wait_until(condition, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_run_without_a_score_does_not_replace_the_live_classifier(project):
+    label_some(project, 1, 4)
+    project.live.update()
+    run = project.train(epochs=2)
+    assert project.current_run == "live"
+    assert f"run {run.name} has too few held-out predictions" in project.status
+    assert project.predictions()["predicted"].notna().all()
+    project.runs.choose(run.name)
+    project.runs.choose("live")
+    assert project.predictions()["predicted"].notna().all()

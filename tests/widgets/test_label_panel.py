@@ -217,6 +217,15 @@ def test_a_hidden_view_draws_nothing_and_follows_when_it_is_shown(panel):
     assert panel.gallery.page.screen.canvas.frame == frame
 
 
+def test_the_gallery_follows_labels_without_the_mouse(live, annotated):
+    live.views.value = "gallery"
+    before = live.gallery.page.scene
+    annotated.annotate(*live.gallery.listed[0], "bright")
+    after = live.gallery.page.scene
+    annotated.annotate(*live.gallery.listed[0], "dark")
+    assert before != after != live.gallery.page.scene
+
+
 def test_flags_of_the_list_apply_to_the_selection(panel, project):
     select(panel, 4)
     flag = panel.object.children[1].children[2]

@@ -159,7 +159,6 @@ class GalleryPanel(Panel):
         text = f"{int(counts.sum()):,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} edits per minute")
         first = "Name the first class in the Annotate panel."
         self.progress_text.value = muted(text if len(project.classes) else first)
-        self.page.screen.redraw()
 
     def _predictions_changed(self) -> None:
         self._refresh()

@@ -102,6 +102,8 @@ class GalleryView(VBox):
         self._watcher.observe(self.shared, self._follow_selection, "selection")
         self._watcher.observe(self.shared, self._show_list, "listed")
         self._watcher.observe(project, self.rearrange, "images_version")
+        versions = "annotations_version", "classes_version", "predictions_version", "current_run"
+        self._watcher.observe(project, self._redraw, *versions)
 
     @property
     def pages(self) -> Pagination:
@@ -119,6 +121,10 @@ class GalleryView(VBox):
         if shown:
             self.page.screen.redraw()
             self.reveal()
+
+    def _redraw(self) -> None:
+        if self._is_shown:
+            self.page.screen.redraw()
 
     def rearrange(self) -> None:
         """Filter and sort the objects again, and show the first page."""
