@@ -135,7 +135,7 @@ def test_keys_in_a_form_do_not_reach_jupyterlab(lab, tmp_path):
     assert [rows.nth(number).input_value() for number in range(5)] == typed
     lab.screenshot("form")
     form.get_by_role("button", name="Create project").click()
-    expect(form.locator("canvas[tabindex]")).to_be_visible(timeout=60_000)
+    expect(form.locator("canvas[tabindex]").first).to_be_visible(timeout=60_000)
     form.get_by_role("tab", name="Train").click()
     form.get_by_role("button", name="Save as zip").focus()
     for key in "mabxdd":

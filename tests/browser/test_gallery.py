@@ -25,7 +25,7 @@ DRAWN = (
     " and all(panel.page._thumbnail_cache.cached_thumbnails(panel.page._page(panel.page.objects)))"
 )
 SHOWN = "panel.page.scene.chosen == panel.page.selection.chosen and panel.page.screen.canvas.is_final"
-PAGE = "panel._page_number == {} and " + DRAWN
+PAGE = "panel.view.page_number == {} and " + DRAWN
 
 
 class ThumbnailGrid:
