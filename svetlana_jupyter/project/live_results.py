@@ -154,6 +154,8 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     if stop():
         return
     probabilities, folds = _held_out(features, codes, data.groups[has_features], columns, stop)
+    if stop():  # leave-one-out must not stand for groups
+        return
     if probabilities is None:
         probabilities = (head.leave_one_out + forest.out_of_bag) / 2
     yield replace(second, held_out=_held_out_table(data, has_features, ids, probabilities, folds))
