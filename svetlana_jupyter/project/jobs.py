@@ -154,7 +154,7 @@ class TimeEstimator:
 
 
 class BackgroundLane:
-    """Low-priority thread for work that nobody waits for, such as computing features.
+    """Low-priority thread for background work, such as computing features.
 
     Work is done one after the other. A `hold` interrupts it at its next event; interrupted work starts again after the
     hold and has to continue where it was. The thread ends when there is nothing to do.
