@@ -135,7 +135,7 @@ def storage_device(device: torch.device, nbytes: int) -> torch.device:
 
 @contextmanager
 def seeded_computation(device: torch.device, seed: int | None) -> Iterator[None]:
-    """Seed initial weights or random layers; restore the global random state at the end.
+    """Seed random weights or layers; restore the global random state at the end.
 
     All threads share the global generator of torch, so such computations run one at a time. With ``seed=None``, for
     networks without random layers, the generator is not used.
