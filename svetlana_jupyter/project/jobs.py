@@ -217,12 +217,14 @@ class BackgroundLane:
         with self._condition:
             if self._tasks.pop(name, None) is not None:
                 self._interrupt.set()
+                self._condition.notify_all()
 
     def clear(self) -> None:
         """Interrupt and forget all work, without waiting for it to end."""
         with self._condition:
             self._tasks.clear()
             self._interrupt.set()
+            self._condition.notify_all()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until there is nothing to do; return False after ``timeout`` seconds."""
@@ -278,7 +280,7 @@ class BackgroundLane:
     def _next_task(self) -> tuple[str, tuple[LaneWork, Callable[[Exception], None]]] | None:
         """Return the oldest work after all holds have ended; None if there is none."""
         with self._condition:
-            self._condition.wait_for(lambda: not self._holds)
+            self._condition.wait_for(lambda: not (self._holds and self._tasks))
             self._interrupt.clear()
             if not self._tasks:
                 self._thread = None
