@@ -1160,9 +1160,9 @@ class Project(HasTraits):
     def _show_score(self, run: Run) -> None:
         """Show a new score, which may come while a later one is known already."""
         known = self.runs.get(run.name)
-        if len(run.missing_scores) > len(known.missing_scores):
-            return
         is_first = known.note == NOT_SCORED
+        if not is_first and len(run.missing_scores) > len(known.missing_scores):
+            return
         self.runs.update(run)
         why_live = self.live.compare(run) if self.current_run == LIVE and is_first else ""
         if self.current_run == LIVE and is_first and not why_live:
