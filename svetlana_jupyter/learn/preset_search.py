@@ -256,7 +256,7 @@ class _Search:
     ) -> None:
         self.settings, self.collect, self.keep_epochs = settings, collect, keep_epochs
         self.workers, self.stop = workers, stop
-        self.networks = [name for name, one in settings.items() if one.architecture != "forest"]
+        self.networks = [name for name, one in settings.items() if one.has_network]
         self.measured = [name for name in settings if name not in self.networks]
         self.samples: dict[str, TrainingData] = {}
         self.plan: SearchPlan | None = None  # None without networks
