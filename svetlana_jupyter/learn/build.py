@@ -23,6 +23,7 @@ from svetlana_jupyter.core.io.bounded_files import check_regular_file
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.settings import TORCHVISION_ARCHITECTURES, USER_ARCHITECTURE, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
+from svetlana_jupyter.learn.device import seeded_computation
 from svetlana_jupyter.learn.networks import (
     MEMORY_FORMATS,
     ClassificationNetwork,
@@ -68,8 +69,7 @@ def init_network(
     """
     settings, channels, shape = samples.settings, patches.shape[1], tuple(patches.shape[2:])
     check_patch_shape(settings, shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+    with seeded_computation(torch.device("cpu"), settings.seed):
         network = build_network(settings, samples.ndim, channels, len(samples.classes), samples.network)
         if isinstance(network, UserNetwork):
             check_logits(network, channels, shape, len(samples.classes))

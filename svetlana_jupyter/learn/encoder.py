@@ -17,6 +17,7 @@ from svetlana_jupyter.core.patch_geometry import resolve_patch_settings
 from svetlana_jupyter.core.patches import cut_patches, patch_regions
 from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError
+from svetlana_jupyter.learn.onnx_encoder import OnnxEncoder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,11 +137,13 @@ def check_encoder(name: object, encoder: object, size: object) -> str:
 
 
 def _digest(encoder: Encoder) -> str:
-    """Return a hash of the weights of a module, or of the source of a function."""
+    """Return a hash of the weights of a module, of a file or of a function."""
     text = hashlib.sha256(f"{type(encoder).__module__}.{type(encoder).__qualname__}".encode())
     if isinstance(encoder, torch.nn.Module):
         for name, values in encoder.state_dict().items():
             text.update(name.encode() + values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    elif isinstance(encoder, OnnxEncoder):
+        text.update(encoder.content)
     else:
         try:
             text.update(inspect.getsource(encoder).encode())

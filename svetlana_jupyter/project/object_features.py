@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -286,7 +287,7 @@ class ObjectFeatures:
         names = [unquote(file.stem.removeprefix(ENCODER_PREFIX)) for file in stored]
         return list(dict.fromkeys([*names, *self._encoders]))
 
-    def add(self, name: str, encoder: Encoder, size: int = 64) -> None:
+    def add(self, name: str, encoder: Encoder | str | os.PathLike[str], size: int = 64) -> None:
         """Use an encoder of your own as a further source of features.
 
         The program neither ships nor fetches encoders. In a kernel where the encoder was not added, its cached
@@ -296,20 +297,26 @@ class ObjectFeatures:
         Parameters
         ----------
         name : str
-        encoder : torch.nn.Module or callable
+        encoder : torch.nn.Module, callable, or path of an ONNX file
             Function from patches of shape (n, C, [size,] size, size) to features (n, d). A module gets a tensor, any
-            other function a float32 array. Channels are scaled to the image's 1st and 99.8th percentiles or, if
-            brightness or surroundings are no allowed cues, standardized per object.
+            other function a float32 array. ONNX files need ``pip install "svetlana-jupyter[onnx]"``. Channels are
+            scaled to the image's 1st and 99.8th percentiles or, if brightness or surroundings are no allowed cues,
+            standardized per object.
         size : int
             Pixels per side of the patches.
 
         Raises
         ------
         InputError
-            If the encoder is not callable, or the name or the size are not valid.
+            If the encoder is not callable, or the file, the name or the size are not valid.
+        SettingsError
+            If a file is passed, but onnxruntime is not installed.
         """
         from svetlana_jupyter.learn.encoder import check_encoder
+        from svetlana_jupyter.learn.onnx_encoder import OnnxEncoder
 
+        if isinstance(encoder, str | os.PathLike):
+            encoder = OnnxEncoder(encoder, thread_count("script"))
         self._encoders[name] = encoder, size, check_encoder(name, encoder, size)
         self.on_changed()
 
