@@ -227,7 +227,7 @@ class ObjectFeatures:
         return measurements, *encoders, patches
 
     def encoder_sources(self, settings: TrainingSettings) -> dict[str, FeatureSource]:
-        """Return the encoders that were added in this kernel, by the name of their source."""
+        """Return the encoders that were added in this kernel, by source name."""
         sources = self.sources(settings)
         return {
             source.name: source
@@ -262,14 +262,14 @@ class ObjectFeatures:
         return learned
 
     def cached(self, sources: FittedSources) -> FittedSources:
-        """Return sources that read from the cache of the project, if it has their features."""
+        """Return sources that read from the cache, if it has their features."""
         known = self._known_sources([each.source for each in sources.sources])
         if known is None or [each.digest for each in known.sources] != [each.digest for each in sources.sources]:
             return sources
         return _CachedSources(known.sources, frozenset(self.similar_images()), self._read)
 
     def _read(self, fitted: FittedSources, name: str, objects: pd.DataFrame) -> NDArray[np.float32]:
-        """Return the features (n, D) of objects, which are computed where they are missing."""
+        """Return the features (n, D) of objects; compute those that are missing."""
         self._compute(fitted, name, objects)
         image = self._image(name, fitted)
         positions = image.labels.get_indexer(objects.index)

@@ -1,4 +1,4 @@
-"""Sources of features with what they have learned, and their standardized features.
+"""Sources of features with what they have learned.
 
 Features are stored as 16-bit integers in steps of `STEP`. Everything that is fitted to features uses the rounded
 values, so that it makes no difference whether they were stored in between.
