@@ -275,7 +275,7 @@ class ObjectFeatures:
         positions = image.labels.get_indexer(objects.index)
         missing = (positions < 0) | ~image.is_present[positions]
         if missing.any():
-            raise DamagedError(f"Object {objects.index[missing.argmax()]} of {name!r} has no features.")
+            raise DamagedError(f"Object {objects.index[int(missing.argmax())]} of {name!r} has no features.")
         return image.read(positions)
 
     @property

@@ -171,7 +171,7 @@ class FittedSources:
                     rows[places] = each.standardize(values)
                     missing[places] = ~np.isfinite(values).any(axis=1)
                 if missing.any():
-                    label = batch.index[missing.argmax()]
+                    label = batch.index[int(missing.argmax())]
                     raise DamagedError(f"Object {label} of {pair.name!r} has no {each.source.name}.")
                 found.append(rows.astype(np.float32) * weights)
             yield batch.index.to_numpy(np.int64), np.concatenate(found, axis=1)
