@@ -30,7 +30,7 @@ LOWEST_FLOOR = {
     "core": "numpy scipy PIL pandas pyarrow xarray dask zarr numcodecs tifffile h5py skimage imagecodecs cv2 pydantic "
     "natsort zict yaozarrs",
     "learn": "torch torchvision albumentations pytorch_grad_cam sklearn safetensors threadpoolctl threading.Thread "
-    "umap",
+    "umap onnxruntime",
     "project": "traitlets asyncio filelock tqdm matplotlib dask.distributed distributed anndata openpyxl",
     "widgets": "ipywidgets ipycanvas anywidget IPython",
     "top": "jupyter_server",

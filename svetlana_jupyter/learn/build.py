@@ -23,6 +23,7 @@ from svetlana_jupyter.core.io.bounded_files import check_regular_file
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.settings import TORCHVISION_ARCHITECTURES, USER_ARCHITECTURE, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError, SettingsError
+from svetlana_jupyter.learn.device import seeded_computation
 from svetlana_jupyter.learn.networks import (
     MEMORY_FORMATS,
     ClassificationNetwork,
@@ -68,8 +69,7 @@ def init_network(
     """
     settings, channels, shape = samples.settings, patches.shape[1], tuple(patches.shape[2:])
     check_patch_shape(settings, shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+    with seeded_computation(torch.device("cpu"), settings.seed):
         network = build_network(settings, samples.ndim, channels, len(samples.classes), samples.network)
         if isinstance(network, UserNetwork):
             check_logits(network, channels, shape, len(samples.classes))
@@ -291,7 +291,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ClassifierSpec | None]:
     InputError
         If the path does not exist.
     ClassifierError
-        If the weights cannot be read, are pickled, or belong to a forest.
+        If the weights cannot be read, are pickled, or belong to no network.
     """
     if not path.exists():
         raise InputError(
@@ -301,9 +301,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ClassifierSpec | None]:
     specification = None
     if path.is_dir():
         kind, specification = read_classifier_spec(path)
-        if kind == "forest":
+        if kind != "network":
             raise ClassifierError(
-                f"{str(path)!r} is a forest, which has no network weights. Set start_from to a run of a network."
+                f"{str(path)!r} is a {kind} classifier, which has no network weights. Set start_from to a run of a "
+                "network."
             )
         path = path / WEIGHTS_FILE
     return load_weights(path, "Choose another file or run."), specification

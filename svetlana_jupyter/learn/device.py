@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
 import time
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache
@@ -24,6 +25,8 @@ _OUT_OF_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", "out of
 # Processors with matrix instructions for 16 bits are 1.4 to 2.3 times as fast with them, others slower than in 32 bits.
 MIN_SPEEDUP = 1.25
 PROBE_REPETITIONS = 3
+
+_generator_lock = threading.RLock()  # held while the state of torch's global generator is changed for a computation
 
 
 def keep_freed_memory() -> None:
@@ -132,13 +135,15 @@ def storage_device(device: torch.device, nbytes: int) -> torch.device:
 
 @contextmanager
 def seeded_computation(device: torch.device, seed: int | None) -> Iterator[None]:
-    """Seed random layers such as dropout; restore the global random state at the end.
+    """Seed random weights or layers; restore the global random state at the end.
 
-    With ``seed=None`` the global random state is not changed, because trainings in parallel threads share it.
+    All threads share the global generator of torch, so such computations run one at a time. With ``seed=None``, for
+    networks without random layers, the generator is not used.
     """
     cuda = device.type == "cuda"
     with ExitStack() as stack:
         if seed is not None:
+            stack.enter_context(_generator_lock)
             stack.enter_context(torch.random.fork_rng(devices=[device] if cuda else []))
             torch.default_generator.manual_seed(seed)
             if cuda:

@@ -26,7 +26,6 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.stats.model_selection import brier_skill, may_gain, nested_selection, rank_candidates
@@ -56,9 +55,6 @@ MIN_OBJECTS_PER_CLASS = 20  # minimum number of objects of a search per class, i
 MEASURING, CUTTING = "measuring objects", "cutting patches"
 POLL_SECONDS = 0.05  # time between two checks for a stop
 HEARTBEAT_SECONDS = 1.0  # time without a result after which progress is reported
-
-# Initial weights are drawn from the global generator of torch, which all threads share.
-_init_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -145,11 +141,7 @@ def search(
     first = next(iter(candidates.values()))
     if choose_device(first.device, len(first.patches.shape)).type != "cpu":
         workers = 1
-    state = torch.get_rng_state()
-    try:
-        yield from _Search(candidates, collect, keep_epochs, workers, stop).run()
-    finally:
-        torch.set_rng_state(state)
+    yield from _Search(candidates, collect, keep_epochs, workers, stop).run()
 
 
 def subsample_objects(targets: NDArray[np.int64], seed: int, max_objects: int | None = None) -> NDArray[np.int64]:
@@ -256,7 +248,7 @@ class _Search:
     ) -> None:
         self.settings, self.collect, self.keep_epochs = settings, collect, keep_epochs
         self.workers, self.stop = workers, stop
-        self.networks = [name for name, one in settings.items() if one.architecture != "forest"]
+        self.networks = [name for name, one in settings.items() if one.has_network]
         self.measured = [name for name in settings if name not in self.networks]
         self.samples: dict[str, TrainingData] = {}
         self.plan: SearchPlan | None = None  # None without networks
@@ -383,7 +375,12 @@ class _Search:
         name = self._best_complete() or max(self.fitted, key=self.held_out.__getitem__, default="")
         if not name:
             return None
-        fitted = replace(self.fitted[name], stopped=True)
+        fitted = self.fitted[name]
+        if name in self.measured:  # which takes less than a second for all objects
+            *_, event = fit(self.samples[name])
+            assert isinstance(event, FitResult)
+            fitted = event
+        fitted = replace(fitted, stopped=True)
         return SearchStopped(name, self.settings[name], fitted, self.held_out[name])
 
     def _predict_part(self, training: _FoldTraining, epochs: int, stop: Stop) -> tuple[Floats, float]:
@@ -393,9 +390,7 @@ class _Search:
         rest = replace(samples, settings=settings).subset(np.setdiff1d(np.arange(len(samples)), part))
         uniform = np.full((len(part), len(samples.classes)), 1 / len(samples.classes))
         try:
-            with _init_lock:
-                events = fit(rest, stop)
-            for last in events:
+            for last in fit(rest, stop):
                 if isinstance(last, Epoch):
                     training.epochs = max(training.epochs, last.epoch)
         except ClassifierError:  # the training diverged before the network learned anything

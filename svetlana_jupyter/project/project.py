@@ -1274,6 +1274,7 @@ class Project(HasTraits):
             runs=tuple(runs.values()),
             folder=self._folder.runs_folder,
             search=search,
+            features=self.features.for_training,
         )
 
     def _training(
@@ -1328,6 +1329,8 @@ class Project(HasTraits):
             images.pixel_hash,
             images.mask_numbers(),
             network,
+            encoders=self.features.encoder_sources(TrainingSettings(**run.settings)),
+            cached=self.features.cached,
         )
 
     def _export(self, folder: str | Path, formats: Sequence[str]) -> Export:

@@ -119,7 +119,7 @@ def _row(candidate: CandidateResult, chosen: bool) -> dict[str, Any]:
 
 
 def _epochs(candidate: CandidateResult) -> int | None:
-    return None if candidate.settings.architecture == "forest" else candidate.settings.epochs
+    return candidate.settings.epochs if candidate.settings.has_network else None
 
 
 @dataclass(frozen=True)
@@ -232,9 +232,9 @@ class Run:
             Indexed by preset, the selected preset first, then by rank: ``accuracy`` on held-out objects with its 95 %
             confidence interval ``low`` and ``high``, ``balanced`` accuracy, ``merit`` (the ranking score,
             `core.stats.model_selection.brier_skill`), ``finalist`` (whether the candidate was trained to the end),
-            ``epochs`` (missing for a forest), ``seconds`` (time on one core) and ``chosen`` (whether the preset was
-            selected). The scores of the best candidate are slightly too high, since it was selected for them. The table
-            is empty if the settings named the preset.
+            ``epochs`` (missing without a network), ``seconds`` (time on one core) and ``chosen`` (whether the preset
+            was selected). The scores of the best candidate are slightly too high, since it was selected for them. The
+            table is empty if the settings named the preset.
         """
         document = read_search_record(self.path)
         table = pd.DataFrame(document["tried"] if document else [], columns=_ALL).set_index("preset")

@@ -53,12 +53,12 @@ def scores(data: LabeledSet, rows: np.ndarray, scored: np.ndarray, seed: int) ->
     """Return the balanced accuracy of each classifier on features."""
     known, codes = np.unique(data.codes[rows], return_inverse=True)
     x, new = data.features[rows], data.features[scored]
-    head, trees = fit_least_squares(x, codes), fit_live_forest(x, codes, seed)
+    head, trees = fit_least_squares(x, codes), fit_live_forest(x[:, : data.trees], codes, seed)
     forest = RandomForestClassifier(300, class_weight="balanced", random_state=seed)
     forest.fit(x[:, : data.measurements], codes)
     found = {
         "least squares": head.probabilities(new),
-        "head": (head.probabilities(new) + trees.probabilities(new)) / 2,
+        "head": (head.probabilities(new) + trees.probabilities(new[:, : data.trees])) / 2,
         "forest": forest.predict_proba(new[:, : data.measurements]),
     }
     return {name: balanced_accuracy(p, known, data.codes[scored]) for name, p in found.items()}

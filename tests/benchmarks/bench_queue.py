@@ -120,7 +120,7 @@ def queues(names: list[str]) -> dict[str, Callable[[Race], list[int]]]:
     own = {
         "random": lambda race: race.draw(1),
         DEFAULT: by_query("useful", uniform=True),
-        "useful, lists of 8": by_query("useful", 8, uniform=True),
+        **{f"useful, lists of {n}": by_query("useful", n, uniform=True) for n in (2, 4, 8)},
         "useful, none uniform": by_query("useful"),
         "margin": by_query("uncertain"),
         "diverse": by_query("diverse"),

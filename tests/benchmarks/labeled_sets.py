@@ -6,7 +6,7 @@ Features are computed once per set, by the functions that a project uses, and ca
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ import zarr
 from scipy.ndimage import gaussian_filter
 
 from svetlana_jupyter.core.features.compute import iter_features
-from svetlana_jupyter.core.features.object_patches import fit_patches
+from svetlana_jupyter.core.features.feature_sources import PatchSource
 from svetlana_jupyter.core.features.patch_features import iter_patch_features
 from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
@@ -43,8 +43,8 @@ class LabeledSet:
     name : str
     features : float32 of shape (n, d)
         Blocks of standardized features, with a mean squared row norm of 1 in all.
-    measurements : int
-        Number of columns of the first block, the measurements.
+    measurements, trees : int
+        Number of columns of the measurements, which come first, and of all blocks that the small forest uses.
     codes, images : int of shape (n,)
         Class and image of each object.
     """
@@ -52,45 +52,46 @@ class LabeledSet:
     name: str
     features: np.ndarray
     measurements: int
+    trees: int
     codes: np.ndarray
     images: np.ndarray
 
     def subset(self, rows: np.ndarray) -> LabeledSet:
         """Return some of the objects."""
-        return LabeledSet(self.name, self.features[rows], self.measurements, self.codes[rows], self.images[rows])
+        return replace(self, features=self.features[rows], codes=self.codes[rows], images=self.images[rows])
 
     def thinned(self, name: str, code: int, share: float) -> LabeledSet:
         """Return the set with so few objects of a class that they are this share."""
         of_class = np.flatnonzero(self.codes == code)
         kept = max(3, round(share / (1 - share) * (len(self.codes) - len(of_class))))
         rows = np.setdiff1d(np.arange(len(self.codes)), np.random.default_rng(0).permutation(of_class)[kept:])
-        fewer = self.subset(rows)
-        return LabeledSet(name, fewer.features, self.measurements, fewer.codes, fewer.images)
+        return replace(self.subset(rows), name=name)
 
 
 def labeled_set(name: str, make: Callable[[], Sequence[AnnotatedImage]], folder: Path | None = None) -> LabeledSet:
     """Compute the features of a set, or read them from a folder."""
     file = folder / f"{name}.npz" if folder is not None else None
     if file is not None and file.exists():
-        stored = np.load(file)
-        blocks, codes, images = [stored["measurements"]], stored["codes"], stored["images"]
-        blocks += [stored["blob"]] if stored["blob"].size else []
+        stored = dict(np.load(file))
     else:
         settings, parts = TrainingSettings(architecture="forest"), make()
         sample = [(pair, objects) for pair, objects, _ in parts]
-        blocks = [_rows(sample, lambda pair, o: iter_features(pair, o, settings.measurements, settings.patches.unit))]
-        if parts[0][0].ndim == 2:
-            fitted = fit_patches(sample)
-            blocks.append(_rows(sample, lambda pair, o: _iter_blob(pair, o, fitted)))
+        source = PatchSource(parts[0][0].ndim, settings.may_use)
+        fitted = source.fit(sample)
+        unit, measurements = settings.patches.unit, settings.measurements
+        stored = {"measurements": _rows(sample, lambda pair, o: iter_features(pair, o, measurements, unit))}
+        for block in source.blocks:
+            stored[block] = _rows(sample, lambda pair, o, block=block: _iter_block(pair, o, fitted, block))
         classes = np.concatenate([classes.loc[objects.index] for _, objects, classes in parts])
-        codes = np.unique(classes, return_inverse=True)[1]
-        images = np.repeat(np.arange(len(parts)), [len(objects) for _, objects, _ in parts])
+        stored["codes"] = np.unique(classes, return_inverse=True)[1]
+        stored["images"] = np.repeat(np.arange(len(parts)), [len(objects) for _, objects, _ in parts])
         if file is not None:
-            blob = blocks[1] if len(blocks) > 1 else np.empty(0)
-            np.savez(file, measurements=blocks[0], blob=blob, codes=codes, images=images)
-    scaled = [_standardized(block) for block in blocks]
-    scaled = [block / np.sqrt((block**2).sum(axis=1).mean() * len(blocks)) for block in scaled]
-    return LabeledSet(name, np.concatenate(scaled, axis=1).astype(np.float32), scaled[0].shape[1], codes, images)
+            np.savez(file, **stored)
+    codes, images = stored.pop("codes"), stored.pop("images")
+    scaled = [_standardized(block) for block in stored.values()]
+    scaled = [block / np.sqrt((block**2).sum(axis=1).mean() * len(scaled)) for block in scaled]
+    trees = sum(block.shape[1] for block in scaled[:2])
+    return LabeledSet(name, np.concatenate(scaled, axis=1).astype(np.float32), scaled[0].shape[1], trees, codes, images)
 
 
 def annotated(sample: Sample, name: str = "set", axes: str | None = None) -> AnnotatedImage:
@@ -181,10 +182,10 @@ def balanced_accuracy(probabilities: np.ndarray, known: np.ndarray, codes: np.nd
     return float(np.mean([right[codes == code].mean() for code in np.unique(codes)]))
 
 
-def _iter_blob(pair, objects, fitted):
-    """Yield labels and blob features."""
-    for labels, blocks in iter_patch_features(pair, objects, fitted, ["blob"]):
-        yield labels, blocks["blob"]
+def _iter_block(pair, objects, fitted, block):
+    """Yield labels and the features of one block of patches."""
+    for labels, blocks in iter_patch_features(pair, objects, fitted, [block]):
+        yield labels, blocks[block]
 
 
 def _rows(sample: Sequence[tuple], features: Callable[..., Iterable[tuple[np.ndarray, np.ndarray]]]) -> np.ndarray:
