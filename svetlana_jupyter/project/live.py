@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from svetlana_jupyter.core.features.fitted_sources import FittedSources
 from svetlana_jupyter.core.groups import name_groups
+from svetlana_jupyter.core.settings import LIVE_CLASSIFIER
 from svetlana_jupyter.errors import ProjectError, SvetlanaError
 from svetlana_jupyter.project.known_files import checked_live
 from svetlana_jupyter.project.live_results import (
@@ -256,8 +258,11 @@ class Live:
     def compare(self, run: Run) -> str:
         """Return why the live classifier stays; "" if a trained run is better.
 
-        Both are compared by the log loss of held-out predictions of the same labels, of which there must be ten.
+        Both are compared by the log loss of held-out predictions of the same labels, of which there must be ten. A
+        stored classifier of the same kind is never better, since it does not follow further labels.
         """
+        if run.settings["architecture"] == LIVE_CLASSIFIER:
+            return f"The live classifier stays, because run {run.name} is the same classifier for these labels alone."
         mine, theirs = None if self.result is None else self.result.held_out, run.held_out()
         both = pd.DataFrame()
         if mine is not None and theirs is not None:
@@ -354,7 +359,9 @@ class Live:
         result = self.result
         if result is not None:
             return self._make_run(result, self.state.score_text)
-        empty = LabeledFeatures(0, FeatureMatrix({}, {}), NO_LABELS, np.zeros(0, bool), np.zeros(0, str), {})
+        empty = LabeledFeatures(
+            0, FeatureMatrix({}, FittedSources(())), NO_LABELS, np.zeros(0, bool), np.zeros(0, str), {}
+        )
         return self._make_run(LiveResult(empty, "", {}, {}), "")
 
     def _work(self, stop: Stop) -> Iterator[object]:

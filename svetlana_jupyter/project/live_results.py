@@ -139,7 +139,7 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     counts = _count(images, data.hidden)
     first = LiveResult(data, "least squares", images, counts, regularization=head.regularization)
     yield first
-    columns = _forest_columns(data.matrix)
+    columns = data.matrix.fitted.forest_columns
     forest = fit_live_forest(features[:, columns], codes)
 
     def average(image: ImageFeatures, rows: slice) -> NDArray[np.float32]:
@@ -210,11 +210,6 @@ def count_changes(result: LiveResult, before: LiveResult | None) -> int | None:
             known = (image.predicted > 0) & (old.predicted > 0) & (image.predicted != old.predicted)
             changed += int((known & _is_shown(image, result.data.hidden.get(name, frozenset()))).sum())
     return changed
-
-
-def _forest_columns(matrix: FeatureMatrix) -> slice:
-    """Return the columns of the forest: all but oriented textures, which are last."""
-    return slice(0, matrix.blocks["oriented"].start if "oriented" in matrix.blocks else matrix.width)
 
 
 def _held_out(

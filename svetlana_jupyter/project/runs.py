@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 RECORD_FILE, LABELS_FILE = "tried.json", "labels.parquet"
 RESULT_COLUMNS = ("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
 _ALL = ["preset", *RESULT_COLUMNS]
+_WITHOUT_NETWORK = ("forest", "head")  # architectures of classifiers on features
 
 
 def search_key(settings: TrainingSettings) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def _row(candidate: CandidateResult, chosen: bool) -> dict[str, Any]:
 
 
 def _epochs(candidate: CandidateResult) -> int | None:
-    return None if candidate.settings.architecture == "forest" else candidate.settings.epochs
+    return candidate.settings.epochs if candidate.settings.has_network else None
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,11 @@ class Run:
     path: Path = field(default=Path(), compare=False)
 
     @property
+    def has_network(self) -> bool:
+        """Whether the classifier is a neural network, which Grad-CAM can explain."""
+        return self.settings.get("architecture") not in _WITHOUT_NETWORK
+
+    @property
     def title(self) -> str:
         """Name of the run in exported files."""
         return self.name
@@ -226,9 +232,9 @@ class Run:
             Indexed by preset, the selected preset first, then by rank: ``accuracy`` on held-out objects with its 95 %
             confidence interval ``low`` and ``high``, ``balanced`` accuracy, ``merit`` (the ranking score,
             `core.stats.model_selection.brier_skill`), ``finalist`` (whether the candidate was trained to the end),
-            ``epochs`` (missing for a forest), ``seconds`` (time on one core) and ``chosen`` (whether the preset was
-            selected). The scores of the best candidate are slightly too high, since it was selected for them. The table
-            is empty if the settings named the preset.
+            ``epochs`` (missing without a network), ``seconds`` (time on one core) and ``chosen`` (whether the preset
+            was selected). The scores of the best candidate are slightly too high, since it was selected for them. The
+            table is empty if the settings named the preset.
         """
         document = read_search_record(self.path)
         table = pd.DataFrame(document["tried"] if document else [], columns=_ALL).set_index("preset")
