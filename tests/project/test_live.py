@@ -277,6 +277,18 @@ def test_a_failed_update_is_reported_and_the_next_label_is_followed(project, mon
     project.live.stop()
 
 
+def test_features_of_labeled_objects_come_before_those_that_a_panel_shows(project, monkeypatch):
+    project.annotate("P2_A1", [3, 8], "dim")
+    project.annotate("P1_A2", 4, "bright")
+    project.live.urgent_objects = lambda: {"P1_A2": [7, 4], "P1_A1": [5]}
+    asked = []
+    monkeypatch.setattr(project.features, "compute", lambda stop, first: iter(asked.append(first()) or ()))
+    project.live.start()
+    wait_until(lambda: asked)
+    project.live.stop()
+    assert asked[0] == {"P1_A2": [4, 7, 4], "P2_A1": [3, 8], "P1_A1": [5]}
+
+
 def wait_until(condition, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
