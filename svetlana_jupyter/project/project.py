@@ -956,29 +956,38 @@ class Project(HasTraits):
         return table[table.index.isin(names)]
 
     @checked_once()
-    def explain(self, image: str, label: int, class_name: str | None = None) -> xr.Dataset:
+    def explain(self, image: str, label: int, class_name: str | None = None, run: str | None = None) -> xr.Dataset:
         """Return the patch of an object and its saliency map (Grad-CAM).
 
-        The patch contains the pixels that the classifier receives.
+        The patch contains the pixels that the network receives.
 
         Parameters
         ----------
         image : str
         label : int
         class_name : str, optional
-            The class to explain; the predicted one by default.
+            The class to explain; by default the one that the network predicts.
+        run : str, optional
+            The run whose network explains; by default the current run or, if that has no network, the newest run with
+            one. ``attrs["run"]`` of the result names it.
+
+        Raises
+        ------
+        ProjectError
+            If no run has a network, or if the object belongs to the test set and is not annotated yet.
         """
         from svetlana_jupyter.learn.classifier import load_classifier
         from svetlana_jupyter.learn.gradcam import explain
 
-        run = self.runs.current
         class_id = self.classes.by_name(class_name).id if class_name else None
         if label in self.test_set.hidden(image):
             raise ProjectError(
                 f"Object {label} of {image!r} belongs to the test set, so its prediction is hidden. Annotate it first."
             )
-        classifier = load_classifier(run.classifier_folder(), self.runs.networks.get(run.name))
-        return explain(self.pair(image), self.objects(image), label, classifier, class_id)
+        chosen = self.runs.with_network() if run is None else self.runs.get(run)
+        classifier = load_classifier(chosen.classifier_folder(), self.runs.networks.get(chosen.name))
+        explanation = explain(self.pair(image), self.objects(image), label, classifier, class_id)
+        return explanation.assign_attrs(run=chosen.name)
 
     def queue(
         self,

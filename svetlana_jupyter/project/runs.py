@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 RECORD_FILE, LABELS_FILE = "tried.json", "labels.parquet"
 RESULT_COLUMNS = ("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
 _ALL = ["preset", *RESULT_COLUMNS]
+_WITHOUT_NETWORK = ("forest", "head")  # architectures of classifiers on features
 
 
 def search_key(settings: TrainingSettings) -> dict[str, Any]:
@@ -182,6 +183,11 @@ class Run:
     warning: str = ""
     precision: str = "float32"
     path: Path = field(default=Path(), compare=False)
+
+    @property
+    def has_network(self) -> bool:
+        """Whether the classifier is a neural network, which Grad-CAM can explain."""
+        return self.settings.get("architecture") not in _WITHOUT_NETWORK
 
     @property
     def title(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, HBox
@@ -106,7 +107,8 @@ class TruthLine(HBox):
 def line_html(chip: str, parts: list[str]) -> str:
     """Return the line of truth as HTML; ``parts`` are HTML."""
     badge = f'<span class="sv-chip">{html.escape(chip)}</span>' if chip else ""
-    return f'<div class="sv-line sv-truth-text" role="status">{badge}<span>{" · ".join(parts)}</span></div>'
+    plain = re.sub(r"<[^>]+>", "", " · ".join(parts))  # still escaped
+    return f'<div class="sv-truth-text" role="status" title="{plain}">{badge}<span>{" · ".join(parts)}</span></div>'
 
 
 def live_parts(state: LiveState) -> list[str]:
