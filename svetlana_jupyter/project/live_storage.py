@@ -1,4 +1,4 @@
-"""Storage of live predictions as a numbered run, which later labels do not change."""
+"""Storage of live predictions as a numbered run."""
 
 from __future__ import annotations
 

@@ -161,6 +161,7 @@ def test_objects_without_features_are_predicted_later(project):
         image.__dict__.pop("table", None), image.__dict__.pop("predicted", None)
     run = project.live.keep()
     assert run.read_predictions("P2_A1").index.tolist() == list(range(4, 13))
+    assert project.failed(run=run.name).empty
     project.predict(run=run.name)
     assert project.runs[run.name].read_predictions("P2_A1").index.tolist() == list(range(1, 13))
 
