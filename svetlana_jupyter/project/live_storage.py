@@ -133,7 +133,7 @@ def _training_data(snapshot: LiveSnapshot, images: ImageCollection) -> TrainingD
     values |= {"preset": LIVE_CLASSIFIER, "architecture": LIVE_CLASSIFIER, "start_from": None}
     return TrainingData(
         inputs=inputs,
-        targets=labels.to_numpy(np.int64),
+        targets=np.asarray(labels, np.int64),
         groups=data.groups[has_features],
         images=labels.index.get_level_values(0).to_numpy(str),
         objects=labels.index.get_level_values(1).to_numpy(np.int64),
