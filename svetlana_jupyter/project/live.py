@@ -466,7 +466,7 @@ class Live:
         self._jobs.lane.submit("features", work, lambda error: self._post(str(error)))
 
     def _first_objects(self) -> dict[str, list[int]]:
-        """Return the objects to compute first: labeled ones, then those that a panel shows."""
+        """Return the objects to compute first: labeled ones, then those of a panel."""
         with self._lock:
             labeled = self._test_set.training_labels().index.to_frame(index=False)
         first = {str(image): rows["object"].tolist() for image, rows in labeled.groupby("image")}
