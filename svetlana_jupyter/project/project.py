@@ -42,6 +42,7 @@ from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, W
 from svetlana_jupyter.project.known_files import checked_live, checked_once
 from svetlana_jupyter.project.live import Live, LiveState
 from svetlana_jupyter.project.live_results import LiveResult
+from svetlana_jupyter.project.live_storage import RunKept
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
 from svetlana_jupyter.project.object_features import ObjectFeatures
 from svetlana_jupyter.project.open_folders import open_folder
@@ -187,10 +188,12 @@ class Project(HasTraits):
         self.features = ObjectFeatures(self._folder, self.images, self._folder.read_settings)
         parts = self.features, self.images, self.annotations, self.test_set, self.classes, self.runs
         show = partial(self.set_trait, "live_state")
-        self.live = Live(*parts, self._folder.read_settings, self._jobs, self._folder.lock, show, self._report)
+        self.live = Live(*parts, self._folder, self._jobs, show, self._report)
         self.features.on_changed = self.live.images_changed
         self.plot = Plots(self.images, self.classes, self._count, self.predictions, self.evaluate)
-        self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export_work)
+        self.background = BackgroundJobs(
+            self._jobs, self._training, self._prediction, self._export_work, self.live.keep_work
+        )
         self._shared.announce("annotations")  # other objects of this folder may now read the log of this annotator
         self._shared.add_follower(self._follow)
         self.classes.extend(names)
@@ -1121,6 +1124,9 @@ class Project(HasTraits):
                 self._report_predicted(event)
             case LiveResult() | LiveState():
                 self.live.handle(event)
+            case RunKept(run):
+                self.runs.add(run)
+                self.status = f"Kept the live predictions as run {run.name}."
             case ExportFinished():
                 self.last_export, self.status = event, event.text
 

@@ -259,7 +259,7 @@ class Run:
             the other folds (nested cross-validation).
         """
         try:
-            return read_parquet(self.path / f"held_out_{architecture}.parquet", ["fold", "truth", "predicted"])
+            return read_parquet(held_out_file(self.path, architecture), ["fold", "truth", "predicted"])
         except (OSError, ValueError):
             return None
 
@@ -300,7 +300,7 @@ class Run:
             calibration, calibrated = calibrate(tables["network"])
             tables["network"] = calibrated.join(raw)
         for architecture, table in tables.items():
-            write_parquet(self.path / f"held_out_{architecture}.parquet", table)
+            write_parquet(held_out_file(self.path, architecture), table)
         scored = replace(self, note=note, calibration=calibration, warning=warning)
         write_json(self.path / "run.json", _to_json(scored))
         return scored
@@ -350,6 +350,11 @@ class Run:
     def write_predictions(self, image: str, table: pd.DataFrame) -> None:
         """Write the predictions for one image atomically."""
         write_parquet(self.predictions_file(image), table)
+
+
+def held_out_file(folder: Path, architecture: str) -> Path:
+    """Return the file of the held-out predictions in the folder of a run."""
+    return folder / f"held_out_{architecture}.parquet"
 
 
 def uncalibrated_column(column: str) -> str:
