@@ -69,7 +69,10 @@ class AnnotationFile:
 
     @property
     def is_writable(self) -> bool:
-        """Whether annotations can be written: the project is not read-only, and no other kernel has the file."""
+        """Whether annotations can be written.
+
+        They cannot if the project is read-only, or if another kernel has opened the file.
+        """
         return self._handle is not None
 
     def add_listener(self, changed: Callable[[], None]) -> None:

@@ -56,7 +56,7 @@ def remove_frame(axes: Axes) -> None:
 
 
 def use_bright_ink(figure: Figure) -> None:
-    """Change text and lines of a figure, except inside its axes, to colors for a dark page."""
+    """Change the texts outside the axes of a figure to colors for a dark page."""
     texts = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
     for axes in figure.axes:
         texts += [axes.xaxis.label, axes.yaxis.label, axes.title, *axes.get_xticklabels(), *axes.get_yticklabels()]

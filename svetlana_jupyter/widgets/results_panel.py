@@ -155,7 +155,7 @@ class ResultsPanel(Panel):
 
 
 def picture_html(figure: Figure, text: str) -> str:
-    """Return a figure as HTML: two images with an alternative text, of which the page shows that of its theme."""
+    """Return a figure as HTML: two images, of which the page shows that of its theme."""
     pictures = []
     for dark in (False, True):
         if dark:
