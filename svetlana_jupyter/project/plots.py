@@ -62,7 +62,7 @@ def use_bright_ink(figure: Figure) -> None:
         texts += [axes.xaxis.label, axes.yaxis.label, axes.title, *axes.get_xticklabels(), *axes.get_yticklabels()]
         axes.tick_params(color=QUIET)
     for text in texts:
-        text.set_color(_brighten(text.get_color()))
+        text.set_color(_brighten(to_hex(text.get_color())))
 
 
 def _brighten(color: str) -> str:

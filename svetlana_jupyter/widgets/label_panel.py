@@ -11,7 +11,7 @@ from traitlets import link
 from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.class_editor import ClassEditor, NewClassField
-from svetlana_jupyter.widgets.components import no_images_hint
+from svetlana_jupyter.widgets.components import muted, no_images_hint, set_options
 from svetlana_jupyter.widgets.gallery.gallery_view import GalleryView
 from svetlana_jupyter.widgets.label_sidebar import (
     HIDDEN_SIMILAR,
@@ -28,7 +28,7 @@ from svetlana_jupyter.widgets.label_sidebar import (
 from svetlana_jupyter.widgets.labeling import LabelingPanel
 from svetlana_jupyter.widgets.map_panel import MapToolbar
 from svetlana_jupyter.widgets.map_view import MapView
-from svetlana_jupyter.widgets.object_filter import FilterControls
+from svetlana_jupyter.widgets.object_filter import STATUS_TITLES, ObjectFilter
 from svetlana_jupyter.widgets.panel import WORKSPACE_WIDTH, Command, as_project, catch_errors, labeling_commands
 from svetlana_jupyter.widgets.scheduling import KeyPause, running_loop
 from svetlana_jupyter.widgets.viewer.open_images import predicted_class
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.project.queues import Queue
     from svetlana_jupyter.widgets.gallery.grid import PatchGrid
-    from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId
+    from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId, SharedModel
 
 _VIEWS = (("Image", "image"), ("Gallery", "gallery"), ("Map", "map"), ("Both", "both"))
 _VIEW_ICONS = ("picture-o", "th", "braille", "columns")
@@ -400,6 +400,47 @@ class LabelPanel(LabelingPanel):
         if candidate is not None and not following and project.annotations.label_of(*candidate.id).action:
             candidate = None  # the last object of the queue is labeled
         return candidate, following, ""
+
+
+class FilterControls(VBox):
+    """Controls of the filter that all views of a project share.
+
+    Parameters
+    ----------
+    project : Project
+    shared : SharedModel
+
+    Attributes
+    ----------
+    status, class_id : Dropdown
+    """
+
+    def __init__(self, project: Project, shared: SharedModel) -> None:
+        self._project, self._shared = project, shared
+        layout = {"width": "150px"}
+        self.status = Dropdown(options=STATUS_TITLES, tooltip="Filter by annotation", layout=layout)
+        self.class_id = Dropdown(tooltip="Filter by class, annotated or predicted", layout=layout)
+        text = "Other objects have no color, and are not selected by a box or lasso."
+        super().__init__([HBox([self.status, self.class_id]), HTML(muted(text), layout={"margin": "0"})])
+        self._is_following = False
+        self.refresh()
+        self.follow()
+        for control in (self.status, self.class_id):
+            control.observe(lambda _: self._choose(), "value")
+
+    def refresh(self) -> None:
+        """Update the classes; a filter by a class that is gone ends."""
+        set_options(self.class_id, [("Any class", 0), *((info.name, info.id) for info in self._project.classes)])
+
+    def follow(self) -> None:
+        """Show the filter that another view has chosen."""
+        self._is_following = True
+        self.status.value, self.class_id.value = self._shared.filter.status, self._shared.filter.class_id
+        self._is_following = False
+
+    def _choose(self) -> None:
+        if not self._is_following:
+            self._shared.filter = ObjectFilter(self.status.value, self.class_id.value)
 
 
 def _segments(options: Sequence[tuple[str, str]], icons: Sequence[str], tooltips: Sequence[str]) -> ToggleButtons:

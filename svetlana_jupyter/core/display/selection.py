@@ -140,7 +140,9 @@ def match_objects(
         "annotated": annotated.copy(),
         "corrected": (given != 0) & (predicted != 0) & (given != predicted),
     }[status]
-    return chosen & (np.where(annotated, given, predicted) == class_id) if class_id else chosen
+    if class_id:
+        chosen &= np.where(annotated, given, predicted) == class_id
+    return chosen
 
 
 def _sort_keys(table: pd.DataFrame, order: Order, displayed_class: NDArray[np.int64]) -> list[NDArray[np.float64]]:
