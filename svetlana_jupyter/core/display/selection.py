@@ -134,7 +134,7 @@ def match_objects(
     given, predicted : array of int, shape (n,)
         Annotated and predicted class ids; 0 for none.
     """
-    chosen = {
+    chosen: NDArray[np.bool_] = {
         "all": np.ones(len(annotated), bool),
         "unlabeled": ~annotated,
         "annotated": annotated.copy(),
