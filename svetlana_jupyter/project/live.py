@@ -467,7 +467,7 @@ class Live:
 
     def _first_objects(self) -> dict[str, list[int]]:
         """Return the objects to compute first: labeled ones, then those of a panel."""
-        with self._lock:
+        with self._folder.lock:
             labeled = self._test_set.training_labels().index.to_frame(index=False)
         first = {str(image): rows["object"].tolist() for image, rows in labeled.groupby("image")}
         for image, objects in self.urgent_objects().items():
