@@ -155,3 +155,7 @@ class BackgroundJobs:
         ``project.last_export`` lists the files.
         """
         self._jobs.start("export", self._export(folder, formats))
+
+    def key_pressed(self) -> None:
+        """Let background work pause for a moment, because a user types."""
+        self._jobs.lane.typing.key_pressed()
