@@ -194,15 +194,17 @@ def disagreement(pool: Pool, count: int) -> list[Pick]:
 def suspect(pool: Pool, count: int) -> list[Pick]:
     """Choose labeled objects whose label is unlikely according to all other labels.
 
-    Only objects for which another class is more likely are chosen. Requires ``codes`` and, as ``probabilities``, the
-    leave-one-out or out-of-bag probabilities of the labeled objects.
+    Only objects for which another class is more likely are chosen. The only label of a class is never chosen: without
+    it, the others know nothing of its class. Requires ``codes``, ``counts`` and, as ``probabilities``, leave-one-out or
+    out-of-bag probabilities of the labeled objects.
     """
     p, codes = _required(pool.probabilities), pool.codes
     assert codes is not None
     given, first = p[np.arange(len(p)), codes], _two_likeliest(p)[0]
+    has_others = np.asarray(pool.counts)[codes] > 1
     return [
         Pick(i, f"labeled {pool.names[codes[i]]}, but the other labels suggest {_share(pool, p, i, first[i])}")
-        for i in _smallest(np.where(first != codes, given, np.nan), count)
+        for i in _smallest(np.where((first != codes) & has_others, given, np.nan), count)
     ]
 
 
@@ -232,7 +234,7 @@ QUERIES = {
     "confused": Query(confused, "Between two classes", ("probabilities",), classes=2),
     "predicted": Query(predicted, "Predicted as a class", ("probabilities",), classes=1),
     "rare": Query(rare, "Rarest class", ("probabilities", "counts")),
-    "suspect": Query(suspect, "Suspected label errors", ("probabilities", "codes"), labeled=True),
+    "suspect": Query(suspect, "Suspected label errors", ("probabilities", "codes", "counts"), labeled=True),
     "unlike": Query(unlike, "Unlike the labeled objects", ("features", "labeled")),
 }
 

@@ -86,7 +86,29 @@ class LiveForest:
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the class probabilities (n, k) of features (n, d)."""
-        return _sharpened(self.model.predict_proba(features), self.temperature).astype(np.float32)
+        return sharpen(self.model.predict_proba(features), self.temperature).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class LiveModel:
+    """Average of least squares and a forest on the first columns.
+
+    Attributes
+    ----------
+    head : LeastSquaresHead
+    forest : LiveForest
+    columns : slice
+        Columns that the forest uses.
+    """
+
+    head: LeastSquaresHead
+    forest: LiveForest
+    columns: slice
+
+
+def fit_live_model(features: NDArray[np.float32], codes: NDArray[np.int64], columns: slice, seed: int = 0) -> LiveModel:
+    """Fit least squares and a forest; see `fit_least_squares` and `fit_live_forest`."""
+    return LiveModel(fit_least_squares(features, codes), fit_live_forest(features[:, columns], codes, seed), columns)
 
 
 def fit_least_squares(features: NDArray[np.float32], codes: NDArray[np.int64]) -> LeastSquaresHead:
@@ -183,9 +205,9 @@ def fit_live_forest(
     counted = counts[codes] > 1
     temperature = 1.0
     if counted.any():
-        losses = [_log_loss(_sharpened(out_of_bag[counted], t), codes[counted]) for t in FOREST_TEMPERATURES]
+        losses = [_log_loss(sharpen(out_of_bag[counted], t), codes[counted]) for t in FOREST_TEMPERATURES]
         temperature = FOREST_TEMPERATURES[int(np.argmin(losses))]
-    return LiveForest(model, temperature, _sharpened(out_of_bag, temperature))
+    return LiveForest(model, temperature, sharpen(out_of_bag, temperature))
 
 
 def _class_counts(features: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -249,7 +271,7 @@ def _log_loss(probabilities: Floats, codes: NDArray[np.int64]) -> float:
     return float(-np.log(probabilities[np.arange(len(codes)), codes]).mean())
 
 
-def _sharpened(fractions: Floats, temperature: float) -> Floats:
+def sharpen(fractions: Floats, temperature: float) -> Floats:
     """Return class fractions (n, k) to the power of the temperature, normalized."""
     powers = (fractions + SMOOTHING) ** temperature
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.learn.live_head import LiveModel
     from svetlana_jupyter.project.jobs import Stop
     from svetlana_jupyter.project.object_features import FeatureMatrix, ImageFeatures
 
@@ -91,7 +92,10 @@ class ImagePredictions:
 
 @dataclass(frozen=True, eq=False)
 class LiveResult:
-    """Predictions of the live classifier for one state of the labels."""
+    """Predictions of the live classifier for one state of the labels.
+
+    ``model`` is the average of least squares and trees; None before the trees are fitted.
+    """
 
     data: LabeledFeatures
     stage: Stage
@@ -99,6 +103,7 @@ class LiveResult:
     counts: Mapping[int, int]
     held_out: pd.DataFrame | None = None
     regularization: float = FIRST_REGULARIZATION
+    model: LiveModel | None = None
 
     def probabilities(self, objects: pd.Index) -> NDArray[np.float32]:
         """Return the probabilities (n, k) of pairs ``(image, object)``; NaN if unknown."""
@@ -125,7 +130,7 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     LiveResult
         Of least squares, of the average with the forest, and the latter again with held-out predictions of the labels.
     """
-    from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
+    from svetlana_jupyter.learn.live_head import LiveModel, fit_least_squares, fit_live_forest
 
     has_features, features = data.matrix.find(data.labels.index)
     classes, codes = np.unique(data.labels.to_numpy(np.int64)[has_features], return_inverse=True)
@@ -141,7 +146,7 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     counts = _count(images, data.hidden)
     first = LiveResult(data, "least squares", images, counts, regularization=head.regularization)
     yield first
-    columns = _forest_columns(data.matrix)
+    columns = data.matrix.fitted.forest_columns
     try:
         forest = fit_live_forest(features[:, columns], codes, check=partial(_check, stop))
     except _StoppedError:
@@ -154,7 +159,8 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     averaged = _predict_images(data.matrix, ids, stop, average)
     if averaged is None:
         return
-    second = replace(first, stage="average", images=averaged, counts=_count(averaged, data.hidden))
+    model = LiveModel(head, forest, columns)
+    second = replace(first, stage="average", images=averaged, counts=_count(averaged, data.hidden), model=model)
     yield second
     try:
         probabilities, folds = _held_out(features, codes, data.groups[has_features], columns, partial(_check, stop))
@@ -223,11 +229,6 @@ def count_changes(result: LiveResult, before: LiveResult | None) -> int | None:
             known = (image.predicted > 0) & (old.predicted > 0) & (image.predicted != old.predicted)
             changed += int((known & _is_shown(image, result.data.hidden.get(name, frozenset()))).sum())
     return changed
-
-
-def _forest_columns(matrix: FeatureMatrix) -> slice:
-    """Return the columns of the forest: all but oriented textures, which are last."""
-    return slice(0, matrix.blocks["oriented"].start if "oriented" in matrix.blocks else matrix.width)
 
 
 def _held_out(

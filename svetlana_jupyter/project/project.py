@@ -42,6 +42,7 @@ from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, W
 from svetlana_jupyter.project.known_files import checked_live, checked_once
 from svetlana_jupyter.project.live import Live, LiveState
 from svetlana_jupyter.project.live_results import LiveResult
+from svetlana_jupyter.project.live_storage import RunKept
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
 from svetlana_jupyter.project.object_features import ObjectFeatures
 from svetlana_jupyter.project.open_folders import open_folder
@@ -187,10 +188,12 @@ class Project(HasTraits):
         self.features = ObjectFeatures(self._folder, self.images, self._folder.read_settings)
         parts = self.features, self.images, self.annotations, self.test_set, self.classes, self.runs
         show = partial(self.set_trait, "live_state")
-        self.live = Live(*parts, self._folder.read_settings, self._jobs, self._folder.lock, show, self._report)
+        self.live = Live(*parts, self._folder, self._jobs, show, self._report)
         self.features.on_changed = self.live.images_changed
         self.plot = Plots(self.images, self.classes, self._count, self.predictions, self.evaluate)
-        self.background = BackgroundJobs(self._jobs, self._training, self._prediction, self._export_work)
+        self.background = BackgroundJobs(
+            self._jobs, self._training, self._prediction, self._export_work, self.live.keep_work
+        )
         self._shared.announce("annotations")  # other objects of this folder may now read the log of this annotator
         self._shared.add_follower(self._follow)
         self.classes.extend(names)
@@ -953,29 +956,38 @@ class Project(HasTraits):
         return table[table.index.isin(names)]
 
     @checked_once()
-    def explain(self, image: str, label: int, class_name: str | None = None) -> xr.Dataset:
+    def explain(self, image: str, label: int, class_name: str | None = None, run: str | None = None) -> xr.Dataset:
         """Return the patch of an object and its saliency map (Grad-CAM).
 
-        The patch contains the pixels that the classifier receives.
+        The patch contains the pixels that the network receives.
 
         Parameters
         ----------
         image : str
         label : int
         class_name : str, optional
-            The class to explain; the predicted one by default.
+            The class to explain; by default the one that the network predicts.
+        run : str, optional
+            The run whose network explains; by default the current run or, if that has no network, the newest run with
+            one. ``attrs["run"]`` of the result names it.
+
+        Raises
+        ------
+        ProjectError
+            If no run has a network, or if the object belongs to the test set and is not annotated yet.
         """
         from svetlana_jupyter.learn.classifier import load_classifier
         from svetlana_jupyter.learn.gradcam import explain
 
-        run = self.runs.current
         class_id = self.classes.by_name(class_name).id if class_name else None
         if label in self.test_set.hidden(image):
             raise ProjectError(
                 f"Object {label} of {image!r} belongs to the test set, so its prediction is hidden. Annotate it first."
             )
-        classifier = load_classifier(run.classifier_folder(), self.runs.networks.get(run.name))
-        return explain(self.pair(image), self.objects(image), label, classifier, class_id)
+        chosen = self.runs.with_network() if run is None else self.runs.get(run)
+        classifier = load_classifier(chosen.classifier_folder(), self.runs.networks.get(chosen.name))
+        explanation = explain(self.pair(image), self.objects(image), label, classifier, class_id)
+        return explanation.assign_attrs(run=chosen.name)
 
     def queue(
         self,
@@ -1112,6 +1124,9 @@ class Project(HasTraits):
                 self._report_predicted(event)
             case LiveResult() | LiveState():
                 self.live.handle(event)
+            case RunKept(run):
+                self.runs.add(run)
+                self.status = f"Kept the live predictions as run {run.name}."
             case ExportFinished():
                 self.last_export, self.status = event, event.text
 
@@ -1265,6 +1280,7 @@ class Project(HasTraits):
             runs=tuple(runs.values()),
             folder=self._folder.runs_folder,
             search=search,
+            features=self.features.for_training,
         )
 
     def _training(
@@ -1319,6 +1335,8 @@ class Project(HasTraits):
             images.pixel_hash,
             images.mask_numbers(),
             network,
+            encoders=self.features.encoder_sources(TrainingSettings(**run.settings)),
+            cached=self.features.cached,
         )
 
     def _export(self, folder: str | Path, formats: Sequence[str]) -> Export:

@@ -57,7 +57,7 @@ def planned_scoring(samples: TrainingData, searched: SearchResult | None) -> Sco
     from svetlana_jupyter.learn.splits import validation_mask
 
     settings, trainings = samples.settings, cross_validation_work(samples)
-    if settings.architecture == "forest" or not trainings:
+    if not settings.has_network or not trainings:
         return ScoringWork()
     trained = 1.0 if settings.steps else 1.0 - float(validation_mask(samples).mean())
     if searched is not None:
@@ -82,7 +82,7 @@ def check_factor(settings: TrainingSettings, all_settings: list[TrainingSettings
 def may_destroy_differences(settings: TrainingSettings) -> bool:
     """Return whether augmentation may hide the differences between classes."""
     is_least = least_augmentation(settings) == settings.augmentation
-    return settings.architecture != "forest" and settings.augmentation.varies and not is_least
+    return settings.has_network and settings.augmentation.varies and not is_least
 
 
 def is_check_needed(settings: TrainingSettings, table: pd.DataFrame) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets
-from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, TrainingSettings
+from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, FOREST, TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import augmentation_warning
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
@@ -326,8 +326,8 @@ def choose_preset(
         return _preset_of_initial_run(task, presets)
     default = presets[DEFAULT_PRESET]
     if len(presets) == 1:
-        is_forest = settings.architecture == "forest"
-        return PresetChoice(default, "" if is_forest else f"{DEFAULT_USED} with the architecture {SMALL_CNN}.")
+        reason = f"{DEFAULT_USED} with the architecture {SMALL_CNN}." if settings.has_network else ""
+        return PresetChoice(default, reason)
     parts = task.parts()
     targets = _targets(parts)
     previous = None if task.search else previous_choice(task.runs, settings, np.unique(targets).tolist())
@@ -363,7 +363,7 @@ def previous_choice(
 
 
 def _with_epochs(settings: TrainingSettings, epochs: int | None) -> TrainingSettings:
-    return settings if settings.architecture == "forest" or epochs is None else settings.changed(epochs=epochs)
+    return settings if not settings.has_network or epochs is None else settings.changed(epochs=epochs)
 
 
 def _preset_of_initial_run(task: TrainingTask, presets: Mapping[str, TrainingSettings]) -> PresetChoice:
@@ -375,7 +375,7 @@ def _preset_of_initial_run(task: TrainingTask, presets: Mapping[str, TrainingSet
     name = task.setup.run
     preset = next((run.settings["preset"] for run in task.runs if run.name == name), DEFAULT_PRESET)
     settings = presets.get(preset, presets[DEFAULT_PRESET])
-    if not name or settings.architecture == "forest" or settings.preset != preset:
+    if not name or not settings.has_network or settings.preset != preset:
         return PresetChoice(presets[DEFAULT_PRESET], f"{DEFAULT_USED} if training starts from scratch.")
     return PresetChoice(settings, f"Preset {preset} was used as in run {name}, from which training started.")
 
@@ -392,18 +392,22 @@ def _compare_presets(
     start = time.monotonic()
     first = PresetChoice(task.settings)
     for settings in presets.values():
-        if settings.architecture == "forest":
+        if settings.architecture == FOREST:
             first = yield from _train_first(task, settings, stop)
     if stop():
         return first if first.first is not None else None
     frozen, subset, growth = _plan_comparison(task, presets, parts)
 
     def collect(names: Sequence[str]) -> Iterator[WorkProgress | Mapping[str, TrainingData]]:
-        if first.samples is not None and list(names) == [first.settings.preset]:  # measured already
-            yield {first.settings.preset: _select_samples(first.samples, subset)}
+        known: dict[str, TrainingData] = {}
+        if first.samples is not None and first.settings.preset in names:  # measured already
+            known = {first.settings.preset: _select_samples(first.samples, subset)}
+        others = [name for name in names if name not in known]
+        if not others:
+            yield known
             return
-        for event in task.collect_for_each([presets[name] for name in names], subset):
-            yield dict(zip(names, event, strict=True)) if isinstance(event, list) else event
+        for event in task.collect_for_each([presets[name] for name in others], subset):
+            yield known | dict(zip(others, event, strict=True)) if isinstance(event, list) else event
 
     yield Progress(0, 1, "comparing presets", later=None)
     workers = task.setup.settings.threads or thread_count("script")
@@ -497,7 +501,7 @@ def _stopped_choice(result: SearchStopped) -> PresetChoice:
     """Return the best candidate of a stopped comparison, with its classifier."""
     epochs = len(result.fitted.history)
     trained = f"trained on {result.fitted.n} objects" + (
-        "" if result.settings.architecture == "forest" else f" for {epochs} epoch{'' if epochs == 1 else 's'}"
+        f" for {epochs} epoch{'' if epochs == 1 else 's'}" if result.settings.has_network else ""
     )
     why = "was the best so far" if result.finished else "was the first to be trained"
     text = f"The comparison of presets was stopped: preset {result.preset} {why}, {trained}."
@@ -525,7 +529,7 @@ def _score_search(samples: TrainingData, result: SearchResult, stop: Stop) -> _S
     from svetlana_jupyter.learn.cross_validation import describe_score_source, describe_unscored
 
     table = result.nested_table
-    forest = [one.table for one in result.candidates if one.settings.architecture == "forest"]
+    forest = [one.table for one in result.candidates if one.settings.architecture == FOREST]
     warning = yield from _check_augmentation(samples, table, stop, plain_table(samples, result))
     source = describe_score_source(len(table), result.kept_whole)
     note = f"{source}; each fold is scored with the preset selected on the other folds (nested cross-validation)."
@@ -544,7 +548,7 @@ def _score(task: TrainingTask, samples: TrainingData, choice: PresetChoice, work
     has_score = own.accuracy is not None
     warning = (yield from _check_augmentation(samples, own.table, stop, later=work.forest)) if has_score else ""
     results = {"network": own, "forest": own}
-    if task.settings.architecture != "forest" and not stop():
+    if task.settings.architecture != FOREST and not stop():
         measured = yield from _forward(task.forest_data(), "measuring objects", stop, later=None)
         if measured is not None:
             results["forest"] = yield from _cross_validate(measured, "scoring a forest for comparison", stop)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from svetlana_jupyter.core.settings import AUTO_PRESET, USER_ARCHITECTURE, TrainingSettings
+from svetlana_jupyter.core.settings import AUTO_PRESET, FOREST, USER_ARCHITECTURE, TrainingSettings
 from svetlana_jupyter.core.stats.metrics import exclusion_reasons
 from svetlana_jupyter.errors import ProjectError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.io.image_pair import ImagePair
-    from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, WorkProgress
+    from svetlana_jupyter.learn.dataset import AnnotatedImage, FeatureSupply, TrainingData, WorkProgress
     from svetlana_jupyter.project.runs import Run
 
 Size = tuple[float | None, float | None]
@@ -125,6 +125,8 @@ class TrainingTask:
         Folder of the runs.
     search : bool
         Whether to compare presets again, even if an earlier run has compared them.
+    features : callable, optional
+        Returns the sources of features for a live classifier (`learn.dataset.FeatureSupply`), which may be cached.
 
     Raises
     ------
@@ -144,6 +146,7 @@ class TrainingTask:
     runs: tuple[Run, ...]
     folder: Path
     search: bool
+    features: FeatureSupply | None = None
 
     def __post_init__(self) -> None:
         if self.search and self.setup.settings.preset != AUTO_PRESET:
@@ -176,12 +179,12 @@ class TrainingTask:
         from svetlana_jupyter.learn.dataset import collect_for_each
 
         initial: dict[str, Any] = {"network": self.setup.network, "weights": self.setup.weights}
-        for event in collect_for_each(parts, several, self.class_names):
+        for event in collect_for_each(parts, several, self.class_names, self.features):
             if not isinstance(event, list):
                 yield event
                 continue
             samples = [one.with_edit_groups(self.edit_groups) for one in event]
-            yield [one if one.settings.architecture == "forest" else replace(one, **initial) for one in samples]
+            yield [replace(one, **initial) if one.settings.has_network else one for one in samples]
 
     def collect_with_progress(self, settings: TrainingSettings) -> Iterator[WorkProgress | TrainingData]:
         """Cut patches of the annotated objects, or measure these objects."""
@@ -195,7 +198,7 @@ class TrainingTask:
 
     def forest_data(self) -> Iterator[WorkProgress | TrainingData]:
         """Measure the annotated objects for a random forest."""
-        return self.collect_with_progress(self.settings.changed(architecture="forest"))
+        return self.collect_with_progress(self.settings.changed(architecture=FOREST))
 
 
 def label_digest(labels: pd.Series[int]) -> str:

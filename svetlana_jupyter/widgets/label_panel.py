@@ -9,16 +9,18 @@ from ipywidgets import HTML, Box, Dropdown, HBox, ToggleButton, ToggleButtons, V
 from traitlets import link
 
 from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
+from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.class_editor import ClassEditor, NewClassField
 from svetlana_jupyter.widgets.components import no_images_hint
 from svetlana_jupyter.widgets.gallery.gallery_view import GalleryView
 from svetlana_jupyter.widgets.label_sidebar import (
+    HIDDEN_SIMILAR,
     QUEUED,
     NextObjects,
     SelectedObject,
     SimilarObjects,
+    class_totals,
     key_hints,
-    predicted_counts,
     section,
     similar_objects,
     tally_html,
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from svetlana_jupyter.core.queue import QueuedObject
     from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.project.queues import Queue
     from svetlana_jupyter.widgets.gallery.grid import PatchGrid
     from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId
 
@@ -54,10 +58,12 @@ _OVERLAY_TIPS = (
     "Colors of labeled objects only",
     "No colors",
 )
+_COLORINGS = {"predictions": "prediction", "uncertainty": "probability", "annotations": "label", "off": "off"}
 _TOOLS = (("Pick", "move"), ("Box", "box"), ("Lasso", "lasso"))
 _TOOL_ICONS = ("mouse-pointer", "object-group", "pencil")
 _TOOL_TIPS = ("Click to select, drag to move", "Drag a box around objects (x)", "Draw a line around objects (l)")
 _FLAGS = (("Flag …", ""), ("Ambiguous", "Ambiguous"), ("Bad outline", "Bad segmentation"), ("Erase label", "Erase"))
+_COLUMNS_TIP = "Labels given, and objects of the class: as labeled or else predicted, as in Results"
 _FIRST = "Click an object or press Space; then press the key of its class."
 _NOT_PREDICTED = "No selected object is predicted yet."
 _SIZE, _MAX_SIZE = (480, 640), (2000, 4000)
@@ -115,6 +121,14 @@ class LabelPanel(LabelingPanel):
         self.show_hint(_FIRST if project.images else "")
         project.live.urgent_objects = self._urgent_objects
 
+    @property
+    def queue(self) -> Queue:
+        """The chosen queue of objects, created at its first use."""
+        if self._queue is None:
+            images = self.viewer.indexing.objects(self.project.images)
+            self._queue = self.project.queue(self._kind, images=images, classes=self.next_objects.classes)
+        return self._queue
+
     def show_view(self, name: str) -> None:
         """Show the image, the gallery, the map, or the image beside one of them."""
         self._second = name if name in ("gallery", "map") else self._second
@@ -130,6 +144,8 @@ class LabelPanel(LabelingPanel):
             if view is not None:
                 box.layout.display = "" if part in shown else "none"
                 view.is_shown = part in shown
+        for control, parts in self._tools_of:
+            control.layout.display = "" if set(parts) & set(shown) else "none"
         self.focus()
 
     def accept(self, object_id: ObjectId | None) -> None:
@@ -150,6 +166,9 @@ class LabelPanel(LabelingPanel):
         """Fill the gallery with the objects most similar to the selected one."""
         if object_id is None or object_id.label < 0:
             self.status.say("Select a single object first.")
+            return
+        if object_id.label in self.project.test_set.hidden(object_id.image):
+            self.status.say(HIDDEN_SIMILAR)
             return
         found = tuple(ObjectId(*each) for each in similar_objects(self.project, object_id))
         self.views.value = "both" if self.views.value == "both" else "gallery"
@@ -211,8 +230,9 @@ class LabelPanel(LabelingPanel):
         menu = VBox([rest, toolbar.opacity, tools.planes, toolbar.channels]).add_class("sv-more")
         menu.layout.display = "none"
         self.more.observe(lambda change: menu.layout.set_trait("display", "" if change["new"] else "none"), "value")
-        left = [self.views, toolbar.images, self.overlay]
-        right = [HBox([smaller, fit, larger]).add_class("sv-group").add_class("sv-zoom"), self.tool]
+        images, zoom = HBox([toolbar.images]), HBox([smaller, fit, larger]).add_class("sv-group").add_class("sv-zoom")
+        left, right = [self.views, images, self.overlay], [zoom, self.tool]
+        self._tools_of = (images, ["image"]), (zoom, ["image"]), (self.tool, ["image", "map"])
         history = HBox([buttons["Undo"], buttons["Redo"]]).add_class("sv-group")
         gap = Box(layout={"flex": "1 1 0", "min_width": "0"})
         return HBox([*left, gap, history, *right, self.more, menu]).add_class("sv-tools")
@@ -232,11 +252,11 @@ class LabelPanel(LabelingPanel):
         actions = [buttons["Accept"], buttons["Skip"], flag, buttons["Why?"]]
         details = self.viewer.object_details
         self.object = SelectedObject(self.project, details, actions, self.status)
-        self.next_objects = NextObjects(self.project, lambda kind: self.run_action(self._choose_queue, kind))
+        self.next_objects = NextObjects(self.project, lambda: self.run_action(self._choose_queue))
         self.similar = SimilarObjects(self.project, self._label_similar, self.status)
         for strip in (self.next_objects.strip, self.similar.strip):
             strip.grid.screen.handle_key = catch_errors(partial(self._grid_key, strip.grid), self.status)
-        columns = HTML('<span class="sv-muted">labels · predicted</span>', layout={"margin": "0"})
+        columns = HTML(f'<span class="sv-muted" title="{_COLUMNS_TIP}">labels · objects</span>', layout={"margin": "0"})
         return VBox(
             [
                 section("Classes", self.class_buttons, self.editor, self.new_class, aside=columns),
@@ -253,13 +273,29 @@ class LabelPanel(LabelingPanel):
         gallery.add_class("sv-gallery")
         gallery.page.screen.handle_key = catch_errors(partial(self._grid_key, gallery.page), self.status)
         gallery.page.screen.report = self.report_key
+        link((self.viewer.model, "overlay"), (gallery.page, "overlay"))
         gallery.rearrange()
         return gallery
 
     def _make_map(self) -> MapView:
         view = MapView(self.project, self.status, _SIZE, _MAX_SIZE, self.report_key, fills=True)
         view.screen.handle_key = catch_errors(self._map_key, self.status)
-        self._map_box.children = (MapToolbar(view), view)
+        toolbar, model = MapToolbar(view, is_part=True), self.viewer.model
+        for trait in ("tool", "add_to_selection"):
+            link((model, trait), (view, trait))
+
+        def color(change: object = None) -> None:
+            view.coloring = "image" if toolbar.by_image.value else _COLORINGS[model.overlay]
+
+        def follow(change: object) -> None:
+            toolbar.by_image.value = view.coloring == "image"
+            model.overlay = {coloring: name for name, coloring in _COLORINGS.items()}.get(view.coloring, model.overlay)
+
+        toolbar.by_image.observe(color, "value")
+        model.observe(color, "overlay")
+        view.observe(follow, "coloring")
+        color()
+        self._map_box.children = (toolbar, view)
         return view
 
     def _observe_changes(self) -> None:
@@ -295,9 +331,10 @@ class LabelPanel(LabelingPanel):
             urgent.setdefault(image, []).append(label)
         return urgent
 
-    def _choose_queue(self, kind: str) -> None:
-        self._kind = kind
+    def _choose_queue(self) -> None:
+        self._kind = self.next_objects.kind.value
         self.reset_queue()
+        self.show()  # also if the queue is empty or cannot be made
         self.next()
 
     def _label_similar(self, name: str, objects: Sequence[tuple[str, int]]) -> None:
@@ -313,6 +350,7 @@ class LabelPanel(LabelingPanel):
         self.new_class.refresh()
         self.editor.refresh()
         self.similar.refresh()
+        self.next_objects.refresh()
         self.key_line.value = key_hints(list(self.project.classes))
         self.show()
 
@@ -320,16 +358,27 @@ class LabelPanel(LabelingPanel):
         """Update counts, the selected object and the queue."""
         project, selection = self.project, self.shared.selection
         self.command_bar.show_history()
-        given, predicted = project.annotations.class_counts(), predicted_counts(project)
-        total = sum(predicted.values())
-        details = {c.id: tally_html(int(given[c.name]), predicted.get(c.id, 0), total) for c in project.classes}
+        given, totals = project.annotations.class_counts(), class_totals(project)
+        total = sum(totals.values())
+        details = {c.id: tally_html(int(given[c.name]), totals.get(c.id, 0), total) for c in project.classes}
         label = project.annotations.label_of(*selection[0]) if len(selection) == 1 else UNLABELED
         self.class_buttons.show(project.classes.scheme, details, chosen=label.class_id)
         self.object.show(selection)
         self.similar.show(selection)
+        self.next_objects.show(*self._find_queued())
+
+    def _find_queued(self) -> tuple[QueuedObject | None, list[QueuedObject], str]:
+        """Return the object of the queue on the screen, the next ones, or a problem."""
+        project, candidate = self.project, self._candidate
         is_ready = self._queue is not None or all(map(project.images.is_indexed, project.images))
-        coming = self.queue.coming(QUEUED) if is_ready and project.images else []
-        self.next_objects.show(self._candidate, [each for each in coming if each != self._candidate])
+        try:
+            coming = self.queue.coming(QUEUED) if is_ready and project.images else []
+        except SvetlanaError as error:
+            return None, [], str(error)
+        following = [each for each in coming if each != candidate]
+        if candidate is not None and not following and project.annotations.label_of(*candidate.id).action:
+            candidate = None  # the last object of the queue is labeled
+        return candidate, following, ""
 
 
 def _segments(options: Sequence[tuple[str, str]], icons: Sequence[str], tooltips: Sequence[str]) -> ToggleButtons:

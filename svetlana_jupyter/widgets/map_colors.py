@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.project.project import Project
 
-COLORINGS = ("prediction", "label", "probability", "image")
+COLORINGS = ("prediction", "label", "probability", "image", "off")
 
 
 class MapObjects:
@@ -82,9 +82,9 @@ def point_styles(project: Project, objects: MapObjects, coloring: str, key: Hash
     ----------
     project : Project
     objects : MapObjects
-    coloring : {"prediction", "label", "probability", "image"}
+    coloring : {"prediction", "label", "probability", "image", "off"}
         "prediction": the class of the annotation where there is one, else of the prediction; "label": the class of the
-        annotation; "probability": that of the predicted class.
+        annotation; "probability": that of the predicted class; "off": neutral, without rings around labeled objects.
     key : hashable
         Key of the result; equal for equal arguments and data.
     """
@@ -103,14 +103,21 @@ def point_styles(project: Project, objects: MapObjects, coloring: str, key: Hash
     labels = project.labels().query("action != 'skip'")
     class_of = dict(zip(labels.index, labels["class_id"]))
     annotated = np.sort(objects.find(class_of))
-    class_ids = predicted if coloring == "prediction" else np.zeros(len(objects), np.int64)
+    class_ids = predicted.copy() if coloring == "prediction" else np.zeros(len(objects), np.int64)
     class_ids[annotated] = [class_of[object_id] for object_id in objects.ids(annotated)]
     scheme = project.classes.scheme
+    others = None
     if coloring == "probability":
         colors, codes = probability_codes(probability, len(scheme))
     elif coloring == "image":
         sizes = [rows.stop - rows.start for rows in objects.images.values()]
         colors, codes = image_codes(np.repeat(np.arange(len(sizes)), sizes))
+    elif coloring == "off":
+        annotated = annotated[:0]
+        colors, codes = class_codes(np.zeros_like(class_ids), scheme)
     else:
         colors, codes = class_codes(class_ids, scheme)
-    return PointStyles(key, colors, codes, annotated, hidden)
+        given, other = class_ids[annotated], predicted[annotated]
+        differs = (given != 0) & (other != 0) & (given != other)  # never where only labels are shown
+        others = np.where(differs, class_codes(other, scheme)[1].astype(np.int64), -1)
+    return PointStyles(key, colors, codes, annotated, hidden, others)

@@ -91,7 +91,7 @@ class MapView(VBox):
         Effect of dragging.
     add_to_selection : bool
         Whether a click, a box or a lasso adds to the selection, as with Shift.
-    coloring : {"prediction", "label", "probability", "image"}
+    coloring : {"prediction", "label", "probability", "image", "off"}
     method : {"PCA", "UMAP"}
         UMAP takes minutes; until it is computed, the map of PCA is shown.
     is_shown : bool
@@ -411,7 +411,7 @@ def legend_html(project: Project, objects: MapObjects, coloring: str) -> str:
     else:
         parts = [swatch(info.color, html.escape(info.name)) for info in project.classes]
         parts.append(swatch(NEUTRAL, "no prediction" if coloring == "prediction" else "not labeled"))
-    parts.append("ring: labeled")
+    parts = ["No colors"] if coloring == "off" else [*parts, "ring: labeled, in color where the prediction differs"]
     if len(project.test_set):
         parts.append("test set: gray, and not selected here, until annotated")
     return f'<div class="sv-muted sv-legend">{" · ".join(parts)}</div>'

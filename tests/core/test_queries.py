@@ -106,9 +106,17 @@ def test_disagreement_is_the_distance_of_the_probabilities_of_two_classifiers():
 
 
 def test_suspected_labels_are_unlikely_according_to_the_other_labels():
-    picks = QUERIES["suspect"].function(Pool(probabilities=P, codes=np.array([0, 0, 0, 1, 1]), names=NAMES), 10)
+    pool = Pool(probabilities=P, codes=np.array([0, 0, 0, 1, 1]), names=NAMES, counts=(3, 2, 0))
+    picks = QUERIES["suspect"].function(pool, 10)
     assert [pick.position for pick in picks] == [2, 3, 1]
     assert picks[0].reason == "labeled a, but the other labels suggest c 60 %"
+
+
+def test_the_only_label_of_a_class_is_not_suspected():
+    codes = np.array([0, 0, 2, 1, 0])
+    for counts, suspects in (((3, 2, 1), [4, 3, 1]), ((3, 1, 1), [4, 1])):
+        pool = Pool(probabilities=P, codes=codes, names=NAMES, counts=counts)
+        assert positions("suspect", pool) == suspects
 
 
 def test_objects_unlike_the_labeled_ones_are_also_unlike_each_other():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.errors import ClassifierError, ProjectError
 from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
 from svetlana_jupyter.project import live
 from svetlana_jupyter.project.project import Project
@@ -225,11 +225,20 @@ def test_predicting_with_the_live_run_updates_it(project):
     assert project.live_state.labels == 24
 
 
-def test_explaining_the_live_classifier_is_refused_with_a_sentence(project):
+def test_without_a_network_nothing_is_explained_and_with_one_it_explains_what_the_live_classifier_predicts(project):
     label_some(project)
     project.live.update()
     with pytest.raises(ProjectError, match=r"project\.train"):
         project.explain("P1_A1", 1)
+    for seed in (0, 1):
+        project.train(preset="default", epochs=1, trees=5, seed=seed)
+    project.train(architecture="forest", trees=5)
+    for shown, explaining in (("live", "0002"), ("0003", "0002"), ("0001", "0001")):
+        project.runs.choose(shown)
+        assert project.explain("P1_A1", 1).attrs["run"] == explaining
+    assert project.explain("P1_A1", 1, run="0002").attrs["run"] == "0002"
+    with pytest.raises(ClassifierError, match="forest"):
+        project.explain("P1_A1", 1, run="0003")
 
 
 def test_exports_name_the_number_of_labels_and_the_time(project, tmp_path):

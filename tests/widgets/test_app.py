@@ -127,6 +127,25 @@ def test_the_line_of_truth_names_a_stored_run_and_its_score(trained):
     assert "balanced accuracy" in app.truth.text.value
 
 
+def test_a_button_keeps_the_live_predictions_as_a_run(project):
+    app = App(project)
+    keep = app.truth.keep
+    assert keep.layout.display == "none"
+    for label in range(1, 5):
+        project.annotate("left", label, "bright" if label % 2 else "dark")
+    project.live.update()
+    assert (keep.layout.display, keep.disabled, keep.description) == ("", False, "Keep as run")
+    keep.click()
+    project._jobs.wait(60)
+    assert [run.settings["preset"] for run in project.runs] == ["live"]
+    assert project.status == "Kept the live predictions as run 0001."
+    project.runs.choose("0001")
+    assert keep.layout.display == "none"
+    project.runs.choose("live")
+    project.job = JobState("training")
+    assert keep.disabled
+
+
 def test_the_progress_of_a_job_is_shown_above_every_tab(project):
     app = App(project)
     assert app.truth.job.layout.visibility == "hidden"

@@ -276,7 +276,7 @@ class FilterBar(HBox):
         self.count_label = _spacer(min_width="max-content")
         again = "Arrange again with current labels and predictions (g)"
         self.refresh_button = page.screen.button("refresh", again, on_change)
-        controls = [self.which, self.class_id, self.order, self.image]
+        controls = [self.which, self.class_id, self.image, self.order]
         super().__init__(
             [*controls, self.refresh_button, self.count_label],
             layout={"align_items": "center", "flex_flow": "row wrap", "width": "100%", "margin": "0 0 4px 0"},
@@ -383,6 +383,8 @@ class PageBar(HBox):
         self.none = button("", "Clear the selection (Escape)", page.clear_selection, "None")
         for text_button in (self.all, self.invert_button, self.none):
             text_button.layout = {"width": "auto", "padding": "0 10px", "margin": "0 2px 0 0", "flex": "0 0 auto"}
+        for button_of_wide_pages in (self.first, self.last, self.invert_button):
+            button_of_wide_pages.add_class("sv-wide")  # keys do the same on narrow ones
         turning = [self.first, self.previous, self.number, self.of, self.next, self.last]
         selecting = [self.all, self.invert_button, self.none]
         super().__init__(
@@ -399,8 +401,10 @@ class PageBar(HBox):
 
     def refresh(self, pages: Pagination, shown: int, selected: int) -> None:
         """Display the number of the page, and enable the buttons that apply."""
+        self._shown = min(self._shown, pages.count - 1)  # a smaller maximum changes the value, which turns no page
+        self.number.max = pages.count
         self._shown = shown
-        self.number.max, self.number.value = pages.count, shown + 1
+        self.number.value = shown + 1
         self.of.value = f"of {pages.count:,}"
         self.first.disabled = self.previous.disabled = shown == 0
         self.last.disabled = self.next.disabled = shown == pages.count - 1

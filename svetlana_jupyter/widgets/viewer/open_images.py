@@ -164,7 +164,12 @@ class OpenImage:
             if class_id in colors
         )
 
-    def view_centered_on(self, label: int, view: Viewport, zoom: bool) -> Viewport:
+    def usual_scale(self, view: Viewport) -> float:
+        """Return the magnification at which most objects are clearly visible."""
+        median = self._median_object_side(self._project.images.objects(self.name))
+        return min(_MEDIAN_FRACTION * min(view.size) / median, _MAX_SCALE)
+
+    def view_centered_on(self, label: int, view: Viewport, scale: float = 0.0) -> Viewport:
         """Return the view with an object at its center.
 
         At the border of the image, the object is only near the center.
@@ -174,8 +179,8 @@ class OpenImage:
         label : int
         view : Viewport
             View to start from.
-        zoom : bool
-            Whether to zoom so that the object and its surroundings are clearly visible.
+        scale : float
+            Magnification, which is reduced for an object that would not fit; 0 keeps that of ``view``.
 
         Raises
         ------
@@ -190,16 +195,14 @@ class OpenImage:
             )
         values: Any = table.at  # much faster than `loc`; called for every object of a queue
         row = {name: float(values[label, name]) for name in table if name in _PLACE}
-        scale = view.scale
-        if zoom:
-            height, side = min(view.size), max(row["y1"] - row["y0"], row["x1"] - row["x0"])
-            median = self._median_object_side(table)
-            scale = min(_MEDIAN_FRACTION * height / median, _MAX_FRACTION * height / side, _MAX_SCALE)
+        if scale:
+            side = max(row["y1"] - row["y0"], row["x1"] - row["x0"])
+            scale = min(scale, _MAX_FRACTION * min(view.size) / side)
             scale = max(scale, Viewport.fitted(self.shape, view.size).scale)
         # The center of the pixel at (row, column) lies half a pixel further on the continuous image plane.
         center = row["y"] + 0.5, row["x"] + 0.5
         plane = round(row["z"]) if "z" in row else view.plane
-        return replace(view, center=center, scale=scale, plane=plane).framed(self.shape)
+        return replace(view, center=center, scale=scale or view.scale, plane=plane).framed(self.shape)
 
     def is_visible(self, label: int, view: Viewport) -> bool:
         """Return whether the center of an object, on one of its planes, is in view."""
@@ -256,15 +259,17 @@ class OpenImages:
         image = self._open.get(name)
         return image if image is not None and image.pair is self._project.pair(name) else None
 
-    def pieces_ahead(self, name: str, label: int, view: Viewport) -> tuple[TileGroup, ...]:
+    def pieces_ahead(self, name: str, label: int, view: Viewport, scale: float = 0.0) -> tuple[TileGroup, ...]:
         """Return the tile groups to read before an object can be displayed.
 
-        There are none if the image is not open or not indexed.
+        There are none if the image is not open or not indexed. ``scale`` is the magnification, by default the usual
+        one.
         """
         image = self.get_open(name)
         if image is None or not self._project.images.is_indexed(name):
             return ()
-        return tiles_to_read(image.image, image.mask, image.view_centered_on(label, view, zoom=True))
+        coming = image.view_centered_on(label, view, scale or image.usual_scale(view))
+        return tiles_to_read(image.image, image.mask, coming)
 
     def set_manual_palette(self, image: OpenImage, palette: DisplaySettings) -> None:
         """Apply display settings to an image and to others with the same channels.

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.display.viewport import Viewport
     from svetlana_jupyter.project.project import Project
 
+_ZOOM_PAUSE = 0.3  # seconds after which the next object is prepared again for another magnification
+
 logger = logging.getLogger(__name__)
 
 
@@ -99,6 +101,9 @@ class Viewer(VBox):
         self._coming: list[tuple[str, int]] = []
         self._expected: list[tuple[str, int]] = []  # objects whose pixels were requested
         self._prepared: tuple[tuple[str, int], Scene] | None = None
+        self._scale = 0.0  # magnification of the objects of a queue; 0 before the first one
+        self._shown_scale = 0.0  # that of the last one, which is smaller for a large object
+        self._prepared_scale = 0.0
         self._prepare_soon = Debounce(self._prepare, 0.0)
         self._canvas = ImageCanvas(size)
         self.screen = Screen(self._canvas, self._draw, self._raise_unreadable, self.status)
@@ -142,7 +147,8 @@ class Viewer(VBox):
             Object to show at the center of the screen, or near the center if it lies at the border of the image. With
             0, the view does not change.
         zoom : bool
-            Whether to zoom so that the object and its surroundings are clearly visible.
+            Whether to zoom so that the object and its surroundings are clearly visible. After the first object, the
+            magnification stays, or becomes that to which the user has zoomed.
 
         Raises
         ------
@@ -150,17 +156,28 @@ class Viewer(VBox):
             If the image has no such object.
         """
         model, self._leading = self.model, True
+        scale = self._chosen_scale()
         try:
             model.image = image
             if self._opened is None or not label:
                 model.selection = ()
                 return
-            view = self._opened.view_centered_on(label, model.view, zoom)
+            scale = scale or self._opened.usual_scale(model.view)
+            view = self._opened.view_centered_on(label, model.view, scale if zoom else 0.0)
             model.selected = label
             model.plane = view.plane
             model.set_view(view)
+            if zoom:
+                self._scale, self._shown_scale = scale, model.view.scale
         finally:
             self._leading = False
+
+    def _chosen_scale(self) -> float:
+        """Return the magnification for the next object of a queue; 0 for the usual one."""
+        model = self.model
+        if model.shape is None or model.view == model.fitted_view(model.shape):
+            return 0.0
+        return self._scale if model.view.scale == self._shown_scale else model.view.scale
 
     def prefetch(self, objects: Iterable[tuple[str, int]]) -> None:
         """Read what `show` needs for objects ``(image, label)``, once the view is drawn.
@@ -251,10 +268,11 @@ class Viewer(VBox):
         label = self._coming[0][1]
         try:
             with checked_lately():
-                view = image.view_centered_on(label, model.view, zoom=True).clamped(image.shape)
+                scale = self._chosen_scale() or image.usual_scale(model.view)
+                view = image.view_centered_on(label, model.view, scale).clamped(image.shape)
                 scene = self._compose(image, view, (label,))
             if not scene.missing:
-                self._prepared = self._coming[0], scene
+                self._prepared, self._prepared_scale = (self._coming[0], scene), self._chosen_scale()
                 self._canvas.prepare(scene)
         except Exception:
             logger.info("the next object cannot be drawn; its display will say why", exc_info=True)
@@ -268,10 +286,16 @@ class Viewer(VBox):
             self.toolbar.refresh(image)
             self.screen.redraw()
         coming, expected, self._expected = self._coming, self._expected, self._coming
-        for name, label in (each for each in coming if each not in expected):
-            self.screen.loader.load_ahead(self._open_images.pieces_ahead(name, label, self.model.view))
-        if coming[:1] != [self._prepared and self._prepared[0]] and running_loop() is not None:
+        for each in coming:
+            if each not in expected:
+                pieces = self._open_images.pieces_ahead(*each, self.model.view, self._chosen_scale())
+                self.screen.loader.load_ahead(pieces)
+        if running_loop() is None:
+            return
+        if coming[:1] != [self._prepared and self._prepared[0]]:
             self._prepare_soon.restart()
+        elif self._prepared_scale != self._chosen_scale():
+            self._prepare_soon.restart(_ZOOM_PAUSE)
 
     def _open(self) -> None:
         """Open the image of the model.
