@@ -11,7 +11,7 @@ from traitlets import link
 from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
 from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.class_editor import ClassEditor, NewClassField
-from svetlana_jupyter.widgets.components import no_images_hint
+from svetlana_jupyter.widgets.components import muted, no_images_hint, set_options
 from svetlana_jupyter.widgets.gallery.gallery_view import GalleryView
 from svetlana_jupyter.widgets.label_sidebar import (
     HIDDEN_SIMILAR,
@@ -28,7 +28,8 @@ from svetlana_jupyter.widgets.label_sidebar import (
 from svetlana_jupyter.widgets.labeling import LabelingPanel
 from svetlana_jupyter.widgets.map_panel import MapToolbar
 from svetlana_jupyter.widgets.map_view import MapView
-from svetlana_jupyter.widgets.panel import MAX_WIDTH, Command, as_project, catch_errors, labeling_commands
+from svetlana_jupyter.widgets.object_filter import STATUS_TITLES, ObjectFilter
+from svetlana_jupyter.widgets.panel import WORKSPACE_WIDTH, Command, as_project, catch_errors, labeling_commands
 from svetlana_jupyter.widgets.scheduling import KeyPause, running_loop
 from svetlana_jupyter.widgets.viewer.open_images import predicted_class
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.project.queues import Queue
     from svetlana_jupyter.widgets.gallery.grid import PatchGrid
-    from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId
+    from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId, SharedModel
 
 _VIEWS = (("Image", "image"), ("Gallery", "gallery"), ("Map", "map"), ("Both", "both"))
 _VIEW_ICONS = ("picture-o", "th", "braille", "columns")
@@ -84,6 +85,7 @@ class LabelPanel(LabelingPanel):
     views : ToggleButtons
         The displayed views: "image", "gallery", "map" or "both".
     overlay, tool : ToggleButtons
+    filter : FilterControls
     gallery : GalleryView or None
     map : MapView or None
         None before it is first displayed.
@@ -99,7 +101,7 @@ class LabelPanel(LabelingPanel):
         if running_loop() is not None:  # without one, predictions would arrive on another thread
             project.live.start()  # before anything asks for predictions, which would be computed at once
         super().__init__(project, "useful", "panel", edit=lambda name: self.editor.edit(name))
-        self.layout.max_width = MAX_WIDTH
+        self.layout.max_width = WORKSPACE_WIDTH
         self.add_class("sv-space")
         self.gallery: GalleryView | None = None
         self.map: MapView | None = None
@@ -213,7 +215,7 @@ class LabelPanel(LabelingPanel):
         self.views = _segments(_VIEWS, _VIEW_ICONS, _VIEW_TIPS)
         self.views.observe(lambda change: self.run_action(self.show_view, change["new"]), "value")
         self.overlay = _segments(_OVERLAYS, _OVERLAY_ICONS, _OVERLAY_TIPS)
-        self.tool = _segments(_TOOLS, _TOOL_ICONS, _TOOL_TIPS)
+        self.tool = _segments(_TOOLS, _TOOL_ICONS, _TOOL_TIPS).add_class("sv-icons")
         for name, control in (("overlay", self.overlay), ("tool", self.tool)):
             link((model, name), (control, "value"))
             control.observe(lambda _: self.focus(), "value")
@@ -235,7 +237,25 @@ class LabelPanel(LabelingPanel):
         self._tools_of = (images, ["image"]), (zoom, ["image"]), (self.tool, ["image", "map"])
         history = HBox([buttons["Undo"], buttons["Redo"]]).add_class("sv-group")
         gap = Box(layout={"flex": "1 1 0", "min_width": "0"})
-        return HBox([*left, gap, history, *right, self.more, menu]).add_class("sv-tools")
+        filters = self._make_filter()
+        return HBox([*left, *filters, gap, history, *right, self.more, menu]).add_class("sv-tools")
+
+    def _make_filter(self) -> tuple[ToggleButton, FilterControls]:
+        """Return the filter of all views, and the button that unfolds it."""
+        self.filter = FilterControls(self.project, self.shared).add_class("sv-more")
+        self.filter.layout.display = "none"
+        button = ToggleButton(icon="filter", tooltip="Filter: show only some of the objects in color")
+        button.layout.width = "32px"
+        button.observe(lambda change: self.filter.layout.set_trait("display", "" if change["new"] else "none"), "value")
+
+        def follow() -> None:
+            self.filter.follow()
+            is_active = self.shared.filter.is_active
+            (button.add_class if is_active else button.remove_class)("sv-active")
+
+        self._watcher.observe(self.shared, follow, "filter")
+        follow()
+        return button, self.filter
 
     def _make_side(self) -> VBox:
         """Return the column with classes, selected object, queue and similar objects."""
@@ -350,6 +370,7 @@ class LabelPanel(LabelingPanel):
         self.new_class.refresh()
         self.editor.refresh()
         self.similar.refresh()
+        self.filter.refresh()
         self.next_objects.refresh()
         self.key_line.value = key_hints(list(self.project.classes))
         self.show()
@@ -379,6 +400,47 @@ class LabelPanel(LabelingPanel):
         if candidate is not None and not following and project.annotations.label_of(*candidate.id).action:
             candidate = None  # the last object of the queue is labeled
         return candidate, following, ""
+
+
+class FilterControls(VBox):
+    """Controls of the filter that all views of a project share.
+
+    Parameters
+    ----------
+    project : Project
+    shared : SharedModel
+
+    Attributes
+    ----------
+    status, class_id : Dropdown
+    """
+
+    def __init__(self, project: Project, shared: SharedModel) -> None:
+        self._project, self._shared = project, shared
+        layout = {"width": "150px"}
+        self.status = Dropdown(options=STATUS_TITLES, tooltip="Filter by annotation", layout=layout)
+        self.class_id = Dropdown(tooltip="Filter by class, annotated or predicted", layout=layout)
+        text = "Other objects have no color, and are not selected by a box or lasso."
+        super().__init__([HBox([self.status, self.class_id]), HTML(muted(text), layout={"margin": "0"})])
+        self._is_following = False
+        self.refresh()
+        self.follow()
+        for control in (self.status, self.class_id):
+            control.observe(lambda _: self._choose(), "value")
+
+    def refresh(self) -> None:
+        """Update the classes; a filter by a class that is gone ends."""
+        set_options(self.class_id, [("Any class", 0), *((info.name, info.id) for info in self._project.classes)])
+
+    def follow(self) -> None:
+        """Show the filter that another view has chosen."""
+        self._is_following = True
+        self.status.value, self.class_id.value = self._shared.filter.status, self._shared.filter.class_id
+        self._is_following = False
+
+    def _choose(self) -> None:
+        if not self._is_following:
+            self._shared.filter = ObjectFilter(self.status.value, self.class_id.value)
 
 
 def _segments(options: Sequence[tuple[str, str]], icons: Sequence[str], tooltips: Sequence[str]) -> ToggleButtons:

@@ -291,6 +291,7 @@ class NextObjects(VBox):
         for control in (self.kind, self.first, self.second):
             control.observe(lambda _: self._changed(), "value")
         self.strip = ObjectStrip(project)
+        self.strip.grid.screen.pointer.name = "Objects to label next"
         self.reason = HTML(muted(_NOT_DRAWN), layout={"margin": "0", "min_height": "18px"})
         super().__init__([self._class_row, self.strip, self.reason])
         self.refresh()
@@ -360,6 +361,7 @@ class SimilarObjects(VBox):
         self._project, self._label_all, self._status = project, label_all, status
         self._latest: LatestQuestion[ObjectId] = LatestQuestion(self._find, self._show_found, 0.3, self._show_error)
         self.strip = ObjectStrip(project, fills=True)
+        self.strip.grid.screen.pointer.name = "Similar objects"
         self.classes = Dropdown(tooltip="Label all objects shown here", layout={"width": "124px"})
         self.classes.observe(self._chosen, "value")
         self.text = HTML(layout={"margin": "0"})

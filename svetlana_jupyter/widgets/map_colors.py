@@ -13,6 +13,7 @@ import pandas as pd
 from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.display.point_map import PointStyles, class_codes, image_codes, probability_codes
 from svetlana_jupyter.errors import SvetlanaError
+from svetlana_jupyter.widgets.object_filter import ObjectFilter, matching_objects
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.project.project import Project
 
+NO_FILTER = ObjectFilter()
 COLORINGS = ("prediction", "label", "probability", "image", "off")
 
 
@@ -75,7 +77,9 @@ class MapObjects:
         return tuple(found)
 
 
-def point_styles(project: Project, objects: MapObjects, coloring: str, key: Hashable) -> PointStyles:
+def point_styles(
+    project: Project, objects: MapObjects, coloring: str, key: Hashable, chosen: ObjectFilter = NO_FILTER
+) -> PointStyles:
     """Return the colors of objects.
 
     Parameters
@@ -87,6 +91,8 @@ def point_styles(project: Project, objects: MapObjects, coloring: str, key: Hash
         annotation; "probability": that of the predicted class; "off": neutral, without rings around labeled objects.
     key : hashable
         Key of the result; equal for equal arguments and data.
+    chosen : ObjectFilter
+        Objects that it leaves out are faded.
     """
     predicted, probability = np.zeros(len(objects), np.int64), np.full(len(objects), np.nan)
     hidden = np.zeros(len(objects), bool)
@@ -120,4 +126,16 @@ def point_styles(project: Project, objects: MapObjects, coloring: str, key: Hash
         given, other = class_ids[annotated], predicted[annotated]
         differs = (given != 0) & (other != 0) & (given != other)  # never where only labels are shown
         others = np.where(differs, class_codes(other, scheme)[1].astype(np.int64), -1)
-    return PointStyles(key, colors, codes, annotated, hidden, others)
+    return PointStyles(key, colors, codes, annotated, hidden, others, _left_out(project, objects, chosen))
+
+
+def _left_out(project: Project, objects: MapObjects, chosen: ObjectFilter) -> NDArray[np.bool_] | None:
+    """Return which objects a filter leaves out; None for none."""
+    if not chosen.is_active:
+        return None
+    left_out = np.zeros(len(objects), bool)
+    for image, rows in objects.images.items():
+        only = matching_objects(project, image, chosen)
+        if only is not None:
+            left_out[rows] = ~np.isin(objects.labels(image), only)
+    return left_out

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 
 from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.widgets.label_panel import LabelPanel
+from svetlana_jupyter.widgets.object_filter import ObjectFilter
 from svetlana_jupyter.widgets.results_panel import ResultsPanel
 
 CONTROLS = ("views", "overlay", "tool", "more")
@@ -360,3 +362,46 @@ def test_labels_are_marked_in_the_image_and_conflicts_in_two_colors(live, annota
     assert (colors["dark"], colors["bright"]) in {mark[2:] for mark in live.viewer.model.scene.marks}
     live.overlay.value = "off"
     assert live.viewer.model.scene.marks == ()
+
+
+def test_one_filter_applies_to_image_gallery_and_map(live, annotated):
+    live.viewer.show("left", 13)
+    everything = dots(live)
+    live.views.value = "map"
+    live.views.value = "both"
+    live.filter.status.value = "unlabeled"
+    assert live.shared.filter == ObjectFilter("unlabeled")
+    styles = live.viewer._opened.styles("predictions", live.shared.filter)
+    colored = styles.style_indices(np.arange(1, 25)) > 0
+    assert colored.tolist() == [label > 12 for label in range(1, 25)]
+    assert live.viewer.model.scene.marks == () != everything
+    labeled = live.map.objects.find(annotated.labels().index)
+    assert not live.map.candidates[labeled].any()
+    assert live.map.candidates.sum() == 48 - 12
+    live.views.value = "gallery"
+    assert live.gallery.filter_bar.which.value == "unlabeled"
+    assert len(live.gallery.listed) == 48 - 12
+    live.gallery.filter_bar.class_id.value = 1
+    assert live.filter.class_id.value == 1
+    bright = annotated.predictions().query("predicted == 'bright'").index
+    assert set(live.gallery.listed) == set(bright) - set(annotated.labels().index)
+    live.views.value = "image"
+    live.viewer.model.image = "left"
+    live.viewer.selector.select_visible()
+    assert set(live.viewer.model.selection) == {label for image, label in live.gallery.listed if image == "left"}
+    live.gallery.filter_bar.which.value = "all"
+    live.filter.class_id.value = 0
+    assert not live.shared.filter.is_active
+    assert live.map.candidates.all()
+
+
+def dots(panel):
+    return panel.viewer.model.scene.marks
+
+
+def test_every_canvas_has_a_name_for_screen_readers(panel):
+    panel.views.value = "gallery"
+    panel.views.value = "map"
+    grids = panel.gallery.page, panel.next_objects.strip.grid, panel.similar.strip.grid
+    names = [view.screen.pointer.name for view in (panel.viewer, panel.map, *grids)]
+    assert len(set(filter(None, names))) == 5

@@ -71,11 +71,14 @@ class ObjectStyles:
     lookup : callable, optional
         Takes labels, shape (n,), and returns a mapping from label to position in ``styles``; the mapping may lack some
         of the labels and contain others. Change ``key`` whenever its results change.
+    only : array of int, optional
+        The only objects that have another style than the first one, ascending; by default all.
     """
 
     key: Hashable = None
     styles: tuple[ObjectStyle, ...] = (PLAIN,)
     lookup: Callable[[NDArray[np.int64]], Mapping[int, int]] | None = None
+    only: NDArray[np.int64] | None = None
     _layers: tuple[tuple[NDArray[np.int64], NDArray[np.uint8]], ...] = ()
 
     def with_layer(self, labels: ArrayLike, styles: ArrayLike) -> ObjectStyles:
@@ -99,7 +102,7 @@ class ObjectStyles:
             if len(layer_labels):
                 at = np.minimum(np.searchsorted(layer_labels, labels), len(layer_labels) - 1)
                 indices = np.where(layer_labels[at] == labels, styles[at], indices)
-        return indices
+        return indices if self.only is None else np.where(np.isin(labels, self.only), indices, 0).astype(np.uint8)
 
 
 def _sorted_layer(labels: ArrayLike, styles: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -138,6 +138,8 @@ class PointStyles:
     hidden : array of bool, shape (n,)
         Objects of the test set that are not annotated yet. Their place between points of a class would give away their
         own, so that they are drawn in the neutral color and cannot be identified, selected or marked.
+    faded : array of bool, shape (n,), optional
+        Objects that a filter leaves out: they are drawn in the neutral color, and cannot be selected on the map.
     """
 
     key: Hashable
@@ -146,6 +148,12 @@ class PointStyles:
     labeled: NDArray[np.int64]
     hidden: NDArray[np.bool_]
     others: NDArray[np.int64] | None = None
+    faded: NDArray[np.bool_] | None = None
+
+    @property
+    def candidates(self) -> NDArray[np.bool_]:
+        """Which objects (n,) can be pointed at and selected."""
+        return ~self.hidden if self.faded is None else ~(self.hidden | self.faded)
 
 
 def class_codes(class_ids: NDArray[np.integer], classes: ClassScheme) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
@@ -390,7 +398,7 @@ def stamp(points: NDArray[np.floating], frame: Frame, sprite: Sprite) -> NDArray
 
 def _color_dots(raster: DotRaster, point_map: PointMap, styles: PointStyles, key: Hashable) -> IndexedLayer:
     """Look up the color of each dot; color i has the palette rows 3 i + 1 to 3 i + 3."""
-    codes = np.where(styles.hidden, 0, styles.codes)[point_map.placed] if len(styles.codes) else styles.codes
+    codes = np.where(styles.candidates, styles.codes, 0)[point_map.placed] if len(styles.codes) else styles.codes
     table = np.zeros(1 + 3 * len(codes), np.uint8)
     table[1:] = (1 + 3 * codes.astype(np.int64)[:, None] + np.arange(3)).ravel()
     palette = np.zeros((1 + 3 * len(styles.colors), 4), np.uint8)
@@ -408,7 +416,7 @@ def _color_labeled(
     The ring is white or, where the prediction differs from the label, in the color of the prediction. Palette rows:
     nothing, the white ring, two opacities of the line, then two rows per color, the second mixed with white.
     """
-    has_place = np.isfinite(point_map.points[styles.labeled]).all(axis=1)
+    has_place = np.isfinite(point_map.points[styles.labeled]).all(axis=1) & styles.candidates[styles.labeled]
     rows = styles.labeled[has_place]
     if not len(rows):
         return None

@@ -125,6 +125,7 @@ class PatchGrid(VBox):
         self.caption_of: Callable[[str, int], CellCaption] = self._caption
         self.turn_page: Callable[[int], object] = lambda pages: None
         self.screen = Screen(GridCanvas(size), self._draw, self._raise_unreadable, self.status)
+        self.screen.pointer.name = "Thumbnails of objects"
         self.children = (self.screen.stage, self.status, self.screen.pointer)
         self.screen.add_listener(GridInteraction(self))
         self._watcher = Watcher(self.status)

@@ -21,6 +21,7 @@ from svetlana_jupyter.core.display.viewport import Viewport
 from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.widgets.components import FLAG_TEXTS
+from svetlana_jupyter.widgets.object_filter import ObjectFilter, matching_objects
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -39,6 +40,7 @@ _MEDIAN_FRACTION, _MAX_FRACTION, _MAX_SCALE = 0.2, 0.6, 24.0
 _SHOWS_PREDICTIONS = ("predictions", "uncertainty")  # overlays
 _MIN_MARKED, _MAX_MARKS = 14.0, 1500  # smallest average side of marked objects in CSS pixels, largest number of marks
 _PLACE = {"z", "y", "x", "y0", "x0", "y1", "x1"}
+NO_FILTER = ObjectFilter()
 _MAX_OPEN = 4  # images; a queue goes back and forth between several images
 
 
@@ -108,10 +110,15 @@ class OpenImage:
         self.pixels = sample_pixels(self.image)
         self.auto_palette = initial_display_settings(list(self.pair.channels), is_rgb(image), image.dtype, self.pixels)
 
-    def styles(self, overlay: str) -> ObjectStyles | None:
+    def styles(self, overlay: str, chosen: ObjectFilter = NO_FILTER) -> ObjectStyles | None:
         """Return the colors of the objects.
 
-        ``overlay`` is "annotations", "predictions" or "uncertainty" (for objects without annotation), or "off".
+        Parameters
+        ----------
+        overlay : {"annotations", "predictions", "uncertainty", "off"}
+            "predictions" and "uncertainty" apply to objects without annotation.
+        chosen : ObjectFilter
+            Objects that it leaves out have no color.
         """
         if overlay == "off":
             return None
@@ -127,7 +134,8 @@ class OpenImage:
             else:
                 styles = class_styles(scheme, labels_of, None if predictions is None else predictions["predicted"])
             self._styles = base, predictions, styles
-        return replace(self._styles[2], key=(*base, project.annotations_version))
+        only = matching_objects(project, self.name, chosen)
+        return replace(self._styles[2], key=(*base, project.annotations_version, chosen), only=only)
 
     def describe(self, label: int, overlay: str) -> str:
         """Describe an object by its number and its annotation, else its prediction."""
@@ -139,15 +147,19 @@ class OpenImage:
             text = f"{classes.by_id(class_id).name}? {probability:.0%}"
         return f"object {label} · {text}" if text else f"object {label}"
 
-    def marks(self, raster: ObjectRaster, dpr: float, overlay: str) -> tuple[LabelMark, ...]:
+    def marks(
+        self, raster: ObjectRaster, dpr: float, overlay: str, chosen: ObjectFilter = NO_FILTER
+    ) -> tuple[LabelMark, ...]:
         """Return the dots on visible labeled objects, unless tiny or too many."""
         project = self._project
         if overlay == "off" or raster.side < _MIN_MARKED * dpr or not project.images.is_indexed(self.name):
             return ()
         versions = project.annotations_version, project.classes_version, project.predictions_version
-        key = raster.key, overlay, *versions
+        key = raster.key, overlay, chosen, *versions
         if self._marks is None or self._marks[0] != key:
-            self._marks = key, self._find_marks(raster.objects, overlay in _SHOWS_PREDICTIONS)
+            only = matching_objects(project, self.name, chosen)
+            visible = raster.objects if only is None else np.intersect1d(raster.objects, only)
+            self._marks = key, self._find_marks(visible, overlay in _SHOWS_PREDICTIONS)
         return self._marks[1]
 
     def _find_marks(self, visible: NDArray[np.int64], compares: bool) -> tuple[LabelMark, ...]:

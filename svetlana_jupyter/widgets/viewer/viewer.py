@@ -107,6 +107,7 @@ class Viewer(VBox):
         self._prepare_soon = Debounce(self._prepare, 0.0)
         self._canvas = ImageCanvas(size)
         self.screen = Screen(self._canvas, self._draw, self._raise_unreadable, self.status)
+        self.screen.pointer.name = "Image with its objects"
         self.selector = ObjectSelector(project, model, self.indexing, self.screen.canvas)
         # The toolbar observes the model before the viewer does, so that controls are up to date when a frame is drawn.
         self.toolbar = Toolbar(model, self.selector, self.screen, self.set_palette)
@@ -130,6 +131,7 @@ class Viewer(VBox):
         observe(self.object_details, redraw, "field")
         # Other views may change the selection with every key, so this view follows once they pause.
         observe(model.shared, Debounce(catch_errors(self._follow_selection, self.status), 0.15).restart, "selection")
+        observe(model.shared, redraw, "filter")
         observe(self, self._follow_selection, "is_shown")
         observe(self, redraw, "is_shown")
         observe(self, lambda: limit_cache(self._open_images.cache, self.memory_mb), "memory_mb")
@@ -232,7 +234,7 @@ class Viewer(VBox):
             # The object that is under the pointer now: the view may have moved since the pointer did.
             under = scene.object_at(*hovered[1:]) if hovered else 0
             hint = Hint(image.describe(under, model.overlay), hovered[1:]) if hovered and under else None
-            marks = image.marks(scene.raster, model.view.dpr, model.overlay)
+            marks = image.marks(scene.raster, model.view.dpr, model.overlay, model.shared.filter)
             scene = replace(scene, hint=hint, lasso=model.lasso, field=self.object_details.field, marks=marks)
         model.scene = scene
         self.screen.paint(scene, model.selection_id, scene.missing)
@@ -249,7 +251,7 @@ class Viewer(VBox):
             image.mask,
             view,
             image.palette,
-            image.styles(model.overlay),
+            image.styles(model.overlay, model.shared.filter),
             opacity=model.opacity,
             outlines=model.outlines,
             selected=selected,
@@ -350,11 +352,19 @@ class Viewer(VBox):
         if size != model.view.size:
             self.screen.canvas.set_width(width)
             shows_all = model.shape is not None and model.view == model.fitted_view(model.shape)
+            was_visible = self._is_selected_visible()
             model.view = replace(model.view, size=size)
             if shows_all:
                 model.fit()
+            elif was_visible and not self._is_selected_visible():
+                assert self._opened is not None
+                model.set_view(self._opened.view_centered_on(model.selected, model.view))
             else:
                 model.set_view(model.view)
+
+    def _is_selected_visible(self) -> bool:
+        model, image = self.model, self._opened
+        return image is not None and bool(model.selected) and image.is_visible(model.selected, model.view)
 
     def _show_details(self) -> None:
         """Show small images of the selected object below the canvas."""
