@@ -71,9 +71,9 @@ def checked_live() -> AbstractContextManager[None]:
 
 
 def checked_lately() -> AbstractContextManager[None]:
-    """Look at each file at most once per ten seconds, to draw before a label is written, which looks at them again.
+    """Look at each file at most once per ten seconds, for drawing.
 
-    An image of many chunks has thousands of files.
+    An image of many chunks has thousands of files. Writing a label looks at them again.
     """
     return checked_once(DRAWING_SECONDS)
 

@@ -442,7 +442,7 @@ class Live:
                 self._done = generation
 
     def _post_results(self, generation: int) -> None:
-        """Compute and show results until other ones are wanted; pause while keys are typed."""
+        """Compute and show results until other ones are wanted."""
 
         def stop() -> bool:
             return self._jobs.lane.typing.wait(lambda: self._wanted != generation)

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class TypingPause:
-    """Pause of background work after each key, so that it does not delay the answer to the next key.
+    """Pause of background work after each key.
 
-    Background work calls `wait` between its parts, which should take less than 50 ms each.
+    Otherwise it would delay the answer to the next key. Background work calls `wait` between its parts, which should take less than 50 ms each.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class TypingPause:
         self._last_key = time.monotonic()
 
     def wait(self, stop: Callable[[], bool]) -> bool:
-        """Wait until no key was typed for a moment, or until ``stop()``; return ``stop()``."""
+        """Wait until no key was typed for a moment; return whether to stop."""
         latest = time.monotonic() + self._longest
         while not (stopped := stop()):
             left = min(self._last_key + self._pause, latest) - time.monotonic()
