@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 class TypingPause:
     """Pause of background work after each key.
 
-    Otherwise it would delay the answer to the next key. Background work calls `wait` between its parts, which should take
-    less than 50 ms each.
+    Otherwise it would delay the answer to the next key. Background work calls `wait` between its parts, each of which
+    should take less than 50 ms.
 
     Parameters
     ----------
