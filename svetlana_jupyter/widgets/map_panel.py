@@ -116,6 +116,7 @@ class MapPanel(Panel):
 
     def handle_key(self, key: str, shown: SelectionId) -> None:
         """Handle a key that was pressed while ``shown`` was selected on the screen."""
+        self.project.background.key_pressed()
         if info := self.project.classes.by_shortcut(key):
             self.labeling.label(info.name, shown)
         elif key == "/" and self.class_buttons.find_is_needed:
