@@ -109,9 +109,9 @@ def useful(pool: Pool, count: int) -> list[Pick]:
 
     The live classifier is a least-squares fit, so the posterior covariance C of its scores has a closed form that
     depends on the features alone, and a label of object j lowers the variance of object i by
-    ``C[i, j]**2 / (C[j, j] + regularization)`` (Cohn, Ghahramani and Jordan 1996, JAIR 4:129). If there are predictions,
-    the sum over all objects i is weighted by how close the two likeliest classes are and how rare the classes are. After
-    each choice C is updated as if the object were labeled, so that the chosen objects differ.
+    ``C[i, j]**2 / (C[j, j] + regularization)`` (Cohn, Ghahramani and Jordan 1996, JAIR 4:129). If there are
+    predictions, the sum over all objects i is weighted by how close the two likeliest classes are and how rare the
+    classes are. After each choice C is updated as if the object were labeled, so that the chosen objects differ.
 
     Requires ``features``; uses ``labeled``, ``probabilities``, ``regularization`` and ``total``.
     """
