@@ -100,7 +100,7 @@ def candidate_presets(settings: TrainingSettings) -> dict[str, TrainingSettings]
     which limits the pixels per patch so that model selection stays fast.
 
     >>> list(candidate_presets(TrainingSettings(may_use=["brightness", "size"])))
-    ['default', 'plain', 'texture', 'grain', 'forest']
+    ['default', 'plain', 'texture', 'grain', 'forest', 'live']
     """
     given = non_default_values(settings)
     names = CANDIDATE_PRESETS if settings.architecture == SMALL_CNN else (DEFAULT_PRESET,)
@@ -134,5 +134,5 @@ def non_default_values(settings: Settings) -> dict[str, Any]:
 
 
 def _is_same_training(first: TrainingSettings, second: TrainingSettings) -> bool:
-    ignored = {"preset", "patches", "augmentation"} if first.architecture == "forest" else {"preset"}
+    ignored = {"preset"} if first.has_network else {"preset", "patches", "augmentation"}
     return first.model_dump(exclude=ignored) == second.model_dump(exclude=ignored)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 FIRST_REGULARIZATION = 0.3  # before two classes are labeled
 LEAST_REGULARIZATION = 10**-1.5  # smaller values would regard labeled objects as known exactly
-FIRST_WEIGHTED = 15  # labels from which predictions weight the objects
 BLOCK = 256  # rows of the matrix of all pairs that are changed at a time
 ALIKE = 0.5  # cosine of the features of two objects from which they count as alike
 CLEAR = 0.5  # difference of the two highest probabilities of a clear prediction
@@ -110,9 +109,9 @@ def useful(pool: Pool, count: int) -> list[Pick]:
 
     The live classifier is a least-squares fit, so the posterior covariance C of its scores has a closed form that
     depends on the features alone, and a label of object j lowers the variance of object i by
-    ``C[i, j]**2 / (C[j, j] + regularization)`` (Cohn, Ghahramani and Jordan 1996, JAIR 4:129). From 15 labels on, the
-    sum over all objects i is weighted by how close the two likeliest classes are and how rare the classes are. After
-    each choice C is updated as if the object were labeled, so that the chosen objects differ.
+    ``C[i, j]**2 / (C[j, j] + regularization)`` (Cohn, Ghahramani and Jordan 1996, JAIR 4:129). If there are
+    predictions, the sum over all objects i is weighted by how close the two likeliest classes are and how rare the
+    classes are. After each choice C is updated as if the object were labeled, so that the chosen objects differ.
 
     Requires ``features``; uses ``labeled``, ``probabilities``, ``regularization`` and ``total``.
     """
@@ -194,15 +193,17 @@ def disagreement(pool: Pool, count: int) -> list[Pick]:
 def suspect(pool: Pool, count: int) -> list[Pick]:
     """Choose labeled objects whose label is unlikely according to all other labels.
 
-    Only objects for which another class is more likely are chosen. Requires ``codes`` and, as ``probabilities``, the
-    leave-one-out or out-of-bag probabilities of the labeled objects.
+    Only objects for which another class is more likely are chosen. The only label of a class is never chosen: without
+    it, the others know nothing of its class. Requires ``codes``, ``counts`` and, as ``probabilities``, leave-one-out or
+    out-of-bag probabilities of the labeled objects.
     """
     p, codes = _required(pool.probabilities), pool.codes
     assert codes is not None
     given, first = p[np.arange(len(p)), codes], _two_likeliest(p)[0]
+    has_others = np.asarray(pool.counts)[codes] > 1
     return [
         Pick(i, f"labeled {pool.names[codes[i]]}, but the other labels suggest {_share(pool, p, i, first[i])}")
-        for i in _smallest(np.where(first != codes, given, np.nan), count)
+        for i in _smallest(np.where((first != codes) & has_others, given, np.nan), count)
     ]
 
 
@@ -232,7 +233,7 @@ QUERIES = {
     "confused": Query(confused, "Between two classes", ("probabilities",), classes=2),
     "predicted": Query(predicted, "Predicted as a class", ("probabilities",), classes=1),
     "rare": Query(rare, "Rarest class", ("probabilities", "counts")),
-    "suspect": Query(suspect, "Suspected label errors", ("probabilities", "codes"), labeled=True),
+    "suspect": Query(suspect, "Suspected label errors", ("probabilities", "codes", "counts"), labeled=True),
     "unlike": Query(unlike, "Unlike the labeled objects", ("features", "labeled")),
 }
 
@@ -272,9 +273,8 @@ def _lower_variance(pool: Pool, count: int, weights: NDArray[np.float32] | None)
 
 
 def _weights(pool: Pool) -> NDArray[np.float32] | None:
-    """Return the weight of each object for `useful`, None without enough labels."""
-    labels = 0 if pool.labeled is None else len(pool.labeled)
-    if pool.probabilities is None or labels < FIRST_WEIGHTED:
+    """Return the weight of each object for `useful`, None without predictions."""
+    if pool.probabilities is None:
         return None
     rarity = pool.probabilities / np.maximum(pool.probabilities.sum(axis=0), 1)
     return np.asarray((1 - _margins(pool.probabilities)) * rarity.sum(axis=1))

@@ -46,6 +46,7 @@ _PRESETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "wide": ("wider surroundings", {"patches": {"margin": 3.0}}),
     "forest": ("random forest on measurements, no network", {"architecture": "forest"}),
+    "live": ("the classifier of live predictions: least squares and 60 trees, no network", {"architecture": "live"}),
     "paper": (
         "settings of the Svetlana paper (section 4.1, Fig. 7)",
         {"patches": {"normalize": "minmax"}, "augmentation": _NOT_VARIED, "width": 32, "class_weights": "none"}
@@ -56,7 +57,10 @@ _PRESETS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 PRESET_DESCRIPTIONS = {name: description for name, (description, _) in _PRESETS.items()}
 PRESETS = {name: values for name, (_, values) in _PRESETS.items()}
 # Presets that the model selection compares. Of equally good presets, it selects the first.
-CANDIDATE_PRESETS = (DEFAULT_PRESET, "oriented", "free", "plain", "object", "texture", "grain", "wide", "forest")
+CANDIDATE_PRESETS = (
+    *(DEFAULT_PRESET, "oriented", "free", "plain", "object", "texture", "grain", "wide"),
+    *("forest", "live"),
+)
 PRESET_NAMES = (AUTO_PRESET, *PRESETS)
 
 NESTED_SETTINGS = ("patches", "augmentation", "measurements")  # fields that hold settings objects
@@ -68,7 +72,9 @@ TORCHVISION_ARCHITECTURES = (
     *("densenet121", "densenet161", "densenet169", "densenet201"),
     "alexnet",
 )
-ARCHITECTURES = ("small_cnn", *TORCHVISION_ARCHITECTURES, "forest")
+FOREST, LIVE_CLASSIFIER = "forest", "live"
+FEATURE_ARCHITECTURES = (FOREST, LIVE_CLASSIFIER)  # classifiers of features, without a network
+ARCHITECTURES = ("small_cnn", *TORCHVISION_ARCHITECTURES, *FEATURE_ARCHITECTURES)
 USER_ARCHITECTURE = "own"  # a torch.nn.Module that the user passed as an object
 PRESET_INDEPENDENT_FIELDS = ("may_use", "exclude_border", "size")  # kept when another preset is chosen
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
@@ -437,10 +443,11 @@ class TrainingSettings(Settings):
     patches: PatchSettings = PatchSettings()
     """Settings of the patches that a network sees."""
     architecture: str = "small_cnn"
-    """The classifier: the network "small_cnn" in 2D and 3D; a ResNet, DenseNet or AlexNet in 2D; or "forest", a random
-    forest. Your own torch.nn.Module is given by its path "package.module:Name"; import its module first, since settings
-    never import code. "own" means a torch.nn.Module that was passed as an object. AlexNet has no normalization layers
-    and needs learning rates of 0.0005 or less."""
+    """The classifier: the network "small_cnn" in 2D and 3D; a ResNet, DenseNet or AlexNet in 2D; "forest", a random
+    forest on measurements; or "live", least squares averaged with 60 trees on measurements and features of patches, as
+    in live predictions. Your own torch.nn.Module is given by its path "package.module:Name"; import its module first,
+    since settings never import code. "own" means a torch.nn.Module that was passed as an object. AlexNet has no
+    normalization layers and needs learning rates of 0.0005 or less."""
     depth: int = Field(default=3, ge=1, le=8)
     """Blocks of small_cnn."""
     width: int = Field(default=16, ge=1, le=512)
@@ -491,7 +498,7 @@ class TrainingSettings(Settings):
     """How often training uses patches of each class. "none": in proportion to the annotations of the class.
     "softened": in proportion to their square root, which helps rare classes without predicting them too often.
     "balanced": equally often for every class. Alternatively, one factor per class, by name or id, 1 for classes not
-    listed. A random forest treats "softened" as "balanced"."""
+    listed. A random forest treats "softened" as "balanced", and a live classifier ignores this setting."""
     augmentation: AugmentSettings = AugmentSettings()
     """Augmentation of training patches."""
     held_out: float = Field(default=0.2, ge=0.0, le=0.5)
@@ -510,7 +517,7 @@ class TrainingSettings(Settings):
     augmentation can produce are used. Prediction time is proportional to this number; trained networks rarely improve
     with more than one view."""
     measurements: MeasureSettings = MeasureSettings()
-    """Measurements that a random forest uses."""
+    """Measurements that a random forest and a live classifier use."""
     trees: int = Field(default=300, ge=1, le=10_000)
     """Number of trees of the random forest."""
     seed: int = Field(default=0, ge=0)
@@ -558,6 +565,11 @@ class TrainingSettings(Settings):
         'adam'
         """
         return cls(preset=name).changed(**changes)
+
+    @property
+    def has_network(self) -> bool:
+        """Whether the classifier is a network that is trained on patches."""
+        return self.architecture not in FEATURE_ARCHITECTURES
 
     @property
     def min_patch_side(self) -> int:

@@ -291,7 +291,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ClassifierSpec | None]:
     InputError
         If the path does not exist.
     ClassifierError
-        If the weights cannot be read, are pickled, or belong to a forest.
+        If the weights cannot be read, are pickled, or belong to no network.
     """
     if not path.exists():
         raise InputError(
@@ -301,9 +301,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], ClassifierSpec | None]:
     specification = None
     if path.is_dir():
         kind, specification = read_classifier_spec(path)
-        if kind == "forest":
+        if kind != "network":
             raise ClassifierError(
-                f"{str(path)!r} is a forest, which has no network weights. Set start_from to a run of a network."
+                f"{str(path)!r} is a {kind} classifier, which has no network weights. Set start_from to a run of a "
+                "network."
             )
         path = path / WEIGHTS_FILE
     return load_weights(path, "Choose another file or run."), specification

@@ -16,6 +16,7 @@ from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.build import build_network, load_weights
 from svetlana_jupyter.learn.device import autocast_context, choose_device, compute_dtype, keep_freed_memory
 from svetlana_jupyter.learn.forest import ForestClassifier
+from svetlana_jupyter.learn.live_classifier import LiveClassifier
 from svetlana_jupyter.learn.networks import (
     MEMORY_FORMATS,
     ClassificationNetwork,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from svetlana_jupyter.core.features.feature_sources import FeatureSource
     from svetlana_jupyter.core.io.chunks import ArrayRegion
     from svetlana_jupyter.core.io.image_pair import ImagePair
 
@@ -180,10 +182,12 @@ def _device_here(specification: ClassifierSpec) -> torch.device:
         return choose_device("auto", specification.ndim)
 
 
-Classifier = NetworkClassifier | ForestClassifier
+Classifier = NetworkClassifier | ForestClassifier | LiveClassifier
 
 
-def load_classifier(folder: str | Path, network: nn.Module | None = None) -> Classifier:
+def load_classifier(
+    folder: str | Path, network: nn.Module | None = None, encoders: Mapping[str, FeatureSource] | None = None
+) -> Classifier:
     """Load a classifier from the folder in which its ``save`` method wrote it.
 
     Parameters
@@ -192,6 +196,8 @@ def load_classifier(folder: str | Path, network: nn.Module | None = None) -> Cla
     network : Module, optional
         The user's own module; required if the classifier was trained with a module passed as an object. Its weights are
         ignored, and it is not changed.
+    encoders : mapping of str to FeatureSource, optional
+        The user's encoders by the name of their source; required if a live classifier uses them.
 
     Raises
     ------
@@ -203,6 +209,9 @@ def load_classifier(folder: str | Path, network: nn.Module | None = None) -> Cla
     reject_pickles(folder)
     kind, specification = read_classifier_spec(folder)
     weights = load_weights(folder / WEIGHTS_FILE, "Train the classifier again.")
+    arrays = {name: values.numpy() for name, values in weights.items()} if kind != "network" else {}
     if kind == "forest":
-        return ForestClassifier.from_tensors(specification, {name: values.numpy() for name, values in weights.items()})
+        return ForestClassifier.from_tensors(specification, arrays)
+    if kind == "live":
+        return LiveClassifier.from_tensors(specification, arrays, encoders)
     return NetworkClassifier.from_weights(specification, weights, network)

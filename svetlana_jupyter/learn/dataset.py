@@ -6,8 +6,8 @@ Each block of an image is read once, even if several trainings need different pa
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,20 +17,21 @@ from numpy.typing import NDArray
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
 from svetlana_jupyter.core.features.compute import iter_features
+from svetlana_jupyter.core.features.fitted_sources import FittedSources, fit_source, standard_sources
 from svetlana_jupyter.core.groups import name_groups
 from svetlana_jupyter.core.io.image_pair import ImagePair
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.objects import find_nonfinite_objects
 from svetlana_jupyter.core.patch_geometry import resolve_patch_settings
 from svetlana_jupyter.core.patches import cut_patches_for_each
-from svetlana_jupyter.core.settings import MeasureSettings, PatchSettings, TrainingSettings
+from svetlana_jupyter.core.settings import FOREST, MeasureSettings, PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.learn.albumentations_adapter import build_pipeline
 from svetlana_jupyter.learn.spatial import augmentation_margin
 from svetlana_jupyter.learn.specification import ClassifierSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from torch import nn
@@ -48,7 +49,7 @@ class TrainingData:
     Parameters
     ----------
     inputs : float32 of shape (n, ...)
-        For a network, patches including the margin that augmentation needs; for a forest, features (n, features).
+        For a network, patches including the margin that augmentation needs; otherwise features (n, features).
     targets : int64 of shape (n,)
         Class ids.
     groups : str array of shape (n,)
@@ -68,6 +69,8 @@ class TrainingData:
         The user's own module, which replaces the architecture of the settings.
     weights : Path, optional
         Initial weights: the folder of a run, or a file. By default ``settings.start_from`` is the path.
+    sources : FittedSources, optional
+        Sources of the features, for a live classifier.
     """
 
     inputs: NDArray[np.float32]
@@ -82,6 +85,7 @@ class TrainingData:
     edit_groups: NDArray[np.str_]
     network: nn.Module | None = None
     weights: Path | None = None
+    sources: FittedSources | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -115,8 +119,15 @@ class WorkProgress:
     later: float | None = 0.0
 
 
+# Returns the sources of features for settings that are restricted to the allowed cues.
+FeatureSupply = Callable[[TrainingSettings, Sequence[AnnotatedImage]], FittedSources]
+
+
 def collect_for_each(
-    parts: Iterable[AnnotatedImage], settings_list: Sequence[TrainingSettings], names: Mapping[int, str] | None = None
+    parts: Iterable[AnnotatedImage],
+    settings_list: Sequence[TrainingSettings],
+    names: Mapping[int, str] | None = None,
+    features: FeatureSupply | None = None,
 ) -> Iterator[WorkProgress | list[TrainingData]]:
     """Collect the data of several trainings, reading each image block only once.
 
@@ -128,6 +139,8 @@ def collect_for_each(
         Settings of each training. Their automatic patch settings are resolved here.
     names : mapping of int to str, optional
         Class names by id, to be saved with the classifier.
+    features : callable, optional
+        Returns the sources of the features of live classifiers; by default, they learn from the objects of ``parts``.
 
     Yields
     ------
@@ -147,13 +160,17 @@ def collect_for_each(
     """
     parts = _check_annotated(parts)
     frozen = resolve_settings(parts, settings_list)
-    sources = _plan_sources(parts, frozen)
+    sources, fitted = _plan_sources(parts, frozen), dict[InputSettings, FittedSources]()
     for pair, objects, classes in parts:
         check_finite(pair, objects.loc[classes.index])
     sizes = [len(classes) for _, _, classes in parts]
     done, total = 0, len(sources) * sum(sizes)
     inputs = dict[InputSettings, NDArray[np.float32]]()
     for kinds, source in sources:
+        if isinstance(kinds[0], FeatureSettings):
+            yield WorkProgress(done, total)
+            fitted[kinds[0]] = (features or fit_sources)(kinds[0].settings, parts)
+            source = _each_alone(fitted[kinds[0]].compute)
         pieces, positions = list[list[NDArray[np.float32]]](), list[tuple[int, int]]()
         for number, (pair, objects, classes) in enumerate(parts):
             for labels, cut in source(pair, objects.loc[classes.index]):
@@ -174,9 +191,31 @@ def collect_for_each(
         "edit_groups": np.full(sum(sizes), ""),
     }
     yield [
-        TrainingData(inputs=inputs[_input_settings(each)], groups=_name_groups(parts, each), settings=each, **common)
+        TrainingData(
+            inputs=inputs[_input_settings(each)],
+            groups=_name_groups(parts, each),
+            settings=each,
+            sources=fitted.get(_input_settings(each)),
+            **common,
+        )
         for each in frozen
     ]
+
+
+def fit_sources(settings: TrainingSettings, parts: Sequence[AnnotatedImage]) -> FittedSources:
+    """Let the sources of features learn from the objects of annotated images.
+
+    Parameters
+    ----------
+    settings : TrainingSettings
+        Restricted to the allowed cues.
+    parts : sequence of AnnotatedImage
+    """
+    pairs = {pair.name: pair for pair, _, _ in parts}
+    tables = {pair.name: objects for pair, objects, _ in parts}
+    sources = standard_sources(settings, parts[0][0].ndim, settings.threads or 1)
+    found = [fit_source(source, tables, pairs.__getitem__) for source in sources]
+    return FittedSources(tuple(fitted for fitted, _ in filter(None, found)))
 
 
 def resolve_settings(
@@ -263,14 +302,29 @@ def make_classifier_spec(samples: TrainingData, history: tuple[Mapping[str, obje
     )
 
 
+@dataclass(frozen=True)
+class FeatureSettings:
+    """Settings that determine the features of a live classifier.
+
+    Others are not compared.
+    """
+
+    may_use: frozenset[str]
+    measurements: MeasureSettings
+    unit: Literal["px", "um"]
+    settings: TrainingSettings = field(compare=False)
+
+
 # Settings that determine the inputs: for a network the patch settings, for a forest the measurements and their unit.
-InputSettings = PatchSettings | tuple[MeasureSettings, Literal["px", "um"]]
+InputSettings = PatchSettings | tuple[MeasureSettings, Literal["px", "um"]] | FeatureSettings
 Cut = Callable[[ImagePair, pd.DataFrame], Iterator[tuple[NDArray[np.int64], list[NDArray[np.float32]]]]]
 
 
 def _input_settings(settings: TrainingSettings) -> InputSettings:
-    forest = settings.architecture == "forest"
-    return (settings.measurements, settings.patches.unit) if forest else settings.patches
+    if settings.has_network:
+        return settings.patches
+    measured = settings.measurements, settings.patches.unit
+    return measured if settings.architecture == FOREST else FeatureSettings(settings.may_use, *measured, settings)
 
 
 def _plan_sources(
@@ -292,21 +346,23 @@ def _plan_sources(
     sources: list[tuple[Sequence[InputSettings], Cut]] = [([*margins], cut_patches)] if margins else []
     for settings in dict.fromkeys(map(_input_settings, frozen)):
         if isinstance(settings, tuple):
-            sources.append(([settings], partial(_iter_forest_features, settings)))
+            measurements, unit = settings
+            sources.append(([settings], _each_alone(partial(iter_features, settings=measurements, unit=unit))))
+        elif isinstance(settings, FeatureSettings):
+            sources.append(([settings], _each_alone(iter_features)))  # the sources are fitted when they are needed
     return sources
 
 
-def _iter_forest_features(
-    settings: tuple[MeasureSettings, Literal["px", "um"]], pair: ImagePair, objects: pd.DataFrame
-) -> Iterator[tuple[NDArray[np.int64], list[NDArray[np.float32]]]]:
-    return ((labels, [values]) for labels, values in iter_features(pair, objects, *settings))
+def _each_alone(compute: Callable[..., Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]]) -> Cut:
+    """Return a function that yields the inputs of a single kind as a list."""
+    return lambda pair, objects: ((labels, [values]) for labels, values in compute(pair, objects))
 
 
 def _margins(frozen: Sequence[TrainingSettings], pair: ImagePair) -> dict[PatchSettings, tuple[float, ...]]:
     """Return the distinct patch settings, each with the largest margin it needs."""
     margins: dict[PatchSettings, tuple[float, ...]] = {}
     for settings in frozen:
-        if settings.architecture != "forest":
+        if settings.has_network:
             build_pipeline(settings, pair.ndim, len(pair.channels))  # raises before any pixel is read
             margin = augmentation_margin(settings.augmentation, settings.patches)
             margins[settings.patches] = tuple(map(max, margin, margins.get(settings.patches, margin)))

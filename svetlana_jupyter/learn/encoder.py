@@ -14,7 +14,7 @@ import torch
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
 from svetlana_jupyter.core.patch_geometry import resolve_patch_settings
-from svetlana_jupyter.core.patches import cut_patches
+from svetlana_jupyter.core.patches import cut_patches, patch_regions
 from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.learn.onnx_encoder import OnnxEncoder
@@ -22,6 +22,7 @@ from svetlana_jupyter.learn.onnx_encoder import OnnxEncoder
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from svetlana_jupyter.core.io.chunks import ArrayRegion
     from svetlana_jupyter.core.io.image_pair import ImagePair
 
 Encoder = Callable[[Any], Any]  # from patches (n, C, [s,] s, s) to features (n, d)
@@ -85,10 +86,23 @@ class EncoderSource:
         ClassifierError
             If the encoder fails, or does not return one row of numbers per patch.
         """
-        size, sampling = tuple(fitted["size"].tolist()), (self.size,) * pair.ndim
-        resolved = self._patches.changed(size=size, sampling=sampling, rim=int(fitted["rim"]))
-        for labels, patches in cut_patches(pair, objects, resolved):
+        for labels, patches in cut_patches(pair, objects, self._resolved(pair.ndim, fitted)):
             yield labels, {self.name: self._encode(patches)}
+
+    def regions(
+        self, pair: ImagePair, objects: pd.DataFrame, fitted: Mapping[str, NDArray[np.float64]]
+    ) -> list[ArrayRegion]:
+        """Return the regions of the image that `compute` reads for these objects."""
+        return patch_regions(pair, objects, self._resolved(pair.ndim, fitted))
+
+    def check(self, fitted: Mapping[str, NDArray[np.float64]]) -> None:
+        """Raise a `ValueError` unless this is a possible result of `fit`."""
+        if set(fitted) != {"size", "rim"} or fitted["size"].ndim != 1 or fitted["rim"].shape:
+            raise ValueError("the encoder has no patch size")
+
+    def _resolved(self, ndim: int, fitted: Mapping[str, NDArray[np.float64]]) -> PatchSettings:
+        size, sampling = tuple(fitted["size"].tolist()), (self.size,) * ndim
+        return self._patches.changed(size=size, sampling=sampling, rim=int(fitted["rim"]))
 
     def _encode(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         is_module = isinstance(self.encoder, torch.nn.Module)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from numpy.typing import NDArray
+    from sklearn.ensemble import RandomForestClassifier
 
     from svetlana_jupyter.core.io.chunks import ArrayRegion
     from svetlana_jupyter.core.io.image_pair import ImagePair
@@ -54,6 +55,18 @@ class Trees:
     feature: NDArray[np.int32]
     threshold: NDArray[np.float64]
     value: NDArray[np.float64]
+
+    @classmethod
+    def from_sklearn(cls, model: RandomForestClassifier) -> Self:
+        """Return the trees of a fitted forest."""
+        trees = [estimator.tree_ for estimator in model.estimators_]
+        sizes = [tree.node_count for tree in trees]
+        roots = np.cumsum([0, *sizes])[:-1].astype(np.int64)
+        names = ("children_left", "children_right", "feature", "threshold", "value")
+        left, right, feature, threshold, value = (np.concatenate([getattr(tree, n) for tree in trees]) for n in names)
+        offsets = np.repeat(roots, sizes)
+        left, right = (np.where(side >= 0, side + offsets, -1).astype(np.int32) for side in (left, right))
+        return cls(roots, left, right, feature.astype(np.int32), threshold, value[:, 0, :])
 
     def check(self, features: int, classes: int) -> None:
         """Raise a `ValueError` unless every path through the trees ends in a leaf.
@@ -168,19 +181,10 @@ def grow_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) -
         yield count
         if stop is not None and stop():
             break
-    trees = [estimator.tree_ for estimator in model.estimators_]
-    sizes = [tree.node_count for tree in trees]
-    roots = np.cumsum([0, *sizes])[:-1].astype(np.int64)
-    names = ("children_left", "children_right", "feature", "threshold", "value")
-    left, right, feature, threshold, value = (np.concatenate([getattr(tree, n) for tree in trees]) for n in names)
-    offsets = np.repeat(roots, sizes)
-    left, right = (np.where(side >= 0, side + offsets, -1).astype(np.int32) for side in (left, right))
     specification = make_classifier_spec(samples, ())
     keys, features_version = _current_features(specification)
     specification = replace(specification, features=keys, features_version=features_version)
-    yield ForestClassifier(
-        specification, Trees(roots, left, right, feature.astype(np.int32), threshold, value[:, 0, :])
-    )
+    yield ForestClassifier(specification, Trees.from_sklearn(model))
 
 
 def _current_features(specification: ClassifierSpec) -> tuple[tuple[str, ...], int]:

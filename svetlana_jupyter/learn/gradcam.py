@@ -58,13 +58,14 @@ def explain(
     Raises
     ------
     ClassifierError
-        If the classifier is a forest, or does not fit the image.
+        If the classifier has no network, or does not fit the image.
     InputError
         If there is no such object, class or method, or if the object has NaN or infinite pixels.
     """
     if not isinstance(classifier, NetworkClassifier):
         raise ClassifierError(
-            'Grad-CAM needs a network, but this classifier is a forest. Train with architecture="small_cnn".'
+            f"Grad-CAM needs a network, but this is a {classifier.kind} classifier. "
+            'Train with architecture="small_cnn".'
         )
     classifier.check(pair)
     _check_choices(pair, objects, label, classifier, class_id, method)

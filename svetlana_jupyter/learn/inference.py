@@ -50,7 +50,10 @@ InputBatch = tuple[Labels, Floats]
 BATCH_SIZES = {2: 32, 3: 8}  # patches per batch; their feature maps fit into the cache of a CPU
 # A network classifies a part in less than a second. For forests, parts are larger, because features are stored for many
 # objects at a time.
-OBJECTS_PER_PART = {("network", 2): 512, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000}
+OBJECTS_PER_PART = {
+    **{("network", 2): 512, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000},
+    **{("live", 2): 512, ("live", 3): 512},
+}
 MAX_QUEUED_BATCHES = 8  # batches that are cut in advance
 
 

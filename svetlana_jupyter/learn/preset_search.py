@@ -248,7 +248,7 @@ class _Search:
     ) -> None:
         self.settings, self.collect, self.keep_epochs = settings, collect, keep_epochs
         self.workers, self.stop = workers, stop
-        self.networks = [name for name, one in settings.items() if one.architecture != "forest"]
+        self.networks = [name for name, one in settings.items() if one.has_network]
         self.measured = [name for name in settings if name not in self.networks]
         self.samples: dict[str, TrainingData] = {}
         self.plan: SearchPlan | None = None  # None without networks
@@ -375,7 +375,12 @@ class _Search:
         name = self._best_complete() or max(self.fitted, key=self.held_out.__getitem__, default="")
         if not name:
             return None
-        fitted = replace(self.fitted[name], stopped=True)
+        fitted = self.fitted[name]
+        if name in self.measured:  # which takes less than a second for all objects
+            *_, event = fit(self.samples[name])
+            assert isinstance(event, FitResult)
+            fitted = event
+        fitted = replace(fitted, stopped=True)
         return SearchStopped(name, self.settings[name], fitted, self.held_out[name])
 
     def _predict_part(self, training: _FoldTraining, epochs: int, stop: Stop) -> tuple[Floats, float]:

@@ -10,7 +10,9 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from svetlana_jupyter.core.settings import FOREST
 from svetlana_jupyter.learn.forest import SECONDS_PER_TREE
+from svetlana_jupyter.learn.live_classifier import SECONDS_PER_FIT
 from svetlana_jupyter.learn.networks import BACKWARD_FACTOR, step_seconds
 
 if TYPE_CHECKING:
@@ -138,8 +140,8 @@ def plan_search(
 def affordable_candidates(candidates: Mapping[str, TrainingSettings], n: int, channels: int) -> list[str]:
     """Return the names of the candidates that fit the time budget.
 
-    Forests and networks up to twice as expensive as the first candidate are always included. A more expensive network
-    is included only if its trainings in all folds and its final training fit the budget.
+    Classifiers without a network, and networks up to twice as expensive as the first candidate, are always included. A
+    more expensive network is included only if its trainings in all folds and its final training fit the budget.
 
     Parameters
     ----------
@@ -151,7 +153,7 @@ def affordable_candidates(candidates: Mapping[str, TrainingSettings], n: int, ch
     limit = EXPENSIVE_FACTOR * epoch_seconds(next(iter(candidates.values())), n, channels)
 
     def is_affordable(settings: TrainingSettings) -> bool:
-        if settings.architecture == "forest":
+        if not settings.has_network:
             return True
         seconds, budget = epoch_seconds(settings, n, channels), BUDGET_SECONDS[len(settings.patches.shape)]
         return seconds <= limit or (settings.folds + 1) * settings.epochs * seconds <= budget
@@ -160,9 +162,11 @@ def affordable_candidates(candidates: Mapping[str, TrainingSettings], n: int, ch
 
 
 def epoch_seconds(settings: TrainingSettings, n: int, channels: int) -> float:
-    """Estimate the duration of one epoch on one core; for a forest, of its training."""
-    if settings.architecture == "forest":
+    """Estimate the duration of one epoch on one core; without a network, of a fit."""
+    if settings.architecture == FOREST:
         return settings.trees * SECONDS_PER_TREE
+    if not settings.has_network:
+        return SECONDS_PER_FIT
     return _steps_per_epoch(settings, n) * step_seconds(settings, channels)
 
 

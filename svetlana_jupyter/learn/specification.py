@@ -10,7 +10,7 @@ import os
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +35,15 @@ Tensors = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
+class SourceSpec:
+    """Source of the features of a classifier: its name, version and size of blocks."""
+
+    name: str
+    version: str
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class ClassifierSpec:
     """Description of a classifier without its weights.
 
@@ -55,6 +64,8 @@ class ClassifierSpec:
         Feature keys of a forest (`core.features.catalog`), in the order of its input columns.
     features_version : int
         Version of the features of a forest (`core.features.catalog.VERSION`).
+    sources : tuple of SourceSpec
+        Sources of the features of a live classifier, in the order of its input columns.
     module : str
         Class of the user's module, if the architecture is "own"; for information only.
     """
@@ -67,15 +78,16 @@ class ClassifierSpec:
     history: tuple[Mapping[str, Any], ...] = ()
     features: tuple[str, ...] = ()
     features_version: int = 0
+    sources: tuple[SourceSpec, ...] = ()
     module: str = ""
 
 
 class ClassifierBase(ABC):
-    """Base class of network classifiers and forest classifiers.
+    """Base class of network, forest and live classifiers.
 
     Attributes
     ----------
-    kind : "network" or "forest"
+    kind : "network", "forest" or "live"
     precision : "float32", "bfloat16" or "float16"
         Type in which the classifier computes.
     parallel : bool
@@ -165,10 +177,12 @@ class ClassifierBase(ABC):
             "history": specification.history,
             "features": specification.features,
             "features_version": specification.features_version,
+            "sources": [asdict(source) for source in specification.sources],
             "versions": _versions(),
         }
         weights, text = folder / f"{WEIGHTS_FILE}.part", folder / f"{SPEC_FILE}.part"
-        save_file({name: np.ascontiguousarray(values) for name, values in self.tensors().items()}, weights)
+        arrays = {name: np.asarray(values, order="C") for name, values in self.tensors().items()}
+        save_file(arrays, weights)
         text.write_text(json.dumps(description, indent=2, ensure_ascii=False), encoding="utf-8")
         os.replace(weights, folder / WEIGHTS_FILE)
         os.replace(text, folder / SPEC_FILE)
@@ -196,7 +210,7 @@ def read_classifier_spec(folder: Path) -> tuple[str, ClassifierSpec]:
                 f"{str(folder)!r} was written by a newer version of svetlana-jupyter (format {values['format']}; this "
                 f"version reads format {FORMAT_VERSION}). Update svetlana-jupyter."
             )
-        if values["kind"] not in ("forest", "network"):
+        if values["kind"] not in ("forest", "network", "live"):
             raise ClassifierError(
                 f"{str(folder)!r} holds a classifier of unknown kind {values['kind']!r}. Train it again."
             )
@@ -209,6 +223,10 @@ def read_classifier_spec(folder: Path) -> tuple[str, ClassifierSpec]:
             history=tuple(values["history"]),
             features=tuple(values.get("features", ())),
             features_version=int(values.get("features_version", 0)),
+            sources=tuple(
+                SourceSpec(str(each["name"]), str(each["version"]), tuple(map(int, each["sizes"])))
+                for each in values.get("sources", ())
+            ),
             module=str(values.get("module", "")),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:

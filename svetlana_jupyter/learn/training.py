@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from svetlana_jupyter.core.settings import USER_ARCHITECTURE
+from svetlana_jupyter.core.settings import FOREST, USER_ARCHITECTURE
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.augmentation import Augmenter, center_crop
 from svetlana_jupyter.learn.build import init_network
@@ -30,6 +30,7 @@ from svetlana_jupyter.learn.device import (
     storage_device,
 )
 from svetlana_jupyter.learn.forest import ForestClassifier, grow_forest
+from svetlana_jupyter.learn.live_classifier import fit_live_classifier
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS
 from svetlana_jupyter.learn.optim import build_loss, build_optimizer, build_schedule, freeze_body, update_batch_norm
 from svetlana_jupyter.learn.sampler import BalancedBatchSampler, resolve_class_weights
@@ -161,7 +162,7 @@ def never_stop() -> bool:
 def fit(
     samples: TrainingData, stop: Callable[[], bool] = never_stop, network: nn.Module | None = None
 ) -> Iterator[Event]:
-    """Train the network or forest that the settings describe.
+    """Train the classifier that the settings describe.
 
     Parameters
     ----------
@@ -197,8 +198,10 @@ def fit(
         samples = replace(samples, settings=samples.settings.changed(architecture=USER_ARCHITECTURE))
     check_several_classes(samples.targets)
     resolve_class_weights(samples.targets, samples.settings, samples.names)
-    if samples.settings.architecture == "forest":
+    if samples.settings.architecture == FOREST:
         return _fit_forest(samples, stop)
+    if not samples.settings.has_network:
+        return _fit_live_classifier(samples)
     return _fit_network(samples, _NetworkTraining(samples), stop)
 
 
@@ -211,6 +214,14 @@ def _fit_forest(samples: TrainingData, stop: Callable[[], bool]) -> Iterator[Eve
     epoch = Epoch(1, 1, 0.0, None, time.monotonic() - started)
     yield epoch
     yield FitResult(forest, (epoch,), None, len(samples), stopped=len(forest.trees.roots) < trees)
+
+
+def _fit_live_classifier(samples: TrainingData) -> Iterator[Event]:
+    started = time.monotonic()
+    classifier = fit_live_classifier(samples)
+    epoch = Epoch(1, 1, 0.0, None, time.monotonic() - started)
+    yield epoch
+    yield FitResult(classifier, (epoch,), None, len(samples), stopped=False)
 
 
 def _fit_network(samples: TrainingData, training: _NetworkTraining, stop: Callable[[], bool]) -> Iterator[Event]:

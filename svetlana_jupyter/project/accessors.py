@@ -129,6 +129,7 @@ class BackgroundJobs:
     _training: Callable[..., Work]
     _prediction: Callable[..., Work]
     _export: Callable[..., Work]
+    _keep_live: Callable[[], Work]
     _score: Callable[[str | None], None]
 
     def train(
@@ -163,3 +164,11 @@ class BackgroundJobs:
         ``project.last_export`` lists the files.
         """
         self._jobs.start("export", self._export(folder, formats))
+
+    def key_pressed(self) -> None:
+        """Let background work pause for a moment, because a user types."""
+        self._jobs.lane.typing.key_pressed()
+
+    def keep_live(self) -> None:
+        """Store the live predictions as a run in the background, as `Live.keep` does."""
+        self._jobs.start("live update", self._keep_live())

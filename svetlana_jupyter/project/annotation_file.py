@@ -67,6 +67,14 @@ class AnnotationFile:
             self._open_for_writing()
         self.log = AnnotationLog(read_entries(file))
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether annotations can be written.
+
+        They cannot if the project is read-only, or if another kernel has opened the file.
+        """
+        return self._handle is not None
+
     def add_listener(self, changed: Callable[[], None]) -> None:
         """Call a bound method after every append, until its object is deleted."""
         self._listeners.append(weakref.WeakMethod(changed, self._listeners.remove))

@@ -5,6 +5,7 @@ Only labels and features are stored; the classifier is fitted again when the pro
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from svetlana_jupyter.core.features.fitted_sources import FittedSources
 from svetlana_jupyter.core.groups import name_groups
+from svetlana_jupyter.core.settings import LIVE_CLASSIFIER
 from svetlana_jupyter.errors import ProjectError, SvetlanaError
 from svetlana_jupyter.project.known_files import checked_live
 from svetlana_jupyter.project.live_results import (
@@ -27,6 +30,7 @@ from svetlana_jupyter.project.live_results import (
     mean_log_loss,
     score_drawn_labels,
 )
+from svetlana_jupyter.project.live_storage import LiveSnapshot, keep_live
 from svetlana_jupyter.project.object_features import FeatureMatrix
 from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.project.runs import Run
@@ -36,14 +40,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from svetlana_jupyter.core.settings import TrainingSettings
     from svetlana_jupyter.core.stats.metrics import Estimate
     from svetlana_jupyter.project.annotation_store import Annotations
     from svetlana_jupyter.project.image_collection import ImageCollection
-    from svetlana_jupyter.project.jobs import JobRunner, Stop
+    from svetlana_jupyter.project.jobs import JobRunner, Stop, Work
     from svetlana_jupyter.project.object_features import ObjectFeatures
     from svetlana_jupyter.project.project_classes import ProjectClasses
     from svetlana_jupyter.project.run_store import RunStore
+    from svetlana_jupyter.project.storage import ProjectFolder
     from svetlana_jupyter.project.test_set import TestSet
 
 REFRESH_SECONDS = 2.0  # between two updates while features are being computed
@@ -158,11 +162,8 @@ class Live:
     test_set : TestSet
     classes : ProjectClasses
     runs : RunStore
-    settings : callable
-        Returns the training settings.
+    folder : ProjectFolder
     jobs : JobRunner
-    lock : threading.RLock
-        Held while several of them are read in a consistent state.
     show : callable
         Called with the `LiveState` on the thread that created the project.
     report : callable
@@ -174,7 +175,7 @@ class Live:
     result : LiveResult or None
         The predictions that are shown.
     urgent_objects : callable
-        Returns the objects whose features are computed first, by image; set by a panel.
+        Returns the objects whose features are computed after those of labeled ones, by image; set by a panel.
     """
 
     def __init__(
@@ -185,14 +186,13 @@ class Live:
         test_set: TestSet,
         classes: ProjectClasses,
         runs: RunStore,
-        settings: Callable[[], TrainingSettings],
+        folder: ProjectFolder,
         jobs: JobRunner,
-        lock: threading.RLock,
         show: Callable[[LiveState], None],
         report: Callable[[str], None],
     ) -> None:
         self._features, self._images, self._annotations, self._test_set = features, images, annotations, test_set
-        self._classes, self._runs, self._settings, self._jobs, self._lock = classes, runs, settings, jobs, lock
+        self._classes, self._runs, self._folder, self._jobs = classes, runs, folder, jobs
         self._show, self._report = show, report
         self.state = LiveState()
         self.result: LiveResult | None = None
@@ -220,6 +220,37 @@ class Live:
         if self.state.message:
             raise ProjectError(self.state.message)
         return self.state
+
+    def keep(self) -> Run:
+        """Store the live predictions as a numbered run, which later labels do not change.
+
+        The run has the classifier, the predictions and the score of this moment. It is exported, counted and chosen as
+        any other run.
+
+        Returns
+        -------
+        Run
+
+        Raises
+        ------
+        ProjectError
+            If there are no live predictions, an image has changed since, or the run cannot be written.
+        """
+        self._jobs.run("live update", self.keep_work())
+        return self._runs[-1]
+
+    def keep_work(self) -> Work:
+        """Return the work of `keep`, for a job."""
+        result = self.result
+        if result is None or result.model is None:
+            raise ProjectError("There are no live predictions to keep. Call project.live.update() first.")
+        self._folder.check_writable()
+        run = self._make_run(result, self.state.score_text)
+        assert run.trained is not None
+        labels = run.trained[run.trained["image"].isin(list(result.images))].astype({"mask": "int64"})
+        snapshot = LiveSnapshot(result, run, run.scored, labels, self._folder.read_settings())
+        folder = self._folder.runs_folder
+        return lambda stop: keep_live(snapshot, folder, self._images, self._features, stop)
 
     def start(self) -> None:
         """Follow the labels from now on, in the background."""
@@ -256,8 +287,11 @@ class Live:
     def compare(self, run: Run) -> str:
         """Return why the live classifier stays; "" if a trained run is better.
 
-        Both are compared by the log loss of held-out predictions of the same labels, of which there must be ten.
+        Both are compared by the log loss of held-out predictions of the same labels, of which there must be ten. A
+        stored classifier of the same kind is never better, since it does not follow further labels.
         """
+        if run.settings["architecture"] == LIVE_CLASSIFIER:
+            return f"The live classifier stays, because run {run.name} is the same classifier for these labels alone."
         mine, theirs = None if self.result is None else self.result.held_out, run.held_out()
         both = pd.DataFrame()
         if mine is not None and theirs is not None:
@@ -325,7 +359,8 @@ class Live:
         counts = labels.value_counts()
         trained = labels.rename("class_id").reset_index()
         trained["mask"] = trained["image"].map({name: image.mask for name, image in result.images.items()})
-        settings = self._settings().model_dump(mode="json") | {"preset": LIVE, "architecture": LIVE, "start_from": None}
+        settings = self._folder.read_settings().model_dump(mode="json")
+        settings |= {"preset": LIVE_CLASSIFIER, "architecture": LIVE_CLASSIFIER, "start_from": None}
         return LiveRun(
             name=LIVE,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -354,7 +389,9 @@ class Live:
         result = self.result
         if result is not None:
             return self._make_run(result, self.state.score_text)
-        empty = LabeledFeatures(0, FeatureMatrix({}, {}), NO_LABELS, np.zeros(0, bool), np.zeros(0, str), {})
+        empty = LabeledFeatures(
+            0, FeatureMatrix({}, FittedSources(())), NO_LABELS, np.zeros(0, bool), np.zeros(0, str), {}
+        )
         return self._make_run(LiveResult(empty, "", {}, {}), "")
 
     def _work(self, stop: Stop) -> Iterator[object]:
@@ -398,15 +435,21 @@ class Live:
                 if not self._condition.wait_for(lambda: self._wanted != self._done, IDLE_SECONDS):
                     self._thread = None
                     return
-                generation = self._wanted
+            if self._jobs.lane.typing.wait(lambda: self._wanted == self._done):
+                continue  # stopped
+            generation = self._wanted  # one update for all labels that were typed meanwhile
             self._post_results(generation)
             with self._condition:
                 self._done = generation
 
     def _post_results(self, generation: int) -> None:
         """Compute and show results until other ones are wanted."""
+
+        def stop() -> bool:
+            return self._jobs.lane.typing.wait(lambda: self._wanted != generation)
+
         try:
-            for event in self._results(self._labeled_features(), lambda: self._wanted != generation):
+            for event in self._results(self._labeled_features(), stop):
                 self._post(event)
         except Exception as error:  # the next label must find the thread alive
             self._post(f"The live predictions could not be updated: {error}")
@@ -418,8 +461,8 @@ class Live:
         """Compute missing features in the background, with updates from time to time."""
 
         def work(stop: Stop) -> Iterator[None]:
-            last = time.monotonic()
-            for _ in self._features.compute(stop, self.urgent_objects):
+            last = -math.inf  # the first part includes the labeled objects
+            for _ in self._features.compute(stop, self._first_objects):
                 if time.monotonic() - last > REFRESH_SECONDS and self._done == self._wanted:
                     last = time.monotonic()
                     self.request()
@@ -428,9 +471,18 @@ class Live:
 
         self._jobs.lane.submit("features", work, lambda error: self._post(str(error)))
 
+    def _first_objects(self) -> dict[str, list[int]]:
+        """Return the objects to compute first: labeled ones, then those of a panel."""
+        with self._folder.lock:
+            labeled = self._test_set.training_labels().index.to_frame(index=False)
+        first = {str(image): rows["object"].tolist() for image, rows in labeled.groupby("image")}
+        for image, objects in self.urgent_objects().items():
+            first.setdefault(image, []).extend(objects)
+        return first
+
     def _labeled_features(self) -> LabeledFeatures:
         """Return the labels and features of this moment; may be called on any thread."""
-        with self._lock:
+        with self._folder.lock:
             generation = self._wanted
             labels = self._test_set.training_labels()["class_id"]
             labels = labels[labels.index.get_level_values("image").isin(list(self._images))].sort_index()

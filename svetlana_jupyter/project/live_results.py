@@ -7,7 +7,7 @@ random forest (`learn.live_head`).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.learn.live_head import LiveModel
     from svetlana_jupyter.project.jobs import Stop
     from svetlana_jupyter.project.object_features import FeatureMatrix, ImageFeatures
+
+    Check = Callable[[], None]  # raises `_StoppedError` to stop
 
 ROWS_PER_BLOCK = 8192  # objects predicted at a time, to limit memory
 MIN_SCORED = 5  # labels drawn at random of a class that is scored
@@ -89,7 +92,10 @@ class ImagePredictions:
 
 @dataclass(frozen=True, eq=False)
 class LiveResult:
-    """Predictions of the live classifier for one state of the labels."""
+    """Predictions of the live classifier for one state of the labels.
+
+    ``model`` is the average of least squares and trees; None before the trees are fitted.
+    """
 
     data: LabeledFeatures
     stage: Stage
@@ -97,6 +103,7 @@ class LiveResult:
     counts: Mapping[int, int]
     held_out: pd.DataFrame | None = None
     regularization: float = FIRST_REGULARIZATION
+    model: LiveModel | None = None
 
     def probabilities(self, objects: pd.Index) -> NDArray[np.float32]:
         """Return the probabilities (n, k) of pairs ``(image, object)``; NaN if unknown."""
@@ -123,7 +130,7 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     LiveResult
         Of least squares, of the average with the forest, and the latter again with held-out predictions of the labels.
     """
-    from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
+    from svetlana_jupyter.learn.live_head import LiveModel, fit_least_squares, fit_live_forest
 
     has_features, features = data.matrix.find(data.labels.index)
     classes, codes = np.unique(data.labels.to_numpy(np.int64)[has_features], return_inverse=True)
@@ -139,8 +146,11 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     counts = _count(images, data.hidden)
     first = LiveResult(data, "least squares", images, counts, regularization=head.regularization)
     yield first
-    columns = _forest_columns(data.matrix)
-    forest = fit_live_forest(features[:, columns], codes)
+    columns = data.matrix.fitted.forest_columns
+    try:
+        forest = fit_live_forest(features[:, columns], codes, check=partial(_check, stop))
+    except _StoppedError:
+        return
 
     def average(image: ImageFeatures, rows: slice) -> NDArray[np.float32]:
         sharpened = forest.probabilities(image.read(rows)[:, columns])
@@ -149,16 +159,25 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     averaged = _predict_images(data.matrix, ids, stop, average)
     if averaged is None:
         return
-    second = replace(first, stage="average", images=averaged, counts=_count(averaged, data.hidden))
+    model = LiveModel(head, forest, columns)
+    second = replace(first, stage="average", images=averaged, counts=_count(averaged, data.hidden), model=model)
     yield second
-    if stop():
-        return
-    probabilities, folds = _held_out(features, codes, data.groups[has_features], columns, stop)
-    if stop():  # leave-one-out must not stand for groups
+    try:
+        probabilities, folds = _held_out(features, codes, data.groups[has_features], columns, partial(_check, stop))
+    except _StoppedError:  # leave-one-out must not stand for groups
         return
     if probabilities is None:
         probabilities = (head.leave_one_out + forest.out_of_bag) / 2
     yield replace(second, held_out=_held_out_table(data, has_features, ids, probabilities, folds))
+
+
+class _StoppedError(Exception):
+    """Error that ends a fit after a stop."""
+
+
+def _check(stop: Stop) -> None:
+    if stop():
+        raise _StoppedError
 
 
 def _predict_images(
@@ -212,20 +231,15 @@ def count_changes(result: LiveResult, before: LiveResult | None) -> int | None:
     return changed
 
 
-def _forest_columns(matrix: FeatureMatrix) -> slice:
-    """Return the columns of the forest: all but oriented textures, which are last."""
-    return slice(0, matrix.blocks["oriented"].start if "oriented" in matrix.blocks else matrix.width)
-
-
 def _held_out(
-    features: NDArray[np.float32], codes: NDArray[np.int64], groups: NDArray[np.str_], columns: slice, stop: Stop
+    features: NDArray[np.float32], codes: NDArray[np.int64], groups: NDArray[np.str_], columns: slice, check: Check
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.int64]]:
     """Predict each label by a classifier fitted to the labels of other groups.
 
     Returns
     -------
     probabilities : float64 of shape (n, k) or None
-        None with a single group or after a stop.
+        None with a single group.
     folds : int64 of shape (n,)
     """
     from sklearn.model_selection import GroupKFold
@@ -238,15 +252,14 @@ def _held_out(
     probabilities = np.zeros((len(codes), n_classes))
     splits = GroupKFold(min(MAX_FOLDS, n_groups)).split(features, codes, groups)
     for fold, (rest, part) in enumerate(splits, start=1):
-        if stop():
-            return None, folds
+        check()
         known, renumbered = np.unique(codes[rest], return_inverse=True)
         folds[part] = fold
         if len(known) < 2:
             probabilities[np.ix_(part, known)] = 1.0
             continue
         head = fit_least_squares(features[rest], renumbered)
-        forest = fit_live_forest(features[rest, columns], renumbered)
+        forest = fit_live_forest(features[rest, columns], renumbered, check=check)
         average = (head.probabilities(features[part]) + forest.probabilities(features[part, columns])) / 2
         probabilities[np.ix_(part, known)] = average
     return probabilities, folds

@@ -14,21 +14,19 @@ import numpy as np
 import pandas as pd
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
-from svetlana_jupyter.core.features.feature_sources import FeatureSource, MeasurementSource, PatchSource, StoredSource
+from svetlana_jupyter.core.features.feature_sources import FeatureSource, StoredSource
+from svetlana_jupyter.core.features.fitted_sources import (
+    FittedSource,
+    FittedSources,
+    fit_source,
+    joined,
+    standard_sources,
+)
 from svetlana_jupyter.core.io.chunks import group_blocks_into_parts, processing_block_shape
 from svetlana_jupyter.core.io.images import fingerprint
 from svetlana_jupyter.core.objects import centroid_columns
-from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
-from svetlana_jupyter.project.feature_rows import (
-    IMPOSSIBLE,
-    MISSING,
-    PRESENT,
-    FeatureRows,
-    FittedSource,
-    fit_standardization,
-    joined,
-    open_rows,
-)
+from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, SvetlanaError
+from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, MISSING, PRESENT, FeatureRows, open_rows
 from svetlana_jupyter.project.file_access import make_folder, read_json, refuse_link
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
 from svetlana_jupyter.project.known_files import checked_live
@@ -40,13 +38,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import TrainingSettings
+    from svetlana_jupyter.learn.dataset import AnnotatedImage
     from svetlana_jupyter.learn.encoder import Encoder
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.storage import ProjectFolder
 
-SAMPLE_OBJECTS, SAMPLE_IMAGES = 500, 20  # objects that a source learns from, and the images they are drawn from
-SAMPLE_SEED = 0
 ENCODER_PREFIX = "encoder "  # of the names of sources, and so of their files
 ADD_ENCODER = "Call project.features.add with it, or project.features.remove to do without it."
 CACHED_ROWS = 512  # rows converted to floats at a time, which fit in the cache of a core
@@ -119,17 +117,21 @@ class FeatureMatrix:
     Attributes
     ----------
     images : mapping of image name to ImageFeatures
-    blocks : mapping of str to slice
-        Columns of each block of features.
+    fitted : FittedSources
     """
 
     images: Mapping[str, ImageFeatures]
-    blocks: Mapping[str, slice]
+    fitted: FittedSources
+
+    @property
+    def blocks(self) -> Mapping[str, slice]:
+        """Columns of each block of features."""
+        return self.fitted.blocks
 
     @property
     def width(self) -> int:
         """Number of columns."""
-        return max((columns.stop for columns in self.blocks.values()), default=0)
+        return self.fitted.width
 
     def find(self, objects: pd.Index) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Return which objects (n,) have features, and the features (m, D) of those.
@@ -150,6 +152,25 @@ class FeatureMatrix:
             values[places[known]] = features.read(rows[known])
             is_known[places[known]] = True
         return is_known, values[is_known]
+
+
+@dataclass(frozen=True, eq=False)
+class _CachedSources(FittedSources):
+    """Sources of a project, whose features are read from its cache."""
+
+    images: frozenset[str]
+    read: Callable[[FittedSources, str, pd.DataFrame], NDArray[np.float32]]
+
+    def compute(
+        self, pair: ImagePair, objects: pd.DataFrame
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield labels and features, which are added to the cache."""
+        if pair.name not in self.images:
+            yield from super().compute(pair, objects)
+            return
+        for start in range(0, len(objects), PART_OBJECTS):
+            batch = objects.iloc[start : start + PART_OBJECTS]
+            yield batch.index.to_numpy(np.int64), self.read(self, pair.name, batch)
 
 
 class ObjectFeatures:
@@ -181,13 +202,20 @@ class ObjectFeatures:
         self._lock = threading.RLock()
         self.problems: dict[str, str] = {}
         self._encoders: dict[str, tuple[Encoder, int, str]] = {}
+        self._of_training: tuple[tuple[object, ...], FittedSources] | None = None
         self.on_changed: Callable[[], None] = lambda: None
 
-    def sources(self) -> tuple[FeatureSource, ...]:
-        """Return the sources of the features, within the allowed cues."""
-        settings = restrict_to_allowed_cues(self._settings())
-        measurements = MeasurementSource(settings.measurements, settings.patches.unit)
+    def sources(self, settings: TrainingSettings | None = None) -> tuple[FeatureSource, ...]:
+        """Return the sources of the features, within the allowed cues.
+
+        Parameters
+        ----------
+        settings : TrainingSettings, optional
+            By default the training settings of the project.
+        """
+        settings = restrict_to_allowed_cues(settings or self._settings())
         ndim = next((len(entry.shape) for entry in self._images.values()), 2)
+        measurements, patches = standard_sources(settings, ndim, thread_count("script"))
         encoders: list[FeatureSource] = []
         for name in self.encoders if "orientation" in settings.may_use else ():
             if name in self._encoders:
@@ -196,7 +224,59 @@ class ObjectFeatures:
                 encoders.append(EncoderSource(ENCODER_PREFIX + name, *self._encoders[name], settings))
             elif version := self._stored_version(ENCODER_PREFIX + name):
                 encoders.append(StoredSource(ENCODER_PREFIX + name, version))
-        return measurements, *encoders, PatchSource(ndim, settings.may_use, thread_count("script"))
+        return measurements, *encoders, patches
+
+    def encoder_sources(self, settings: TrainingSettings) -> dict[str, FeatureSource]:
+        """Return the encoders that were added in this kernel, by source name."""
+        sources = self.sources(settings)
+        return {
+            source.name: source
+            for source in sources
+            if source.name.startswith(ENCODER_PREFIX) and not isinstance(source, StoredSource)
+        }
+
+    def for_training(self, settings: TrainingSettings, parts: Sequence[AnnotatedImage]) -> FittedSources:
+        """Return the sources of features for a classifier that is trained.
+
+        Features that are known are read from the cache. Sources that have learned nothing yet learn from the objects of
+        the annotated images.
+
+        Parameters
+        ----------
+        settings : TrainingSettings
+        parts : sequence of AnnotatedImage
+        """
+        sources = [source for source in self.sources(settings) if not isinstance(source, StoredSource)]
+        fitted = self._known_sources(sources)
+        if fitted is not None and {pair.name for pair, _, _ in parts} <= set(self.similar_images()):
+            return self.cached(fitted)
+        key = parts[0][0].ndim, *(source.version for source in sources), *(pair.name for pair, _, _ in parts)
+        with self._lock:
+            if self._of_training is not None and self._of_training[0] == key:
+                return self._of_training[1]
+        from svetlana_jupyter.learn.dataset import fit_sources
+
+        learned = fit_sources(settings, parts)
+        with self._lock:
+            self._of_training = key, learned
+        return learned
+
+    def cached(self, sources: FittedSources) -> FittedSources:
+        """Return sources that read from the cache, if it has their features."""
+        known = self._known_sources([each.source for each in sources.sources])
+        if known is None or [each.digest for each in known.sources] != [each.digest for each in sources.sources]:
+            return sources
+        return _CachedSources(known.sources, frozenset(self.similar_images()), self._read)
+
+    def _read(self, fitted: FittedSources, name: str, objects: pd.DataFrame) -> NDArray[np.float32]:
+        """Return the features (n, D) of objects; compute those that are missing."""
+        self._compute(fitted, name, objects)
+        image = self._image(name, fitted)
+        positions = image.labels.get_indexer(objects.index)
+        missing = (positions < 0) | ~image.is_present[positions]
+        if missing.any():
+            raise DamagedError(f"Object {objects.index[int(missing.argmax())]} of {name!r} has no features.")
+        return image.read(positions)
 
     @property
     def encoders(self) -> list[str]:
@@ -278,7 +358,8 @@ class ObjectFeatures:
         ----------
         stop : callable
         first : callable
-            Returns the objects to compute next, by image. It is called before every part.
+            Returns the objects to compute next, by image and the most urgent first. It is called before every part,
+            and at most as many objects of an image are taken as a part has.
 
         Yields
         ------
@@ -299,19 +380,23 @@ class ObjectFeatures:
             return
         yield Progress(0, 1, "computing features")
         sources = self.sources()
-        fitted = [self._fit(source, tables) for source in sources]
+        learned = [self._fit(source, tables, stop) for source in sources]
+        fitted = FittedSources(tuple(filter(None, learned)))
+        if None in learned:
+            return
         for source in sources:
             if isinstance(source, StoredSource):
                 self.problems[source.name] = f"{source.name} is missing in this kernel. {ADD_ENCODER}"
         waiting = {name: np.flatnonzero(self._image(name, fitted).is_waiting) for name in tables}
         total = sum(map(len, tables.values()))
-        done = total - sum(map(len, waiting.values()))
+        done, asked = total - sum(map(len, waiting.values())), set[tuple[str, int]]()
         for name, rows in waiting.items():
             with self._noting_problem(name):
                 for part in self._parts(name, tables[name].iloc[rows]):
-                    for urgent, labels in first().items():
-                        if urgent in tables:
-                            self._compute(fitted, urgent, tables[urgent][tables[urgent].index.isin(list(labels))])
+                    if self._compute_first(fitted, tables, first(), asked):
+                        yield Progress(done, total, f"computing features of {name}", "objects")
+                    if stop():
+                        return
                     self._compute(fitted, name, part)
                     done += len(part)
                     yield Progress(done, total, f"computing features of {name}", "objects")
@@ -323,17 +408,19 @@ class ObjectFeatures:
 
         Images that cannot be opened are left out.
         """
-        fitted = [known for source in self.sources() if (known := self._known(source)) is not None]
-        found, blocks, start = dict[str, ImageFeatures](), dict[str, slice](), 0
-        for each in fitted:
-            for block, size in zip(each.source.blocks, each.sizes, strict=True):
-                blocks[block] = slice(start, start := start + size)
-        if len(fitted) == len(self.sources()):
-            with checked_live():
-                for name in self.similar_images() if images is None else images:
-                    with suppress(SvetlanaError, OSError):
-                        found[name] = self._image(name, fitted)
-        return FeatureMatrix(found, blocks)
+        fitted, found = self._known_sources(self.sources()), dict[str, ImageFeatures]()
+        if fitted is None:
+            return FeatureMatrix({}, FittedSources(()))
+        with checked_live():
+            for name in self.similar_images() if images is None else images:
+                with suppress(SvetlanaError, OSError):
+                    found[name] = self._image(name, fitted)
+        return FeatureMatrix(found, fitted)
+
+    def _known_sources(self, sources: Sequence[FeatureSource]) -> FittedSources | None:
+        """Return what sources have learned; None unless all have."""
+        fitted = tuple(known for source in sources if (known := self._known(source)) is not None)
+        return FittedSources(fitted) if len(fitted) == len(sources) else None
 
     def similar(self, image: str, label: int, count: int = 100) -> pd.DataFrame:
         """Return the objects whose features are most similar to those of an object.
@@ -387,12 +474,11 @@ class ObjectFeatures:
         except (SvetlanaError, OSError) as error:
             self.problems[name] = str(error)
 
-    def _image(self, name: str, fitted: Sequence[FittedSource]) -> ImageFeatures:
+    def _image(self, name: str, fitted: FittedSources) -> ImageFeatures:
         """Return the features of an image that are known so far."""
         labels, mask = self._images.objects(name, wait=True).index, self._images.entry(name).mask_number
-        n_blocks = np.float32(sum(len(each.sizes) for each in fitted))
-        weights = tuple(each.weights / np.sqrt(n_blocks) for each in fitted)
-        return ImageFeatures(name, mask, labels, tuple(self._open(each, name, labels) for each in fitted), weights)
+        parts = tuple(self._open(each, name, labels) for each in fitted.sources)
+        return ImageFeatures(name, mask, labels, parts, fitted.weights)
 
     def _open(self, fitted: FittedSource, name: str, labels: pd.Index) -> FeatureRows:
         """Return the features of a source for an image, from memory or disk."""
@@ -418,38 +504,52 @@ class ObjectFeatures:
             for start in range(0, len(rows), 2 * PART_OBJECTS):
                 yield objects.iloc[np.sort(rows[start : start + 2 * PART_OBJECTS])]
 
-    def _compute(self, fitted: Sequence[FittedSource], name: str, objects: pd.DataFrame) -> None:
+    def _compute_first(
+        self,
+        fitted: FittedSources,
+        tables: Mapping[str, pd.DataFrame],
+        first: Mapping[str, Collection[int]],
+        asked: set[tuple[str, int]],
+    ) -> bool:
+        """Compute urgent objects not ``asked`` for before; return whether there were any."""
+        before = len(asked)
+        for name, labels in first.items():
+            new = [label for label in labels if (name, label) not in asked][:PART_OBJECTS]
+            if name in tables and new:
+                asked.update((name, label) for label in new)
+                self._compute(fitted, name, tables[name][tables[name].index.isin(new)])
+        return len(asked) > before
+
+    def _compute(self, fitted: FittedSources, name: str, objects: pd.DataFrame) -> None:
         """Compute the features of objects that are missing."""
         labels, pair = self._images.objects(name, wait=True).index, self._images.pair(name)
-        for each in fitted:
+        for each in fitted.sources:
             stored = self._open(each, name, labels)
             missing = objects[stored.state[labels.get_indexer(objects.index)] == MISSING]
             for found, blocks in each.source.compute(pair, missing, each.fitted) if len(missing) else ():
                 stored.put(labels.get_indexer(pd.Index(found)), joined(blocks, each.source), each)
 
-    def _fit(self, source: FeatureSource, tables: Mapping[str, pd.DataFrame]) -> FittedSource:
-        """Return what a source has learned before, or let it learn from a sample now."""
+    def _fit(self, source: FeatureSource, tables: Mapping[str, pd.DataFrame], stop: Stop) -> FittedSource | None:
+        """Return what a source has learned before, or let it learn from a sample now.
+
+        The result is None after a stop. The features of the sample are stored.
+        """
         if (known := self._known(source)) is not None:
             return known
-        rng, names = np.random.default_rng(SAMPLE_SEED), sorted(tables)
-        chosen = [names[number] for number in np.sort(rng.permutation(len(names))[:SAMPLE_IMAGES])]
-        position = pd.Series(np.repeat(np.arange(len(chosen)), [len(tables[name]) for name in chosen]))
-        drawn = np.sort(rng.permutation(len(position))[:SAMPLE_OBJECTS])
-        starts = np.searchsorted(position, np.arange(len(chosen)))
-        sample = []
-        for number, name in enumerate(chosen):
-            rows = drawn[position.iloc[drawn].to_numpy() == number] - starts[number]
-            if len(rows):
-                sample.append((self._images.pair(name), tables[name].iloc[rows]))
-        fitted = source.fit(sample)
-        computed = [blocks for pair, rows in sample for _, blocks in source.compute(pair, rows, fitted)]
-        result = fit_standardization(source, fitted, computed)
+        found = fit_source(source, tables, self._images.pair, stop)
+        if found is None:
+            return None
+        result, sample = found
         with self._lock:
             self._fitted[source.name] = result
         if self._folder.writable:
             with suppress(OSError, ProjectError):  # a full disk or a link must not interrupt the user
                 make_folder(self._folder.features_folder)
                 write_json(self._source_file(source.name), result.to_json())
+        for name, parts in sample.items():
+            labels = tables[name].index
+            for objects, values in parts:
+                self._open(result, name, labels).put(labels.get_indexer(pd.Index(objects)), values, result)
         return result
 
     def _known(self, source: FeatureSource) -> FittedSource | None:

@@ -55,6 +55,30 @@ def remove_frame(axes: Axes) -> None:
         text.set_color(INK)
 
 
+def use_bright_ink(figure: Figure) -> None:
+    """Change the texts outside the axes of a figure to colors for a dark page."""
+    texts = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    for axes in figure.axes:
+        texts += [axes.xaxis.label, axes.yaxis.label, axes.title, *axes.get_xticklabels(), *axes.get_yticklabels()]
+        axes.tick_params(color=QUIET)
+    for text in texts:
+        text.set_color(_brighten(to_hex(text.get_color())))
+
+
+def _brighten(color: str) -> str:
+    """Return a color that is legible on a dark page.
+
+    >>> _brighten("#333333"), _brighten("#e69f00")
+    ('#cccccc', '#e69f00')
+    """
+    rgb = to_rgb(color)
+    brightness = float(np.dot(rgb, [0.299, 0.587, 0.114]))
+    if brightness > 0.5:
+        return to_hex(rgb)
+    red, green, blue = (value + (1 - value) * 0.75 for value in rgb)
+    return to_hex((red, green, blue))
+
+
 def jitter(count: int, width: float) -> NDArray[np.float64]:
     """Return evenly spaced offsets for overlapping points, in random but fixed order."""
     offsets = np.linspace(-width / 2, width / 2, count) if count > 1 else np.zeros(count)
@@ -227,7 +251,7 @@ def plot_counts(
         _slant(axes)
     axes.set_xlim(-0.6, len(names) - 0.4)
     for edge in np.arange(len(names) - 1) + 0.5:
-        axes.axvline(edge, color="#eeeeee", lw=1, zorder=0)
+        axes.axvline(edge, color=QUIET, alpha=0.2, lw=1, zorder=0)
     top = axes.get_ylim()[1]
     if value == "fraction":
         axes.yaxis.set_major_formatter(PercentFormatter(1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from svetlana_jupyter.core.normalization import set_image_statistics
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from distributed import Client
     from torch.nn import Module
 
+    from svetlana_jupyter.core.features.feature_sources import FeatureSource
+    from svetlana_jupyter.core.features.fitted_sources import FittedSources
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.learn.classifier import Classifier
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
@@ -105,6 +107,10 @@ class PredictionTask:
         Whether to skip finished parts.
     average : bool
         Whether to average over the mirrored and rotated views that the run was trained with.
+    encoders : mapping of str to FeatureSource
+        The user's encoders, which a live classifier may use.
+    cached : callable
+        Returns sources of features that read from the cache of the project.
     """
 
     images: Sequence[str]
@@ -120,6 +126,8 @@ class PredictionTask:
     client: Client | None = None
     resume: bool = True
     average: bool = False
+    encoders: Mapping[str, FeatureSource] = field(default_factory=dict)
+    cached: Callable[[FittedSources], FittedSources] = lambda sources: sources
 
 
 class ImagesFailedError(InputError):
@@ -162,15 +170,18 @@ def predict_images(task: PredictionTask, stop: Stop) -> Iterator[Progress | Imag
     import torch
 
     from svetlana_jupyter.learn.classifier import load_classifier
+    from svetlana_jupyter.learn.live_classifier import LiveClassifier
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
 
     yield Progress(0, 1, "opening")
     classifier, reference = (
-        load_classifier(task.run.classifier_folder(), task.network),
+        load_classifier(task.run.classifier_folder(), task.network, task.encoders),
         ReferenceDistribution.load(task.run.path),
     )
     if task.average:
         classifier = classifier.with_test_time_augmentation()
+    if isinstance(classifier, LiveClassifier) and task.client is None:
+        classifier.sources = task.cached(classifier.sources)
     torch.set_num_threads(task.threads)
     errors: dict[str, SvetlanaError] = {}
     pairs: dict[str, ImagePair] = {}

@@ -59,6 +59,7 @@ from svetlana_jupyter.project.jobs import (
 from svetlana_jupyter.project.known_files import checked_live, checked_once
 from svetlana_jupyter.project.live import Live, LiveState
 from svetlana_jupyter.project.live_results import LiveResult
+from svetlana_jupyter.project.live_storage import RunKept
 from svetlana_jupyter.project.mask_replacement import MaskReplacement
 from svetlana_jupyter.project.object_features import ObjectFeatures
 from svetlana_jupyter.project.open_folders import open_folder
@@ -70,7 +71,7 @@ from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.repr_html import project_report_html
 from svetlana_jupyter.project.run_scoring import BEING_SCORED, NOT_SCORED, RunScored, RunScorings, Scoring
 from svetlana_jupyter.project.run_store import LIVE, NOTHING_PREDICTED, RunStore
-from svetlana_jupyter.project.runs import AUGMENTATION, FOREST, NETWORK, Run
+from svetlana_jupyter.project.runs import AUGMENTATION, COMPARISON, NETWORK, Run
 from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
@@ -99,7 +100,7 @@ if TYPE_CHECKING:
 
     ClientChoice: TypeAlias = Client | Literal["local"] | None
 
-SCORES = NETWORK, AUGMENTATION, FOREST
+SCORES = NETWORK, AUGMENTATION, COMPARISON
 
 
 class Project(HasTraits):
@@ -204,20 +205,12 @@ class Project(HasTraits):
         self.features = ObjectFeatures(self._folder, self.images, self._folder.read_settings)
         parts = self.features, self.images, self.annotations, self.test_set, self.classes, self.runs
         show = partial(self.set_trait, "live_state")
-        self.live = Live(*parts, self._folder.read_settings, self._jobs, self._folder.lock, show, self._report)
+        self.live = Live(*parts, self._folder, self._jobs, show, self._report)
         self.features.on_changed = self.live.images_changed
-        events = partial(self.set_trait, "scoring"), self._report
-        self._scorings = RunScorings(
-            self._jobs,
-            self.runs,
-            self._shared.scorings,
-            self._recreate_scoring,
-            self._replace_live,
-            self._handle,
-            *events,
-        )
+        calls = self._recreate_scoring, self._replace_live, self._handle, partial(self.set_trait, "scoring")
+        self._scorings = RunScorings(self._jobs, self.runs, self._shared.scorings, *calls, self._report)
         self.plot = Plots(self.images, self.classes, self._count, self.predictions, self.evaluate)
-        works = self._training, self._prediction, self._export_work
+        works = self._training, self._prediction, self._export_work, self.live.keep_work
         self.background = BackgroundJobs(self._jobs, *works, lambda run: self._scorings.start(self.runs.get(run)))
         self._shared.announce("annotations")  # other objects of this folder may now read the log of this annotator
         self._shared.add_follower(self._follow)
@@ -997,29 +990,38 @@ class Project(HasTraits):
         return table[table.index.isin(names)]
 
     @checked_once()
-    def explain(self, image: str, label: int, class_name: str | None = None) -> xr.Dataset:
+    def explain(self, image: str, label: int, class_name: str | None = None, run: str | None = None) -> xr.Dataset:
         """Return the patch of an object and its saliency map (Grad-CAM).
 
-        The patch contains the pixels that the classifier receives.
+        The patch contains the pixels that the network receives.
 
         Parameters
         ----------
         image : str
         label : int
         class_name : str, optional
-            The class to explain; the predicted one by default.
+            The class to explain; by default the one that the network predicts.
+        run : str, optional
+            The run whose network explains; by default the current run or, if that has no network, the newest run with
+            one. ``attrs["run"]`` of the result names it.
+
+        Raises
+        ------
+        ProjectError
+            If no run has a network, or if the object belongs to the test set and is not annotated yet.
         """
         from svetlana_jupyter.learn.classifier import load_classifier
         from svetlana_jupyter.learn.gradcam import explain
 
-        run = self.runs.current
         class_id = self.classes.by_name(class_name).id if class_name else None
         if label in self.test_set.hidden(image):
             raise ProjectError(
                 f"Object {label} of {image!r} belongs to the test set, so its prediction is hidden. Annotate it first."
             )
-        classifier = load_classifier(run.classifier_folder(), self.runs.networks.get(run.name))
-        return explain(self.pair(image), self.objects(image), label, classifier, class_id)
+        chosen = self.runs.with_network() if run is None else self.runs.get(run)
+        classifier = load_classifier(chosen.classifier_folder(), self.runs.networks.get(chosen.name))
+        explanation = explain(self.pair(image), self.objects(image), label, classifier, class_id)
+        return explanation.assign_attrs(run=chosen.name)
 
     def queue(
         self,
@@ -1154,6 +1156,9 @@ class Project(HasTraits):
                 self._report_predicted(event)
             case LiveResult() | LiveState():
                 self.live.handle(event)
+            case RunKept(run):
+                self.runs.add(run)
+                self.status = f"Kept the live predictions as run {run.name}."
             case ExportFinished():
                 self.last_export, self.status = event, event.text
 
@@ -1192,7 +1197,7 @@ class Project(HasTraits):
         report = score_run(run, self._evaluation_data())
         if report.network is None and is_awaited:
             return replace(report, source=IN_PROGRESS)
-        if is_awaited and report.source == CROSS_VALIDATION and FOREST in run.missing_scores:
+        if is_awaited and report.source == CROSS_VALIDATION and COMPARISON in run.missing_scores:
             return replace(report, text=f"{report.text} A random forest on the same objects is being scored.")
         return report
 
@@ -1216,7 +1221,7 @@ class Project(HasTraits):
     def _recreate_scoring(self, run: Run) -> Scoring:
         """Return the scoring of a stored run; raise a `ProjectError` if it cannot be scored."""
         parts = self.runs, self.images, self.annotations.edit_groups, self._folder.runs_folder
-        return Scoring(run, stored_task(run, *parts, self.runs.networks.get(run.name)))
+        return Scoring(run, stored_task(run, *parts, self.features.for_training, self.runs.networks.get(run.name)))
 
     def _replace_live(self, run: Run, stop: Stop) -> Iterator[object]:
         """Predict all images with a run that is better than the live classifier."""
@@ -1365,6 +1370,7 @@ class Project(HasTraits):
             runs=tuple(runs.values()),
             folder=self._folder.runs_folder,
             search=search,
+            features=self.features.for_training,
             check_masks=partial(check_masks, self.images, labels.index.unique("image"), self.images.mask_numbers()),
         )
 
@@ -1421,6 +1427,8 @@ class Project(HasTraits):
             images.pixel_hash,
             images.mask_numbers(),
             network,
+            encoders=self.features.encoder_sources(TrainingSettings(**run.settings)),
+            cached=self.features.cached,
         )
 
     def _export(self, folder: str | Path, formats: Sequence[str]) -> Export:

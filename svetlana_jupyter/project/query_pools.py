@@ -183,14 +183,15 @@ class QueryPools:
             )
         table = table[table["image"].isin(names)].set_index(["image", "object"])
         table = table[~table.index.isin(list(closed))] if closed else table
-        current = self._test_set.training_labels()["class_id"].reindex(table.index)
-        table = table[(current == table["truth"]).to_numpy()]
+        labels = self._test_set.training_labels()["class_id"]
+        table = table[(labels.reindex(table.index) == table["truth"]).to_numpy()]
         columns = [name for name in table.columns if name.startswith("p_")]
         ids = np.array([int(name[2:]) for name in columns])
         pool = Pool(
             probabilities=table[columns].to_numpy(np.float32),
             codes=np.searchsorted(ids, table["truth"].to_numpy()),
             names=[self._classes.by_id(int(number)).name for number in ids],
+            counts=labels.value_counts().reindex(ids, fill_value=0).tolist(),
         )
         return pool, table.index.tolist()
 

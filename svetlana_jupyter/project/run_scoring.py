@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from svetlana_jupyter.core.settings import FOREST
 from svetlana_jupyter.core.stats.model_selection import augmentation_warning
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import JobState, Progress
-from svetlana_jupyter.project.runs import AUGMENTATION, FOREST, NETWORK, uncalibrated_column
+from svetlana_jupyter.project.runs import AUGMENTATION, COMPARISON, NETWORK, uncalibrated_column
 from svetlana_jupyter.project.scoring_plan import is_check_needed, least_augmentation, planned_scoring
 
 if TYPE_CHECKING:
@@ -131,8 +132,8 @@ class Scoring:
             if AUGMENTATION in self.run.missing_scores:
                 own = self._own if self._own is not None else _without_calibration(self.run.held_out())
                 warning = yield from check_augmentation(samples, own)
-                yield self._scored({}, [FOREST], warning=warning)
-        if FOREST in self.run.missing_scores:
+                yield self._scored({}, [COMPARISON], warning=warning)
+        if COMPARISON in self.run.missing_scores:
             yield from self._score_forest()
 
     def _score_network(self, samples: TrainingData) -> Iterator[Progress | RunScored]:
@@ -142,9 +143,9 @@ class Scoring:
         if own.accuracy is None:
             yield self._scored({}, [], own.message)
             return
-        self._own, is_forest = own.table, samples.settings.architecture == "forest"
+        self._own, is_forest = own.table, samples.settings.architecture == FOREST
         tables = {"network": own.table} | ({"forest": own.table} if is_forest else {})
-        missing = [] if is_forest else [AUGMENTATION, FOREST]
+        missing = [] if is_forest else [AUGMENTATION, COMPARISON]
         yield self._scored(tables, missing, f"{own.message} {self.run.caveat}".rstrip())
 
     def _score_forest(self) -> Iterator[Progress | RunScored]:

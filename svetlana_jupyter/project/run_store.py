@@ -123,6 +123,16 @@ class RunStore(Sequence[Run]):
             raise InputError(f"There is no run {name!r}. Choose one of the runs {names}.")
         return self._runs[name]
 
+    def with_network(self) -> Run:
+        """Return the current run if it has a network, else the newest run with one."""
+        runs = [run for run in self if run.has_network]
+        if not runs:
+            raise ProjectError(
+                "Only a network can be explained, and none is trained yet. Train one, for example with "
+                'project.train(architecture="small_cnn").'
+            )
+        return next((run for run in runs if run.name == self.current_name), runs[-1])
+
     def _no_live_run(self) -> Run:
         raise ProjectError("There is no live classifier. Call project.live.update().")
 

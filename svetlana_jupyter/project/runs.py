@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 RECORD_FILE, LABELS_FILE = "tried.json", "labels.parquet"
 RESULT_COLUMNS = ("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
 _ALL = ["preset", *RESULT_COLUMNS]
-NETWORK, AUGMENTATION, FOREST = "network", "augmentation", "forest"  # the scores of a run, in the order of computing
+NETWORK, AUGMENTATION, COMPARISON = (
+    "network",
+    "augmentation",
+    "forest",
+)  # scores of a run, in their order
+_WITHOUT_NETWORK = ("forest", "head")  # architectures of classifiers on features
 
 
 def search_key(settings: TrainingSettings) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def _row(candidate: CandidateResult, chosen: bool) -> dict[str, Any]:
 
 
 def _epochs(candidate: CandidateResult) -> int | None:
-    return None if candidate.settings.architecture == "forest" else candidate.settings.epochs
+    return candidate.settings.epochs if candidate.settings.has_network else None
 
 
 @dataclass(frozen=True)
@@ -192,6 +197,11 @@ class Run:
     path: Path = field(default=Path(), compare=False)
 
     @property
+    def has_network(self) -> bool:
+        """Whether the classifier is a neural network, which Grad-CAM can explain."""
+        return self.settings.get("architecture") not in _WITHOUT_NETWORK
+
+    @property
     def title(self) -> str:
         """Name of the run in exported files."""
         return self.name
@@ -234,9 +244,9 @@ class Run:
             Indexed by preset, the selected preset first, then by rank: ``accuracy`` on held-out objects with its 95 %
             confidence interval ``low`` and ``high``, ``balanced`` accuracy, ``merit`` (the ranking score,
             `core.stats.model_selection.brier_skill`), ``finalist`` (whether the candidate was trained to the end),
-            ``epochs`` (missing for a forest), ``seconds`` (time on one core) and ``chosen`` (whether the preset was
-            selected). The scores of the best candidate are slightly too high, since it was selected for them. The table
-            is empty if the settings named the preset.
+            ``epochs`` (missing without a network), ``seconds`` (time on one core) and ``chosen`` (whether the preset
+            was selected). The scores of the best candidate are slightly too high, since it was selected for them. The
+            table is empty if the settings named the preset.
         """
         document = read_search_record(self.path)
         table = pd.DataFrame(document["tried"] if document else [], columns=_ALL).set_index("preset")
@@ -262,7 +272,7 @@ class Run:
             the other folds (nested cross-validation).
         """
         try:
-            return read_parquet(self.path / f"held_out_{architecture}.parquet", ["fold", "truth", "predicted"])
+            return read_parquet(held_out_file(self.path, architecture), ["fold", "truth", "predicted"])
         except (OSError, ValueError):
             return None
 
@@ -308,7 +318,7 @@ class Run:
             calibration, calibrated = calibrate(tables["network"])
             tables["network"] = calibrated.join(raw)
         for architecture, table in tables.items():
-            write_parquet(self.path / f"held_out_{architecture}.parquet", table)
+            write_parquet(held_out_file(self.path, architecture), table)
         scored = replace(self, note=note, calibration=calibration, warning=warning, missing_scores=[*missing])
         write_json(self.path / "run.json", _to_json(scored))
         return scored
@@ -358,6 +368,11 @@ class Run:
     def write_predictions(self, image: str, table: pd.DataFrame) -> None:
         """Write the predictions for one image atomically."""
         write_parquet(self.predictions_file(image), table)
+
+
+def held_out_file(folder: Path, architecture: str) -> Path:
+    """Return the file of the held-out predictions in the folder of a run."""
+    return folder / f"held_out_{architecture}.parquet"
 
 
 def uncalibrated_column(column: str) -> str:

@@ -39,7 +39,7 @@ def planned_scoring(samples: TrainingData) -> ScoringWork:
     from svetlana_jupyter.learn.search_plan import epoch_seconds
 
     settings, trainings = samples.settings, cross_validation_work(samples)
-    if settings.architecture == "forest" or not trainings:
+    if not settings.has_network or not trainings:
         return ScoringWork()
     seconds = settings.epochs * epoch_seconds(settings, len(samples), len(samples.channels))
     forest = settings.folds * settings.trees * SECONDS_PER_TREE / (trainings * seconds)
@@ -49,7 +49,7 @@ def planned_scoring(samples: TrainingData) -> ScoringWork:
 def may_destroy_differences(settings: TrainingSettings) -> bool:
     """Return whether augmentation may hide the differences between classes."""
     is_least = least_augmentation(settings) == settings.augmentation
-    return settings.architecture != "forest" and settings.augmentation.varies and not is_least
+    return settings.has_network and settings.augmentation.varies and not is_least
 
 
 def is_check_needed(settings: TrainingSettings, table: pd.DataFrame) -> bool:

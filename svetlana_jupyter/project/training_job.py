@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from svetlana_jupyter.core.allowed_cues import SMALL_CNN, candidate_presets
-from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, TrainingSettings
+from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, FOREST, TrainingSettings
 from svetlana_jupyter.core.stats.model_selection import augmentation_warning
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
 from svetlana_jupyter.project.run_scoring import CUTTING, NOT_SCORED, RunScored, Scoring, forward, save_score
 from svetlana_jupyter.project.runs import (
     AUGMENTATION,
-    FOREST,
+    COMPARISON,
     LABELS_FILE,
     NETWORK,
     RECORD_FILE,
@@ -223,12 +223,12 @@ def _make_run(
     task: TrainingTask, choice: PresetChoice, fitted: FitResult, reference: ReferenceDistribution | None, seconds: float
 ) -> Run:
     names, counts = task.class_names, task.labels.value_counts()
-    is_forest = fitted.classifier.specification.settings.architecture == "forest"
+    settings = fitted.classifier.specification.settings
     is_scored_later = choice.search_result is None and not fitted.stopped
     return Run(
         name="",
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings=fitted.classifier.specification.settings.model_dump(mode="json"),
+        settings=settings.model_dump(mode="json"),
         classes={class_id: names[class_id] for class_id in fitted.classifier.classes},
         labels={names[class_id]: int(counts[class_id]) for class_id in fitted.classifier.classes},
         annotations=label_digest(task.labels),
@@ -236,13 +236,20 @@ def _make_run(
         seconds=seconds,
         stopped=fitted.stopped,
         note=NOT_SCORED,
-        missing_scores=([NETWORK] if is_forest else [NETWORK, AUGMENTATION, FOREST]) if is_scored_later else [],
+        missing_scores=_scores_of(settings) if is_scored_later else [],
         caveat=_caveat(task, choice),
         remarks=[*filter(None, [task.explanation]), *fitted.notes],
         left_out=reference.left_out if reference is not None else None,
         choice=choice.explanation,
         precision=fitted.classifier.precision,
     )
+
+
+def _scores_of(settings: TrainingSettings) -> list[str]:
+    """Return the scores of a run that is trained with these settings."""
+    if settings.architecture == FOREST:
+        return [NETWORK]
+    return [NETWORK, AUGMENTATION, COMPARISON] if settings.has_network else [NETWORK, COMPARISON]
 
 
 def _caveat(task: TrainingTask, choice: PresetChoice) -> str:
@@ -308,8 +315,8 @@ def choose_preset(
         return _preset_of_initial_run(task, presets)
     default = presets[DEFAULT_PRESET]
     if len(presets) == 1:
-        is_forest = settings.architecture == "forest"
-        return PresetChoice(default, "" if is_forest else f"{DEFAULT_USED} with the architecture {SMALL_CNN}.")
+        reason = f"{DEFAULT_USED} with the architecture {SMALL_CNN}." if settings.has_network else ""
+        return PresetChoice(default, reason)
     parts = task.parts()
     targets = _targets(parts)
     previous = None if task.search else previous_choice(task.runs, settings, np.unique(targets).tolist())
@@ -345,7 +352,7 @@ def previous_choice(
 
 
 def _with_epochs(settings: TrainingSettings, epochs: int | None) -> TrainingSettings:
-    return settings if settings.architecture == "forest" or epochs is None else settings.changed(epochs=epochs)
+    return settings if not settings.has_network or epochs is None else settings.changed(epochs=epochs)
 
 
 def _preset_of_initial_run(task: TrainingTask, presets: Mapping[str, TrainingSettings]) -> PresetChoice:
@@ -357,7 +364,7 @@ def _preset_of_initial_run(task: TrainingTask, presets: Mapping[str, TrainingSet
     name = task.setup.run
     preset = next((run.settings["preset"] for run in task.runs if run.name == name), DEFAULT_PRESET)
     settings = presets.get(preset, presets[DEFAULT_PRESET])
-    if not name or settings.architecture == "forest" or settings.preset != preset:
+    if not name or not settings.has_network or settings.preset != preset:
         return PresetChoice(presets[DEFAULT_PRESET], f"{DEFAULT_USED} if training starts from scratch.")
     return PresetChoice(settings, f"Preset {preset} was used as in run {name}, from which training started.")
 
@@ -374,18 +381,22 @@ def _compare_presets(
     start = time.monotonic()
     first = PresetChoice(task.settings)
     for settings in presets.values():
-        if settings.architecture == "forest":
+        if settings.architecture == FOREST:
             first = yield from _train_first(task, settings, stop)
     if stop():
         return first if first.first is not None else None
     frozen, subset, growth = _plan_comparison(task, presets, parts)
 
     def collect(names: Sequence[str]) -> Iterator[WorkProgress | Mapping[str, TrainingData]]:
-        if first.samples is not None and list(names) == [first.settings.preset]:  # measured already
-            yield {first.settings.preset: _select_samples(first.samples, subset)}
+        known: dict[str, TrainingData] = {}
+        if first.samples is not None and first.settings.preset in names:  # measured already
+            known = {first.settings.preset: _select_samples(first.samples, subset)}
+        others = [name for name in names if name not in known]
+        if not others:
+            yield known
             return
-        for event in task.collect_for_each([presets[name] for name in names], subset):
-            yield dict(zip(names, event, strict=True)) if isinstance(event, list) else event
+        for event in task.collect_for_each([presets[name] for name in others], subset):
+            yield known | dict(zip(others, event, strict=True)) if isinstance(event, list) else event
 
     yield Progress(0, 1, "comparing presets", later=None)
     workers = task.setup.settings.threads or thread_count("script")
@@ -477,7 +488,7 @@ def _stopped_choice(result: SearchStopped) -> PresetChoice:
     """Return the best candidate of a stopped comparison, with its classifier."""
     epochs = len(result.fitted.history)
     trained = f"trained on {result.fitted.n} objects" + (
-        "" if result.settings.architecture == "forest" else f" for {epochs} epoch{'' if epochs == 1 else 's'}"
+        f" for {epochs} epoch{'' if epochs == 1 else 's'}" if result.settings.has_network else ""
     )
     why = "was the best so far" if result.finished else "was the first to be trained"
     text = f"The comparison of presets was stopped: preset {result.preset} {why}, {trained}."
@@ -505,7 +516,7 @@ def _score_search(samples: TrainingData, result: SearchResult, run: Run) -> RunS
     from svetlana_jupyter.learn.cross_validation import describe_score_source, describe_unscored
 
     table, plain = result.nested_table, plain_table(samples, result)
-    forest = [one.table for one in result.candidates if one.settings.architecture == "forest"]
+    forest = [one.table for one in result.candidates if one.settings.architecture == FOREST]
     source = describe_score_source(len(table), result.kept_whole)
     note = f"{source}; each fold is scored with the preset selected on the other folds (nested cross-validation)."
     note = f"{note} {describe_unscored(samples)}".rstrip()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from svetlana_jupyter.core.classes import ClassInfo, ClassScheme
-from svetlana_jupyter.core.settings import AUTO_PRESET, USER_ARCHITECTURE, TrainingSettings
+from svetlana_jupyter.core.settings import AUTO_PRESET, FOREST, USER_ARCHITECTURE, TrainingSettings
 from svetlana_jupyter.core.stats.metrics import exclusion_reasons
 from svetlana_jupyter.errors import ProjectError
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
-    from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, WorkProgress
+    from svetlana_jupyter.learn.dataset import AnnotatedImage, FeatureSupply, TrainingData, WorkProgress
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.runs import Run
 
@@ -127,6 +127,8 @@ class TrainingTask:
         Folder of the runs.
     search : bool
         Whether to compare presets again, even if an earlier run has compared them.
+    features : callable, optional
+        Returns the sources of features for a live classifier (`learn.dataset.FeatureSupply`), which may be cached.
     check_masks : callable
         Raises a `ProjectError` if a mask is no longer the one whose objects are labeled.
 
@@ -148,6 +150,7 @@ class TrainingTask:
     runs: tuple[Run, ...]
     folder: Path
     search: bool = False
+    features: FeatureSupply | None = None
     check_masks: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -182,12 +185,12 @@ class TrainingTask:
         from svetlana_jupyter.learn.dataset import collect_for_each
 
         initial: dict[str, Any] = {"network": self.setup.network, "weights": self.setup.weights}
-        for event in collect_for_each(parts, several, self.class_names):
+        for event in collect_for_each(parts, several, self.class_names, self.features):
             if not isinstance(event, list):
                 yield event
                 continue
             samples = [one.with_edit_groups(self.edit_groups) for one in event]
-            yield [one if one.settings.architecture == "forest" else replace(one, **initial) for one in samples]
+            yield [replace(one, **initial) if one.settings.has_network else one for one in samples]
 
     def collect_with_progress(self, settings: TrainingSettings) -> Iterator[WorkProgress | TrainingData]:
         """Cut patches of the annotated objects, or measure these objects."""
@@ -201,7 +204,7 @@ class TrainingTask:
 
     def forest_data(self) -> Iterator[WorkProgress | TrainingData]:
         """Measure the annotated objects for a random forest."""
-        return self.collect_with_progress(self.settings.changed(architecture="forest"))
+        return self.collect_with_progress(self.settings.changed(architecture=FOREST))
 
 
 def check_masks(images: ImageCollection, names: Iterable[str], masks: Mapping[str, int]) -> None:
@@ -227,6 +230,7 @@ def stored_task(
     images: ImageCollection,
     edit_groups: Callable[[], pd.Series[str]],
     folder: Path,
+    features: FeatureSupply,
     network: Module | None = None,
 ) -> TrainingTask:
     """Return the inputs of the training of a stored run, to score it.
@@ -241,6 +245,8 @@ def stored_task(
         Returns `Annotations.edit_groups`, for runs that did not store the edits.
     folder : Path
         Folder of the runs.
+    features : callable
+        Returns the sources of features for a live classifier.
     network : Module, optional
         The network of the run, if the user passed it as an object.
 
@@ -273,6 +279,7 @@ def stored_task(
         settings=settings,
         runs=(),
         folder=folder,
+        features=features,
         check_masks=partial(check_masks, images, list(masks), masks),
     )
 

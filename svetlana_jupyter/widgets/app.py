@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import html
 from typing import TYPE_CHECKING, Any
 
-from ipywidgets import HTML, HBox, Tab, VBox
+from ipywidgets import HTML, Button, HBox, Tab, VBox
 
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.annotation_store import object_index
@@ -12,8 +13,9 @@ from svetlana_jupyter.widgets.components import StatusLine, button, handle_in_or
 from svetlana_jupyter.widgets.images_panel import ImagesPanel
 from svetlana_jupyter.widgets.label_panel import LabelPanel
 from svetlana_jupyter.widgets.new_project_form import NewProjectForm
-from svetlana_jupyter.widgets.panel import MAX_WIDTH, Panel, as_project, catch_errors, style_widget
+from svetlana_jupyter.widgets.panel import WORKSPACE_WIDTH, Panel, Watcher, as_project, catch_errors, style_widget
 from svetlana_jupyter.widgets.results_panel import ResultsPanel
+from svetlana_jupyter.widgets.scheduling import KeyPause
 from svetlana_jupyter.widgets.training_panel import TrainingPanel
 from svetlana_jupyter.widgets.truth_line import TruthLine
 from svetlana_jupyter.widgets.viewer.viewer_model import shared_model
@@ -55,6 +57,9 @@ class App(VBox):
         The panels created so far, by the titles of their tabs.
     save, other : Button
         Buttons that save the project as a zip file and open another project.
+    saved : HTML
+        Whether all labels are on disk.
+    full_screen : Button
     truth : TruthLine
     status : StatusLine
     selected : MultiIndex
@@ -62,7 +67,7 @@ class App(VBox):
     """
 
     def __init__(self, project: Project | str | Path | None = None) -> None:
-        super().__init__(layout={"width": "100%", "max_width": MAX_WIDTH})
+        super().__init__(layout={"width": "100%", "max_width": WORKSPACE_WIDTH})
         self.add_class("svetlana")
         self.add_class("sv-app")
         handle_in_order(self)
@@ -87,9 +92,16 @@ class App(VBox):
         self.tab.selected_index = self.tab.titles.index("Label" if project.images else "Images")
         self._fill_tab()
         name = HTML(muted(project.path.name), tooltip=str(project.path))
+        self.saved = HTML(layout={"margin": "0 6px"})
+        self._watcher = Watcher(self.status)
+        self._watcher.observe(project, KeyPause(self._show_saved).restart, "annotations_version", "trouble")
+        self._show_saved()
+        self.full_screen = Button(description="Full screen", icon="arrows-alt", tooltip="Fill the screen, or leave it")
+        self.full_screen.layout.width = "auto"
+        self.full_screen.add_class("sv-full-screen")  # the page handles it, because a browser obeys only a click
         self.children = (
             style_widget(),
-            HBox([name, self.save, self.other]).add_class("sv-app-head"),
+            HBox([name, self.saved, self.save, self.other, self.full_screen]).add_class("sv-app-head"),
             self.truth,
             self.tab,
             self.status,
@@ -120,6 +132,16 @@ class App(VBox):
             raise ProjectError("No project is open. Open one in the form of the app.")
         return shared_model(self.project)
 
+    def _show_saved(self) -> None:
+        """Show whether labels are written to the disk."""
+        if self.project is None:
+            return
+        file = self.project.annotations.file
+        saved = f"Each label is on disk before the panel says so: {file.file}"
+        tip = saved if file.is_writable else file.trouble or "The project is read-only."
+        text = "✓ Saved" if file.is_writable else "⚠ Read-only"
+        self.saved.value = f'<span class="sv-muted" title="{html.escape(tip, quote=True)}">{text}</span>'
+
     def _save(self) -> None:
         assert self.project is not None
         file = self.project.save_zip()
@@ -135,6 +157,7 @@ class App(VBox):
             panel.close()
         if getattr(self, "truth", None) is not None:
             self.truth.close()
+            self._watcher.close()
         self.panels = {}
 
     def _leave(self) -> None:

@@ -9,16 +9,18 @@ from ipywidgets import HTML, Box, Dropdown, HBox, ToggleButton, ToggleButtons, V
 from traitlets import link
 
 from svetlana_jupyter.core.annotations import UNLABELED, ObjectId
+from svetlana_jupyter.errors import SvetlanaError
 from svetlana_jupyter.widgets.class_editor import ClassEditor, NewClassField
-from svetlana_jupyter.widgets.components import no_images_hint
+from svetlana_jupyter.widgets.components import muted, no_images_hint, set_options
 from svetlana_jupyter.widgets.gallery.gallery_view import GalleryView
 from svetlana_jupyter.widgets.label_sidebar import (
+    HIDDEN_SIMILAR,
     QUEUED,
     NextObjects,
     SelectedObject,
     SimilarObjects,
+    class_totals,
     key_hints,
-    predicted_counts,
     section,
     similar_objects,
     tally_html,
@@ -26,7 +28,8 @@ from svetlana_jupyter.widgets.label_sidebar import (
 from svetlana_jupyter.widgets.labeling import LabelingPanel
 from svetlana_jupyter.widgets.map_panel import MapToolbar
 from svetlana_jupyter.widgets.map_view import MapView
-from svetlana_jupyter.widgets.panel import MAX_WIDTH, Command, as_project, catch_errors, labeling_commands
+from svetlana_jupyter.widgets.object_filter import STATUS_TITLES, ObjectFilter
+from svetlana_jupyter.widgets.panel import WORKSPACE_WIDTH, Command, as_project, catch_errors, labeling_commands
 from svetlana_jupyter.widgets.scheduling import KeyPause, running_loop
 from svetlana_jupyter.widgets.viewer.open_images import predicted_class
 
@@ -34,9 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from svetlana_jupyter.core.queue import QueuedObject
     from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.project.queues import Queue
     from svetlana_jupyter.widgets.gallery.grid import PatchGrid
-    from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId
+    from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId, SharedModel
 
 _VIEWS = (("Image", "image"), ("Gallery", "gallery"), ("Map", "map"), ("Both", "both"))
 _VIEW_ICONS = ("picture-o", "th", "braille", "columns")
@@ -54,10 +59,12 @@ _OVERLAY_TIPS = (
     "Colors of labeled objects only",
     "No colors",
 )
+_COLORINGS = {"predictions": "prediction", "uncertainty": "probability", "annotations": "label", "off": "off"}
 _TOOLS = (("Pick", "move"), ("Box", "box"), ("Lasso", "lasso"))
 _TOOL_ICONS = ("mouse-pointer", "object-group", "pencil")
 _TOOL_TIPS = ("Click to select, drag to move", "Drag a box around objects (x)", "Draw a line around objects (l)")
 _FLAGS = (("Flag …", ""), ("Ambiguous", "Ambiguous"), ("Bad outline", "Bad segmentation"), ("Erase label", "Erase"))
+_COLUMNS_TIP = "Labels given, and objects of the class: as labeled or else predicted, as in Results"
 _FIRST = "Click an object or press Space; then press the key of its class."
 _NOT_PREDICTED = "No selected object is predicted yet."
 _SIZE, _MAX_SIZE = (480, 640), (2000, 4000)
@@ -78,6 +85,7 @@ class LabelPanel(LabelingPanel):
     views : ToggleButtons
         The displayed views: "image", "gallery", "map" or "both".
     overlay, tool : ToggleButtons
+    filter : FilterControls
     gallery : GalleryView or None
     map : MapView or None
         None before it is first displayed.
@@ -93,7 +101,7 @@ class LabelPanel(LabelingPanel):
         if running_loop() is not None:  # without one, predictions would arrive on another thread
             project.live.start()  # before anything asks for predictions, which would be computed at once
         super().__init__(project, "useful", "panel", edit=lambda name: self.editor.edit(name))
-        self.layout.max_width = MAX_WIDTH
+        self.layout.max_width = WORKSPACE_WIDTH
         self.add_class("sv-space")
         self.gallery: GalleryView | None = None
         self.map: MapView | None = None
@@ -115,6 +123,14 @@ class LabelPanel(LabelingPanel):
         self.show_hint(_FIRST if project.images else "")
         project.live.urgent_objects = self._urgent_objects
 
+    @property
+    def queue(self) -> Queue:
+        """The chosen queue of objects, created at its first use."""
+        if self._queue is None:
+            images = self.viewer.indexing.objects(self.project.images)
+            self._queue = self.project.queue(self._kind, images=images, classes=self.next_objects.classes)
+        return self._queue
+
     def show_view(self, name: str) -> None:
         """Show the image, the gallery, the map, or the image beside one of them."""
         self._second = name if name in ("gallery", "map") else self._second
@@ -130,6 +146,8 @@ class LabelPanel(LabelingPanel):
             if view is not None:
                 box.layout.display = "" if part in shown else "none"
                 view.is_shown = part in shown
+        for control, parts in self._tools_of:
+            control.layout.display = "" if set(parts) & set(shown) else "none"
         self.focus()
 
     def accept(self, object_id: ObjectId | None) -> None:
@@ -150,6 +168,9 @@ class LabelPanel(LabelingPanel):
         """Fill the gallery with the objects most similar to the selected one."""
         if object_id is None or object_id.label < 0:
             self.status.say("Select a single object first.")
+            return
+        if object_id.label in self.project.test_set.hidden(object_id.image):
+            self.status.say(HIDDEN_SIMILAR)
             return
         found = tuple(ObjectId(*each) for each in similar_objects(self.project, object_id))
         self.views.value = "both" if self.views.value == "both" else "gallery"
@@ -194,7 +215,7 @@ class LabelPanel(LabelingPanel):
         self.views = _segments(_VIEWS, _VIEW_ICONS, _VIEW_TIPS)
         self.views.observe(lambda change: self.run_action(self.show_view, change["new"]), "value")
         self.overlay = _segments(_OVERLAYS, _OVERLAY_ICONS, _OVERLAY_TIPS)
-        self.tool = _segments(_TOOLS, _TOOL_ICONS, _TOOL_TIPS)
+        self.tool = _segments(_TOOLS, _TOOL_ICONS, _TOOL_TIPS).add_class("sv-icons")
         for name, control in (("overlay", self.overlay), ("tool", self.tool)):
             link((model, name), (control, "value"))
             control.observe(lambda _: self.focus(), "value")
@@ -211,11 +232,30 @@ class LabelPanel(LabelingPanel):
         menu = VBox([rest, toolbar.opacity, tools.planes, toolbar.channels]).add_class("sv-more")
         menu.layout.display = "none"
         self.more.observe(lambda change: menu.layout.set_trait("display", "" if change["new"] else "none"), "value")
-        left = [self.views, toolbar.images, self.overlay]
-        right = [HBox([smaller, fit, larger]).add_class("sv-group").add_class("sv-zoom"), self.tool]
+        images, zoom = HBox([toolbar.images]), HBox([smaller, fit, larger]).add_class("sv-group").add_class("sv-zoom")
+        left, right = [self.views, images, self.overlay], [zoom, self.tool]
+        self._tools_of = (images, ["image"]), (zoom, ["image"]), (self.tool, ["image", "map"])
         history = HBox([buttons["Undo"], buttons["Redo"]]).add_class("sv-group")
         gap = Box(layout={"flex": "1 1 0", "min_width": "0"})
-        return HBox([*left, gap, history, *right, self.more, menu]).add_class("sv-tools")
+        filters = self._make_filter()
+        return HBox([*left, *filters, gap, history, *right, self.more, menu]).add_class("sv-tools")
+
+    def _make_filter(self) -> tuple[ToggleButton, FilterControls]:
+        """Return the filter of all views, and the button that unfolds it."""
+        self.filter = FilterControls(self.project, self.shared).add_class("sv-more")
+        self.filter.layout.display = "none"
+        button = ToggleButton(icon="filter", tooltip="Filter: show only some of the objects in color")
+        button.layout.width = "32px"
+        button.observe(lambda change: self.filter.layout.set_trait("display", "" if change["new"] else "none"), "value")
+
+        def follow() -> None:
+            self.filter.follow()
+            is_active = self.shared.filter.is_active
+            (button.add_class if is_active else button.remove_class)("sv-active")
+
+        self._watcher.observe(self.shared, follow, "filter")
+        follow()
+        return button, self.filter
 
     def _make_side(self) -> VBox:
         """Return the column with classes, selected object, queue and similar objects."""
@@ -232,11 +272,11 @@ class LabelPanel(LabelingPanel):
         actions = [buttons["Accept"], buttons["Skip"], flag, buttons["Why?"]]
         details = self.viewer.object_details
         self.object = SelectedObject(self.project, details, actions, self.status)
-        self.next_objects = NextObjects(self.project, lambda kind: self.run_action(self._choose_queue, kind))
+        self.next_objects = NextObjects(self.project, lambda: self.run_action(self._choose_queue))
         self.similar = SimilarObjects(self.project, self._label_similar, self.status)
         for strip in (self.next_objects.strip, self.similar.strip):
             strip.grid.screen.handle_key = catch_errors(partial(self._grid_key, strip.grid), self.status)
-        columns = HTML('<span class="sv-muted">labels · predicted</span>', layout={"margin": "0"})
+        columns = HTML(f'<span class="sv-muted" title="{_COLUMNS_TIP}">labels · objects</span>', layout={"margin": "0"})
         return VBox(
             [
                 section("Classes", self.class_buttons, self.editor, self.new_class, aside=columns),
@@ -253,13 +293,29 @@ class LabelPanel(LabelingPanel):
         gallery.add_class("sv-gallery")
         gallery.page.screen.handle_key = catch_errors(partial(self._grid_key, gallery.page), self.status)
         gallery.page.screen.report = self.report_key
+        link((self.viewer.model, "overlay"), (gallery.page, "overlay"))
         gallery.rearrange()
         return gallery
 
     def _make_map(self) -> MapView:
         view = MapView(self.project, self.status, _SIZE, _MAX_SIZE, self.report_key, fills=True)
         view.screen.handle_key = catch_errors(self._map_key, self.status)
-        self._map_box.children = (MapToolbar(view), view)
+        toolbar, model = MapToolbar(view, is_part=True), self.viewer.model
+        for trait in ("tool", "add_to_selection"):
+            link((model, trait), (view, trait))
+
+        def color(change: object = None) -> None:
+            view.coloring = "image" if toolbar.by_image.value else _COLORINGS[model.overlay]
+
+        def follow(change: object) -> None:
+            toolbar.by_image.value = view.coloring == "image"
+            model.overlay = {coloring: name for name, coloring in _COLORINGS.items()}.get(view.coloring, model.overlay)
+
+        toolbar.by_image.observe(color, "value")
+        model.observe(color, "overlay")
+        view.observe(follow, "coloring")
+        color()
+        self._map_box.children = (toolbar, view)
         return view
 
     def _observe_changes(self) -> None:
@@ -287,17 +343,18 @@ class LabelPanel(LabelingPanel):
             self.renew_queue()
 
     def _urgent_objects(self) -> dict[str, list[int]]:
-        """Return the objects to predict first: visible and queued ones."""
+        """Return the objects to predict first: queued ones, then visible ones."""
         urgent: dict[str, list[int]] = {}
-        if (scene := self.viewer.model.scene) is not None:
-            urgent[self.viewer.model.image] = scene.raster.objects.tolist()
         for image, label in self.next_objects.strip.grid.objects:
             urgent.setdefault(image, []).append(label)
+        if (scene := self.viewer.model.scene) is not None:
+            urgent.setdefault(self.viewer.model.image, []).extend(scene.raster.objects.tolist())
         return urgent
 
-    def _choose_queue(self, kind: str) -> None:
-        self._kind = kind
+    def _choose_queue(self) -> None:
+        self._kind = self.next_objects.kind.value
         self.reset_queue()
+        self.show()  # also if the queue is empty or cannot be made
         self.next()
 
     def _label_similar(self, name: str, objects: Sequence[tuple[str, int]]) -> None:
@@ -313,6 +370,8 @@ class LabelPanel(LabelingPanel):
         self.new_class.refresh()
         self.editor.refresh()
         self.similar.refresh()
+        self.filter.refresh()
+        self.next_objects.refresh()
         self.key_line.value = key_hints(list(self.project.classes))
         self.show()
 
@@ -320,16 +379,68 @@ class LabelPanel(LabelingPanel):
         """Update counts, the selected object and the queue."""
         project, selection = self.project, self.shared.selection
         self.command_bar.show_history()
-        given, predicted = project.annotations.class_counts(), predicted_counts(project)
-        total = sum(predicted.values())
-        details = {c.id: tally_html(int(given[c.name]), predicted.get(c.id, 0), total) for c in project.classes}
+        given, totals = project.annotations.class_counts(), class_totals(project)
+        total = sum(totals.values())
+        details = {c.id: tally_html(int(given[c.name]), totals.get(c.id, 0), total) for c in project.classes}
         label = project.annotations.label_of(*selection[0]) if len(selection) == 1 else UNLABELED
         self.class_buttons.show(project.classes.scheme, details, chosen=label.class_id)
         self.object.show(selection)
         self.similar.show(selection)
+        self.next_objects.show(*self._find_queued())
+
+    def _find_queued(self) -> tuple[QueuedObject | None, list[QueuedObject], str]:
+        """Return the object of the queue on the screen, the next ones, or a problem."""
+        project, candidate = self.project, self._candidate
         is_ready = self._queue is not None or all(map(project.images.is_indexed, project.images))
-        coming = self.queue.coming(QUEUED) if is_ready and project.images else []
-        self.next_objects.show(self._candidate, [each for each in coming if each != self._candidate])
+        try:
+            coming = self.queue.coming(QUEUED) if is_ready and project.images else []
+        except SvetlanaError as error:
+            return None, [], str(error)
+        following = [each for each in coming if each != candidate]
+        if candidate is not None and not following and project.annotations.label_of(*candidate.id).action:
+            candidate = None  # the last object of the queue is labeled
+        return candidate, following, ""
+
+
+class FilterControls(VBox):
+    """Controls of the filter that all views of a project share.
+
+    Parameters
+    ----------
+    project : Project
+    shared : SharedModel
+
+    Attributes
+    ----------
+    status, class_id : Dropdown
+    """
+
+    def __init__(self, project: Project, shared: SharedModel) -> None:
+        self._project, self._shared = project, shared
+        layout = {"width": "150px"}
+        self.status = Dropdown(options=STATUS_TITLES, tooltip="Filter by annotation", layout=layout)
+        self.class_id = Dropdown(tooltip="Filter by class, annotated or predicted", layout=layout)
+        text = "Other objects have no color, and are not selected by a box or lasso."
+        super().__init__([HBox([self.status, self.class_id]), HTML(muted(text), layout={"margin": "0"})])
+        self._is_following = False
+        self.refresh()
+        self.follow()
+        for control in (self.status, self.class_id):
+            control.observe(lambda _: self._choose(), "value")
+
+    def refresh(self) -> None:
+        """Update the classes; a filter by a class that is gone ends."""
+        set_options(self.class_id, [("Any class", 0), *((info.name, info.id) for info in self._project.classes)])
+
+    def follow(self) -> None:
+        """Show the filter that another view has chosen."""
+        self._is_following = True
+        self.status.value, self.class_id.value = self._shared.filter.status, self._shared.filter.class_id
+        self._is_following = False
+
+    def _choose(self) -> None:
+        if not self._is_following:
+            self._shared.filter = ObjectFilter(self.status.value, self.class_id.value)
 
 
 def _segments(options: Sequence[tuple[str, str]], icons: Sequence[str], tooltips: Sequence[str]) -> ToggleButtons:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from ipywidgets import HTML, Dropdown, HBox, VBox
 
 from svetlana_jupyter.core.annotations import ObjectId
-from svetlana_jupyter.core.display.thumbnails import CellCaption
+from svetlana_jupyter.core.queries import QUERIES
 from svetlana_jupyter.project.queues import QUEUE_KINDS
 from svetlana_jupyter.widgets.components import FLAG_TEXTS, error_text, figure_html, keycap, muted, set_options
-from svetlana_jupyter.widgets.gallery.grid import PatchGrid
+from svetlana_jupyter.widgets.gallery.grid import PatchGrid, object_caption
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import default_crop_side
 from svetlana_jupyter.widgets.panel import catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
-from svetlana_jupyter.widgets.viewer.object_details import explanation_pictures
-from svetlana_jupyter.widgets.viewer.open_images import predicted_class
+from svetlana_jupyter.widgets.viewer.object_details import explaining_run, explanation_pictures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
+    import xarray as xr
     from ipywidgets import Widget
 
     from svetlana_jupyter.core.classes import ClassInfo
+    from svetlana_jupyter.core.display.thumbnails import CellCaption
     from svetlana_jupyter.core.queue import QueuedObject
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.components import StatusLine
@@ -42,6 +45,8 @@ _QUEUE_TITLES = {
     "rare": "Rarest class",
     "unlike": "Unlike labeled",
     "disagreement": "Disagreement",
+    "confused": "Two classes …",
+    "predicted": "Predicted as …",
     "suspect": "Label errors",
     "image": "By image",
     "test": "Test set",
@@ -50,6 +55,7 @@ QUEUED = 5  # objects of the queue that are shown
 DRAWN = "drawn at random"  # reason of an object that a queue draws at random
 _NOT_DRAWN = "Press n or Space for the first object."
 _ABOUT_DASHED = "Dashed: drawn at random for the score."
+HIDDEN_SIMILAR = "Hidden until this object of the test set is labeled."
 _NO_SIMILAR = "Select an object to see those most like it."
 SIMILAR = 60  # similar objects to find; as many are shown as there is room for
 _HIDDEN = "Test set: its prediction is hidden until it is labeled."
@@ -71,26 +77,34 @@ def key_hints(classes: Sequence[ClassInfo]) -> str:
     return '<div class="sv-keyline">' + " · ".join(f"{keys} {text}" for keys, text in lines if keys) + "</div>"
 
 
-def tally_html(labels: int, predicted: int, total: int) -> str:
-    """Return labels given, objects predicted and their percentage as HTML."""
+def tally_html(labels: int, objects: int, total: int) -> str:
+    """Return labels given, objects of a class and their percentage as HTML."""
     if not total:
         return f'<div class="sv-tally"><span>{labels:,}</span><span>–</span></div>'
-    share = f"<small>{100 * predicted / total:.1f} %</small>"
-    return f'<div class="sv-tally"><span>{labels:,}</span><span>{predicted:,}<br>{share}</span></div>'
+    share = f"<small>{100 * objects / total:.1f} %</small>"
+    return f'<div class="sv-tally"><span>{labels:,}</span><span>{objects:,}<br>{share}</span></div>'
 
 
-def predicted_counts(project: Project) -> dict[int, int]:
-    """Return the number of objects that the current run predicts, by class id.
+def class_totals(project: Project) -> dict[int, int]:
+    """Return the number of objects per class id, as labeled or else predicted.
 
-    Objects of the test set are left out until they are annotated.
+    Flagged objects, and those of the test set without a label, are left out. Empty without a classifier.
     """
-    counts: dict[int, int] = {}
-    if project.current_run:
-        for name in project.images:
-            ids, numbers = np.unique(project.probabilities(name)["predicted"], return_counts=True)
-            for class_id, number in zip(ids.tolist(), numbers.tolist()):
-                counts[class_id] = counts.get(class_id, 0) + number
-    return counts
+    totals = Counter[int]()
+    if not project.current_run:
+        return totals
+    given: dict[str, list[tuple[int, int]]] = {}
+    for (image, label), each in project.annotations.labels.items():
+        if each.action != "skip":
+            given.setdefault(image, []).append((label, each.class_id))
+            totals[each.class_id] += 1
+    for name in project.images:
+        predicted = project.probabilities(name)["predicted"]
+        is_given = predicted.index.isin([label for label, _ in given.get(name, ())])
+        ids, numbers = np.unique(predicted.to_numpy()[~is_given], return_counts=True)
+        totals.update(dict(zip(ids.tolist(), numbers.tolist())))
+    del totals[0]
+    return totals
 
 
 class SelectedObject(VBox):
@@ -118,7 +132,7 @@ class SelectedObject(VBox):
         self.why = HTML(layout={"margin": "0", "display": "none"})
         self._explained: tuple[ObjectId, str] | None = None
         self._explanation: LatestQuestion[tuple[ObjectId, str]] = LatestQuestion(
-            lambda question: explanation_pictures(project.explain(*question[0])),
+            lambda question: project.explain(*question[0]),
             catch_errors(self._show_explanation, status),
             0.05,
             lambda _, error: self._say_why(str(error)),
@@ -175,9 +189,11 @@ class SelectedObject(VBox):
             f"<p><b>{len(selection):,} objects</b> in {html.escape(place)}.<br>{muted('A key labels all of them.')}</p>"
         )
 
-    def _show_explanation(self, pictures: tuple[bytes, bytes]) -> None:
-        figures = figure_html(pictures[0], "Patch") + figure_html(pictures[1], "Grad-CAM")
-        self.why.value = f'<div class="sv-pictures sv-beside">{figures}</div>'
+    def _show_explanation(self, explanation: xr.Dataset) -> None:
+        patch, cam = explanation_pictures(explanation)
+        figures = figure_html(patch, "Patch") + figure_html(cam, "Grad-CAM")
+        text = muted(explaining_run(self._project, explanation))
+        self.why.value = f'<div class="sv-pictures sv-beside">{figures}</div>{text}'
 
     def _say_why(self, text: str) -> None:
         self.why.value = muted(text)
@@ -219,9 +235,8 @@ class ObjectStrip(VBox):
         dashed = set(drawn)
 
         def caption_of(image: str, label: int) -> CellCaption:
-            color = frame_color(self._project, image, label)
-            annotated = bool(self._project.annotations.label_of(image, label).class_id)
-            return CellCaption(color, annotated, is_dashed=(image, label) in dashed)
+            caption = object_caption(self._project, image, label)
+            return replace(caption, name="", share="", is_dashed=(image, label) in dashed)
 
         self.grid.caption_of = caption_of
         self._objects = objects
@@ -247,12 +262,6 @@ def similar_objects(project: Project, object_id: ObjectId) -> list[tuple[str, in
     return [(str(image), int(label)) for image, label in project.features.similar(*object_id, SIMILAR).index]
 
 
-def frame_color(project: Project, image: str, label: int) -> str:
-    """Return the color of the annotated class of an object, else the predicted."""
-    class_id = project.annotations.label_of(image, label).class_id or predicted_class(project, image, label)[0]
-    return project.classes.by_id(class_id).color if class_id else ""
-
-
 class NextObjects(VBox):
     """Queue of the objects to label next, with the reason for the first one.
 
@@ -260,32 +269,70 @@ class NextObjects(VBox):
     ----------
     project : Project
     choose : callable
-        Called with the kind of queue that the user chooses.
+        Called when the user chooses a kind of queue or its classes.
 
     Attributes
     ----------
     kind : Dropdown
+    first, second : Dropdown
+        Classes of a queue that needs some.
     strip : ObjectStrip
     reason : HTML
     """
 
-    def __init__(self, project: Project, choose: Callable[[str], None]) -> None:
-        self._project = project
+    def __init__(self, project: Project, choose: Callable[[], None]) -> None:
+        self._project, self._choose = project, choose
         titles = [(title, kind) for kind, title in _QUEUE_TITLES.items() if kind in QUEUE_KINDS]
         self.kind = Dropdown(options=titles, tooltip="Order of the objects to label", layout={"width": "124px"})
-        self.kind.observe(lambda change: choose(change["new"]), "value")
+        tips = "Class of the predictions to review", "The class that it may be confused with"
+        self.first, self.second = (Dropdown(tooltip=tip, layout={"width": "134px"}) for tip in tips)
+        self._class_row = HBox([self.first, self.second], layout={"display": "none"}).add_class("sv-head")
+        self._is_filling = False
+        for control in (self.kind, self.first, self.second):
+            control.observe(lambda _: self._changed(), "value")
         self.strip = ObjectStrip(project)
+        self.strip.grid.screen.pointer.name = "Objects to label next"
         self.reason = HTML(muted(_NOT_DRAWN), layout={"margin": "0", "min_height": "18px"})
-        super().__init__([self.strip, self.reason])
+        super().__init__([self._class_row, self.strip, self.reason])
+        self.refresh()
 
-    def show(self, candidate: QueuedObject | None, coming: Sequence[QueuedObject]) -> None:
-        """Show the object of the queue that is on the screen, and those that follow it."""
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes that the queue needs."""
+        return [name for name in (self.first.value, self.second.value)[: self._needed] if name]
+
+    @property
+    def _needed(self) -> int:
+        return QUERIES[self.kind.value].classes if self.kind.value in QUERIES else 0
+
+    def refresh(self) -> None:
+        """Update the classes that can be chosen."""
+        self._is_filling = True
+        names = self._project.classes.names
+        for control in (self.first, self.second):
+            set_options(control, list(names))
+        if self.first.value == self.second.value:
+            self.second.value = next((name for name in names if name != self.first.value), self.second.value)
+        self._is_filling = False
+
+    def _changed(self) -> None:
+        if not self._is_filling:
+            self.refresh()
+            self._class_row.layout.display = "" if self._needed else "none"
+            self.second.layout.display = "" if self._needed > 1 else "none"
+            self._choose()
+
+    def show(self, candidate: QueuedObject | None, coming: Sequence[QueuedObject], problem: str = "") -> None:
+        """Show the object of the queue that is on the screen, and those that follow it.
+
+        ``problem`` says why there is no queue.
+        """
         queued = [*([candidate] if candidate else []), *coming]
         drawn = [each.id for each in queued if self.kind.value != "random" and each.reason == DRAWN]
         self.strip.show([each.id for each in queued], drawn)
         reason = candidate.reason.rstrip(".") if candidate else ""
         first = f"{reason[:1].upper()}{reason[1:]}." if candidate else _NOT_DRAWN if queued else "The queue is empty."
-        self.reason.value = muted(f"{first} {_ABOUT_DASHED}" if drawn else first)
+        self.reason.value = muted(problem or (f"{first} {_ABOUT_DASHED}" if drawn else first))
 
 
 class SimilarObjects(VBox):
@@ -314,6 +361,7 @@ class SimilarObjects(VBox):
         self._project, self._label_all, self._status = project, label_all, status
         self._latest: LatestQuestion[ObjectId] = LatestQuestion(self._find, self._show_found, 0.3, self._show_error)
         self.strip = ObjectStrip(project, fills=True)
+        self.strip.grid.screen.pointer.name = "Similar objects"
         self.classes = Dropdown(tooltip="Label all objects shown here", layout={"width": "124px"})
         self.classes.observe(self._chosen, "value")
         self.text = HTML(layout={"margin": "0"})
@@ -334,7 +382,7 @@ class SimilarObjects(VBox):
         hidden = one is not None and one.label in self._project.test_set.hidden(one.image)
         self._latest.ask(None if hidden else one)
         if one is None or hidden:
-            self._say("Hidden until this object of the test set is labeled." if hidden else _NO_SIMILAR)
+            self._say(HIDDEN_SIMILAR if hidden else _NO_SIMILAR)
 
     def _find(self, object_id: ObjectId) -> Sequence[tuple[str, int]]:
         return similar_objects(self._project, object_id)

@@ -13,6 +13,7 @@ import pandas as pd
 from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.display.point_map import PointStyles, class_codes, image_codes, probability_codes
 from svetlana_jupyter.errors import SvetlanaError
+from svetlana_jupyter.widgets.object_filter import ObjectFilter, matching_objects
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.project.project import Project
 
-COLORINGS = ("prediction", "label", "probability", "image")
+NO_FILTER = ObjectFilter()
+COLORINGS = ("prediction", "label", "probability", "image", "off")
 
 
 class MapObjects:
@@ -75,18 +77,22 @@ class MapObjects:
         return tuple(found)
 
 
-def point_styles(project: Project, objects: MapObjects, coloring: str, key: Hashable) -> PointStyles:
+def point_styles(
+    project: Project, objects: MapObjects, coloring: str, key: Hashable, chosen: ObjectFilter = NO_FILTER
+) -> PointStyles:
     """Return the colors of objects.
 
     Parameters
     ----------
     project : Project
     objects : MapObjects
-    coloring : {"prediction", "label", "probability", "image"}
+    coloring : {"prediction", "label", "probability", "image", "off"}
         "prediction": the class of the annotation where there is one, else of the prediction; "label": the class of the
-        annotation; "probability": that of the predicted class.
+        annotation; "probability": that of the predicted class; "off": neutral, without rings around labeled objects.
     key : hashable
         Key of the result; equal for equal arguments and data.
+    chosen : ObjectFilter
+        Objects that it leaves out are faded.
     """
     predicted, probability = np.zeros(len(objects), np.int64), np.full(len(objects), np.nan)
     hidden = np.zeros(len(objects), bool)
@@ -103,14 +109,33 @@ def point_styles(project: Project, objects: MapObjects, coloring: str, key: Hash
     labels = project.labels().query("action != 'skip'")
     class_of = dict(zip(labels.index, labels["class_id"]))
     annotated = np.sort(objects.find(class_of))
-    class_ids = predicted if coloring == "prediction" else np.zeros(len(objects), np.int64)
+    class_ids = predicted.copy() if coloring == "prediction" else np.zeros(len(objects), np.int64)
     class_ids[annotated] = [class_of[object_id] for object_id in objects.ids(annotated)]
     scheme = project.classes.scheme
+    others = None
     if coloring == "probability":
         colors, codes = probability_codes(probability, len(scheme))
     elif coloring == "image":
         sizes = [rows.stop - rows.start for rows in objects.images.values()]
         colors, codes = image_codes(np.repeat(np.arange(len(sizes)), sizes))
+    elif coloring == "off":
+        annotated = annotated[:0]
+        colors, codes = class_codes(np.zeros_like(class_ids), scheme)
     else:
         colors, codes = class_codes(class_ids, scheme)
-    return PointStyles(key, colors, codes, annotated, hidden)
+        given, other = class_ids[annotated], predicted[annotated]
+        differs = (given != 0) & (other != 0) & (given != other)  # never where only labels are shown
+        others = np.where(differs, class_codes(other, scheme)[1].astype(np.int64), -1)
+    return PointStyles(key, colors, codes, annotated, hidden, others, _left_out(project, objects, chosen))
+
+
+def _left_out(project: Project, objects: MapObjects, chosen: ObjectFilter) -> NDArray[np.bool_] | None:
+    """Return which objects a filter leaves out; None for none."""
+    if not chosen.is_active:
+        return None
+    left_out = np.zeros(len(objects), bool)
+    for image, rows in objects.images.items():
+        only = matching_objects(project, image, chosen)
+        if only is not None:
+            left_out[rows] = ~np.isin(objects.labels(image), only)
+    return left_out

@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId
 
-_COLORINGS = (("Predictions", "prediction"), ("Labels", "label"), ("Probability", "probability"), ("Images", "image"))
+_COLORINGS = (
+    ("Predictions", "prediction"),
+    ("Labels", "label"),
+    ("Probability", "probability"),
+    ("Images", "image"),
+    ("No colors", "off"),
+)
 _VIEW_KEYS = (
     ("Click", "Select one object"),
     ("Shift", "With a click or a drag: add to the selection"),
@@ -110,6 +116,7 @@ class MapPanel(Panel):
 
     def handle_key(self, key: str, shown: SelectionId) -> None:
         """Handle a key that was pressed while ``shown`` was selected on the screen."""
+        self.project.background.key_pressed()
         if info := self.project.classes.by_shortcut(key):
             self.labeling.label(info.name, shown)
         elif key == "/" and self.class_buttons.find_is_needed:
@@ -154,14 +161,18 @@ class MapToolbar(HBox):
     ----------
     view : MapView
         Its traits are linked to the controls.
+    is_part : bool
+        Whether the panel has its own controls for the colors and the tools, which are then left out.
 
     Attributes
     ----------
     coloring, method : Dropdown
+    by_image : ToggleButton
+        Colors the points by image instead of what the panel chooses.
     box, lasso, adding : ToggleButton
     """
 
-    def __init__(self, view: MapView) -> None:
+    def __init__(self, view: MapView, is_part: bool = False) -> None:
         button, toggle = view.screen.button, view.screen.toggle
         layout = {"width": "116px", "flex": "0 0 auto", "margin": "0 4px 0 0"}
         self.coloring = Dropdown(options=_COLORINGS, tooltip="Color of the points ([ and ])", layout=layout)
@@ -170,19 +181,19 @@ class MapToolbar(HBox):
         self.box = toggle("object-group", "Box: drag around points to select them (x)")
         self.lasso = toggle("pencil", "Lasso: draw a line around points to select them (l)")
         self.adding = toggle("plus", "Add to the selection, or remove from it (Shift)")
+        self.by_image = toggle("picture-o", "Color by image")
+        own = [] if is_part else [self.coloring]
+        tools = [self.by_image] if is_part else [self.box, self.lasso]
         buttons = [
             button("expand", "Show the whole map (f)", view.fit),
             button("search-minus", "Zoom out (-)", lambda: view.zoom(1 / 1.5)),
             button("search-plus", "Zoom in (+)", lambda: view.zoom(1.5)),
-            self.box,
-            self.lasso,
+            *tools,
             self.adding,
             button("th-large", "Select all visible points (Ctrl+A)", view.select_visible),
             button("times", "Clear the selection (Escape)", view.clear_selection),
         ]
-        super().__init__(
-            [self.coloring, self.method, *buttons], layout={"align_items": "center", "margin": "0 0 4px 0"}
-        )
+        super().__init__([*own, self.method, *buttons], layout={"align_items": "center", "margin": "0 0 4px 0"})
         link((view, "coloring"), (self.coloring, "value"))
         link((view, "method"), (self.method, "value"))
         link((view, "add_to_selection"), (self.adding, "value"))

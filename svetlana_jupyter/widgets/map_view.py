@@ -91,7 +91,7 @@ class MapView(VBox):
         Effect of dragging.
     add_to_selection : bool
         Whether a click, a box or a lasso adds to the selection, as with Shift.
-    coloring : {"prediction", "label", "probability", "image"}
+    coloring : {"prediction", "label", "probability", "image", "off"}
     method : {"PCA", "UMAP"}
         UMAP takes minutes; until it is computed, the map of PCA is shown.
     is_shown : bool
@@ -144,6 +144,7 @@ class MapView(VBox):
         self.view = Viewport.fitted(self.points.shape, size)
         self.screen = Screen(MapCanvas(size), self._draw, self._raise_unreadable, status)
         self.screen.report = report
+        self.screen.pointer.name = "Map of objects"
         self.legend = HTML(layout={"margin": "2px 0 0 0"})
         self.children = (self.screen.stage, self.legend, self.screen.pointer)
         self._events = MapEvents(self)
@@ -158,7 +159,7 @@ class MapView(VBox):
         observe(self, redraw, "view", "coloring", "hovered", "lasso")
         observe(self, self._change_method, "method")
         observe(self, self._become_shown, "is_shown")
-        observe(self.shared, redraw, "selection")
+        observe(self.shared, redraw, "selection", "filter")
         observe(project, redraw, "annotations_version", "predictions_version", "classes_version", "current_run")
         observe(project, self._images_changed, "images_version")
         observe(project, self._follow_features, "live_state")
@@ -166,17 +167,18 @@ class MapView(VBox):
 
     @property
     def candidates(self) -> NDArray[np.bool_]:
-        """Which objects (n,) can be selected: those that are not hidden."""
-        return ~self.styles.hidden
+        """Which objects (n,) can be selected: not hidden, and not left out by the filter."""
+        return self.styles.candidates
 
     @property
     def styles(self) -> PointStyles:
         """Colors of the points, looked up again after every change of the project."""
         project = self._project
         versions = project.annotations_version, project.predictions_version, project.classes_version
-        key = (self.objects, self.coloring, project.current_run, *versions)
+        chosen = self.shared.filter
+        key = (self.objects, self.coloring, project.current_run, chosen, *versions)
         if self._styles is None or self._styles.key != key:
-            self._styles = point_styles(project, self.objects, self.coloring, key)
+            self._styles = point_styles(project, self.objects, self.coloring, key, chosen)
             self.legend.value = legend_html(project, self.objects, self.coloring)
         return self._styles
 
@@ -411,7 +413,7 @@ def legend_html(project: Project, objects: MapObjects, coloring: str) -> str:
     else:
         parts = [swatch(info.color, html.escape(info.name)) for info in project.classes]
         parts.append(swatch(NEUTRAL, "no prediction" if coloring == "prediction" else "not labeled"))
-    parts.append("ring: labeled")
+    parts = ["No colors"] if coloring == "off" else [*parts, "ring: labeled", "colored ring: conflict"]
     if len(project.test_set):
         parts.append("test set: gray, and not selected here, until annotated")
     return f'<div class="sv-muted sv-legend">{" · ".join(parts)}</div>'

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 VIEWER_SIZE, MAX_VIEWER_SIZE = (540, 648), (600, 1280)
 MAX_FILLING_SIZE = 2000, 4000  # of a viewer that fills its box
 MAIN_WIDTH, SIDE_WIDTH = "480px", "268px"
-PANEL_WIDTH, MAX_WIDTH = "960px", "1560px"
+PANEL_WIDTH, MAX_WIDTH, WORKSPACE_WIDTH = "960px", "1560px", "2560px"
 ICON_LAYOUT = {"width": "28px", "padding": "0", "margin": "0 2px 0 0"}
 _DIGITS = set("123456789")
 

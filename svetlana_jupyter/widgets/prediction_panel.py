@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+    import xarray as xr
 
     from svetlana_jupyter.project.project import Project
 
@@ -58,8 +59,8 @@ class PredictionPanel(LabelingPanel):
         self.export_form = ExportForm(self)
         self._question: Question | None = None
         self._explanation = LatestQuestion(
-            lambda question: explanation_pictures(project.explain(*question[0])),
-            lambda pictures: self.inspector.show_pictures(*pictures),
+            lambda question: project.explain(*question[0]),
+            self._show_explanation,
             0.2,
             catch_errors(self._show_explanation_error, self.status),
         )
@@ -143,6 +144,11 @@ class PredictionPanel(LabelingPanel):
         self.job.show(project.job)
         self.predict_image.disabled = self.predict_all.disabled = not (idle and project.current_run and project.images)
         self.retrain.disabled = not idle or bool(project.readiness())
+
+    def _show_explanation(self, explanation: xr.Dataset) -> None:
+        run = explanation.attrs["run"]
+        caption = "Grad-CAM" if run == self.project.current_run else f"Grad-CAM of run {run}"
+        self.inspector.show_pictures(*explanation_pictures(explanation), caption)
 
     def _show_explanation_error(self, question: Question, error: Exception) -> None:
         if not isinstance(error, SvetlanaError):

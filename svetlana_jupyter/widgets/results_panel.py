@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, Accordion, Dropdown, HBox, VBox
 
+from svetlana_jupyter.project.plots import use_bright_ink
 from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.widgets.components import (
     JobProgress,
@@ -154,7 +155,13 @@ class ResultsPanel(Panel):
 
 
 def picture_html(figure: Figure, text: str) -> str:
-    """Return a figure as an HTML image with an alternative text."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight")
-    return f'<div class="sv-figure">{image_html(buffer.getvalue(), text)}</div>'
+    """Return a figure as HTML: two images, of which the page shows that of its theme."""
+    pictures = []
+    for dark in (False, True):
+        if dark:
+            use_bright_ink(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight", transparent=True)
+        page = "sv-on-dark" if dark else "sv-on-light"
+        pictures.append(f'<span class="{page}">{image_html(buffer.getvalue(), text)}</span>')
+    return f'<div class="sv-figure">{"".join(pictures)}</div>'

@@ -23,7 +23,7 @@ from svetlana_jupyter.core.display.encode import png
 from svetlana_jupyter.core.display.thumbnails import ThumbnailSampling, take_thumbnails
 from svetlana_jupyter.core.io.image_pair import open_pair
 from svetlana_jupyter.core.objects import index_objects
-from svetlana_jupyter.core.settings import AUTO_PRESET, TrainingSettings
+from svetlana_jupyter.core.settings import AUTO_PRESET, FEATURE_ARCHITECTURES, TrainingSettings
 from svetlana_jupyter.samples import blood_smear
 from svetlana_jupyter.widgets.components import JobProgress, button, error_text, figure_html, image_html, muted
 from svetlana_jupyter.widgets.panel import Panel, catch_errors
@@ -158,7 +158,8 @@ class TrainingPanel(Panel):
             total = live.total if live and live.total else planned
         else:
             run = project.runs.current
-            history = run.history if run.settings["architecture"] != "forest" else []  # a forest has no epochs
+            has_epochs = run.settings["architecture"] not in FEATURE_ARCHITECTURES
+            history = run.history if has_epochs else []
             points = [(entry["epoch"], entry["loss"], entry.get("score")) for entry in history]
             total = len(points)
         self.curves.layout.display = None if points else "none"

@@ -12,7 +12,7 @@ import pandas as pd
 from ipywidgets import HTML, Button, HBox, VBox
 
 from svetlana_jupyter.core.features.catalog import CUES
-from svetlana_jupyter.core.settings import PRESET_DESCRIPTIONS, parse_allowed_cues
+from svetlana_jupyter.core.settings import FOREST, LIVE_CLASSIFIER, PRESET_DESCRIPTIONS, parse_allowed_cues
 from svetlana_jupyter.project.evaluation import report_notes
 from svetlana_jupyter.project.jobs import format_duration
 from svetlana_jupyter.widgets.components import (
@@ -80,7 +80,7 @@ class RunScores(VBox):
     def _show_evaluation(self, answer: tuple[Run, Evaluation, str]) -> None:
         run, report, search_results = answer
         self._clear()
-        self.cards.value = score_cards(report, forest_only=run.settings["architecture"] == "forest")
+        self.cards.value = score_cards(report, str(run.settings["architecture"]))
         self.search_results.value = search_results
         self.warning.value = error_html(report.warning) if report.warning else ""
         notes = list(run.remarks)
@@ -95,21 +95,22 @@ class RunScores(VBox):
         self.notes.value = "<br>".join(map(muted, run.remarks))
 
 
-def score_cards(report: Evaluation, forest_only: bool = False) -> str:
+def score_cards(report: Evaluation, architecture: str = "small_cnn") -> str:
     """Return the scores of a run and of a random forest as HTML.
 
     Parameters
     ----------
     report : Evaluation
-    forest_only : bool
-        Whether the classifier itself is a random forest, so that there is no network to compare.
+    architecture : str
+        Architecture of the classifier. A random forest is not compared with itself.
     """
     if report.network is None:
         return muted(report.text)
     forest_title = "Random forest on measured features"
-    if forest_only:
+    if architecture == FOREST:
         return f'<div class="sv-scores">{_card(forest_title, report.network)}</div>'
-    cards = _card("This network", report.network) + _card(forest_title, report.forest)
+    title = "Live classifier" if architecture == LIVE_CLASSIFIER else "This network"
+    cards = _card(title, report.network) + _card(forest_title, report.forest)
     return f'<div class="sv-scores">{cards}</div>{_advice(report)}'
 
 
@@ -159,12 +160,12 @@ def _card(title: str, scores: Scores | None) -> str:
 
 
 def _advice(report: Evaluation) -> str:
-    """Return a note if the forest scores at least as high as the network."""
+    """Return a note if the forest scores at least as high as the classifier."""
     if report.network is None or report.forest is None:
         return ""
     network, forest = report.network.balanced_accuracy, report.forest.balanced_accuracy
     # A comparison with NaN is false: without both estimates there is no advice.
-    text = f"On these {network.n:,} objects, the random forest scores at least as high as the network."
+    text = f"On these {network.n:,} objects, the random forest scores at least as high as this classifier."
     return muted(text) if forest.value >= network.value else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import TYPE_CHECKING
 
 from ipywidgets import HTML, HBox
@@ -40,6 +41,8 @@ class TruthLine(HBox):
     text : HTML
     back : Button
         Shows the live predictions again; displayed while a stored run is shown.
+    keep : Button
+        Stores the live predictions as a run; displayed while they are shown.
     job : JobProgress
     """
 
@@ -53,14 +56,17 @@ class TruthLine(HBox):
         self.job = JobProgress(stop)
         choose = catch_errors(lambda: project.runs.choose(LIVE), status)
         self.back = button(choose, "Show live", "", "Show the live predictions instead of this run", width="auto")
-        super().__init__([self.text, self.back, self.job])
+        tip = "Store these predictions and their classifier as a numbered run, which later labels do not change"
+        keep = catch_errors(project.background.keep_live, status)
+        self.keep = button(keep, "Keep as run", "", tip, width="auto")
+        super().__init__([self.text, self.back, self.keep, self.job])
         self.add_class("sv-truth")
         self._watcher = Watcher(status)
         redraw = KeyPause(catch_errors(self._draw, status)).restart
         self._watcher.observe(project, redraw, "live_state", "current_run", "annotations_version", "images_version")
         self._watcher.observe(project, self._ask_for_score, "runs_version", "current_run")
-        self._watcher.observe(project, lambda: self.job.show(project.job), "job")
-        self.job.show(project.job)
+        self._watcher.observe(project, self._show_job, "job")
+        self._show_job()
         self._ask_for_score()
         self._draw()
 
@@ -69,10 +75,15 @@ class TruthLine(HBox):
         self._watcher.close()
         super().close()
 
+    def _show_job(self) -> None:
+        self.job.show(self._project.job)
+        self.keep.disabled = self._project.job is not None
+
     def _draw(self) -> None:
         project, state = self._project, self._project.live.state
         is_stored = bool(project.current_run) and project.current_run != LIVE
         self.back.layout.display = "" if is_stored and state.stage else "none"
+        self.keep.layout.display = "" if project.current_run == LIVE and state.stage else "none"
         if is_stored:
             run = project.runs.current
             score = self._score[1] if self._score[0] == run.name else ""
@@ -96,7 +107,8 @@ class TruthLine(HBox):
 def line_html(chip: str, parts: list[str]) -> str:
     """Return the line of truth as HTML; ``parts`` are HTML."""
     badge = f'<span class="sv-chip">{html.escape(chip)}</span>' if chip else ""
-    return f'<div class="sv-line sv-truth-text" role="status">{badge}<span>{" · ".join(parts)}</span></div>'
+    plain = re.sub(r"<[^>]+>", "", " · ".join(parts))  # still escaped
+    return f'<div class="sv-truth-text" role="status" title="{plain}">{badge}<span>{" · ".join(parts)}</span></div>'
 
 
 def live_parts(state: LiveState) -> list[str]:

@@ -51,7 +51,7 @@ def test_several_useful_objects_are_chosen_as_if_each_were_labeled_at_once():
     assert positions("useful", Pool(features=features, labeled=labeled), 6) == chosen
 
 
-def test_from_15_labels_on_uncertain_and_rare_objects_have_more_weight():
+def test_uncertain_and_rare_objects_have_more_weight():
     features, labeled = np.eye(40, 30, dtype=np.float32), rows(15, seed=1)
     probabilities = np.tile(np.array([[0.98, 0.01, 0.01]], np.float32), (40, 1))
     probabilities[7] = [0.34, 0.33, 0.33]
@@ -59,8 +59,8 @@ def test_from_15_labels_on_uncertain_and_rare_objects_have_more_weight():
     (pick,) = QUERIES["useful"].function(pool, 1)
     assert pick.position == 7
     assert pick.reason.startswith("uncertain, and like ")
-    fewer = Pool(features=features, labeled=labeled[:14], probabilities=probabilities)
-    assert positions("useful", fewer, 40) == positions("diverse", fewer, 40)
+    without = Pool(features=features, labeled=labeled)
+    assert positions("useful", without, 40) == positions("diverse", without, 40)
     assert positions("useful", pool, 40) != positions("diverse", pool, 40)
 
 
@@ -106,9 +106,17 @@ def test_disagreement_is_the_distance_of_the_probabilities_of_two_classifiers():
 
 
 def test_suspected_labels_are_unlikely_according_to_the_other_labels():
-    picks = QUERIES["suspect"].function(Pool(probabilities=P, codes=np.array([0, 0, 0, 1, 1]), names=NAMES), 10)
+    pool = Pool(probabilities=P, codes=np.array([0, 0, 0, 1, 1]), names=NAMES, counts=(3, 2, 0))
+    picks = QUERIES["suspect"].function(pool, 10)
     assert [pick.position for pick in picks] == [2, 3, 1]
     assert picks[0].reason == "labeled a, but the other labels suggest c 60 %"
+
+
+def test_the_only_label_of_a_class_is_not_suspected():
+    codes = np.array([0, 0, 2, 1, 0])
+    for counts, suspects in (((3, 2, 1), [4, 3, 1]), ((3, 1, 1), [4, 1])):
+        pool = Pool(probabilities=P, codes=codes, names=NAMES, counts=counts)
+        assert positions("suspect", pool) == suspects
 
 
 def test_objects_unlike_the_labeled_ones_are_also_unlike_each_other():

@@ -28,7 +28,7 @@ def train(annotated_image, architecture: str = "small_cnn", **changes):
     return result.classifier
 
 
-@pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
+@pytest.mark.parametrize("architecture", ["small_cnn", "forest", "live"])
 def test_a_loaded_classifier_equals_the_saved_one(annotated_image, architecture, tmp_path):
     classifier = train(annotated_image, architecture)
     classifier.save(tmp_path / "run")
@@ -54,7 +54,7 @@ def test_the_description_is_readable_without_this_package(discs, tmp_path):
 
 
 def test_probabilities_have_one_column_per_class_and_sum_to_one(annotated_image):
-    for architecture in ("small_cnn", "forest"):
+    for architecture in ("small_cnn", "forest", "live"):
         classifier = train(annotated_image, architecture)
         _, inputs = next(classifier.cut(*annotated_image[:2]))
         probabilities = classifier.classify(inputs)

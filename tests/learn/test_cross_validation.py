@@ -52,7 +52,7 @@ def test_a_class_with_too_few_objects_gives_a_reason_instead_of_a_score(discs):
     assert "at least 5 annotated objects of two classes, but dark has 4, bright has 4" in result.message
 
 
-@pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
+@pytest.mark.parametrize("architecture", ["small_cnn", "forest", "live"])
 def test_a_scarce_class_is_used_for_training_but_left_out_of_the_score(discs, architecture):
     pair, objects, classes = discs
     rare = classes.index[:4]

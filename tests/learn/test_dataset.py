@@ -59,7 +59,7 @@ def test_integer_images_are_not_checked():
     checked(np.zeros_like(image), mask)
 
 
-@pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
+@pytest.mark.parametrize("architecture", ["small_cnn", "forest", "live"])
 def test_training_refuses_nan_with_image_and_object(architecture):
     image, mask = scene()
     image[0, 3, 3] = np.nan

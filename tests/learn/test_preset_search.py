@@ -255,7 +255,7 @@ def test_a_stop_ends_the_search_with_the_best_candidate_so_far(received_before, 
     samples = candidates[last.preset]
     assert last.settings == samples.settings
     assert last.fitted.stopped
-    assert 0 < last.fitted.n < len(samples)
+    assert last.fitted.n == len(samples) if best else 0 < last.fitted.n < len(samples)
     assert last.finished >= 1
     predicted = predicted_probabilities(last.fitted.classifier, samples, samples.classes)
     assert predicted.shape == (len(samples), len(samples.classes))

@@ -44,7 +44,7 @@ def accuracy(fitted: FitResult, annotated_image) -> float:
     return float(np.concatenate(right).mean())
 
 
-@pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
+@pytest.mark.parametrize("architecture", ["small_cnn", "forest", "live"])
 def test_either_classifier_learns_bright_and_dark_from_a_few_annotations(annotated_image, architecture):
     pair, objects, classes = annotated_image
     few_classes = classes.groupby(classes).head(5)

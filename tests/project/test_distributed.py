@@ -217,7 +217,7 @@ async def _until_empty(client):
 def project(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setattr(stored, "BLOCK_PIXELS", 256)
     use_blocks_of(24, client, monkeypatch)
-    for kind in ("network", "forest"):
+    for kind in ("network", "forest", "live"):
         monkeypatch.setitem(predicting.OBJECTS_PER_PART, (kind, 2), 4)
     project = Project(tmp_path / "cells.svetlana", classes=CLASSES, annotator="ann")
     for kind, array in zip(("image", "mask"), squares(24, seed=1)):
@@ -228,7 +228,7 @@ def project(client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return project
 
 
-@pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
+@pytest.mark.parametrize("architecture", ["small_cnn", "forest", "live"])
 def test_predictions_on_a_cluster_match_local_predictions(client, project, tmp_path, architecture):
     project.train(**QUICK, architecture=architecture, patches={"size": 20})
     file = project.runs.current.predictions_file("well")

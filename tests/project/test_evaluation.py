@@ -305,7 +305,7 @@ def test_a_project_without_runs_has_an_empty_table(project: Project) -> None:
     assert "accuracy" in project.runs.compare()
 
 
-@pytest.mark.parametrize("architecture", ["small_cnn", "forest"])
+@pytest.mark.parametrize("architecture", ["small_cnn", "forest", "live"])
 def test_a_run_stores_all_inputs_of_its_training(project: Project, architecture: str) -> None:
     project.annotations.annotate_each({("P1_A1", n): CLASSES[1 - n % 2] for n in range(1, 9)})
     changes = {"architecture": architecture, "epochs": 2, "steps": 2, "width": 2, "trees": 5, "seed": 11, "threads": 1}
@@ -319,7 +319,7 @@ def test_a_run_stores_all_inputs_of_its_training(project: Project, architecture:
     assert run.labels == {"dim": 4, "bright": 4}
     assert len(run.annotations) == 16
     assert [set(entry) for entry in run.history] == [{"epoch", "loss", "score"}] * (
-        1 if architecture == "forest" else 2
+        2 if architecture == "small_cnn" else 1
     )
     kept = json.loads((run.path / "run.json").read_text())
     assert {"settings", "classes", "labels", "annotations", "history", "seconds", "calibration"} <= set(kept)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import tifffile
 
-from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.errors import ClassifierError, ProjectError
 from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
 from svetlana_jupyter.project import live
 from svetlana_jupyter.project.project import Project
@@ -115,6 +115,22 @@ def test_the_background_gives_the_predictions_of_a_script(project):
     np.testing.assert_array_equal(followed, probabilities(project))
 
 
+def test_labels_that_are_typed_fast_need_one_update(project, monkeypatch):
+    label_some(project, 1, 20)
+    project.live.update()
+    project.live.start()
+    wait_until(lambda: project._jobs.lane.wait(0) and project.live._done == project.live._wanted)
+    fitted = []
+    results = live.live_results
+    monkeypatch.setattr(live, "live_results", lambda data, stop: fitted.append(len(data.labels)) or results(data, stop))
+    for number in range(21, 25):
+        project.background.key_pressed()
+        label_some(project, number, number)
+    wait_until(lambda: project.live_state.labels == 24 and project.live._done == project.live._wanted)
+    project.live.stop()
+    assert fitted == [24]
+
+
 def test_objects_of_the_test_set_are_hidden_until_they_are_annotated(project):
     label_some(project, 1, 12)
     project.test_set.draw(20)
@@ -209,11 +225,20 @@ def test_predicting_with_the_live_run_updates_it(project):
     assert project.live_state.labels == 24
 
 
-def test_explaining_the_live_classifier_is_refused_with_a_sentence(project):
+def test_without_a_network_nothing_is_explained_and_with_one_it_explains_what_the_live_classifier_predicts(project):
     label_some(project)
     project.live.update()
     with pytest.raises(ProjectError, match=r"project\.train"):
         project.explain("P1_A1", 1)
+    for seed in (0, 1):
+        project.train(preset="default", epochs=1, trees=5, seed=seed)
+    project.train(architecture="forest", trees=5)
+    for shown, explaining in (("live", "0002"), ("0003", "0002"), ("0001", "0001")):
+        project.runs.choose(shown)
+        assert project.explain("P1_A1", 1).attrs["run"] == explaining
+    assert project.explain("P1_A1", 1, run="0002").attrs["run"] == "0002"
+    with pytest.raises(ClassifierError, match="forest"):
+        project.explain("P1_A1", 1, run="0003")
 
 
 def test_exports_name_the_number_of_labels_and_the_time(project, tmp_path):
@@ -268,6 +293,18 @@ def test_a_failed_update_is_reported_and_the_next_label_is_followed(project, mon
     label_some(project, 21, 24)
     wait_until(lambda: project.live_state is not None and project.live_state.labels == 24)
     project.live.stop()
+
+
+def test_features_of_labeled_objects_come_before_those_that_a_panel_shows(project, monkeypatch):
+    project.annotate("P2_A1", [3, 8], "dim")
+    project.annotate("P1_A2", 4, "bright")
+    project.live.urgent_objects = lambda: {"P1_A2": [7, 4], "P1_A1": [5]}
+    asked = []
+    monkeypatch.setattr(project.features, "compute", lambda stop, first: iter(asked.append(first()) or ()))
+    project.live.start()
+    wait_until(lambda: asked)
+    project.live.stop()
+    assert asked[0] == {"P1_A2": [4, 7, 4], "P2_A1": [3, 8], "P1_A1": [5]}
 
 
 def wait_until(condition, seconds: float = 60) -> None:

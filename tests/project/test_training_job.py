@@ -216,11 +216,11 @@ def test_search_results_are_stored_as_a_table(searched_project: Project) -> None
         *("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
     ]
     assert set(results.index) <= set(CANDIDATE_PRESETS)
-    assert {"default", "oriented", "plain", "forest"} <= set(results.index)
+    assert {"default", "oriented", "plain", "forest", "live"} <= set(results.index)
     assert results.index[results["chosen"]].tolist() == [run.settings["preset"]] == [results.index[0]]
     assert ((results["low"] <= results["accuracy"]) & (results["accuracy"] <= results["high"])).all()
-    assert results["finalist"].sum() == 3, "two networks and the forest"
-    assert pd.isna(results.loc["forest", "epochs"])
+    assert results["finalist"].sum() == 4, "two networks, the forest and the live classifier"
+    assert results.loc[["forest", "live"], "epochs"].isna().all()
     assert (results.loc[results["finalist"], "epochs"].dropna() == QUICK_SEARCHING.epochs).all()
     assert (results.loc[~results["finalist"], "epochs"] == 2).all(), "as short as the first round"
     assert results.loc["default", "accuracy"] < results.loc[run.settings["preset"], "accuracy"]
@@ -417,8 +417,9 @@ def test_a_forest_is_stored_before_presets_are_compared(recorded: Recorded) -> N
 
 
 def test_a_stop_during_the_search_keeps_the_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allowed_cues, "CANDIDATE_PRESETS", ("plain", "oriented", "default", "forest"))
     project = annotate(striped(tmp_path), range(1, 25))
-    stop_in(project, "3 of 1")
+    stop_in(project, "3 of 6")
     (run,) = project.runs
     assert project.current_run == "0001"
     assert run.settings["preset"] == "forest"
@@ -434,6 +435,18 @@ def test_a_stop_during_the_search_keeps_the_first_run(tmp_path: Path, monkeypatc
     with pytest.raises(AssertionError):
         project.train()
     assert compared, "an unfinished comparison is repeated"
+
+
+def test_a_stop_while_the_live_classifier_is_best_fits_it_to_all_annotations(tmp_path: Path) -> None:
+    project = annotate(striped(tmp_path), range(1, 25))
+    stop_in(project, "3 of 1")
+    first, run = project.runs
+    assert (first.settings["preset"], run.settings["preset"]) == ("forest", "live")
+    assert run.choice == (
+        "The comparison of presets was stopped: preset live was the best so far, trained on 24 objects."
+    )
+    project.predict()
+    assert project.predictions()["predicted"].notna().all()
 
 
 def test_a_stop_after_a_better_network_was_found_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,7 +209,7 @@ def test_the_workflow_with_a_forest(project: Project) -> None:
     project.predict()
     table = project.predictions()
     assert (table["predicted"] == [truth(label) for label in table.index.get_level_values("object")]).all()
-    with pytest.raises(ClassifierError, match="network"):
+    with pytest.raises(ProjectError, match="network"):
         project.explain("P1_A1", 1)
 
 

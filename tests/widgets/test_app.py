@@ -9,9 +9,10 @@ from svetlana_jupyter.core.stats.metrics import Estimate
 from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.live import LiveState
+from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.widgets.app import App
 from svetlana_jupyter.widgets.training_results import RunScores
-from svetlana_jupyter.widgets.truth_line import live_parts
+from svetlana_jupyter.widgets.truth_line import line_html, live_parts, score_html
 
 
 def open_tab(app, title):
@@ -127,6 +128,25 @@ def test_the_line_of_truth_names_a_stored_run_and_its_score(trained):
     assert "balanced accuracy" in app.truth.text.value
 
 
+def test_a_button_keeps_the_live_predictions_as_a_run(project):
+    app = App(project)
+    keep = app.truth.keep
+    assert keep.layout.display == "none"
+    for label in range(1, 5):
+        project.annotate("left", label, "bright" if label % 2 else "dark")
+    project.live.update()
+    assert (keep.layout.display, keep.disabled, keep.description) == ("", False, "Keep as run")
+    keep.click()
+    project._jobs.wait(60)
+    assert [run.settings["preset"] for run in project.runs] == ["live"]
+    assert project.status == "Kept the live predictions as run 0001."
+    project.runs.choose("0001")
+    assert keep.layout.display == "none"
+    project.runs.choose("live")
+    project.job = JobState("training")
+    assert keep.disabled
+
+
 def test_the_progress_of_a_job_is_shown_above_every_tab(project):
     app = App(project)
     assert app.truth.job.layout.visibility == "hidden"
@@ -135,3 +155,32 @@ def test_the_progress_of_a_job_is_shown_above_every_tab(project):
     assert app.truth.job.bar.value == 0.75
     project.job = None
     assert app.truth.job.layout.visibility == "hidden"
+
+
+def test_show_live_returns_from_a_stored_run_to_the_live_predictions(trained):
+    app = App(trained)
+    assert app.truth.back.layout.display == "none", "there are no live predictions yet"
+    trained.live.update()
+    assert trained.current_run == "0001", "the stored run is not replaced without a comparison"
+    assert app.truth.back.layout.display == ""
+    app.truth.back.click()
+    assert trained.current_run == LIVE
+    assert "Live" in app.truth.text.value
+    assert app.truth.back.layout.display == "none"
+    trained.runs.choose("0001")
+    assert "Run 0001" in app.truth.text.value
+
+
+def test_the_line_of_truth_has_its_whole_text_as_a_tooltip():
+    tooltip = line_html("Live", ["<b>24 labels</b>", score_html(None, 'needs 5 of "a & b"')])
+    assert 'title="24 labels · needs 5 of &quot;a &amp; b&quot;"' in tooltip
+
+
+def test_the_app_says_whether_labels_are_saved(project):
+    app = App(project)
+    project.annotate("left", 1, "bright")
+    assert "✓ Saved" in app.saved.value
+    assert str(project.annotations.file.file) in app.saved.value
+    project.annotations.file.close()
+    project.trouble = "Another kernel annotates."
+    assert "Read-only" in app.saved.value

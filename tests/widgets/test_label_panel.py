@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 
+from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.widgets.label_panel import LabelPanel
+from svetlana_jupyter.widgets.object_filter import ObjectFilter
+from svetlana_jupyter.widgets.results_panel import ResultsPanel
 
 CONTROLS = ("views", "overlay", "tool", "more")
 
@@ -129,11 +133,16 @@ def test_the_selected_object_shows_probabilities_label_and_conflict(live, annota
     assert "Click an object" in live.object.bars.value
 
 
-def test_classes_show_labels_given_and_objects_predicted(live, annotated):
-    tally = live.class_buttons.row(1).children[3].value
-    predicted = annotated.predictions()["predicted"].value_counts()
-    assert "<span>6</span>" in tally
-    assert f"<span>{predicted['bright']:,}<br>" in tally
+def test_classes_show_labels_given_and_the_same_objects_as_the_results(live, annotated):
+    assert "<span>6</span>" in live.class_buttons.row(1).children[3].value
+    annotated.annotate("left", 13, "dark")  # predicted as bright
+    annotated.flag("left", 14, "ambiguous")
+    annotated.flag("left", 15, "skip")
+    results = ResultsPanel(annotated).counts.value
+    for name, tally in zip(("bright", "dark"), tallies(live)):
+        count = int(annotated.predictions()["class"].value_counts()[name])
+        assert f"<span>{count:,}<br>" in tally
+        assert f'{name}</td><td class="sv-number">{count:,}</td>' in results
 
 
 def test_a_test_object_shows_neither_prediction_nor_similar_objects_until_it_is_labeled(live, annotated):
@@ -147,6 +156,9 @@ def test_a_test_object_shows_neither_prediction_nor_similar_objects_until_it_is_
     assert live.viewer.model.selected == test_object[1]
     total = sum(int(part.split("<br>")[0].rsplit(">", 1)[1]) for part in tallies(live))
     assert total == 48 - 20
+    live.show_similar(ObjectId(*test_object))
+    assert "Hidden" in live.status.text
+    assert live.shared.listed == ("", ())
 
 
 def tallies(panel):
@@ -167,6 +179,28 @@ def test_the_chosen_queue_is_followed(live):
     live.next_objects.kind.value = "uncertain"
     assert "probability" in live.next_objects.reason.value
     assert live.shown is not None
+
+
+def test_a_queue_of_chosen_classes_is_followed_and_its_errors_are_shown_in_its_place(live, annotated):
+    queue = live.next_objects
+    queue.kind.value = "predicted"
+    assert queue.second.layout.display == "none"
+    queue.first.value = "dark"
+    assert "predicted as dark" in live.status.text
+    assert annotated.predictions()["predicted"][live.shown] == "dark"
+    queue.kind.value = "confused"
+    assert queue.second.layout.display == ""
+    assert {queue.first.value, queue.second.value} == {"bright", "dark"}
+    queue.first.value = "bright"
+    assert queue.second.value == "dark"
+    assert "dark" in live.status.text
+    assert live.next_objects.strip.grid.objects
+    queue.kind.value = "test"
+    assert live.next_objects.strip.grid.objects == ()
+    assert "no test set" in queue.reason.value
+    queue.kind.value = "suspect"
+    assert live.next_objects.strip.grid.objects == ()
+    assert "The queue is empty." in queue.reason.value
 
 
 def test_only_drawn_objects_of_the_most_useful_ones_count_as_drawn(panel, project):
@@ -263,9 +297,60 @@ def test_an_explanation_that_is_not_possible_says_why(live):
     select(live, 13)
     press(live, "w")
     assert live.object.why.layout.display == ""
-    assert live.object.why.value
+    assert "project.train" in live.object.why.value
     press(live, "w")
     assert live.object.why.layout.display == "none"
+
+
+def test_the_newest_network_explains_what_the_live_classifier_predicts_and_is_named(trained):
+    panel = LabelPanel(trained)
+    trained.live.update()
+    trained.runs.choose(LIVE)
+    select(panel, 13)
+    press(panel, "w")
+    assert panel.object.why.value.count("<img") == 2
+    assert "Run 0001, the newest network, looks here for" in panel.object.why.value
+
+
+def test_tools_and_colors_apply_to_the_map_and_the_gallery_too(live):
+    live.views.value = "map"
+    shown = [control.layout.display for control, _ in live._tools_of]
+    assert shown == ["none", "none", ""], "image and zoom belong to the image"
+    live.tool.value = "lasso"
+    assert live.map.tool == "lasso"
+    for overlay, coloring in (("uncertainty", "probability"), ("annotations", "label"), ("off", "off")):
+        live.overlay.value = overlay
+        assert live.map.coloring == coloring
+    live.map.coloring = "prediction"
+    assert live.overlay.value == "predictions"
+    by_image = live._map_box.children[0].by_image
+    by_image.value = True
+    assert (live.map.coloring, live.overlay.value) == ("image", "predictions")
+    by_image.value = False
+    assert live.map.coloring == "prediction"
+    live.views.value = "gallery"
+    assert live.tool.layout.display == "none"
+    assert any(caption.share for caption in live.gallery.page.scene.cell_captions)
+    live.overlay.value = "annotations"
+    assert not any(caption.share for caption in live.gallery.page.scene.cell_captions)
+    assert any(caption.color for caption in live.gallery.page.scene.cell_captions)
+    live.overlay.value = "off"
+    assert not any(caption.color for caption in live.gallery.page.scene.cell_captions)
+
+
+def test_a_conflict_of_label_and_prediction_is_marked_in_gallery_and_map(live, annotated):
+    live.views.value = "map"
+    live.views.value = "gallery"
+    colors = {info.name: info.color for info in annotated.classes}
+    annotated.annotate("left", 13, "dark")  # predicted as bright
+    (conflict,) = [caption for caption in live.gallery.page.scene.cell_captions if caption.other]
+    assert (conflict.color, conflict.other, conflict.name) == (colors["dark"], colors["bright"], "dark")
+    styles, number = live.map.styles, int(live.map.objects.find([("left", 13)])[0])
+    others = dict(zip(styles.labeled.tolist(), styles.others.tolist()))
+    assert styles.colors[others.pop(number)] == colors["bright"]
+    assert set(others.values()) == {-1}
+    annotated.annotate("left", 13, "bright")
+    assert not any(caption.other for caption in live.gallery.page.scene.cell_captions)
 
 
 def test_labels_are_marked_in_the_image_and_conflicts_in_two_colors(live, annotated):
@@ -277,3 +362,46 @@ def test_labels_are_marked_in_the_image_and_conflicts_in_two_colors(live, annota
     assert (colors["dark"], colors["bright"]) in {mark[2:] for mark in live.viewer.model.scene.marks}
     live.overlay.value = "off"
     assert live.viewer.model.scene.marks == ()
+
+
+def test_one_filter_applies_to_image_gallery_and_map(live, annotated):
+    live.viewer.show("left", 13)
+    everything = dots(live)
+    live.views.value = "map"
+    live.views.value = "both"
+    live.filter.status.value = "unlabeled"
+    assert live.shared.filter == ObjectFilter("unlabeled")
+    styles = live.viewer._opened.styles("predictions", live.shared.filter)
+    colored = styles.style_indices(np.arange(1, 25)) > 0
+    assert colored.tolist() == [label > 12 for label in range(1, 25)]
+    assert live.viewer.model.scene.marks == () != everything
+    labeled = live.map.objects.find(annotated.labels().index)
+    assert not live.map.candidates[labeled].any()
+    assert live.map.candidates.sum() == 48 - 12
+    live.views.value = "gallery"
+    assert live.gallery.filter_bar.which.value == "unlabeled"
+    assert len(live.gallery.listed) == 48 - 12
+    live.gallery.filter_bar.class_id.value = 1
+    assert live.filter.class_id.value == 1
+    bright = annotated.predictions().query("predicted == 'bright'").index
+    assert set(live.gallery.listed) == set(bright) - set(annotated.labels().index)
+    live.views.value = "image"
+    live.viewer.model.image = "left"
+    live.viewer.selector.select_visible()
+    assert set(live.viewer.model.selection) == {label for image, label in live.gallery.listed if image == "left"}
+    live.gallery.filter_bar.which.value = "all"
+    live.filter.class_id.value = 0
+    assert not live.shared.filter.is_active
+    assert live.map.candidates.all()
+
+
+def dots(panel):
+    return panel.viewer.model.scene.marks
+
+
+def test_every_canvas_has_a_name_for_screen_readers(panel):
+    panel.views.value = "gallery"
+    panel.views.value = "map"
+    grids = panel.gallery.page, panel.next_objects.strip.grid, panel.similar.strip.grid
+    names = [view.screen.pointer.name for view in (panel.viewer, panel.map, *grids)]
+    assert len(set(filter(None, names))) == 5

@@ -289,6 +289,15 @@ def test_a_stopped_run_without_scores_shows_no_tables(quick, finish):
         assert panel.result.tables.value == ""
 
 
+def test_a_live_classifier_is_not_called_a_network(annotated):
+    annotated.train(preset="live", folds=2)
+    panel = TrainingPanel(annotated)
+    assert "Live classifier" in panel.result.cards.value
+    assert "Random forest on measured features" in panel.result.cards.value
+    assert "This network" not in panel.result.cards.value
+    assert panel.curves.value == ""
+
+
 @pytest.fixture
 def searched(annotated, monkeypatch):
     """A project whose preset was chosen by a search."""

@@ -8,6 +8,7 @@ only one table lookup.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
@@ -70,11 +71,14 @@ class ObjectStyles:
     lookup : callable, optional
         Takes labels, shape (n,), and returns a mapping from label to position in ``styles``; the mapping may lack some
         of the labels and contain others. Change ``key`` whenever its results change.
+    only : array of int, optional
+        The only objects that have another style than the first one, ascending; by default all.
     """
 
     key: Hashable = None
     styles: tuple[ObjectStyle, ...] = (PLAIN,)
     lookup: Callable[[NDArray[np.int64]], Mapping[int, int]] | None = None
+    only: NDArray[np.int64] | None = None
     _layers: tuple[tuple[NDArray[np.int64], NDArray[np.uint8]], ...] = ()
 
     def with_layer(self, labels: ArrayLike, styles: ArrayLike) -> ObjectStyles:
@@ -98,7 +102,7 @@ class ObjectStyles:
             if len(layer_labels):
                 at = np.minimum(np.searchsorted(layer_labels, labels), len(layer_labels) - 1)
                 indices = np.where(layer_labels[at] == labels, styles[at], indices)
-        return indices
+        return indices if self.only is None else np.where(np.isin(labels, self.only), indices, 0).astype(np.uint8)
 
 
 def _sorted_layer(labels: ArrayLike, styles: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
@@ -169,15 +173,36 @@ def uncertainty_styles(
     """
     base = class_styles(classes, labels_of, key=key, max_styles=MAX_STYLES - _UNCERTAINTY_LEVELS)
     shares = np.linspace(0, 1, _UNCERTAINTY_LEVELS)
-    grays = np.rint(255 * (0.2 + 0.7 * shares)).astype(np.uint8).reshape(-1, 1)
-    shades = cv2.applyColorMap(grays, cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # OpenCV orders channels as BGR
-    colors = ["#" + bytes(shade).hex() for shade in shades]
-    ramp = tuple(ObjectStyle(color, fill=0.3 + 1.2 * float(share)) for color, share in zip(colors, shares))
-    certainty_of_guess = 1 / max(2, len(classes.infos))
-    uncertainty = np.clip((1 - probability.to_numpy(float)) / (1 - certainty_of_guess), 0, 1)
-    levels = np.rint(np.nan_to_num(uncertainty) * (_UNCERTAINTY_LEVELS - 1)).astype(np.int64)
+    ramp = tuple(
+        ObjectStyle(color, fill=0.3 + 1.2 * float(share)) for color, share in zip(_uncertainty_colors(), shares)
+    )
+    values = probability.to_numpy(float)
+    levels = _uncertainty_levels(np.nan_to_num(values, nan=1.0), len(classes.infos))
     styles = replace(base, styles=(*base.styles, *ramp))
-    return styles.with_layer(probability.index, np.where(np.isnan(uncertainty), 0, len(base.styles) + levels))
+    return styles.with_layer(probability.index, np.where(np.isnan(values), 0, len(base.styles) + levels))
+
+
+def uncertainty_color(probability: float, classes: int) -> str:
+    """Return the color of an object in `uncertainty_styles`.
+
+    >>> uncertainty_color(1.0, 2), uncertainty_color(0.5, 2)
+    ('#3b0964', '#f9cb35')
+    """
+    return _uncertainty_colors()[int(_uncertainty_levels(np.array([probability]), classes)[0])]
+
+
+@cache
+def _uncertainty_colors() -> tuple[str, ...]:
+    grays = np.rint(255 * np.linspace(0.2, 0.9, _UNCERTAINTY_LEVELS)).astype(np.uint8).reshape(-1, 1)
+    shades = cv2.applyColorMap(grays, cv2.COLORMAP_INFERNO)[:, 0, ::-1]  # OpenCV orders channels as BGR
+    return tuple("#" + bytes(shade).hex() for shade in shades)
+
+
+def _uncertainty_levels(probability: NDArray[np.float64], classes: int) -> NDArray[np.int64]:
+    """Return the position of each object's color: 0 if certain, the last if guessed."""
+    certainty_of_guess = 1 / max(2, classes)
+    uncertainty = np.clip((1 - probability) / (1 - certainty_of_guess), 0, 1)
+    return np.rint(uncertainty * (_UNCERTAINTY_LEVELS - 1)).astype(np.int64)
 
 
 class LabelMark(NamedTuple):

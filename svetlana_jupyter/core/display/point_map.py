@@ -132,9 +132,14 @@ class PointStyles:
         Position of each point's color in ``colors``.
     labeled : array of int, shape (m,)
         Positions of the labeled objects, which are drawn larger, with a white ring, above all others.
+    others : array of int, shape (m,), optional
+        For each labeled object, the position of the color of its predicted class if that differs from its label, else
+        -1. The ring has this color.
     hidden : array of bool, shape (n,)
         Objects of the test set that are not annotated yet. Their place between points of a class would give away their
         own, so that they are drawn in the neutral color and cannot be identified, selected or marked.
+    faded : array of bool, shape (n,), optional
+        Objects that a filter leaves out: they are drawn in the neutral color, and cannot be selected on the map.
     """
 
     key: Hashable
@@ -142,6 +147,13 @@ class PointStyles:
     codes: NDArray[np.uint8]
     labeled: NDArray[np.int64]
     hidden: NDArray[np.bool_]
+    others: NDArray[np.int64] | None = None
+    faded: NDArray[np.bool_] | None = None
+
+    @property
+    def candidates(self) -> NDArray[np.bool_]:
+        """Which objects (n,) can be pointed at and selected."""
+        return ~self.hidden if self.faded is None else ~(self.hidden | self.faded)
 
 
 def class_codes(class_ids: NDArray[np.integer], classes: ClassScheme) -> tuple[tuple[str, ...], NDArray[np.uint8]]:
@@ -386,7 +398,7 @@ def stamp(points: NDArray[np.floating], frame: Frame, sprite: Sprite) -> NDArray
 
 def _color_dots(raster: DotRaster, point_map: PointMap, styles: PointStyles, key: Hashable) -> IndexedLayer:
     """Look up the color of each dot; color i has the palette rows 3 i + 1 to 3 i + 3."""
-    codes = np.where(styles.hidden, 0, styles.codes)[point_map.placed] if len(styles.codes) else styles.codes
+    codes = np.where(styles.candidates, styles.codes, 0)[point_map.placed] if len(styles.codes) else styles.codes
     table = np.zeros(1 + 3 * len(codes), np.uint8)
     table[1:] = (1 + 3 * codes.astype(np.int64)[:, None] + np.arange(3)).ravel()
     palette = np.zeros((1 + 3 * len(styles.colors), 4), np.uint8)
@@ -399,18 +411,22 @@ def _color_dots(raster: DotRaster, point_map: PointMap, styles: PointStyles, key
 def _color_labeled(
     point_map: PointMap, styles: PointStyles, frame: Frame, large: Sequence[float], key: Hashable
 ) -> IndexedLayer | None:
-    """Draw labeled objects: a dot, a white ring and a dark line around it.
+    """Draw labeled objects: a dot, a ring and a dark line around it.
 
-    Palette rows: nothing, the ring, two opacities of the line, then two rows per color, the second mixed with white.
+    The ring is white or, where the prediction differs from the label, in the color of the prediction. Palette rows:
+    nothing, the white ring, two opacities of the line, then two rows per color, the second mixed with white.
     """
-    rows = styles.labeled[np.isfinite(point_map.points[styles.labeled]).all(axis=1)]
+    has_place = np.isfinite(point_map.points[styles.labeled]).all(axis=1) & styles.candidates[styles.labeled]
+    rows = styles.labeled[has_place]
     if not len(rows):
         return None
+    others = np.full(len(rows), -1) if styles.others is None else styles.others[has_place]
     sprite = disk_sprite(np.cumsum(large).tolist())
     raster = stamp(point_map.points[rows], frame, sprite)
     colors = 4 + 2 * styles.codes[rows].astype(np.int64)[:, None]
-    shared = np.broadcast_to(np.array([1, 1, 2, 2, 3, 3]), (len(rows), 6))
-    table = np.concatenate([colors, colors + 1, shared[:, :1], shared], axis=1)
+    ring = np.where(others < 0, 1, 4 + 2 * others)[:, None]
+    line = np.broadcast_to(np.array([2, 2, 3, 3]), (len(rows), 4))
+    table = np.concatenate([colors, colors + 1, ring, ring, ring, line], axis=1)
     palette = np.zeros((4 + 2 * len(styles.colors), 4), np.uint8)
     palette[1:4] = (255, 255, 255, 255), (40, 40, 40, 190), (40, 40, 40, 80)
     for i, color in enumerate(styles.colors):

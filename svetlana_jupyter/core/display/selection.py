@@ -103,25 +103,46 @@ def filter_and_sort(table: pd.DataFrame, query: GalleryQuery) -> NDArray[np.int6
     -------
     int64 array of shape (n,)
     """
-    annotated = table["action"] != ""
-    displayed_class = table["class_id"].where(annotated, table["predicted"]).to_numpy()
-    differs = (table["predicted"] != 0) & (table["predicted"] != table["class_id"])
-    chosen = {
-        "all": annotated | True,
-        "unlabeled": ~annotated,
-        "annotated": annotated.copy(),
-        "corrected": (table["action"] == "label") & differs,
-    }[query.status]
+    annotated, given, predicted = ((table[name].to_numpy()) for name in ("action", "class_id", "predicted"))
+    displayed_class = np.where(annotated != "", given, predicted)
+    chosen = match_objects(query.status, query.class_id, annotated != "", given, predicted)
     if query.images:
-        chosen &= table["image"].isin(query.images)
-    if query.class_id:
-        chosen &= displayed_class == query.class_id
+        chosen &= table["image"].isin(query.images).to_numpy()
     rows = np.flatnonzero(chosen)
     if query.order == "random":
         # The whole table is permuted, so that a filter does not change the order of the remaining objects.
         return rows[np.argsort(np.random.default_rng(query.seed).permutation(len(table))[rows])]
     keys = [key[rows] for key in _sort_keys(table, query.order, displayed_class)]
     return rows[np.lexsort(keys[::-1])]
+
+
+def match_objects(
+    status: AnnotationStatus,
+    class_id: int,
+    annotated: NDArray[np.bool_],
+    given: NDArray[np.int64],
+    predicted: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Return which objects a filter selects.
+
+    Parameters
+    ----------
+    status, class_id
+        As in `GalleryQuery`.
+    annotated : array of bool, shape (n,)
+        Objects with a class or a flag.
+    given, predicted : array of int, shape (n,)
+        Annotated and predicted class ids; 0 for none.
+    """
+    chosen: NDArray[np.bool_] = {
+        "all": np.ones(len(annotated), bool),
+        "unlabeled": ~annotated,
+        "annotated": annotated.copy(),
+        "corrected": (given != 0) & (predicted != 0) & (given != predicted),
+    }[status]
+    if class_id:
+        chosen &= np.where(annotated, given, predicted) == class_id
+    return chosen
 
 
 def _sort_keys(table: pd.DataFrame, order: Order, displayed_class: NDArray[np.int64]) -> list[NDArray[np.float64]]:

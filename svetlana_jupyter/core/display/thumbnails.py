@@ -344,6 +344,8 @@ class CellCaption:
         Text on the left and on the right below the thumbnail.
     is_dashed : bool
         Whether the frame is dashed, for an object that was drawn at random.
+    other : str
+        ``"#rrggbb"`` of the predicted class if it differs from the annotated one, else empty.
     """
 
     color: str = ""
@@ -351,6 +353,7 @@ class CellCaption:
     name: str = ""
     share: str = ""
     is_dashed: bool = False
+    other: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from svetlana_jupyter.core.features.catalog import VERSION, Cue, columns
-from svetlana_jupyter.core.features.compute import cached_features, in_um, measure
-from svetlana_jupyter.core.features.object_patches import fit_patches
+from svetlana_jupyter.core.features.compute import cached_features, feature_regions, in_um, measure
+from svetlana_jupyter.core.features.object_patches import check_patches, crop_regions, fit_patches
 from svetlana_jupyter.core.features.patch_features import iter_patch_features
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from svetlana_jupyter.core.io.chunks import ArrayRegion
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import MeasureSettings
 
@@ -56,6 +57,12 @@ class FeatureSource(Protocol):
 
         The values of an object whose features cannot be computed are NaN. Single undefined values may be NaN, too.
         """
+
+    def regions(self, pair: ImagePair, objects: pd.DataFrame, fitted: Fitted) -> list[ArrayRegion]:
+        """Return the regions of the image that `compute` reads for these objects."""
+
+    def check(self, fitted: Fitted) -> None:
+        """Raise a `ValueError` unless this is a possible result of `fit`."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,15 @@ class MeasurementSource:
             values = in_um(table, chosen, pair) if self.unit == "um" else table[[column.key for column in chosen]]
             yield table.index.to_numpy(np.int64), {"measurements": values.to_numpy(np.float32)}
 
+    def regions(self, pair: ImagePair, objects: pd.DataFrame, fitted: Fitted) -> list[ArrayRegion]:
+        """Return the regions of the image that `compute` reads for these objects."""
+        return feature_regions(pair, objects, self.settings)
+
+    def check(self, fitted: Fitted) -> None:
+        """Raise a `ValueError` unless this is a possible result of `fit`."""
+        if fitted:
+            raise ValueError("measurements learn nothing")
+
 
 @dataclass(frozen=True)
 class PatchSource:
@@ -139,6 +155,14 @@ class PatchSource:
         """Yield labels and features; NaN for objects with undefined pixels."""
         return iter_patch_features(pair, objects, fitted, self.blocks, self.may_use, self.threads)
 
+    def regions(self, pair: ImagePair, objects: pd.DataFrame, fitted: Fitted) -> list[ArrayRegion]:
+        """Return the regions of the image that `compute` reads for these objects."""
+        return crop_regions(pair, objects, self.may_use)
+
+    def check(self, fitted: Fitted) -> None:
+        """Raise a `ValueError` unless this is a possible result of `fit`."""
+        check_patches(fitted, self.ndim)
+
 
 @dataclass(frozen=True)
 class StoredSource:
@@ -161,3 +185,10 @@ class StoredSource:
     ) -> Iterator[tuple[NDArray[np.int64], Mapping[str, NDArray[np.float32]]]]:
         """Yield nothing."""
         return iter(())
+
+    def regions(self, pair: ImagePair, objects: pd.DataFrame, fitted: Fitted) -> list[ArrayRegion]:
+        """Return no region."""
+        return []
+
+    def check(self, fitted: Fitted) -> None:
+        """Accept anything, because nothing is computed."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from svetlana_jupyter.core.allowed_cues import CUES_IN_MARGIN, MIN_ERODED_MARGIN
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.features.crops import OUTSIDE, Integers, ObjectBoxes, crop_objects
-from svetlana_jupyter.core.io.chunks import index_last_axes, read_regions
+from svetlana_jupyter.core.io.chunks import ArrayRegion, index_last_axes, read_regions
 from svetlana_jupyter.core.normalization import dilate_masks, normalize
 from svetlana_jupyter.core.patch_geometry import COARSENING_OBJECT_VIEW, PatchGeometry, window_starts
 from svetlana_jupyter.core.patches import normalize_object_size
@@ -102,6 +102,19 @@ def fit_patches(
         "axes": _principal_axes(mean, covariance),
         "pixels": np.asarray(pixels),
     }
+
+
+def check_patches(fitted: Mapping[str, NDArray[np.float64]], ndim: int) -> None:
+    """Raise a `ValueError` unless this may be a result of `fit_patches`."""
+    if set(fitted) != {"side", "mean", "axes", "pixels"}:
+        raise ValueError("its patches lack a side, axes or a number of pixels")
+    axes, mean = fitted["axes"], fitted["mean"]
+    if mean.ndim != 1 or axes.ndim != 2 or axes.shape != (len(mean), min(len(mean), MAX_AXES)):
+        raise ValueError("the axes of its channels do not fit together")
+    if fitted["side"].shape or fitted["pixels"].shape or fitted["side"] <= 0:
+        raise ValueError("the side of its patches is not a positive number")
+    if not 3 <= fitted["pixels"] <= SAMPLING[ndim]:
+        raise ValueError("its patches have an impossible number of pixels")
 
 
 def _principal_axes(mean: Doubles, covariance: Doubles) -> Doubles:
@@ -195,9 +208,20 @@ class _Crops(NamedTuple):
     uniform: Bools
 
 
+def crop_regions(pair: ImagePair, objects: pd.DataFrame, may_use: Iterable[str] = CUES) -> list[ArrayRegion]:
+    """Return the regions of the image that `iter_patches` reads for these objects."""
+    reach = np.full(pair.ndim, _seen_margin(frozenset(may_use)))
+    return [region for _, region in ObjectBoxes(pair, objects).batches(lambda _: reach)]
+
+
+def _seen_margin(allowed: frozenset[str]) -> int:
+    """Return how many pixels around an object are read, to leave out its own margin."""
+    return 0 if allowed.issuperset(CUES_IN_MARGIN) or "size" not in allowed else MIN_ERODED_MARGIN
+
+
 def _iter_crops(pair: ImagePair, boxes: ObjectBoxes, allowed: frozenset[str]) -> Iterator[_Crops]:
     """Yield the objects stack by stack; without their margin, unless it may be seen."""
-    margin = 0 if allowed.issuperset(CUES_IN_MARGIN) or "size" not in allowed else MIN_ERODED_MARGIN
+    margin = _seen_margin(allowed)
     batches = list(boxes.batches(lambda _: np.full(pair.ndim, margin)))
     regions = [region for _, region in batches]
     images, masks = read_regions(pair.image, regions), read_regions(pair.mask, regions)

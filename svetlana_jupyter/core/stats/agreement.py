@@ -6,7 +6,6 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.stats import linregress, t
 
 from svetlana_jupyter.errors import InputError
 
@@ -74,6 +73,8 @@ def agreement(x: ArrayLike, y: ArrayLike) -> Agreement:
     >>> round(result.slope, 3), result.bias
     (1.08, 2.0)
     """
+    from scipy.stats import linregress, t
+
     reference, other = np.asarray(x, float), np.asarray(y, float)
     if len(reference) < 3:
         raise InputError(f"Agreement needs at least three pairs of counts, got {len(reference)}. Count more images.")

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, ndtri, stdtr, stdtrit
-from scipy.stats import chi2, kstest
 
 from svetlana_jupyter.core.stats.calibration import to_logits
 
@@ -166,6 +165,8 @@ class FractionEstimator:
 
     def _errors_differ(self, mixtures: Sequence[_Mixture], is_own: Sequence[NDArray[np.bool_]]) -> bool:
         """Return whether the labels show that the classifier errs more in some groups."""
+        from scipy.stats import chi2
+
         statistic, freedom = 0.0, 0
         logits, truth = to_logits(self._labels.probability), self._labels.truth
         for mixture, own in zip(mixtures, is_own):
@@ -199,6 +200,8 @@ def _is_sample(group: CountedObjects) -> bool:
     They are if all of them were drawn, and if they are spread evenly over the group. They are not if objects were added
     after the draw, which may be of other classes (Kolmogorov–Smirnov test).
     """
+    from scipy.stats import kstest
+
     places, n = np.flatnonzero(group.annotation >= 0), len(group.annotation)
     if not places.size or not group.is_drawn[places].all():
         return False

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest, norm, t
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -51,6 +50,8 @@ class Proportion:
     @property
     def interval(self) -> tuple[float, float]:
         """Lower and upper bound of the confidence interval."""
+        from scipy.stats import binomtest
+
         if not self.n:
             return math.nan, math.nan
         bounds = binomtest(self.k, self.n).proportion_ci(method="wilson")
@@ -203,6 +204,8 @@ def share_interval(value: float, standard_error: float, n: float, groups: int) -
     >>> [round(bound, 3) for bound in share_interval(0.9, (0.9 * 0.1 / 50) ** 0.5, 50, 1)]
     [0.786, 0.957]
     """
+    from scipy.stats import norm, t
+
     if not n or math.isnan(value):
         return math.nan, math.nan
     tail, limit = (1 + CONFIDENCE) / 2, n

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax
-from scipy.stats import binomtest
 
 from svetlana_jupyter.core.stats.calibration import LOG_TEMPERATURE_PRIOR, Floats, to_logits
 
@@ -176,6 +175,8 @@ def compare_paired(first: pd.DataFrame, second: pd.DataFrame) -> PairedCompariso
     first, second : DataFrame
         One row per object: image, object, truth and predicted class id.
     """
+    from scipy.stats import binomtest
+
     both = first.merge(second, on=["image", "object"], suffixes=("_1", "_2"))
     a, b = (both[f"predicted_{n}"].to_numpy() == both[f"truth_{n}"].to_numpy() for n in (1, 2))
     only_first, discordant = int((a & ~b).sum()), int((a != b).sum())

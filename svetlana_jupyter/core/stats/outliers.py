@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import t
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +60,8 @@ class HeldOutGroups:
         >>> round(wells.p_value(0.08, 130), 2), round(wells.p_value(0.92, 130), 4)
         (0.32, 0.0002)
         """
+        from scipy.stats import t
+
         counts, groups = np.asarray(self.counts, float), len(self.counts)
         angles = np.arcsin(np.sqrt(self.shares))
         mean = math.asin(math.sqrt(max(baseline_share, float(np.average(self.shares, weights=counts)))))

@@ -120,6 +120,7 @@ class GalleryPanel(Panel):
 
     def handle_key(self, key: str, shown: SelectionId) -> None:
         """Handle a key that was pressed while ``shown`` was selected on the screen."""
+        self.project.background.key_pressed()
         info = self.project.classes.by_shortcut(key)
         if info:
             self.labeling.label(info.name, shown)

@@ -16,6 +16,7 @@ from svetlana_jupyter.core.display.selection import GalleryQuery, Pagination, bu
 from svetlana_jupyter.widgets.components import set_options
 from svetlana_jupyter.widgets.gallery.grid import PatchGrid
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import default_crop_side
+from svetlana_jupyter.widgets.object_filter import STATUS_TITLES, ObjectFilter
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
 from svetlana_jupyter.widgets.panel import Watcher, catch_errors
 from svetlana_jupyter.widgets.scheduling import Debounce
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 ALL_IMAGES = "All images"
 LISTED = "listed"  # filter: the list of objects of the shared model
-_FILTERS = (("All objects", "all"), ("Unlabeled", "unlabeled"), ("Annotated", "annotated"), ("Corrected", "corrected"))
 _ORDERS = (
     ("Random", "random"),
     ("By class", "class"),
@@ -101,9 +101,13 @@ class GalleryView(VBox):
         self._watcher.observe(self.page, self._resize, "columns", "size")
         self._watcher.observe(self.shared, self._follow_selection, "selection")
         self._watcher.observe(self.shared, self._show_list, "listed")
+        self._watcher.observe(self.shared, self._follow_filter, "filter")
         self._watcher.observe(project, self.rearrange, "images_version")
         versions = "annotations_version", "classes_version", "predictions_version", "current_run"
         self._watcher.observe(project, self._redraw, *versions)
+        if self.shared.filter.is_active:
+            self.filter_bar.list(project.images, project.classes.scheme, self._is_quickly_indexed())
+            self.filter_bar.choose(self.shared.filter)
 
     @property
     def pages(self) -> Pagination:
@@ -133,6 +137,7 @@ class GalleryView(VBox):
         self.display_bar.depth.layout.display = "" if has_volumes else "none"
         if self.filter_bar.which.value != LISTED:
             self.shared.listed = "", ()
+            self.shared.filter = self.filter_bar.filter
         self.filter_bar.list(project.images, project.classes.scheme, self._is_quickly_indexed(), self.shared.listed[0])
         names = self.filter_bar.query.images or tuple(project.images)
         self._indexing.run_when_indexed(
@@ -216,6 +221,11 @@ class GalleryView(VBox):
         elif self.filter_bar.which.value == LISTED:
             self.filter_bar.show_list("")
 
+    def _follow_filter(self) -> None:
+        """Show what the filter of all views selects."""
+        if self.shared.filter != self.filter_bar.filter:
+            self.filter_bar.choose(self.shared.filter)
+
     def _turn_page(self, pages: int) -> None:
         page = self.page_number + pages
         if page != self.pages.nearest(page):
@@ -269,14 +279,14 @@ class FilterBar(HBox):
     """
 
     def __init__(self, page: PatchGrid, on_change: Callable[[], None]) -> None:
-        self.which = _dropdown(_FILTERS, "Filter by annotation", "112px")
+        self.which = _dropdown(STATUS_TITLES, "Filter by annotation", "112px")
         self.class_id = _dropdown([("Any class", 0)], "Filter by class, annotated or predicted", "124px")
         self.order = _dropdown(_ORDERS, "Order", "150px")
         self.image = _dropdown([(ALL_IMAGES, "")], "Filter by image", "124px")
         self.count_label = _spacer(min_width="max-content")
         again = "Arrange again with current labels and predictions (g)"
         self.refresh_button = page.screen.button("refresh", again, on_change)
-        controls = [self.which, self.class_id, self.order, self.image]
+        controls = [self.which, self.class_id, self.image, self.order]
         super().__init__(
             [*controls, self.refresh_button, self.count_label],
             layout={"align_items": "center", "flex_flow": "row wrap", "width": "100%", "margin": "0 0 4px 0"},
@@ -298,6 +308,18 @@ class FilterBar(HBox):
         status: Any = "all" if self.which.value == LISTED else self.which.value
         return GalleryQuery(images, status, self.class_id.value, self.order.value)
 
+    @property
+    def filter(self) -> ObjectFilter:
+        """The chosen filter of all views; the images are the gallery's own."""
+        return ObjectFilter(self.query.status, self.class_id.value)
+
+    def choose(self, chosen: ObjectFilter) -> None:
+        """Choose a filter."""
+        self._is_listing = True
+        self.which.value, self.class_id.value = chosen.status, chosen.class_id
+        self._is_listing = False
+        self._on_change()
+
     def list(
         self, images: Iterable[str], classes: Iterable[ClassInfo], show_all_images: bool, listed: str = ""
     ) -> None:
@@ -318,7 +340,7 @@ class FilterBar(HBox):
             set_options(self.image, [(ALL_IMAGES, ""), *((name, name) for name in images)])
             if was_empty and not show_all_images and len(self.image.options) > 1:
                 self.image.index = 1
-            set_options(self.which, [*_FILTERS, *([(listed, LISTED)] if listed else [])])
+            set_options(self.which, [*STATUS_TITLES, *([(listed, LISTED)] if listed else [])])
             set_options(self.class_id, [("Any class", 0), *((info.name, info.id) for info in classes)])
         finally:
             self._is_listing = False
@@ -327,7 +349,7 @@ class FilterBar(HBox):
     def show_list(self, title: str) -> None:
         """Choose the list of objects with a title, or all objects without a title."""
         self._is_listing = True
-        set_options(self.which, [*_FILTERS, *([(title, LISTED)] if title else [])])
+        set_options(self.which, [*STATUS_TITLES, *([(title, LISTED)] if title else [])])
         self.which.value = LISTED if title else "all"
         self._is_listing = False
         self._on_change()
@@ -383,6 +405,8 @@ class PageBar(HBox):
         self.none = button("", "Clear the selection (Escape)", page.clear_selection, "None")
         for text_button in (self.all, self.invert_button, self.none):
             text_button.layout = {"width": "auto", "padding": "0 10px", "margin": "0 2px 0 0", "flex": "0 0 auto"}
+        for button_of_wide_pages in (self.first, self.last, self.invert_button, self.none):
+            button_of_wide_pages.add_class("sv-wide")  # keys do the same on narrow ones
         turning = [self.first, self.previous, self.number, self.of, self.next, self.last]
         selecting = [self.all, self.invert_button, self.none]
         super().__init__(
@@ -399,8 +423,10 @@ class PageBar(HBox):
 
     def refresh(self, pages: Pagination, shown: int, selected: int) -> None:
         """Display the number of the page, and enable the buttons that apply."""
+        self._shown = min(self._shown, pages.count - 1)  # a smaller maximum changes the value, which turns no page
+        self.number.max = pages.count
         self._shown = shown
-        self.number.max, self.number.value = pages.count, shown + 1
+        self.number.value = shown + 1
         self.of.value = f"of {pages.count:,}"
         self.first.disabled = self.previous.disabled = shown == 0
         self.last.disabled = self.next.disabled = shown == pages.count - 1

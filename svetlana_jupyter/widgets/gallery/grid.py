@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import traitlets
 from ipywidgets import VBox
 
 from svetlana_jupyter.core.display import encode
+from svetlana_jupyter.core.display.overlay import uncertainty_color
 from svetlana_jupyter.core.display.scene import BRIGHT_INK, DARK_INK, Hint
 from svetlana_jupyter.core.display.selection import Selection
 from svetlana_jupyter.core.display.thumbnails import CellCaption, DepthMode, GridLayout, GridScene, draw_thumbnail_grid
@@ -39,9 +39,11 @@ _FONT, _BOLD = "11px system-ui, sans-serif", "600 11px system-ui, sans-serif"
 _LETTER = 6.6  # CSS pixels, average width of a letter in these fonts
 _NARROWED = 0.78  # a name is condensed to this fraction of its width before it is cut
 _CAPTION_GAP = 4  # CSS pixels between name and probability
+_NAMED_SIDE = 58  # CSS pixels of a thumbnail with a gap, at ten columns
 _MIN_LINE = 12  # CSS pixels; a lower line has no room for text
 _MIN_LETTERS = 3  # a name cut to fewer letters would tell no more than the color does
 _ANNOTATED_WIDTH, _PREDICTED_WIDTH = 4, 2  # CSS pixels of a frame
+_CONFLICT_SIDE = 12  # CSS pixels of the mark of an object whose label and prediction differ
 _SELECTED = {DARK_INK: "#0d47a1", BRIGHT_INK: "#ffffff"}
 _WHEEL_STEP = 100.0  # one notch of the wheel of most mice
 _ARROWS = {"ArrowUp": (-1, 0), "ArrowDown": (1, 0), "ArrowLeft": (0, -1), "ArrowRight": (0, 1)}
@@ -82,6 +84,8 @@ class PatchGrid(VBox):
     depth : {"plane", "maximum"}
         What is displayed of a volume: the middle plane of each object, or the maximum over its planes.
     outlines : bool
+    overlay : {"predictions", "uncertainty", "annotations", "off"}
+        What the frames and captions show, as in the viewer.
     hovered : tuple of float or None
         Row and column of the pointer, if it is over an object.
     is_shown : bool
@@ -101,6 +105,7 @@ class PatchGrid(VBox):
     field_of_view = traitlets.Enum(FIELDS_OF_VIEW, 1.0)
     depth = traitlets.Enum(["plane", "maximum"], "plane")
     outlines = traitlets.Bool(True)
+    overlay = traitlets.Enum(["annotations", "predictions", "uncertainty", "off"], "predictions")
     hovered = traitlets.Instance(tuple, allow_none=True)
 
     def __init__(self, project: Project, size: tuple[int, int], max_width: int, line: int = 15) -> None:
@@ -117,16 +122,18 @@ class PatchGrid(VBox):
         self.size, self._initial_width, self._max_width, self._line = size, size[1], max_width, line
         self._selection_count = 0
         self.shared, self._following = shared_model(project), False
-        self.caption_of: Callable[[str, int], CellCaption] = partial(_caption, project)
+        self.caption_of: Callable[[str, int], CellCaption] = self._caption
         self.turn_page: Callable[[int], object] = lambda pages: None
         self.screen = Screen(GridCanvas(size), self._draw, self._raise_unreadable, self.status)
+        self.screen.pointer.name = "Thumbnails of objects"
         self.children = (self.screen.stage, self.status, self.screen.pointer)
         self.screen.add_listener(GridInteraction(self))
         self._watcher = Watcher(self.status)
         observe = self._watcher.observe
         observe(self.screen.pointer, self.screen.redraw, "dpr", "dark")
         observe(self.screen.pointer, self._change_size, "width", "height")
-        observe(self, self.screen.redraw, "size", "columns", "field_of_view", "depth", "outlines", "hovered")
+        observe(self, self.screen.redraw, "size", "columns", "field_of_view", "depth", "outlines", "overlay")
+        observe(self, self.screen.redraw, "hovered")
         observe(self, self._publish_selection, "selection")
         # Later than the picture of the view in which a key was pressed: see `KeyPause`.
         observe(self.shared, KeyPause(catch_errors(self._adopt_selection, self.status)).restart, "selection")
@@ -134,7 +141,10 @@ class PatchGrid(VBox):
     @property
     def grid(self) -> GridLayout:
         """Arrangement of the cells."""
-        return GridLayout(self.size, math.ceil(self.columns * self.size[1] / self._initial_width), line=self._line)
+        columns = math.ceil(self.columns * self.size[1] / self._initial_width)
+        if self._line >= _MIN_LINE:  # with room for a name below each thumbnail, but for users who want them smaller
+            columns = min(columns, max(3, self.size[1] * self.columns // (10 * _NAMED_SIDE)))
+        return GridLayout(self.size, columns, line=self._line)
 
     @property
     def selection_id(self) -> SelectionId:
@@ -284,6 +294,9 @@ class PatchGrid(VBox):
         if None not in pictures and self._next_objects and in_loop:
             self.screen.loader.load_ahead([self._page(self._next_objects)])
 
+    def _caption(self, image: str, label: int) -> CellCaption:
+        return object_caption(self._project, image, label, self.overlay)
+
     def _raise_unreadable(self, error: Exception) -> None:
         raise error
 
@@ -384,19 +397,33 @@ class GridCanvas(LayeredCanvas):
         layer.global_composite_operation = "source-over"
 
 
-def _caption(project: Project, image: str, label: int) -> CellCaption:
-    """Return frame and caption of a cell, from its annotation or else its prediction."""
+def object_caption(project: Project, image: str, label: int, overlay: str = "predictions") -> CellCaption:
+    """Return frame and caption of a cell, from its annotation or else its prediction.
+
+    Parameters
+    ----------
+    project : Project
+    image : str
+    label : int
+    overlay : {"predictions", "uncertainty", "annotations", "off"}
+        Annotations have the colors of their classes with each of them but "off".
+    """
+    if overlay == "off":
+        return CellCaption()
     annotation, classes = project.annotations.label_of(image, label), project.classes
+    shows_predictions = overlay in ("predictions", "uncertainty")
+    class_id, probability = predicted_class(project, image, label) if shows_predictions else (0, 0.0)
     if annotation.class_id:
         info = classes.by_id(annotation.class_id)
-        return CellCaption(info.color, is_annotated=True, name=info.name)
+        other = classes.by_id(class_id).color if class_id not in (0, annotation.class_id) else ""
+        return CellCaption(info.color, is_annotated=True, name=info.name, other=other)
     if annotation.action in _FLAG_CAPTION:
         return CellCaption(is_annotated=True, name=_FLAG_CAPTION[annotation.action])
-    class_id, probability = predicted_class(project, image, label)
     if not class_id:
         return CellCaption()
     info = classes.by_id(class_id)
-    return CellCaption(info.color, name=info.name, share=f"{probability:.0%}")
+    color = info.color if overlay == "predictions" else uncertainty_color(probability, len(classes))
+    return CellCaption(color, name=info.name, share=f"{probability:.0%}")
 
 
 def describe_object(project: Project, image: str, label: int) -> str:
@@ -450,6 +477,18 @@ def _draw_frame(layer: Any, tile: CellCaption, left: float, top: float, side: fl
         layer.set_line_dash([5, 4] if tile.is_dashed else [])
         layer.stroke_rect(left + width / 2, top + width / 2, side - width, side - width)
         layer.set_line_dash([])
+    if tile.other:
+        _draw_conflict(layer, tile, left, top + side)
+
+
+def _draw_conflict(layer: Any, tile: CellCaption, left: float, bottom: float) -> None:
+    """Draw the square in two colors with which the image marks a conflict."""
+    x, y = left + _ANNOTATED_WIDTH + 2, bottom - _ANNOTATED_WIDTH - 2 - _CONFLICT_SIDE
+    layer.fill_style = "#ffffff"
+    layer.fill_rect(x - 1.5, y - 1.5, _CONFLICT_SIDE + 3, _CONFLICT_SIDE + 3)
+    for part, color in enumerate((tile.color, tile.other)):
+        layer.fill_style = color
+        layer.fill_rect(x + part * _CONFLICT_SIDE / 2, y, _CONFLICT_SIDE / 2, _CONFLICT_SIDE)
 
 
 def _draw_caption(layer: Any, tile: CellCaption, left: float, baseline: float, side: float, ink: str) -> None:

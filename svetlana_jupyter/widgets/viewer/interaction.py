@@ -8,9 +8,11 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from ipywidgets import HTML, Box, Button, ToggleButton
 
 from svetlana_jupyter.core.display.selection import PlaneSelection, Point, objects_in_polygon, rectangle_corners
+from svetlana_jupyter.widgets.object_filter import matching_objects
 from svetlana_jupyter.widgets.panel import ICON_LAYOUT, catch_errors
 from svetlana_jupyter.widgets.scheduling import BackgroundLoader, Debounce, Throttle
 from svetlana_jupyter.widgets.viewer.canvas import LEFT, MIDDLE, MODIFIERS, RIGHT, InputListener, LayeredCanvas
@@ -256,7 +258,9 @@ class ObjectSelector:
 
         def select() -> None:
             if (model.image, model.shared.changes) == (image, before):
-                inside = objects_in_polygon(self._project.objects(image), corners, planes).tolist()
+                found = objects_in_polygon(self._project.objects(image), corners, planes)
+                only = matching_objects(self._project, image, model.shared.filter)
+                inside = (found if only is None else found[np.isin(found, only)]).tolist()
                 self._select([*model.selection, *inside] if extend else inside)
                 if len(inside) > 1:
                     model.shared.listed = f"Inside: {len(model.selection):,}", model.shared.selection

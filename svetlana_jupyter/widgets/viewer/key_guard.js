@@ -63,6 +63,11 @@ function render({ model, el }) {
     const panel = el.closest(".svetlana");
     if (!panel) return void requestAnimationFrame(guard); // not in the page yet
     panel.addEventListener("keydown", (e) => e.stopPropagation(), { signal });
+    panel.addEventListener("click", (e) => {
+      if (e.target.closest(".sv-full-screen")?.closest(".svetlana") !== panel) return;
+      if (document.fullscreenElement) document.exitFullscreen();
+      else panel.requestFullscreen?.();
+    }, { signal });
     followRows(panel, signal);
     panel.addEventListener("click", () => sendHeldBack(model.widget_manager), { capture: true, signal });
     panel.addEventListener("keydown", (e) => {

@@ -156,9 +156,12 @@ class Inspector(VBox):
         self.class_buttons.show(classes, probabilities, chosen=label.class_id)
 
     def show_pictures(self, patch: bytes = b"", cam: bytes = b"", caption: str = "") -> None:
-        """Show two PNGs side by side, or empty frames of the same size."""
+        """Show two PNGs side by side, or empty frames of the same size.
+
+        The caption belongs to the second PNG or, without PNGs, to the first frame.
+        """
         left = figure_html(patch, "Patch") if patch else _EMPTY_FIGURE.format(html.escape(caption))
-        right = figure_html(cam, "Grad-CAM") if cam else _EMPTY_FIGURE.format("&nbsp;")
+        right = figure_html(cam, caption) if cam else _EMPTY_FIGURE.format("&nbsp;")
         self.pictures.value = f'<div class="sv-pictures">{left}{right}</div>'
 
 
@@ -236,6 +239,14 @@ def explanation_pictures(explanation: xr.Dataset) -> tuple[bytes, bytes]:
     edge = find_boundaries(_enlarge(flat["mask"].to_numpy() > 0), mode="thick")
     image[edge] = blended[edge] = 255
     return png(image), png(blended)
+
+
+def explaining_run(project: Project, explanation: xr.Dataset) -> str:
+    """Return which run explains which class, as a sentence."""
+    class_id, run = int(explanation.attrs["class_id"]), str(explanation.attrs["run"])
+    name, share = project.classes.by_id(class_id).name, f"{explanation.attrs['probability']:.0%}"
+    instead = "" if run == project.current_run else ", the newest network,"
+    return f"Run {run}{instead} looks here for {name} ({share})."
 
 
 def _field_of_view(patch: DataArray) -> FieldOfView:

@@ -21,6 +21,7 @@ from svetlana_jupyter.core.display.viewport import Viewport
 from svetlana_jupyter.core.io.images import is_rgb
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.widgets.components import FLAG_TEXTS
+from svetlana_jupyter.widgets.object_filter import ObjectFilter, matching_objects
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -39,6 +40,7 @@ _MEDIAN_FRACTION, _MAX_FRACTION, _MAX_SCALE = 0.2, 0.6, 24.0
 _SHOWS_PREDICTIONS = ("predictions", "uncertainty")  # overlays
 _MIN_MARKED, _MAX_MARKS = 14.0, 1500  # smallest average side of marked objects in CSS pixels, largest number of marks
 _PLACE = {"z", "y", "x", "y0", "x0", "y1", "x1"}
+NO_FILTER = ObjectFilter()
 _MAX_OPEN = 4  # images; a queue goes back and forth between several images
 
 
@@ -108,10 +110,15 @@ class OpenImage:
         self.pixels = sample_pixels(self.image)
         self.auto_palette = initial_display_settings(list(self.pair.channels), is_rgb(image), image.dtype, self.pixels)
 
-    def styles(self, overlay: str) -> ObjectStyles | None:
+    def styles(self, overlay: str, chosen: ObjectFilter = NO_FILTER) -> ObjectStyles | None:
         """Return the colors of the objects.
 
-        ``overlay`` is "annotations", "predictions" or "uncertainty" (for objects without annotation), or "off".
+        Parameters
+        ----------
+        overlay : {"annotations", "predictions", "uncertainty", "off"}
+            "predictions" and "uncertainty" apply to objects without annotation.
+        chosen : ObjectFilter
+            Objects that it leaves out have no color.
         """
         if overlay == "off":
             return None
@@ -127,7 +134,8 @@ class OpenImage:
             else:
                 styles = class_styles(scheme, labels_of, None if predictions is None else predictions["predicted"])
             self._styles = base, predictions, styles
-        return replace(self._styles[2], key=(*base, project.annotations_version))
+        only = matching_objects(project, self.name, chosen)
+        return replace(self._styles[2], key=(*base, project.annotations_version, chosen), only=only)
 
     def describe(self, label: int, overlay: str) -> str:
         """Describe an object by its number and its annotation, else its prediction."""
@@ -139,15 +147,19 @@ class OpenImage:
             text = f"{classes.by_id(class_id).name}? {probability:.0%}"
         return f"object {label} · {text}" if text else f"object {label}"
 
-    def marks(self, raster: ObjectRaster, dpr: float, overlay: str) -> tuple[LabelMark, ...]:
+    def marks(
+        self, raster: ObjectRaster, dpr: float, overlay: str, chosen: ObjectFilter = NO_FILTER
+    ) -> tuple[LabelMark, ...]:
         """Return the dots on visible labeled objects, unless tiny or too many."""
         project = self._project
         if overlay == "off" or raster.side < _MIN_MARKED * dpr or not project.images.is_indexed(self.name):
             return ()
         versions = project.annotations_version, project.classes_version, project.predictions_version
-        key = raster.key, overlay, *versions
+        key = raster.key, overlay, chosen, *versions
         if self._marks is None or self._marks[0] != key:
-            self._marks = key, self._find_marks(raster.objects, overlay in _SHOWS_PREDICTIONS)
+            only = matching_objects(project, self.name, chosen)
+            visible = raster.objects if only is None else np.intersect1d(raster.objects, only)
+            self._marks = key, self._find_marks(visible, overlay in _SHOWS_PREDICTIONS)
         return self._marks[1]
 
     def _find_marks(self, visible: NDArray[np.int64], compares: bool) -> tuple[LabelMark, ...]:
@@ -164,7 +176,12 @@ class OpenImage:
             if class_id in colors
         )
 
-    def view_centered_on(self, label: int, view: Viewport, zoom: bool) -> Viewport:
+    def usual_scale(self, view: Viewport) -> float:
+        """Return the magnification at which most objects are clearly visible."""
+        median = self._median_object_side(self._project.images.objects(self.name))
+        return min(_MEDIAN_FRACTION * min(view.size) / median, _MAX_SCALE)
+
+    def view_centered_on(self, label: int, view: Viewport, scale: float = 0.0) -> Viewport:
         """Return the view with an object at its center.
 
         At the border of the image, the object is only near the center.
@@ -174,8 +191,8 @@ class OpenImage:
         label : int
         view : Viewport
             View to start from.
-        zoom : bool
-            Whether to zoom so that the object and its surroundings are clearly visible.
+        scale : float
+            Magnification, which is reduced for an object that would not fit; 0 keeps that of ``view``.
 
         Raises
         ------
@@ -190,16 +207,14 @@ class OpenImage:
             )
         values: Any = table.at  # much faster than `loc`; called for every object of a queue
         row = {name: float(values[label, name]) for name in table if name in _PLACE}
-        scale = view.scale
-        if zoom:
-            height, side = min(view.size), max(row["y1"] - row["y0"], row["x1"] - row["x0"])
-            median = self._median_object_side(table)
-            scale = min(_MEDIAN_FRACTION * height / median, _MAX_FRACTION * height / side, _MAX_SCALE)
+        if scale:
+            side = max(row["y1"] - row["y0"], row["x1"] - row["x0"])
+            scale = min(scale, _MAX_FRACTION * min(view.size) / side)
             scale = max(scale, Viewport.fitted(self.shape, view.size).scale)
         # The center of the pixel at (row, column) lies half a pixel further on the continuous image plane.
         center = row["y"] + 0.5, row["x"] + 0.5
         plane = round(row["z"]) if "z" in row else view.plane
-        return replace(view, center=center, scale=scale, plane=plane).framed(self.shape)
+        return replace(view, center=center, scale=scale or view.scale, plane=plane).framed(self.shape)
 
     def is_visible(self, label: int, view: Viewport) -> bool:
         """Return whether the center of an object, on one of its planes, is in view."""
@@ -256,15 +271,17 @@ class OpenImages:
         image = self._open.get(name)
         return image if image is not None and image.pair is self._project.pair(name) else None
 
-    def pieces_ahead(self, name: str, label: int, view: Viewport) -> tuple[TileGroup, ...]:
+    def pieces_ahead(self, name: str, label: int, view: Viewport, scale: float = 0.0) -> tuple[TileGroup, ...]:
         """Return the tile groups to read before an object can be displayed.
 
-        There are none if the image is not open or not indexed.
+        There are none if the image is not open or not indexed. ``scale`` is the magnification, by default the usual
+        one.
         """
         image = self.get_open(name)
         if image is None or not self._project.images.is_indexed(name):
             return ()
-        return tiles_to_read(image.image, image.mask, image.view_centered_on(label, view, zoom=True))
+        coming = image.view_centered_on(label, view, scale or image.usual_scale(view))
+        return tiles_to_read(image.image, image.mask, coming)
 
     def set_manual_palette(self, image: OpenImage, palette: DisplaySettings) -> None:
         """Apply display settings to an image and to others with the same channels.

@@ -56,12 +56,22 @@ function render({ model, el }) {
     const page = space.closest(".jp-WindowedPanel-outer, .jp-LinkedOutputView") ?? document.documentElement;
     const whole = space.closest(".sv-app") ?? space;
     const fit = () => {
-      const room = page.clientHeight - (whole.offsetHeight - space.offsetHeight) - 24;
+      const height = document.fullscreenElement?.contains(space) ? window.innerHeight : page.clientHeight;
+      const room = height - (whole.offsetHeight - space.offsetHeight) - 24;
       if (space.offsetHeight) space.style.setProperty("--sv-room", `${room}px`);
     };
     const sizes = new ResizeObserver(fit);
     for (const part of [page, whole]) sizes.observe(part);
+    document.addEventListener("fullscreenchange", fit, { signal });
     signal.addEventListener("abort", () => sizes.disconnect());
+  };
+
+  const nameCanvas = (viewer) => {
+    const shown = viewer.querySelector("canvas[tabindex]");
+    if (signal.aborted || !model.get("name")) return;
+    if (!shown) return void requestAnimationFrame(() => nameCanvas(viewer)); // not in the page yet
+    shown.setAttribute("role", "application"); // its keys are those of the panel
+    shown.setAttribute("aria-label", model.get("name"));
   };
 
   // Selection shown by the current frame, and the last click that the frame accounts for. The kernel sends these before
@@ -100,6 +110,7 @@ function render({ model, el }) {
     if (!viewer) return void requestAnimationFrame(attach); // not in the page yet
     followSize(viewer);
     followPage(viewer.closest(".sv-space"));
+    nameCanvas(viewer);
     const panel = el.closest(".svetlana") ?? viewer;
     const send = (event, content = {}) => model.send({ event, ...content });
     let canvas = null;

@@ -47,6 +47,8 @@ class Pointer(anywidget.AnyWidget):
     frame : int
         Number of the frame to which ``shown`` and ``click_time`` belong. The browser uses them once the canvas shows
         this frame.
+    name : str
+        Accessible name of the canvas, for screen readers.
     """
 
     _esm = Path(__file__).with_name("pointer.js")
@@ -60,6 +62,7 @@ class Pointer(anywidget.AnyWidget):
     click_time = traitlets.Float(0.0).tag(sync=True)
     frame = traitlets.Int(0).tag(sync=True)
     layer = traitlets.Unicode().tag(sync=True)
+    name = traitlets.Unicode().tag(sync=True)
 
     _last_click = 0.0
 

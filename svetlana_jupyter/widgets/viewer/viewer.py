@@ -13,6 +13,7 @@ from ipywidgets import VBox
 from svetlana_jupyter.core.display.scene import Hint, compose
 from svetlana_jupyter.core.display.tiles import MEMORY_MB, limit_cache
 from svetlana_jupyter.errors import SvetlanaError
+from svetlana_jupyter.project.known_files import checked_lately
 from svetlana_jupyter.widgets.components import StatusLine
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
 from svetlana_jupyter.widgets.panel import Watcher, catch_errors
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.display.scene import Scene
     from svetlana_jupyter.core.display.viewport import Viewport
     from svetlana_jupyter.project.project import Project
+
+_ZOOM_PAUSE = 0.3  # seconds after which the next object is prepared again for another magnification
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +101,13 @@ class Viewer(VBox):
         self._coming: list[tuple[str, int]] = []
         self._expected: list[tuple[str, int]] = []  # objects whose pixels were requested
         self._prepared: tuple[tuple[str, int], Scene] | None = None
+        self._scale = 0.0  # magnification of the objects of a queue; 0 before the first one
+        self._shown_scale = 0.0  # that of the last one, which is smaller for a large object
+        self._prepared_scale = 0.0
         self._prepare_soon = Debounce(self._prepare, 0.0)
         self._canvas = ImageCanvas(size)
         self.screen = Screen(self._canvas, self._draw, self._raise_unreadable, self.status)
+        self.screen.pointer.name = "Image with its objects"
         self.selector = ObjectSelector(project, model, self.indexing, self.screen.canvas)
         # The toolbar observes the model before the viewer does, so that controls are up to date when a frame is drawn.
         self.toolbar = Toolbar(model, self.selector, self.screen, self.set_palette)
@@ -124,6 +131,7 @@ class Viewer(VBox):
         observe(self.object_details, redraw, "field")
         # Other views may change the selection with every key, so this view follows once they pause.
         observe(model.shared, Debounce(catch_errors(self._follow_selection, self.status), 0.15).restart, "selection")
+        observe(model.shared, redraw, "filter")
         observe(self, self._follow_selection, "is_shown")
         observe(self, redraw, "is_shown")
         observe(self, lambda: limit_cache(self._open_images.cache, self.memory_mb), "memory_mb")
@@ -141,7 +149,8 @@ class Viewer(VBox):
             Object to show at the center of the screen, or near the center if it lies at the border of the image. With
             0, the view does not change.
         zoom : bool
-            Whether to zoom so that the object and its surroundings are clearly visible.
+            Whether to zoom so that the object and its surroundings are clearly visible. After the first object, the
+            magnification stays, or becomes that to which the user has zoomed.
 
         Raises
         ------
@@ -149,17 +158,28 @@ class Viewer(VBox):
             If the image has no such object.
         """
         model, self._leading = self.model, True
+        scale = self._chosen_scale()
         try:
             model.image = image
             if self._opened is None or not label:
                 model.selection = ()
                 return
-            view = self._opened.view_centered_on(label, model.view, zoom)
+            scale = scale or self._opened.usual_scale(model.view)
+            view = self._opened.view_centered_on(label, model.view, scale if zoom else 0.0)
             model.selected = label
             model.plane = view.plane
             model.set_view(view)
+            if zoom:
+                self._scale, self._shown_scale = scale, model.view.scale
         finally:
             self._leading = False
+
+    def _chosen_scale(self) -> float:
+        """Return the magnification for the next object of a queue; 0 for the usual one."""
+        model = self.model
+        if model.shape is None or model.view == model.fitted_view(model.shape):
+            return 0.0
+        return self._scale if model.view.scale == self._shown_scale else model.view.scale
 
     def prefetch(self, objects: Iterable[tuple[str, int]]) -> None:
         """Read what `show` needs for objects ``(image, label)``, once the view is drawn.
@@ -214,7 +234,7 @@ class Viewer(VBox):
             # The object that is under the pointer now: the view may have moved since the pointer did.
             under = scene.object_at(*hovered[1:]) if hovered else 0
             hint = Hint(image.describe(under, model.overlay), hovered[1:]) if hovered and under else None
-            marks = image.marks(scene.raster, model.view.dpr, model.overlay)
+            marks = image.marks(scene.raster, model.view.dpr, model.overlay, model.shared.filter)
             scene = replace(scene, hint=hint, lasso=model.lasso, field=self.object_details.field, marks=marks)
         model.scene = scene
         self.screen.paint(scene, model.selection_id, scene.missing)
@@ -231,7 +251,7 @@ class Viewer(VBox):
             image.mask,
             view,
             image.palette,
-            image.styles(model.overlay),
+            image.styles(model.overlay, model.shared.filter),
             opacity=model.opacity,
             outlines=model.outlines,
             selected=selected,
@@ -249,10 +269,12 @@ class Viewer(VBox):
             return
         label = self._coming[0][1]
         try:
-            view = image.view_centered_on(label, model.view, zoom=True).clamped(image.shape)
-            scene = self._compose(image, view, (label,))
+            with checked_lately():
+                scale = self._chosen_scale() or image.usual_scale(model.view)
+                view = image.view_centered_on(label, model.view, scale).clamped(image.shape)
+                scene = self._compose(image, view, (label,))
             if not scene.missing:
-                self._prepared = self._coming[0], scene
+                self._prepared, self._prepared_scale = (self._coming[0], scene), self._chosen_scale()
                 self._canvas.prepare(scene)
         except Exception:
             logger.info("the next object cannot be drawn; its display will say why", exc_info=True)
@@ -266,10 +288,16 @@ class Viewer(VBox):
             self.toolbar.refresh(image)
             self.screen.redraw()
         coming, expected, self._expected = self._coming, self._expected, self._coming
-        for name, label in (each for each in coming if each not in expected):
-            self.screen.loader.load_ahead(self._open_images.pieces_ahead(name, label, self.model.view))
-        if coming[:1] != [self._prepared and self._prepared[0]] and running_loop() is not None:
+        for each in coming:
+            if each not in expected:
+                pieces = self._open_images.pieces_ahead(*each, self.model.view, self._chosen_scale())
+                self.screen.loader.load_ahead(pieces)
+        if running_loop() is None:
+            return
+        if coming[:1] != [self._prepared and self._prepared[0]]:
             self._prepare_soon.restart()
+        elif self._prepared_scale != self._chosen_scale():
+            self._prepare_soon.restart(_ZOOM_PAUSE)
 
     def _open(self) -> None:
         """Open the image of the model.
@@ -324,11 +352,19 @@ class Viewer(VBox):
         if size != model.view.size:
             self.screen.canvas.set_width(width)
             shows_all = model.shape is not None and model.view == model.fitted_view(model.shape)
+            was_visible = self._is_selected_visible()
             model.view = replace(model.view, size=size)
             if shows_all:
                 model.fit()
+            elif was_visible and not self._is_selected_visible():
+                assert self._opened is not None
+                model.set_view(self._opened.view_centered_on(model.selected, model.view))
             else:
                 model.set_view(model.view)
+
+    def _is_selected_visible(self) -> bool:
+        model, image = self.model, self._opened
+        return image is not None and bool(model.selected) and image.is_visible(model.selected, model.view)
 
     def _show_details(self) -> None:
         """Show small images of the selected object below the canvas."""

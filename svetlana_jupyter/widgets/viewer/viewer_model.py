@@ -10,6 +10,7 @@ import traitlets
 
 from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.display.viewport import Viewport
+from svetlana_jupyter.widgets.object_filter import ObjectFilter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -32,9 +33,13 @@ class SharedModel(traitlets.HasTraits):
     listed : tuple of (str, tuple of ObjectId)
         List of objects that a gallery shows instead of all objects, with its title, such as the objects inside a lasso
         or similar objects; ``("", ())`` for none.
+    filter : ObjectFilter
+        Filter of all views: a gallery shows only the objects that it selects; images and maps show only these in color,
+        and a box or lasso selects no others.
     """
 
     selection = traitlets.Tuple()
+    filter = traitlets.Instance(ObjectFilter, args=())
     listed = traitlets.Tuple(("", ()))
 
     def __init__(self) -> None:

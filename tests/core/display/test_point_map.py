@@ -176,6 +176,15 @@ def test_the_selection_is_marked_around_its_dot():
     assert color_at(scene.selection, scene, made.points[1])[3] == 0, "the color of the dot stays visible"
 
 
+def test_the_ring_of_a_labeled_object_has_the_color_of_a_prediction_that_differs():
+    made = spread(3)
+    styles = replace(styles_of(3, labeled=np.array([0, 1])), others=np.array([-1, 2]))
+    scene = compose(made, styles)
+    centers = [np.floor((made.points[i] - scene.frame.origin) * scene.frame.scale).astype(int) for i in (0, 1)]
+    rings = [tuple(scene.labeled.table[scene.labeled.codes[row, column - 6]][:3]) for row, column in centers]
+    assert rings == [(255, 255, 255), rgb_of(COLORS[2])]
+
+
 def test_new_colors_reuse_the_geometry_and_an_unchanged_scene_reuses_everything():
     made, styles = spread(300), styles_of(300, labeled=np.arange(9))
     first = compose(made, styles, selected=[5], selection_key=1)

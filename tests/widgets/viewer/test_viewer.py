@@ -300,6 +300,26 @@ def test_a_large_object_is_shown_completely(project):
     assert 150 * viewer.model.view.scale < min(viewer.model.view.size)
 
 
+def test_the_next_object_keeps_the_magnification_that_the_user_has_chosen(viewer, project):
+    mask = np.zeros((64, 96), np.uint8)
+    mask[2:62, 2:62] = 1
+    mask[20:29, 80:89] = 2
+    project.add("mixed", mask * 20, mask, axes="yx")
+    viewer.show("right", 9)
+    usual = viewer.model.view.scale
+    viewer.model.zoom(0.8)
+    chosen = viewer.model.view.scale
+    viewer.show("left", 3)
+    assert viewer.model.view.scale == chosen != usual
+    viewer.show("mixed", 1)
+    assert viewer.model.view.scale < chosen
+    viewer.show("right", 4)
+    assert viewer.model.view.scale == chosen
+    viewer.model.fit()
+    viewer.show("right", 5)
+    assert viewer.model.view.scale == usual
+
+
 def test_a_missing_object_is_refused_and_nothing_is_selected(viewer):
     with pytest.raises(InputError, match="left has no object 77"):
         viewer.show("left", 77)
