@@ -34,11 +34,8 @@ if TYPE_CHECKING:
 RECORD_FILE, LABELS_FILE = "tried.json", "labels.parquet"
 RESULT_COLUMNS = ("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
 _ALL = ["preset", *RESULT_COLUMNS]
-NETWORK, AUGMENTATION, COMPARISON = (
-    "network",
-    "augmentation",
-    "forest",
-)  # scores of a run, in their order
+# The scores of a run, in the order of their computation.
+NETWORK, AUGMENTATION, COMPARISON = "network", "augmentation", "forest"
 _WITHOUT_NETWORK = ("forest", "head")  # architectures of classifiers on features
 
 
