@@ -164,7 +164,7 @@ _caller = _Caller()
 
 @contextmanager
 def panel_call() -> Iterator[None]:
-    """Mark calls of a panel, which shows what is known instead of waiting for a score."""
+    """Mark calls of a panel, which shows what is known without a missing score."""
     before = _caller.is_panel
     _caller.is_panel = True
     try:
@@ -300,7 +300,7 @@ _lanes: weakref.WeakSet[BackgroundLane] = weakref.WeakSet()
 
 @atexit.register
 def end_lanes(timeout: float = 5.0) -> None:
-    """End all background work, since no thread may compute while the interpreter ends."""
+    """End all background work, since no thread may compute at the end of Python."""
     for lane in list(_lanes):
         lane.clear()
     for lane in list(_lanes):

@@ -1202,9 +1202,9 @@ class Project(HasTraits):
         return report
 
     def _settle(self, run: str | None = None, needed: Sequence[str] = ()) -> None:
-        """Compute missing scores before results are read, except for a panel or while a job runs.
+        """Compute missing scores before results are read.
 
-        By default, only scores are computed on which predictions depend, because they calibrate the probabilities.
+        Nothing is computed for a panel, or while a job runs. By default, only scores are computed on which predictions depend, because they calibrate the probabilities.
         """
         if is_panel_call() or self.job is not None or not self._folder.writable:
             return
@@ -1219,7 +1219,7 @@ class Project(HasTraits):
             self._scorings.finish(name, needed or calibrates)
 
     def _recreate_scoring(self, run: Run) -> Scoring:
-        """Return the scoring of a stored run; raise a `ProjectError` if it cannot be scored."""
+        """Return the scoring of a stored run; raise a `ProjectError` if that is impossible."""
         parts = self.runs, self.images, self.annotations.edit_groups, self._folder.runs_folder
         return Scoring(run, stored_task(run, *parts, self.features.for_training, self.runs.networks.get(run.name)))
 

@@ -1,4 +1,4 @@
-"""Score of a run: cross-validation, check of the augmentation, and a forest for comparison.
+"""Score of a run: cross-validation, check of the augmentation, forest.
 
 A run can be used before it is scored. Its score is computed in the background, where every job interrupts it, or at
 once when it is needed. An interrupted computation continues where it was, even within the training of a fold, because
@@ -48,7 +48,7 @@ class RunScored:
 
 
 class Scoring:
-    """Computation of the missing scores of a run, which can be interrupted and continued.
+    """Computation of the missing scores of a run, which can be interrupted.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ class Scoring:
 def save_score(
     run: Run, note: str, held_out: Mapping[str, pd.DataFrame], warning: str = "", missing: Sequence[str] = ()
 ) -> RunScored:
-    """Write the score of a run, as `Run.with_score`; raise a `ProjectError` on failure."""
+    """Write the score of a run (`Run.with_score`); raise a `ProjectError` on failure."""
     try:
         return RunScored(run.with_score(note, held_out, warning, missing))
     except OSError as error:

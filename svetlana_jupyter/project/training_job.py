@@ -1,4 +1,4 @@
-"""Training job: model selection and training, stored as one run that is scored afterwards."""
+"""Training job: model selection and training, stored as one run."""
 
 from __future__ import annotations
 
