@@ -1204,7 +1204,8 @@ class Project(HasTraits):
     def _settle(self, run: str | None = None, needed: Sequence[str] = ()) -> None:
         """Compute missing scores before results are read.
 
-        Nothing is computed for a panel, or while a job runs. By default, only scores are computed on which predictions depend, because they calibrate the probabilities.
+        Nothing is computed for a panel, or while a job runs. By default, only the scores are computed on which
+        predictions depend, because they calibrate the probabilities.
         """
         if is_panel_call() or self.job is not None or not self._folder.writable:
             return
@@ -1219,7 +1220,7 @@ class Project(HasTraits):
             self._scorings.finish(name, needed or calibrates)
 
     def _recreate_scoring(self, run: Run) -> Scoring:
-        """Return the scoring of a stored run; raise a `ProjectError` if that is impossible."""
+        """Return the scoring of a stored run; raise a `ProjectError` if there is none."""
         parts = self.runs, self.images, self.annotations.edit_groups, self._folder.runs_folder
         return Scoring(run, stored_task(run, *parts, self.features.for_training, self.runs.networks.get(run.name)))
 
