@@ -54,6 +54,15 @@ def read_objects(file: Path, shape: tuple[int, ...]) -> pd.DataFrame | None:
     return table if is_inside and len(table) and table.index.min() > 0 and table.index.name == "object" else None
 
 
+def for_threads(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose rows several threads may look up at the same time.
+
+    The index builds its hash table at the first lookup, and fails if two threads build it at once.
+    """
+    table.index.get_indexer(table.index[:1])
+    return table
+
+
 def write_repaired_mask(folder: Path, mask: DataArray, repair: str) -> tuple[Path, DataArray, str]:
     """Write a repaired copy of a mask to a folder, atomically (`core.mask_repair`).
 
