@@ -8,18 +8,23 @@ predictions, the temperature of the forest by the log loss of its out-of-bag pre
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.utils.class_weight import compute_sample_weight
 
 from svetlana_jupyter.errors import ClassifierError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REGULARIZATIONS = 10.0 ** np.arange(-3, 2.1, 0.5)
 TEMPERATURES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 7.0)  # factors of the least-squares scores, which lie about -1 to 1
 DEFAULT_REGULARIZATION, DEFAULT_TEMPERATURE = 5, 1.5  # position and value where no class has two labels
-N_TREES = 60
+N_TREES, TREES_PER_PART = 60, 6
 FOREST_TEMPERATURES = (0.7, 1.0, 1.5, 2.0, 3.0, 4.0)  # exponents of the class fractions
 MAX_DRAWN = 1_000  # labels drawn for each tree; the time of a tree grows with it
 SMOOTHING = 0.5 / N_TREES  # added to class fractions, so that no probability is 0
@@ -163,7 +168,9 @@ def fit_least_squares(features: NDArray[np.float32], codes: NDArray[np.int64]) -
     )
 
 
-def fit_live_forest(features: NDArray[np.float32], codes: NDArray[np.int64], seed: int = 0) -> LiveForest:
+def fit_live_forest(
+    features: NDArray[np.float32], codes: NDArray[np.int64], seed: int = 0, check: Callable[[], object] = lambda: None
+) -> LiveForest:
     """Fit 60 trees with balanced class weights; choose the temperature out of bag.
 
     Parameters
@@ -174,6 +181,8 @@ def fit_live_forest(features: NDArray[np.float32], codes: NDArray[np.int64], see
         Class of each object, 0 to k - 1.
     seed : int
         The same features, codes and seed give the same forest.
+    check : callable
+        Called after every few trees; it may wait, or raise an exception to stop.
 
     Raises
     ------
@@ -181,9 +190,11 @@ def fit_live_forest(features: NDArray[np.float32], codes: NDArray[np.int64], see
         If the features are not finite, or if the labels are of a single class.
     """
     counts = _class_counts(features, codes)
-    model = RandomForestClassifier(
-        N_TREES, class_weight="balanced", max_samples=min(len(codes), MAX_DRAWN), random_state=seed, n_jobs=1
-    ).fit(features, codes)
+    model = RandomForestClassifier(max_samples=min(len(codes), MAX_DRAWN), random_state=seed, n_jobs=1, warm_start=True)
+    weights = compute_sample_weight("balanced", codes)
+    for fitted in range(TREES_PER_PART, N_TREES + 1, TREES_PER_PART):  # the same trees as if all were fitted at once
+        model.set_params(n_estimators=fitted).fit(features, codes, weights)
+        check()
     votes, trees = np.zeros((len(codes), len(counts))), np.zeros((len(codes), 1))
     for tree, drawn in zip(model.estimators_, model.estimators_samples_):
         rest = np.setdiff1d(np.arange(len(codes)), drawn)

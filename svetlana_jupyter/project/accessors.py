@@ -157,6 +157,10 @@ class BackgroundJobs:
         """
         self._jobs.start("export", self._export(folder, formats))
 
+    def key_pressed(self) -> None:
+        """Let background work pause for a moment, because a user types."""
+        self._jobs.lane.typing.key_pressed()
+
     def keep_live(self) -> None:
         """Store the live predictions as a run in the background, as `Live.keep` does."""
         self._jobs.start("live update", self._keep_live())

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.project.typing_pause import TypingPause
 
 JobKind = Literal["training", "prediction", "sweep", "measurement", "live update", "export"]
 Stop = Callable[[], bool]
@@ -157,10 +158,16 @@ class BackgroundLane:
     """Low-priority thread for background work, such as computing features.
 
     Work is done one after the other. A `hold` interrupts it at its next event; interrupted work starts again after the
-    hold and has to continue where it was. The thread ends when there is nothing to do.
+    hold and has to continue where it was. While keys are typed, work pauses at its events. The thread ends when there
+    is nothing to do.
+
+    Attributes
+    ----------
+    typing : TypingPause
     """
 
     def __init__(self) -> None:
+        self.typing = TypingPause()
         self._tasks: dict[str, tuple[LaneWork, Callable[[Exception], None]]] = {}
         self._condition = threading.Condition()
         self._interrupt = threading.Event()
@@ -228,7 +235,7 @@ class BackgroundLane:
         """Do work up to its end or an interruption; return whether it ended."""
         try:
             for _ in events:
-                if self._interrupt.is_set():
+                if self.typing.wait(self._interrupt.is_set):
                     return False
             return not self._interrupt.is_set()  # work that was asked to stop may have ended early
         finally:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Role = Literal["image", "mask"]
 ROLES: tuple[Role, ...] = ("image", "mask")
 LIVE_SECONDS = 1.0
+DRAWING_SECONDS = 10.0
 
 
 class _Window(threading.local):
@@ -67,6 +68,14 @@ def checked_once(max_age: float = 0.0) -> Iterator[None]:
 def checked_live() -> AbstractContextManager[None]:
     """Look at each file at most once per second, for work that follows the mouse."""
     return checked_once(LIVE_SECONDS)
+
+
+def checked_lately() -> AbstractContextManager[None]:
+    """Look at each file at most once per ten seconds, for drawing.
+
+    An image of many chunks has thousands of files. Writing a label looks at them again.
+    """
+    return checked_once(DRAWING_SECONDS)
 
 
 @dataclass(frozen=True)

@@ -434,15 +434,21 @@ class Live:
                 if not self._condition.wait_for(lambda: self._wanted != self._done, IDLE_SECONDS):
                     self._thread = None
                     return
-                generation = self._wanted
+            if self._jobs.lane.typing.wait(lambda: self._wanted == self._done):
+                continue  # stopped
+            generation = self._wanted  # one update for all labels that were typed meanwhile
             self._post_results(generation)
             with self._condition:
                 self._done = generation
 
     def _post_results(self, generation: int) -> None:
         """Compute and show results until other ones are wanted."""
+
+        def stop() -> bool:
+            return self._jobs.lane.typing.wait(lambda: self._wanted != generation)
+
         try:
-            for event in self._results(self._labeled_features(), lambda: self._wanted != generation):
+            for event in self._results(self._labeled_features(), stop):
                 self._post(event)
         except Exception as error:  # the next label must find the thread alive
             self._post(f"The live predictions could not be updated: {error}")

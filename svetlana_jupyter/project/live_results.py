@@ -7,7 +7,7 @@ random forest (`learn.live_head`).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from svetlana_jupyter.learn.live_head import LiveModel
     from svetlana_jupyter.project.jobs import Stop
     from svetlana_jupyter.project.object_features import FeatureMatrix, ImageFeatures
+
+    Check = Callable[[], None]  # raises `_StoppedError` to stop
 
 ROWS_PER_BLOCK = 8192  # objects predicted at a time, to limit memory
 MIN_SCORED = 5  # labels drawn at random of a class that is scored
@@ -145,7 +147,10 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     first = LiveResult(data, "least squares", images, counts, regularization=head.regularization)
     yield first
     columns = data.matrix.fitted.forest_columns
-    forest = fit_live_forest(features[:, columns], codes)
+    try:
+        forest = fit_live_forest(features[:, columns], codes, check=partial(_check, stop))
+    except _StoppedError:
+        return
 
     def average(image: ImageFeatures, rows: slice) -> NDArray[np.float32]:
         sharpened = forest.probabilities(image.read(rows)[:, columns])
@@ -157,14 +162,22 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     model = LiveModel(head, forest, columns)
     second = replace(first, stage="average", images=averaged, counts=_count(averaged, data.hidden), model=model)
     yield second
-    if stop():
-        return
-    probabilities, folds = _held_out(features, codes, data.groups[has_features], columns, stop)
-    if stop():  # leave-one-out must not stand for groups
+    try:
+        probabilities, folds = _held_out(features, codes, data.groups[has_features], columns, partial(_check, stop))
+    except _StoppedError:  # leave-one-out must not stand for groups
         return
     if probabilities is None:
         probabilities = (head.leave_one_out + forest.out_of_bag) / 2
     yield replace(second, held_out=_held_out_table(data, has_features, ids, probabilities, folds))
+
+
+class _StoppedError(Exception):
+    """Error that ends a fit after a stop."""
+
+
+def _check(stop: Stop) -> None:
+    if stop():
+        raise _StoppedError
 
 
 def _predict_images(
@@ -219,14 +232,14 @@ def count_changes(result: LiveResult, before: LiveResult | None) -> int | None:
 
 
 def _held_out(
-    features: NDArray[np.float32], codes: NDArray[np.int64], groups: NDArray[np.str_], columns: slice, stop: Stop
+    features: NDArray[np.float32], codes: NDArray[np.int64], groups: NDArray[np.str_], columns: slice, check: Check
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.int64]]:
     """Predict each label by a classifier fitted to the labels of other groups.
 
     Returns
     -------
     probabilities : float64 of shape (n, k) or None
-        None with a single group or after a stop.
+        None with a single group.
     folds : int64 of shape (n,)
     """
     from sklearn.model_selection import GroupKFold
@@ -239,15 +252,14 @@ def _held_out(
     probabilities = np.zeros((len(codes), n_classes))
     splits = GroupKFold(min(MAX_FOLDS, n_groups)).split(features, codes, groups)
     for fold, (rest, part) in enumerate(splits, start=1):
-        if stop():
-            return None, folds
+        check()
         known, renumbered = np.unique(codes[rest], return_inverse=True)
         folds[part] = fold
         if len(known) < 2:
             probabilities[np.ix_(part, known)] = 1.0
             continue
         head = fit_least_squares(features[rest], renumbered)
-        forest = fit_live_forest(features[rest, columns], renumbered)
+        forest = fit_live_forest(features[rest, columns], renumbered, check=check)
         average = (head.probabilities(features[part]) + forest.probabilities(features[part, columns])) / 2
         probabilities[np.ix_(part, known)] = average
     return probabilities, folds

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from svetlana_jupyter.core.annotations import LabelAction, ObjectId
+from svetlana_jupyter.project.known_files import checked_lately
 from svetlana_jupyter.widgets.components import ClassButtons
 from svetlana_jupyter.widgets.panel import (
     MAX_FILLING_SIZE,
@@ -159,6 +160,7 @@ class LabelingPanel(Panel):
 
     def handle_key(self, key: str, shown: tuple[str, int] | None) -> None:
         """Handle a key that was pressed while ``shown`` was selected on the screen."""
+        self.project.background.key_pressed()
         object_id = ObjectId(*shown) if shown else None
         if info := self.project.classes.by_shortcut(key):
             self.label(info.name, object_id)
@@ -248,12 +250,13 @@ class LabelingPanel(Panel):
         """Show the next object of the queue, write the annotation, then report it."""
         candidate = None
         try:
-            candidate = self.queue.next()
-            if candidate is not None and self._is_candidate(candidate.id):  # a renewed queue begins with it again
+            with checked_lately():
                 candidate = self.queue.next()
-            if candidate is not None:
-                self._show_candidate(candidate)
-                self.viewer.screen.draw_now()  # before writing, because syncing the file takes longer
+                if candidate is not None and self._is_candidate(candidate.id):  # a renewed queue begins with it again
+                    candidate = self.queue.next()
+                if candidate is not None:
+                    self._show_candidate(candidate)
+                    self.viewer.screen.draw_now()  # before writing, because syncing the file takes longer
         finally:  # even if the next object cannot be shown
             self._write(write, candidate)
         self._report_candidate(candidate, done)

@@ -182,6 +182,7 @@ class SelectionControls:
 
     def handle_key(self, key: str, shown: SelectionId) -> None:
         """Handle a key that was pressed while ``shown`` was selected on the screen."""
+        self._project.background.key_pressed()
         if info := self._project.classes.by_shortcut(key):
             self._labeling.label(info.name, shown)
         elif self._move(key):

@@ -159,3 +159,25 @@ def test_labels_that_cannot_be_fitted_are_refused(fitted):
     features[[3, 7], 1] = np.nan
     with pytest.raises(ClassifierError, match="2 labeled objects are not finite, first in row 3"):
         fitted(features, codes)
+
+
+def test_a_forest_is_the_one_that_is_fitted_at_once():
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(60, 8)).astype(np.float32)
+    codes = (features[:, 0] > 0.5).astype(np.int64)
+    whole = RandomForestClassifier(60, class_weight="balanced", max_samples=60, random_state=3, n_jobs=1)
+    expected = whole.fit(features, codes).predict_proba(features)
+    np.testing.assert_array_equal(fit_live_forest(features, codes, seed=3).model.predict_proba(features), expected)
+
+
+def test_a_check_ends_the_fit_of_a_forest():
+    calls = []
+
+    def check() -> None:
+        calls.append(len(calls))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_live_forest(np.eye(6, dtype=np.float32), np.arange(6) % 2, check=check)
+    assert len(calls) == 2

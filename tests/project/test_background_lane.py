@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from svetlana_jupyter.project.jobs import BackgroundLane, JobRunner, JobSlot, Stop
+from svetlana_jupyter.project.typing_pause import TypingPause
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,3 +95,28 @@ def test_an_exception_is_reported_and_other_work_is_done():
     assert lane.wait(5)
     assert seen == [0, 1, 2]
     assert [str(error) for error in errors] == ["no disk"]
+
+
+def test_work_pauses_after_a_key_and_continues():
+    lane, seen = BackgroundLane(), []
+    lane.typing = TypingPause(pause=0.3, longest=10)
+    lane.typing.key_pressed()
+    lane.submit("count", counting(seen, threading.Event()), fail)
+    time.sleep(0.1)
+    assert len(seen) <= 1  # the pause is at its first event
+    assert lane.wait(5)
+    assert seen == [0, 1, 2]
+
+
+def test_a_pause_ends_although_keys_are_typed():
+    pause = TypingPause(pause=60, longest=0.1)
+    pause.key_pressed()
+    began = time.monotonic()
+    assert not pause.wait(lambda: False)
+    assert 0.1 <= time.monotonic() - began < 5
+
+
+def test_a_pause_ends_at_once_when_work_is_to_stop():
+    pause = TypingPause(pause=60, longest=60)
+    pause.key_pressed()
+    assert pause.wait(lambda: True)

@@ -115,6 +115,22 @@ def test_the_background_gives_the_predictions_of_a_script(project):
     np.testing.assert_array_equal(followed, probabilities(project))
 
 
+def test_labels_that_are_typed_fast_need_one_update(project, monkeypatch):
+    label_some(project, 1, 20)
+    project.live.update()
+    project.live.start()
+    wait_until(lambda: project._jobs.lane.wait(0) and project.live._done == project.live._wanted)
+    fitted = []
+    results = live.live_results
+    monkeypatch.setattr(live, "live_results", lambda data, stop: fitted.append(len(data.labels)) or results(data, stop))
+    for number in range(21, 25):
+        project.background.key_pressed()
+        label_some(project, number, number)
+    wait_until(lambda: project.live_state.labels == 24 and project.live._done == project.live._wanted)
+    project.live.stop()
+    assert fitted == [24]
+
+
 def test_objects_of_the_test_set_are_hidden_until_they_are_annotated(project):
     label_some(project, 1, 12)
     project.test_set.draw(20)

@@ -9,6 +9,7 @@ import pytest
 from ipywidgets import Widget
 
 from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project import known_files
 from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
 from tests.widgets.page import Page, listen
 from tests.widgets.test_annotation_panel import class_of, press
@@ -142,3 +143,25 @@ def test_an_annotation_is_written_even_if_the_next_object_cannot_be_shown(projec
         press(panel, "1")
     assert class_of(project, first.label, first.image) == "bright"
     assert "There is no such object." in panel.status.text
+
+
+def test_nothing_looks_at_the_files_before_the_next_object_is_drawn(project, monkeypatch):
+    looked, record = [], []
+    version = known_files.source_version
+    monkeypatch.setattr(known_files, "source_version", lambda files: looked.append(files) or version(files))
+
+    async def scenario(panel):
+        await press_until_prepared(panel)
+        monkeypatch.setattr(known_files, "LIVE_SECONDS", 0.0)
+        paint, write = panel.viewer.screen.canvas.paint, panel._write
+        panel.viewer.screen.canvas.paint = lambda *given: (record.append(len(looked)), paint(*given))
+        panel._write = lambda *given: (write(*given), record.append(len(looked)))
+        looked.clear()
+        press(panel, "1")
+        assert record[0] == 0
+        assert record[1] > 0  # an annotation is written for the files as they are now
+        looked.clear()
+        panel.viewer._prepare()
+        assert not looked
+
+    in_a_loop(project, scenario)

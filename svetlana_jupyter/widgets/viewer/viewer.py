@@ -13,6 +13,7 @@ from ipywidgets import VBox
 from svetlana_jupyter.core.display.scene import Hint, compose
 from svetlana_jupyter.core.display.tiles import MEMORY_MB, limit_cache
 from svetlana_jupyter.errors import SvetlanaError
+from svetlana_jupyter.project.known_files import checked_lately
 from svetlana_jupyter.widgets.components import StatusLine
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
 from svetlana_jupyter.widgets.panel import Watcher, catch_errors
@@ -268,9 +269,10 @@ class Viewer(VBox):
             return
         label = self._coming[0][1]
         try:
-            scale = self._chosen_scale() or image.usual_scale(model.view)
-            view = image.view_centered_on(label, model.view, scale).clamped(image.shape)
-            scene = self._compose(image, view, (label,))
+            with checked_lately():
+                scale = self._chosen_scale() or image.usual_scale(model.view)
+                view = image.view_centered_on(label, model.view, scale).clamped(image.shape)
+                scene = self._compose(image, view, (label,))
             if not scene.missing:
                 self._prepared, self._prepared_scale = (self._coming[0], scene), self._chosen_scale()
                 self._canvas.prepare(scene)
