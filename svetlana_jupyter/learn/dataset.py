@@ -214,7 +214,8 @@ def fit_sources(settings: TrainingSettings, parts: Sequence[AnnotatedImage]) -> 
     pairs = {pair.name: pair for pair, _, _ in parts}
     tables = {pair.name: objects for pair, objects, _ in parts}
     sources = standard_sources(settings, parts[0][0].ndim, settings.threads or 1)
-    return FittedSources(tuple(fit_source(source, tables, pairs.__getitem__) for source in sources))
+    found = [fit_source(source, tables, pairs.__getitem__) for source in sources]
+    return FittedSources(tuple(fitted for fitted, _ in filter(None, found)))
 
 
 def resolve_settings(
