@@ -1,4 +1,7 @@
-"""Labels, flags and undo for the objects that are selected in any view, with their keys and buttons."""
+"""Labels, flags and undo for the objects that are selected in any view.
+
+`SelectionLabeling` does what `SelectionControls` offers by keys and buttons.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +143,7 @@ class SelectionLabeling:
 
 
 class SelectionControls:
-    """Class buttons, commands and keys with which a panel labels the selection of all views.
+    """Class buttons, commands and keys that label the selection of all views.
 
     Parameters
     ----------
