@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Load on the machine does not make a property fail.
 settings.register_profile("unhurried", deadline=None)
@@ -27,3 +33,11 @@ JUPYTER_FOLDERS = {
     )
 }
 os.environ.update(JUPYTER_FOLDERS)
+
+
+@pytest.fixture(autouse=True)
+def _no_background_work_after_a_test() -> Iterator[None]:
+    """End the background work of a test, which would slow down the next one."""
+    yield
+    if (jobs := sys.modules.get("svetlana_jupyter.project.jobs")) is not None:
+        jobs.end_lanes()

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 FIRST_REGULARIZATION = 0.3  # before two classes are labeled
 LEAST_REGULARIZATION = 10**-1.5  # smaller values would regard labeled objects as known exactly
-FIRST_WEIGHTED = 15  # labels from which predictions weight the objects
 BLOCK = 256  # rows of the matrix of all pairs that are changed at a time
 ALIKE = 0.5  # cosine of the features of two objects from which they count as alike
 CLEAR = 0.5  # difference of the two highest probabilities of a clear prediction
@@ -110,9 +109,9 @@ def useful(pool: Pool, count: int) -> list[Pick]:
 
     The live classifier is a least-squares fit, so the posterior covariance C of its scores has a closed form that
     depends on the features alone, and a label of object j lowers the variance of object i by
-    ``C[i, j]**2 / (C[j, j] + regularization)`` (Cohn, Ghahramani and Jordan 1996, JAIR 4:129). From 15 labels on, the
-    sum over all objects i is weighted by how close the two likeliest classes are and how rare the classes are. After
-    each choice C is updated as if the object were labeled, so that the chosen objects differ.
+    ``C[i, j]**2 / (C[j, j] + regularization)`` (Cohn, Ghahramani and Jordan 1996, JAIR 4:129). If there are
+    predictions, the sum over all objects i is weighted by how close the two likeliest classes are and how rare the
+    classes are. After each choice C is updated as if the object were labeled, so that the chosen objects differ.
 
     Requires ``features``; uses ``labeled``, ``probabilities``, ``regularization`` and ``total``.
     """
@@ -274,9 +273,8 @@ def _lower_variance(pool: Pool, count: int, weights: NDArray[np.float32] | None)
 
 
 def _weights(pool: Pool) -> NDArray[np.float32] | None:
-    """Return the weight of each object for `useful`, None without enough labels."""
-    labels = 0 if pool.labeled is None else len(pool.labeled)
-    if pool.probabilities is None or labels < FIRST_WEIGHTED:
+    """Return the weight of each object for `useful`, None without predictions."""
+    if pool.probabilities is None:
         return None
     rarity = pool.probabilities / np.maximum(pool.probabilities.sum(axis=0), 1)
     return np.asarray((1 - _margins(pool.probabilities)) * rarity.sum(axis=1))

@@ -14,7 +14,7 @@ from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
 from svetlana_jupyter.learn.dataset import WorkProgress
 from svetlana_jupyter.learn.inference import BATCH_SIZES
 from svetlana_jupyter.learn.splits import split_folds
-from svetlana_jupyter.learn.training import Epoch, FitResult, fit, never_stop
+from svetlana_jupyter.learn.training import Batch, FitResult, fit, never_stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -70,14 +70,13 @@ def cross_validate(
     Yields
     ------
     WorkProgress
-        After every epoch and after every fold, in folds.
+        After every batch and after every fold, in folds.
     CrossValidationResult
         At the end.
     """
     scored = scored_objects(samples.targets)
     if len(scored) == 0:
-        need = f"a score needs at least {MIN_PER_CLASS} annotated objects of two classes"
-        yield CrossValidationResult(f"No score yet: {need}, but {_scarce_classes(samples.targets, samples.names)}.")
+        yield CrossValidationResult(describe_too_few(samples))
         return
     parts, kept_whole = split_folds(samples.subset(scored), count or samples.settings.folds)
     # The held-out fold is the test set. All other samples are used for training, without a validation set.
@@ -88,8 +87,9 @@ def cross_validate(
         rest = np.setdiff1d(np.arange(len(samples)), part)
         folds[part] = done
         for last in fit(samples.subset(rest), stop):
-            if isinstance(last, Epoch) and last.epoch < last.epochs:
-                yield WorkProgress(done - 1 + last.epoch / last.epochs, len(parts))
+            if isinstance(last, Batch) and (last.epoch, last.batch) < (last.epochs, last.batches):
+                share = (last.epoch - 1 + last.batch / last.batches) / last.epochs
+                yield WorkProgress(done - 1 + share, len(parts))
         assert isinstance(last, FitResult)
         if stop():
             yield CrossValidationResult(STOPPED_MESSAGE)
@@ -156,6 +156,12 @@ def scored_objects(targets: NDArray[np.int64]) -> NDArray[np.int64]:
     ids, counts = np.unique(targets, return_counts=True)
     enough = ids[counts >= MIN_PER_CLASS]
     return np.flatnonzero(np.isin(targets, enough)) if len(enough) > 1 else np.empty(0, np.int64)
+
+
+def describe_too_few(samples: TrainingData) -> str:
+    """Return a sentence about samples that are too few for a score."""
+    need = f"a score needs at least {MIN_PER_CLASS} annotated objects of two classes"
+    return f"No score yet: {need}, but {_scarce_classes(samples.targets, samples.names)}."
 
 
 def describe_unscored(samples: TrainingData) -> str:

@@ -157,8 +157,18 @@ class ForestClassifier(ClassifierBase):
             raise ClassifierError(f"The weights do not describe a forest: {error}. Train it again.") from error
 
 
-def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) -> ForestClassifier:
-    """Train a random forest; after a stop, return it with the trees trained so far."""
+def fit_forest(samples: TrainingData) -> ForestClassifier:
+    """Train a random forest."""
+    *_, forest = grow_forest(samples)
+    assert isinstance(forest, ForestClassifier)
+    return forest
+
+
+def grow_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) -> Iterator[int | ForestClassifier]:
+    """Train a random forest; yield the number of trees so far from time to time.
+
+    The last event is the forest; after a stop, with the trees trained so far.
+    """
     from sklearn.ensemble import RandomForestClassifier
 
     settings = samples.settings
@@ -168,12 +178,13 @@ def fit_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) ->
     for count in [*range(TREES_PER_STEP, settings.trees, TREES_PER_STEP), settings.trees]:
         model.n_estimators = count
         model.fit(samples.inputs, samples.targets)  # with warm_start, gives the same trees as a single fit
+        yield count
         if stop is not None and stop():
             break
     specification = make_classifier_spec(samples, ())
     keys, features_version = _current_features(specification)
     specification = replace(specification, features=keys, features_version=features_version)
-    return ForestClassifier(specification, Trees.from_sklearn(model))
+    yield ForestClassifier(specification, Trees.from_sklearn(model))
 
 
 def _current_features(specification: ClassifierSpec) -> tuple[tuple[str, ...], int]:

@@ -29,7 +29,7 @@ from svetlana_jupyter.learn.device import (
     seeded_computation,
     storage_device,
 )
-from svetlana_jupyter.learn.forest import fit_forest
+from svetlana_jupyter.learn.forest import ForestClassifier, grow_forest
 from svetlana_jupyter.learn.live_classifier import fit_live_classifier
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS
 from svetlana_jupyter.learn.optim import build_loss, build_optimizer, build_schedule, freeze_body, update_batch_norm
@@ -206,11 +206,14 @@ def fit(
 
 
 def _fit_forest(samples: TrainingData, stop: Callable[[], bool]) -> Iterator[Event]:
-    started = time.monotonic()
-    forest = fit_forest(samples, stop)
+    started, trees = time.monotonic(), samples.settings.trees
+    for forest in grow_forest(samples, stop):
+        if isinstance(forest, int):
+            yield Batch(1, 1, forest, trees, 0.0)
+    assert isinstance(forest, ForestClassifier)
     epoch = Epoch(1, 1, 0.0, None, time.monotonic() - started)
     yield epoch
-    yield FitResult(forest, (epoch,), None, len(samples), stopped=len(forest.trees.roots) < samples.settings.trees)
+    yield FitResult(forest, (epoch,), None, len(samples), stopped=len(forest.trees.roots) < trees)
 
 
 def _fit_live_classifier(samples: TrainingData) -> Iterator[Event]:

@@ -130,6 +130,7 @@ class BackgroundJobs:
     _prediction: Callable[..., Work]
     _export: Callable[..., Work]
     _keep_live: Callable[[], Work]
+    _score: Callable[[str | None], None]
 
     def train(
         self,
@@ -149,6 +150,13 @@ class BackgroundJobs:
     def predict(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
         """Classify the objects of images in the background, as `Project.predict` does."""
         self._jobs.start("prediction", self._prediction(images, run, thread_count("panel")))
+
+    def score(self, run: str | None = None) -> None:
+        """Compute the missing scores of a run, such as after `Project.stop` or a restart.
+
+        ``project.scoring`` shows the progress; `Project.evaluate` waits for the scores.
+        """
+        self._score(run)
 
     def export(self, folder: str | Path, formats: Sequence[str] = ("csv",)) -> None:
         """Export the results in the background, as `Project.export` does.

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.image_entry import ImageEntry
 
 TEST_SET, CROSS_VALIDATION, NO_SOURCE = "test set", "cross-validation", "no estimate yet"
+IN_PROGRESS = "being scored"  # the source of a run that is scored in the background
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Evaluation:
     ----------
     run : str
     source : str
-        "test set", "cross-validation", or "no estimate yet".
+        "test set", "cross-validation", "no estimate yet", or "being scored".
     text : str
         The report in one or two sentences.
     network, forest : Scores or None

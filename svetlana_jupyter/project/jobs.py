@@ -8,12 +8,13 @@ not running. To stop a job, the generator is asked to finish with its results so
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from tqdm.auto import tqdm
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.typing_pause import TypingPause
 
-JobKind = Literal["training", "prediction", "sweep", "measurement", "live update", "export"]
+JobKind = Literal["training", "scoring", "prediction", "sweep", "measurement", "live update", "export"]
 Stop = Callable[[], bool]
 MAX_GROWTH = 1.2  # of the time left that is shown, per second
 MIN_RATE_SECONDS = 0.5  # time before a rate is shown
@@ -154,6 +155,29 @@ class TimeEstimator:
         return now, left, progress.at_most
 
 
+class _Caller(threading.local):
+    is_panel = False
+
+
+_caller = _Caller()
+
+
+@contextmanager
+def panel_call() -> Iterator[None]:
+    """Mark calls of a panel, which shows what is known without a missing score."""
+    before = _caller.is_panel
+    _caller.is_panel = True
+    try:
+        yield
+    finally:
+        _caller.is_panel = before
+
+
+def is_panel_call() -> bool:
+    """Return whether this thread calls for a panel."""
+    return _caller.is_panel
+
+
 class BackgroundLane:
     """Low-priority thread for background work, such as computing features.
 
@@ -173,6 +197,7 @@ class BackgroundLane:
         self._interrupt = threading.Event()
         self._holds = 0
         self._thread: threading.Thread | None = None
+        _lanes.add(self)
 
     def submit(self, name: str, work: LaneWork, fail: Callable[[Exception], None]) -> None:
         """Do some work later; it replaces work of the same name, which is interrupted.
@@ -199,6 +224,14 @@ class BackgroundLane:
         with self._condition:
             if self._tasks.pop(name, None) is not None:
                 self._interrupt.set()
+                self._condition.notify_all()
+
+    def clear(self) -> None:
+        """Interrupt and forget all work, without waiting for it to end."""
+        with self._condition:
+            self._tasks.clear()
+            self._interrupt.set()
+            self._condition.notify_all()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until there is nothing to do; return False after ``timeout`` seconds."""
@@ -206,6 +239,15 @@ class BackgroundLane:
         if thread is not None:
             thread.join(timeout)
         return self._thread is None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Hold the lane during a block."""
+        self.begin_hold()
+        try:
+            yield
+        finally:
+            self.end_hold()
 
     def begin_hold(self) -> None:
         """Interrupt the work at once, and start none before `end_hold`."""
@@ -245,12 +287,24 @@ class BackgroundLane:
     def _next_task(self) -> tuple[str, tuple[LaneWork, Callable[[Exception], None]]] | None:
         """Return the oldest work after all holds have ended; None if there is none."""
         with self._condition:
-            self._condition.wait_for(lambda: not self._holds)
+            self._condition.wait_for(lambda: not (self._holds and self._tasks))
             self._interrupt.clear()
             if not self._tasks:
                 self._thread = None
                 return None
             return next(iter(self._tasks.items()))
+
+
+_lanes: weakref.WeakSet[BackgroundLane] = weakref.WeakSet()
+
+
+@atexit.register
+def end_lanes(timeout: float = 5.0) -> None:
+    """End all background work, since no thread may compute at the end of Python."""
+    for lane in list(_lanes):
+        lane.clear()
+    for lane in list(_lanes):
+        lane.wait(timeout)
 
 
 class JobSlot:

@@ -5,6 +5,7 @@ Only labels and features are stored; the classifier is fitted again when the pro
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, field, replace
@@ -174,7 +175,7 @@ class Live:
     result : LiveResult or None
         The predictions that are shown.
     urgent_objects : callable
-        Returns the objects whose features are computed first, by image; set by a panel.
+        Returns the objects whose features are computed after those of labeled ones, by image; set by a panel.
     """
 
     def __init__(
@@ -460,8 +461,8 @@ class Live:
         """Compute missing features in the background, with updates from time to time."""
 
         def work(stop: Stop) -> Iterator[None]:
-            last = time.monotonic()
-            for _ in self._features.compute(stop, self.urgent_objects):
+            last = -math.inf  # the first part includes the labeled objects
+            for _ in self._features.compute(stop, self._first_objects):
                 if time.monotonic() - last > REFRESH_SECONDS and self._done == self._wanted:
                     last = time.monotonic()
                     self.request()
@@ -469,6 +470,15 @@ class Live:
             self.request()
 
         self._jobs.lane.submit("features", work, lambda error: self._post(str(error)))
+
+    def _first_objects(self) -> dict[str, list[int]]:
+        """Return the objects to compute first: labeled ones, then those of a panel."""
+        with self._folder.lock:
+            labeled = self._test_set.training_labels().index.to_frame(index=False)
+        first = {str(image): rows["object"].tolist() for image, rows in labeled.groupby("image")}
+        for image, objects in self.urgent_objects().items():
+            first.setdefault(image, []).extend(objects)
+        return first
 
     def _labeled_features(self) -> LabeledFeatures:
         """Return the labels and features of this moment; may be called on any thread."""

@@ -256,7 +256,7 @@ class ObjectFeatures:
                 return self._of_training[1]
         from svetlana_jupyter.learn.dataset import fit_sources
 
-        learned = fit_sources(settings, parts)
+        learned = fit_sources(settings, parts, sources)
         with self._lock:
             self._of_training = key, learned
         return learned
@@ -358,7 +358,8 @@ class ObjectFeatures:
         ----------
         stop : callable
         first : callable
-            Returns the objects to compute next, by image. It is called before every part.
+            Returns the objects to compute next, by image and the most urgent first. It is called before every part,
+            and at most as many objects of an image are taken as a part has.
 
         Yields
         ------
@@ -379,19 +380,23 @@ class ObjectFeatures:
             return
         yield Progress(0, 1, "computing features")
         sources = self.sources()
-        fitted = FittedSources(tuple(self._fit(source, tables) for source in sources))
+        learned = [self._fit(source, tables, stop) for source in sources]
+        fitted = FittedSources(tuple(filter(None, learned)))
+        if None in learned:
+            return
         for source in sources:
             if isinstance(source, StoredSource):
                 self.problems[source.name] = f"{source.name} is missing in this kernel. {ADD_ENCODER}"
         waiting = {name: np.flatnonzero(self._image(name, fitted).is_waiting) for name in tables}
         total = sum(map(len, tables.values()))
-        done = total - sum(map(len, waiting.values()))
+        done, asked = total - sum(map(len, waiting.values())), set[tuple[str, int]]()
         for name, rows in waiting.items():
             with self._noting_problem(name):
                 for part in self._parts(name, tables[name].iloc[rows]):
-                    for urgent, labels in first().items():
-                        if urgent in tables:
-                            self._compute(fitted, urgent, tables[urgent][tables[urgent].index.isin(list(labels))])
+                    if self._compute_first(fitted, tables, first(), asked):
+                        yield Progress(done, total, f"computing features of {name}", "objects")
+                    if stop():
+                        return
                     self._compute(fitted, name, part)
                     done += len(part)
                     yield Progress(done, total, f"computing features of {name}", "objects")
@@ -499,6 +504,22 @@ class ObjectFeatures:
             for start in range(0, len(rows), 2 * PART_OBJECTS):
                 yield objects.iloc[np.sort(rows[start : start + 2 * PART_OBJECTS])]
 
+    def _compute_first(
+        self,
+        fitted: FittedSources,
+        tables: Mapping[str, pd.DataFrame],
+        first: Mapping[str, Collection[int]],
+        asked: set[tuple[str, int]],
+    ) -> bool:
+        """Compute urgent objects not ``asked`` for before; return whether there were any."""
+        before = len(asked)
+        for name, labels in first.items():
+            new = [label for label in labels if (name, label) not in asked][:PART_OBJECTS]
+            if name in tables and new:
+                asked.update((name, label) for label in new)
+                self._compute(fitted, name, tables[name][tables[name].index.isin(new)])
+        return len(asked) > before
+
     def _compute(self, fitted: FittedSources, name: str, objects: pd.DataFrame) -> None:
         """Compute the features of objects that are missing."""
         labels, pair = self._images.objects(name, wait=True).index, self._images.pair(name)
@@ -508,17 +529,27 @@ class ObjectFeatures:
             for found, blocks in each.source.compute(pair, missing, each.fitted) if len(missing) else ():
                 stored.put(labels.get_indexer(pd.Index(found)), joined(blocks, each.source), each)
 
-    def _fit(self, source: FeatureSource, tables: Mapping[str, pd.DataFrame]) -> FittedSource:
-        """Return what a source has learned before, or let it learn from a sample now."""
+    def _fit(self, source: FeatureSource, tables: Mapping[str, pd.DataFrame], stop: Stop) -> FittedSource | None:
+        """Return what a source has learned before, or let it learn from a sample now.
+
+        The result is None after a stop. The features of the sample are stored.
+        """
         if (known := self._known(source)) is not None:
             return known
-        result = fit_source(source, tables, self._images.pair)
+        found = fit_source(source, tables, self._images.pair, stop)
+        if found is None:
+            return None
+        result, sample = found
         with self._lock:
             self._fitted[source.name] = result
         if self._folder.writable:
             with suppress(OSError, ProjectError):  # a full disk or a link must not interrupt the user
                 make_folder(self._folder.features_folder)
                 write_json(self._source_file(source.name), result.to_json())
+        for name, parts in sample.items():
+            labels = tables[name].index
+            for objects, values in parts:
+                self._open(result, name, labels).put(labels.get_indexer(pd.Index(objects)), values, result)
         return result
 
     def _known(self, source: FeatureSource) -> FittedSource | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from svetlana_jupyter.project.run_scoring import Scoring
     from svetlana_jupyter.project.storage import Aspect
 
 _folders: weakref.WeakValueDictionary[Path, OpenFolder] = weakref.WeakValueDictionary()
@@ -29,10 +30,13 @@ class OpenFolder:
     ----------
     lock : threading.RLock
     slot : JobSlot
+    scorings : dict of str to Scoring
+        Runs whose scores are still to be computed, by name.
     """
 
     def __init__(self) -> None:
         self.lock, self.slot = threading.RLock(), JobSlot()
+        self.scorings: dict[str, Scoring] = {}
         self._followers: list[weakref.WeakMethod[Callable[[Aspect], None]]] = []
         self._announcing = threading.local()
 

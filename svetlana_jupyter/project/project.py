@@ -22,6 +22,7 @@ from svetlana_jupyter.core.classes import ClassScheme
 from svetlana_jupyter.core.io.file_pairs import describe_skipped
 from svetlana_jupyter.core.predictions import class_map, object_table, probability_map
 from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.core.stats.calibration import MIN_OBJECTS
 from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_images
 from svetlana_jupyter.errors import ProjectError, SettingsError, SvetlanaError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
@@ -30,7 +31,14 @@ from svetlana_jupyter.project.class_fractions import ClassFractions
 from svetlana_jupyter.project.count_table import CountTable
 from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects, list_columns
 from svetlana_jupyter.project.distributed import resolve_client
-from svetlana_jupyter.project.evaluation import TEST_SET, EvaluationData, outdated_text, score_run
+from svetlana_jupyter.project.evaluation import (
+    CROSS_VALIDATION,
+    IN_PROGRESS,
+    TEST_SET,
+    EvaluationData,
+    outdated_text,
+    score_run,
+)
 from svetlana_jupyter.project.exporters import Export, ExportFinished
 from svetlana_jupyter.project.exporters.output_folder import OutputFolder
 from svetlana_jupyter.project.exporters.snapshot import ResultsSnapshot, to_xarray
@@ -38,7 +46,16 @@ from svetlana_jupyter.project.features import DEFAULT_FEATURE_GROUPS, feature_ta
 from svetlana_jupyter.project.image_collection import ImageCollection, Source
 from svetlana_jupyter.project.importers import read_imported_labels
 from svetlana_jupyter.project.importers.imported_labels import ImportRequest, apply_import
-from svetlana_jupyter.project.jobs import JobRunner, JobState, Progress, Stop, Work, thread_count
+from svetlana_jupyter.project.jobs import (
+    JobRunner,
+    JobState,
+    Progress,
+    Stop,
+    Work,
+    is_panel_call,
+    panel_call,
+    thread_count,
+)
 from svetlana_jupyter.project.known_files import checked_live, checked_once
 from svetlana_jupyter.project.live import Live, LiveState
 from svetlana_jupyter.project.live_results import LiveResult
@@ -52,26 +69,21 @@ from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.query_pools import QueryPools
 from svetlana_jupyter.project.queues import Queue
 from svetlana_jupyter.project.repr_html import project_report_html
+from svetlana_jupyter.project.run_scoring import BEING_SCORED, NOT_SCORED, RunScored, RunScorings, Scoring
 from svetlana_jupyter.project.run_store import LIVE, NOTHING_PREDICTED, RunStore
-from svetlana_jupyter.project.runs import Run
+from svetlana_jupyter.project.runs import AUGMENTATION, COMPARISON, NETWORK, Run
 from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
-from svetlana_jupyter.project.training_job import (
-    BEING_SCORED,
-    FirstRun,
-    LearningCurve,
-    RunScored,
-    RunUnsaved,
-    TrainingAbandoned,
-    train_run,
-)
+from svetlana_jupyter.project.training_job import FirstRun, LearningCurve, RunUnsaved, TrainingAbandoned, train_run
 from svetlana_jupyter.project.training_task import (
     TrainingTask,
+    check_masks,
     label_digest,
     readiness,
     resolve_setup,
     select_training_objects,
+    stored_task,
 )
 from svetlana_jupyter.project.zip_archive import pack, unpack
 
@@ -87,6 +99,8 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.evaluation import Evaluation
 
     ClientChoice: TypeAlias = Client | Literal["local"] | None
+
+SCORES = NETWORK, AUGMENTATION, COMPARISON
 
 
 class Project(HasTraits):
@@ -130,6 +144,8 @@ class Project(HasTraits):
         Name of the run that tables, maps, counts and exports show; "" before the first training.
     job : JobState or None
         The running job.
+    scoring : JobState or None
+        The score that is computed in the background.
     training_curve : LearningCurve or None
         Learning curve of the running or the last training.
     last_export : ExportFinished or None
@@ -150,6 +166,7 @@ class Project(HasTraits):
     runs_version = Int()
     current_run = Unicode()
     job = AnyTrait(allow_none=True)
+    scoring = AnyTrait(allow_none=True)
     live_state = AnyTrait()
     training_curve = AnyTrait(allow_none=True)
     last_export = AnyTrait(allow_none=True)
@@ -175,7 +192,7 @@ class Project(HasTraits):
         self._outdated_changed = False
         self.test_set = TestSet(self._folder, self.images, self.annotations, notify)
         self.runs = RunStore(self._folder, notify, partial(self.set_trait, "current_run"), self._score)
-        self._scoring = ""  # name of the run that a training has stored and now scores
+        self._scoring = ""  # name of the run that a comparison of presets is about to score
         self.current_run = self.runs.current_name
         notes = (self.annotations.problem, self.annotations.note, self._folder.link_warning, self.runs.problem)
         self.trouble = self.annotations.file.trouble or " ".join(filter(None, notes))
@@ -190,10 +207,11 @@ class Project(HasTraits):
         show = partial(self.set_trait, "live_state")
         self.live = Live(*parts, self._folder, self._jobs, show, self._report)
         self.features.on_changed = self.live.images_changed
+        calls = self._recreate_scoring, self._replace_live, self._handle, partial(self.set_trait, "scoring")
+        self._scorings = RunScorings(self._jobs, self.runs, self._shared.scorings, *calls, self._report)
         self.plot = Plots(self.images, self.classes, self._count, self.predictions, self.evaluate)
-        self.background = BackgroundJobs(
-            self._jobs, self._training, self._prediction, self._export_work, self.live.keep_work
-        )
+        works = self._training, self._prediction, self._export_work, self.live.keep_work
+        self.background = BackgroundJobs(self._jobs, *works, lambda run: self._scorings.start(self.runs.get(run)))
         self._shared.announce("annotations")  # other objects of this folder may now read the log of this annotator
         self._shared.add_follower(self._follow)
         self.classes.extend(names)
@@ -526,7 +544,7 @@ class Project(HasTraits):
         InputError
             If the mask cannot be used; nothing is changed then.
         """
-        with self._folder.lock:
+        with self._jobs.lane.hold(), self._folder.lock:
             self._jobs.check_idle()
             if repair is None:
                 report, self.status = self._masks.replace(name, mask)
@@ -593,6 +611,10 @@ class Project(HasTraits):
     ) -> Run:
         """Train a classifier on all annotations, and return the finished run.
 
+        The run can be used at once. Its score is computed in the background, or before the results of the next call
+        that needs it, such as `evaluate`, `counts` and, with 50 labels or more, `predictions`, whose probabilities are
+        calibrated by the same held-out objects. The score of a comparison of presets is known at once.
+
         With the default preset "auto", several presets (sets of training settings) that use only the allowed cues are
         compared, and the best one is selected (`learn.preset_search`). A random forest is stored as the first run after
         seconds; a second run follows if another preset is better, so that a stop (Ctrl-C) leaves the best so far. Later
@@ -618,8 +640,8 @@ class Project(HasTraits):
         Returns
         -------
         Run
-            The finished run. It is now the `current_run`, unless that is ``live`` and its held-out predictions are
-            better.
+            The finished run. It is now the `current_run`, unless that is ``live``: then the run replaces it once it is
+            scored, if its held-out predictions are better.
         """
         threads = thread_count("script")
         self._jobs.run("training", self._training(settings, changes, predict, network, threads, search))
@@ -756,8 +778,12 @@ class Project(HasTraits):
     def stop(self) -> None:
         """Ask the running background job to stop, and keep its finished results.
 
-        A stopped training keeps the best network so far.
+        A stopped training keeps the best network so far. Without a job, the scoring in the background is stopped; it
+        continues with the next call that needs the score.
         """
+        if self.job is None:
+            self._scorings.pause()
+            self._bump("runs")
         self._jobs.stop()
 
     @checked_once()
@@ -770,6 +796,7 @@ class Project(HasTraits):
         names = self.images.chosen(images)
         if not names:
             raise ProjectError("The project has no images yet. Add some with project.add_images(...).")
+        self._settle()
         table = self.images.warnings.attach(pd.concat([self._object_table(name) for name in names]), names)
         if self._outdated_changed and self.images.is_owned:
             self._outdated_changed = False
@@ -789,6 +816,7 @@ class Project(HasTraits):
         self.images.check([image])
         if not (run or self.current_run):
             return NOTHING_PREDICTED
+        self._settle(run)
         chosen = self.runs.get(run)
         return self.test_set.hide(self._all_probabilities(chosen, image), image, chosen.name)
 
@@ -901,6 +929,7 @@ class Project(HasTraits):
         InputError
             If fewer than three rows of the table match the project.
         """
+        self._settle(needed=(NETWORK,))
         objects, groups, classes = self.predictions(), self.images.groups(), self.classes.scheme
         source = self._fractions()
         comparison = compare_counts(objects, groups, classes, source, manual, class_name, exclude_border, size)
@@ -912,8 +941,13 @@ class Project(HasTraits):
     def evaluate(self, run: str | None = None) -> Evaluation:
         """Return the accuracy report of a run.
 
-        Accuracy is measured on the test set if it is annotated, otherwise by cross-validation.
+        Accuracy is measured on the test set if it is annotated, otherwise by cross-validation, which is computed first
+        if it is missing. Panels do not wait for it.
         """
+        self._settle(run, SCORES)
+        return self._evaluate(run)
+
+    def _evaluate(self, run: str | None = None) -> Evaluation:
         chosen = self.runs.get(run)
         tested = dict.fromkeys(image for image, _ in self.test_set.objects)
         self.images.check(tested)
@@ -1051,7 +1085,9 @@ class Project(HasTraits):
             If the folder cannot be used, a format cannot represent the results, or a file cannot be written. Folder and
             formats are checked before any file is written, and every file is written atomically.
         """
-        return list(self._export(folder, formats).files())
+        export = self._export(folder, formats)
+        self._settle(needed=(NETWORK,))
+        return list(export.files())
 
     def to_xarray(self, images: Iterable[str] | None = None) -> xr.Dataset:
         """Return the object table as a Dataset (`core.predictions.object_dataset`).
@@ -1059,6 +1095,7 @@ class Project(HasTraits):
         The Dataset has the dimensions ``object`` and ``class`` and includes cached measurements. Save it with
         ``to_netcdf("objects.nc")`` or ``to_zarr``.
         """
+        self._settle(needed=(NETWORK,))
         return to_xarray(self._snapshot(self.images.chosen(images)))
 
     def _repr_html_(self) -> str:
@@ -1105,16 +1142,11 @@ class Project(HasTraits):
                 self.status = run.summary
             case RunUnsaved(save), network:
                 self.runs.keep_unsaved(save, network)
+            case Scoring():
+                self._scorings.add(event)
             case RunScored(run):
                 self._scoring = ""
-                self.runs.update(run)
-                why_live = self.live.compare(run) if self.current_run == LIVE else ""
-                if self.current_run == LIVE and not why_live:
-                    self.runs.choose(run.name)
-                try:
-                    self.status = f"{self.evaluate(run.name).text} {why_live}".rstrip()
-                except ProjectError as error:  # a mask was overwritten during the training
-                    self.trouble = str(error)
+                self._show_score(run)
             case TrainingAbandoned():
                 self.status = "Stopped before anything was trained."
             case ImagePredicted():
@@ -1130,6 +1162,23 @@ class Project(HasTraits):
             case ExportFinished():
                 self.last_export, self.status = event, event.text
 
+    def _show_score(self, run: Run) -> None:
+        """Show a new score, which may come while a later one is known already."""
+        known = self.runs.get(run.name)
+        is_first = known.note == NOT_SCORED
+        if not is_first and len(run.missing_scores) > len(known.missing_scores):
+            return
+        self.runs.update(run)
+        why_live = self.live.compare(run) if self.current_run == LIVE and is_first else ""
+        if self.current_run == LIVE and is_first and not why_live:
+            self.runs.choose(run.name)
+        if not is_first and self.current_run != run.name:
+            return
+        try:
+            self.status = f"{self._evaluate(run.name).text} {why_live}".rstrip()
+        except ProjectError as error:  # a mask was overwritten during the training
+            self.trouble = str(error)
+
     def _show_job(self, state: JobState | None) -> None:
         if state is None and self._scoring:  # the training ended without a score
             self._scoring = ""
@@ -1137,8 +1186,49 @@ class Project(HasTraits):
         self.job = state
 
     def _score(self, run: Run) -> Evaluation:
-        shown = replace(run, note=BEING_SCORED) if run.name == self._scoring else run
-        return score_run(shown, self._evaluation_data())
+        """Return the report of a run; it says if a score is being computed."""
+        progress = self._scorings.progress(run)
+        is_awaited = bool(progress) or run.name == self._scoring
+        problem = self._scorings.problems.get(run.name, "")
+        if (is_awaited and NETWORK in run.missing_scores) or run.name == self._scoring:
+            run = replace(run, note=BEING_SCORED)
+        elif problem and run.missing_scores:
+            run = replace(run, note=f"{run.note} {problem}")
+        report = score_run(run, self._evaluation_data())
+        if report.network is None and is_awaited:
+            return replace(report, source=IN_PROGRESS)
+        if is_awaited and report.source == CROSS_VALIDATION and COMPARISON in run.missing_scores:
+            return replace(report, text=f"{report.text} A random forest on the same objects is being scored.")
+        return report
+
+    def _settle(self, run: str | None = None, needed: Sequence[str] = ()) -> None:
+        """Compute missing scores before results are read.
+
+        Nothing is computed for a panel, or while a job runs. By default, only the scores are computed on which
+        predictions depend, because they calibrate the probabilities.
+        """
+        if is_panel_call() or self.job is not None or not self._folder.writable:
+            return
+        name = run or self.current_run
+        if run is None and name == LIVE:
+            for candidate in self._scorings.candidates():
+                self._scorings.finish(candidate.name, (NETWORK,))
+            name = self.current_run
+        if name and name != LIVE:
+            labels = sum(self.runs.get(name).labels.values())
+            calibrates = (NETWORK,) if labels >= MIN_OBJECTS and name not in self._scorings.problems else ()
+            self._scorings.finish(name, needed or calibrates)
+
+    def _recreate_scoring(self, run: Run) -> Scoring:
+        """Return the scoring of a stored run; raise a `ProjectError` if there is none."""
+        parts = self.runs, self.images, self.annotations.edit_groups, self._folder.runs_folder
+        return Scoring(run, stored_task(run, *parts, self.features.for_training, self.runs.networks.get(run.name)))
+
+    def _replace_live(self, run: Run, stop: Stop) -> Iterator[object]:
+        """Predict all images with a run that is better than the live classifier."""
+        if self.current_run == LIVE and NETWORK not in run.missing_scores and not self.live.compare(run):
+            network, threads = self.runs.networks.get(run.name), run.settings["threads"]
+            yield from predict_images(self._prediction_task(list(self.images), run, threads, network), stop)
 
     def _report_predicted(self, predicted: AllPredicted) -> None:
         events = predicted.images
@@ -1159,6 +1249,7 @@ class Project(HasTraits):
     ) -> pd.DataFrame:
         """Return the table of `counts`; ``units`` name the sampling units."""
         by = list_columns(by)
+        self._settle(needed=(NETWORK,))
         objects, groups, classes = self.predictions(), self.images.groups(), self.classes.scheme
         table, remark = count_objects(objects, groups, classes, self._fractions(), by, conditions, units, **options)
         self.status = remark or self.status
@@ -1218,7 +1309,7 @@ class Project(HasTraits):
         """Return the current results; may be called from any thread during annotation."""
         for name in names:
             self.images.objects(name, wait=True)
-        with self._folder.lock:
+        with self._folder.lock, panel_call():
             labels = self.labels().query("action == 'label'")
             labels = labels[labels.index.get_level_values("image").isin(names)]
             test_set = [object_id in self.test_set for object_id in labels.index]
@@ -1281,6 +1372,7 @@ class Project(HasTraits):
             folder=self._folder.runs_folder,
             search=search,
             features=self.features.for_training,
+            check_masks=partial(check_masks, self.images, labels.index.unique("image"), self.images.mask_numbers()),
         )
 
     def _training(
@@ -1300,9 +1392,10 @@ class Project(HasTraits):
 
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
-                if isinstance(event, RunScored) and replaces_live and not predict and not self.live.compare(event.run):
-                    count = task.settings.threads or threads  # so that its predictions replace those of the live run
-                    yield from predict_images(self._prediction_task(list(task.pairs), event.run, count, network), stop)
+                if isinstance(event, RunScored) and replaces_live and not predict:
+                    yield from self._replace_live(event.run, stop)
+                elif isinstance(event, Scoring):
+                    event.may_replace_live = replaces_live
                 if not isinstance(event, FirstRun | Run | RunUnsaved):
                     yield event
                     continue
@@ -1350,6 +1443,8 @@ class Project(HasTraits):
 
         def work(stop: Stop) -> Iterator[object]:
             files: list[Path] = []
+            if self.current_run not in ("", LIVE):  # the counts need held-out predictions
+                yield from self._scorings.work(self.current_run, stop, (NETWORK,))
             yield Progress(0, 1, "exporting")
             for file in export.files(stop):
                 files.append(file)

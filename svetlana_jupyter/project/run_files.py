@@ -51,6 +51,8 @@ class _StoredRun(BaseModel):
     seconds: Annotated[float, Field(ge=0, lt=1e12)]
     stopped: bool
     note: Text
+    missing_scores: list[Literal["network", "augmentation", "forest"]] = []
+    caveat: Text = ""
     calibration: _StoredCalibration = _StoredCalibration()
     remarks: list[Text] = []
     left_out: _StoredGroups | None = None

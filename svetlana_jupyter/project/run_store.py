@@ -14,7 +14,7 @@ from svetlana_jupyter.core.predictions import merge_predictions
 from svetlana_jupyter.core.settings import parse_allowed_cues
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.runs import Run, read_all_runs
+from svetlana_jupyter.project.runs import Run, read_all_runs, read_run
 
 LIVE = "live"  # name of the run that follows the labels
 
@@ -139,7 +139,7 @@ class RunStore(Sequence[Run]):
     def set_live(self, run: Run | None) -> None:
         """Replace the live classifier and its predictions; None if it has none."""
         self._live = run
-        for key in [key for key in self._predicted if key[0] == LIVE]:
+        for key in [key for key in list(self._predicted) if key[0] == LIVE]:
             del self._predicted[key]
         if self.current_name == LIVE:
             self._notify.changed("predictions")
@@ -177,7 +177,7 @@ class RunStore(Sequence[Run]):
     def save(self) -> Run:
         """Write the last trained run, which could not be written when it was trained.
 
-        The run has no score. It becomes the current run.
+        It becomes the current run. `Project.evaluate` scores it.
 
         Raises
         ------
@@ -204,6 +204,10 @@ class RunStore(Sequence[Run]):
         if not run.calibration.is_identity:
             self.clear_cache()
             self._notify.changed("predictions")
+
+    def read(self, name: str) -> Run:
+        """Return a run as it is stored, with scores that were written in the meantime."""
+        return read_run(self.get(name).path)
 
     def probabilities(
         self, run: Run, image: str, mask: int, merged: Mapping[int, int], calibrated: bool = True

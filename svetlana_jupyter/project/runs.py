@@ -26,7 +26,7 @@ from svetlana_jupyter.project.run_files import check_attributes, check_predictio
 from svetlana_jupyter.project.storage import draft_folder, file_name, write_json, write_parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from svetlana_jupyter.core.stats.outliers import HeldOutGroups
     from svetlana_jupyter.learn.preset_search import CandidateResult, SearchResult
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 RECORD_FILE, LABELS_FILE = "tried.json", "labels.parquet"
 RESULT_COLUMNS = ("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
 _ALL = ["preset", *RESULT_COLUMNS]
+# The scores of a run, in the order of their computation.
+NETWORK, AUGMENTATION, COMPARISON = "network", "augmentation", "forest"
 _WITHOUT_NETWORK = ("forest", "head")  # architectures of classifiers on features
 
 
@@ -148,6 +150,11 @@ class Run:
         Whether the training was stopped before its last epoch.
     note : str
         Source of the score, or the reason why there is no score.
+    missing_scores : list of str
+        Scores that are still to be computed: "network" (cross-validation of the classifier), "augmentation" (check
+        whether augmentation destroys the differences between classes) and "forest" (a forest for comparison).
+    caveat : str
+        Why the score may be too good; "" otherwise.
     calibration : Calibration
         Correction of the probabilities, fitted to held-out objects.
     remarks : list of str
@@ -176,6 +183,8 @@ class Run:
     seconds: float
     stopped: bool
     note: str
+    missing_scores: list[str] = field(default_factory=list)
+    caveat: str = ""
     calibration: Calibration = NO_CALIBRATION
     remarks: list[str] = field(default_factory=list)
     left_out: HeldOutGroups | None = None
@@ -253,7 +262,8 @@ class Run:
         -------
         DataFrame or None
             Columns ``image``, ``object``, ``group``, ``fold``, ``truth``, ``predicted`` (class ids) and
-            ``p_<class id>``, as in `learn.cross_validation.held_out_table`; None without cross-validation. The
+            ``p_<class id>``, as in `learn.cross_validation.held_out_table`; None without cross-validation, and before
+            `Project.evaluate` or the background have computed it. The
             probabilities of the run's classifier are calibrated on the other folds; ``raw_<class id>`` are the
             probabilities before calibration. After model selection, each fold is predicted with the preset selected on
             the other folds (nested cross-validation).
@@ -269,15 +279,18 @@ class Run:
         Returns
         -------
         DataFrame or None
-            Columns ``image``, ``object``, ``class_id`` and ``mask`` (number of the mask that contains the object); None
-            for runs of version 0.1.0, which did not store them.
+            Columns ``image``, ``object``, ``class_id``, ``mask`` (number of the mask that contains the object) and
+            ``edit`` (the edit that labeled the object together with others, else ""); None for runs of version 0.1.0,
+            which did not store them.
         """
         try:
             return read_parquet(self.path / LABELS_FILE, ["object", "class_id", "mask"])
         except (OSError, ValueError):
             return None
 
-    def with_score(self, note: str, held_out: Mapping[str, pd.DataFrame], warning: str = "") -> Run:
+    def with_score(
+        self, note: str, held_out: Mapping[str, pd.DataFrame], warning: str = "", missing: Sequence[str] = ()
+    ) -> Run:
         """Save the cross-validated predictions of the run, and return the scored run.
 
         Parameters
@@ -288,6 +301,8 @@ class Run:
             Cross-validated predictions by architecture ("network", "forest").
         warning : str
             Warning about the classes or the augmentation; "" if there is none.
+        missing : sequence of str
+            The scores that are still missing.
 
         Returns
         -------
@@ -301,7 +316,7 @@ class Run:
             tables["network"] = calibrated.join(raw)
         for architecture, table in tables.items():
             write_parquet(held_out_file(self.path, architecture), table)
-        scored = replace(self, note=note, calibration=calibration, warning=warning)
+        scored = replace(self, note=note, calibration=calibration, warning=warning, missing_scores=[*missing])
         write_json(self.path / "run.json", _to_json(scored))
         return scored
 
@@ -360,6 +375,11 @@ def held_out_file(folder: Path, architecture: str) -> Path:
 def uncalibrated_column(column: str) -> str:
     """Return the name of the column with ``p_<class id>`` before calibration."""
     return column.replace("p_", "raw_", 1)
+
+
+def read_run(folder: Path) -> Run:
+    """Read the run in a folder; raise a `ProjectError` if it cannot be read."""
+    return _read_run(folder / "run.json")
 
 
 def read_runs(folder: Path) -> dict[str, Run]:

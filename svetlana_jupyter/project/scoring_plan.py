@@ -1,8 +1,4 @@
-"""Work of scoring a run, planned before its training.
-
-The time left of a training covers the scoring. The speed is measured in the current stage, so all work is expressed in
-steps of that stage: epochs of the training, then cross-validations.
-"""
+"""Work of scoring a run, and whether its augmentation is checked."""
 
 from __future__ import annotations
 
@@ -22,61 +18,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoringWork:
-    """Work of scoring a run.
+    """Work of scoring a run after its cross-validation, in such cross-validations.
 
     Attributes
     ----------
-    epochs : float
-        All of it, in epochs of the training.
     check : bool
-        Whether cross-validation may be repeated without augmentation.
-    at_most : bool
-        Whether the score decides if it is repeated.
+        Whether cross-validation may be repeated without augmentation, which the score decides.
     forest : float
-        Cross-validation of a forest for comparison, in cross-validations of the network.
+        Cross-validation of a forest for comparison.
     """
 
-    epochs: float = 0.0
     check: bool = False
-    at_most: bool = False
     forest: float = 0.0
 
 
-def planned_scoring(samples: TrainingData, searched: SearchResult | None) -> ScoringWork:
-    """Plan the scoring of a run that is trained on the samples.
-
-    Parameters
-    ----------
-    samples : TrainingData
-    searched : SearchResult, optional
-        Result of the comparison of presets, which contains the score of the run.
-    """
+def planned_scoring(samples: TrainingData) -> ScoringWork:
+    """Plan the scoring of a run that was trained on the samples."""
     from svetlana_jupyter.learn.cross_validation import cross_validation_work
     from svetlana_jupyter.learn.forest import SECONDS_PER_TREE
     from svetlana_jupyter.learn.search_plan import epoch_seconds
-    from svetlana_jupyter.learn.splits import validation_mask
 
     settings, trainings = samples.settings, cross_validation_work(samples)
     if not settings.has_network or not trainings:
         return ScoringWork()
-    trained = 1.0 if settings.steps else 1.0 - float(validation_mask(samples).mean())
-    if searched is not None:
-        check = plain_table(samples, searched) is None and is_check_needed(settings, searched.nested_table)
-        return ScoringWork(check * trainings * settings.epochs / trained, check)
-    check = may_destroy_differences(settings)
     seconds = settings.epochs * epoch_seconds(settings, len(samples), len(samples.channels))
     forest = settings.folds * settings.trees * SECONDS_PER_TREE / (trainings * seconds)
-    return ScoringWork((1 + check + forest) * trainings * settings.epochs / trained, check, check, forest)
-
-
-def check_factor(settings: TrainingSettings, all_settings: list[TrainingSettings]) -> float:
-    """Return the number of trainings after a comparison of presets.
-
-    These are the final training, and those of a cross-validation that may check the augmentation.
-    """
-    least = least_augmentation(settings)
-    compared = any(one.augmentation == least for one in all_settings)
-    return 1.0 if compared or not may_destroy_differences(settings) else float(settings.folds)
+    return ScoringWork(may_destroy_differences(settings), forest)
 
 
 def may_destroy_differences(settings: TrainingSettings) -> bool:

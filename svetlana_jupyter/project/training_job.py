@@ -1,9 +1,8 @@
-"""Training job: model selection, training and scoring, stored as one run."""
+"""Training job: model selection and training, stored as one run."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,23 +15,27 @@ from svetlana_jupyter.core.settings import AUTO_PRESET, DEFAULT_PRESET, FOREST, 
 from svetlana_jupyter.core.stats.model_selection import augmentation_warning
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
-from svetlana_jupyter.project.runs import LABELS_FILE, RECORD_FILE, Run, last_search, new_run, search_record
-from svetlana_jupyter.project.scoring_plan import (
-    ScoringWork,
-    check_factor,
-    is_check_needed,
-    least_augmentation,
-    plain_table,
-    planned_scoring,
+from svetlana_jupyter.project.run_scoring import CUTTING, NOT_SCORED, RunScored, Scoring, forward, save_score
+from svetlana_jupyter.project.runs import (
+    AUGMENTATION,
+    COMPARISON,
+    LABELS_FILE,
+    NETWORK,
+    RECORD_FILE,
+    Run,
+    last_search,
+    new_run,
+    search_record,
 )
+from svetlana_jupyter.project.scoring_plan import is_check_needed, plain_table
 from svetlana_jupyter.project.storage import write_json, write_parquet
 from svetlana_jupyter.project.training_task import label_digest
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+
     from numpy.typing import NDArray
 
-    from svetlana_jupyter.learn.cross_validation import CrossValidationResult
     from svetlana_jupyter.learn.dataset import AnnotatedImage, TrainingData, WorkProgress
     from svetlana_jupyter.learn.novelty import ReferenceDistribution
     from svetlana_jupyter.learn.preset_search import SearchResult, SearchStopped
@@ -41,13 +44,8 @@ if TYPE_CHECKING:
 
 SEARCH_AGAIN_FACTOR = 2  # growth of the number of annotations after which presets are compared again
 MAX_SAMPLE_BYTES = 2**30  # memory for the patches of all candidate presets together
-NOT_SCORED = "No accuracy estimate yet: the run was not scored."
-BEING_SCORED = "No accuracy estimate yet: the run is being scored."
 STOPPED_SEARCH = "No accuracy estimate yet: the comparison of presets was stopped."
-CUTTING = "cutting patches"
 DEFAULT_USED = "The default preset was used, since presets are compared only"
-Score = tuple[str, "dict[str, pd.DataFrame]", str]  # note, held-out tables, warning
-_Scoring = Generator[Progress, None, Score]
 
 
 @dataclass(frozen=True)
@@ -76,13 +74,6 @@ class FirstRun:
 
 
 @dataclass(frozen=True)
-class RunScored:
-    """Event with a run and its score, or the reason why it has none."""
-
-    run: Run
-
-
-@dataclass(frozen=True)
 class RunUnsaved:
     """Event with a trained run that could not be written; ``save`` writes it."""
 
@@ -95,12 +86,13 @@ class RunNotSavedError(ProjectError):
 
 def train_run(
     task: TrainingTask, stop: Stop
-) -> Iterator[Progress | LearningCurve | FirstRun | Run | RunUnsaved | RunScored | TrainingAbandoned]:
-    """Select a preset, train a classifier, store it as a run, and score the run.
+) -> Iterator[Progress | LearningCurve | FirstRun | Run | RunUnsaved | RunScored | Scoring | TrainingAbandoned]:
+    """Select a preset, train a classifier, and store it as a run.
 
     If presets are compared, a random forest on all annotations is stored as the first run after seconds. A second run
-    follows if another preset is better. A run can be used before its score is known. After a stop, the best classifier
-    so far is kept without a score; before any training, no run is stored.
+    follows if another preset is better. The comparison of presets is also the score of the run; otherwise, a `Scoring`
+    at the end computes it. After a stop, the best classifier so far is kept without a score; before any training, no
+    run is stored.
     """
     yield Progress(0, 1, "starting")  # the first import of torch takes a second or two
     from svetlana_jupyter.learn.novelty import fit_reference
@@ -112,16 +104,15 @@ def train_run(
         return
     task = replace(task, settings=choice.settings)
     if choice.first is not None:
-        yield from _score_first(choice, time.monotonic() - start, stop)
+        yield from _score_first(choice, time.monotonic() - start)
         if choice.is_first_selected:
             return
     samples: TrainingData | None = None
-    fitted, work = choice.fitted, ScoringWork()
+    fitted = choice.fitted
     if not stop():
-        samples = yield from _forward(task.collect_with_progress(task.settings), CUTTING, stop, later=None)
+        samples = yield from forward(task.collect_with_progress(task.settings), CUTTING, stop, later=None)
     if samples is not None:
-        work = planned_scoring(samples, choice.search_result)
-        trained = yield from _fit(samples, work, stop)
+        trained = yield from _fit(samples, stop)
         fitted = trained if fitted is None or not trained.stopped else fitted
     if fitted is None:
         yield TrainingAbandoned()
@@ -131,12 +122,28 @@ def train_run(
     reference = None if stop() or samples is None else fit_reference(samples)
     run = yield from _save(partial(_save_run, task, choice, fitted, reference, seconds))
     yield run
-    score: Score = (STOPPED_SEARCH, {}, "")
-    if samples is not None and choice.search_result is not None and not run.stopped:
-        score = yield from _score_search(samples, choice.search_result, stop)
-    elif samples is not None:
-        score = yield from _score(task, samples, choice, work, stop)
-    yield _scored(run, score)
+    yield from _start_scoring(task, choice, samples, run, stop)
+
+
+def _start_scoring(
+    task: TrainingTask, choice: PresetChoice, samples: TrainingData | None, run: Run, stop: Stop
+) -> Iterator[RunScored | Scoring]:
+    """Score a run as far as this takes no time; the rest is computed later."""
+    from svetlana_jupyter.learn.cross_validation import STOPPED_MESSAGE, describe_too_few, scored_objects
+
+    held_out = None
+    if samples is None or run.stopped:
+        yield save_score(run, STOPPED_SEARCH if samples is None else STOPPED_MESSAGE, {})
+        return
+    if not len(scored_objects(samples.targets)):
+        yield save_score(run, describe_too_few(samples), {})
+        return
+    if choice.search_result is not None:
+        scored = _score_search(samples, choice.search_result, run)
+        held_out, run = choice.search_result.nested_table, scored.run
+        yield scored
+    if run.missing_scores and not stop():
+        yield Scoring(run, task, samples, held_out)
 
 
 def _save(save: Callable[[], Run]) -> Generator[RunUnsaved, None, Run]:
@@ -148,17 +155,7 @@ def _save(save: Callable[[], Run]) -> Generator[RunUnsaved, None, Run]:
     return run
 
 
-def _scored(run: Run, score: Score) -> RunScored:
-    try:
-        return RunScored(run.with_score(*score))
-    except OSError as error:
-        raise ProjectError(
-            f"Run {run.name} is saved, but its score could not be written ({error.strerror or error}). Free disk "
-            "space, then train again to score it."
-        ) from error
-
-
-def _score_first(choice: PresetChoice, seconds: float, stop: Stop) -> Generator[Progress | Run | RunScored, None, None]:
+def _score_first(choice: PresetChoice, seconds: float) -> Iterator[Run | RunScored]:
     """Score the first run by the comparison of presets, which may have selected it."""
     from svetlana_jupyter.learn.cross_validation import describe_score_source, describe_unscored
 
@@ -168,16 +165,16 @@ def _score_first(choice: PresetChoice, seconds: float, stop: Stop) -> Generator[
     if choice.is_first_selected:
         run = replace(run, choice=choice.explanation, seconds=seconds)
         yield run
-    score: Score = (STOPPED_SEARCH, {}, "")
-    if result is not None and choice.is_first_selected:
-        score = yield from _score_search(samples, result, stop)
+    if result is None:
+        yield save_score(run, STOPPED_SEARCH, {}, missing=run.missing_scores)
+    elif choice.is_first_selected:
+        yield _score_search(samples, result, run)
         assert choice.search_record is not None
         write_json(run.path / RECORD_FILE, choice.search_record)
-    elif result is not None:
+    else:
         table = next(one.table for one in result.candidates if one.preset == run.settings["preset"])
         note = f"{describe_score_source(len(table), result.kept_whole)}. {describe_unscored(samples)}".rstrip()
-        score = note, {"network": table, "forest": table}, ""
-    yield _scored(run, score)
+        yield save_score(run, note, {"network": table, "forest": table})
 
 
 def _save_run(
@@ -202,48 +199,20 @@ def _save_run(
         ) from error
 
 
-def _forward(
-    events: Iterable[Any],
-    text: str,
-    stop: Stop = lambda: False,
-    later: float | None = 0.0,
-    at_most: bool = False,
-    factor: float = 1.0,
-) -> Generator[Progress, None, Any]:
-    """Yield the progress of a computation, and return its result; None if stopped.
-
-    The work of later stages is ``factor`` times the work that the computation expects after it, plus ``later`` times
-    its own; None if it is not known.
-    """
-    from svetlana_jupyter.learn.dataset import WorkProgress
-
-    result = None
-    for event in events:
-        if isinstance(event, WorkProgress):
-            work = None if later is None or event.later is None else factor * event.later + later * event.total
-            yield Progress(event.done, event.total, event.text or text, later=work, at_most=at_most)
-        else:
-            result = event
-        if stop():
-            return None
-    return result
-
-
-def _fit(samples: TrainingData, work: ScoringWork, stop: Stop) -> Generator[Progress | LearningCurve, None, FitResult]:
+def _fit(samples: TrainingData, stop: Stop) -> Generator[Progress | LearningCurve, None, FitResult]:
     from svetlana_jupyter.learn.training import Batch, Epoch, FitResult, TrainingNote, fit
 
     curve, epochs = LearningCurve(), samples.settings.epochs
-    progress = partial(Progress, later=work.epochs, at_most=work.at_most)
     for event in fit(samples, stop):
         if isinstance(event, Batch):
-            yield progress(event.epoch - 1 + event.batch / event.batches, event.epochs, "training")
+            yield Progress(event.epoch - 1 + event.batch / event.batches, event.epochs, "training")
         elif isinstance(event, Epoch):
             curve = LearningCurve(
                 (*curve.epochs, event.epoch), (*curve.losses, event.loss), (*curve.scores, event.score), event.epochs
             )
             yield curve
         elif isinstance(event, TrainingNote):
-            yield progress(len(curve.epochs), epochs, event.text)
+            yield Progress(len(curve.epochs), epochs, event.text)
         else:
             fitted = event
     assert isinstance(fitted, FitResult)
@@ -254,10 +223,12 @@ def _make_run(
     task: TrainingTask, choice: PresetChoice, fitted: FitResult, reference: ReferenceDistribution | None, seconds: float
 ) -> Run:
     names, counts = task.class_names, task.labels.value_counts()
+    settings = fitted.classifier.specification.settings
+    is_scored_later = choice.search_result is None and not fitted.stopped
     return Run(
         name="",
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        settings=fitted.classifier.specification.settings.model_dump(mode="json"),
+        settings=settings.model_dump(mode="json"),
         classes={class_id: names[class_id] for class_id in fitted.classifier.classes},
         labels={names[class_id]: int(counts[class_id]) for class_id in fitted.classifier.classes},
         annotations=label_digest(task.labels),
@@ -265,11 +236,29 @@ def _make_run(
         seconds=seconds,
         stopped=fitted.stopped,
         note=NOT_SCORED,
+        missing_scores=_scores_of(settings) if is_scored_later else [],
+        caveat=_caveat(task, choice),
         remarks=[*filter(None, [task.explanation]), *fitted.notes],
         left_out=reference.left_out if reference is not None else None,
         choice=choice.explanation,
         precision=fitted.classifier.precision,
     )
+
+
+def _scores_of(settings: TrainingSettings) -> list[str]:
+    """Return the scores of a run that is trained with these settings."""
+    if settings.architecture == FOREST:
+        return [NETWORK]
+    return [NETWORK, AUGMENTATION, COMPARISON] if settings.has_network else [NETWORK, COMPARISON]
+
+
+def _caveat(task: TrainingTask, choice: PresetChoice) -> str:
+    """Return why the score of a run may be too good; "" otherwise."""
+    if name := task.setup.run:
+        return f"Training started from run {name}, which may have seen these objects: the score may be too good."
+    if choice.run:
+        return f"Run {choice.run} selected the preset on some of these objects: the score may be slightly too good."
+    return ""
 
 
 @dataclass(frozen=True)
@@ -412,11 +401,9 @@ def _compare_presets(
     yield Progress(0, 1, "comparing presets", later=None)
     workers = task.setup.settings.threads or thread_count("script")
     events = search(frozen, collect, task.settings.epochs != TrainingSettings().epochs, workers, stop)
-    settings_list = list(frozen.values())
-    factor = growth * check_factor(settings_list[0], settings_list)
     result: SearchResult | SearchStopped | None
     # The most expensive presets are planned, since it is not known yet which are the best.
-    result = yield from _forward(events, "comparing presets", factor=factor, at_most=True)
+    result = yield from forward(events, "comparing presets", factor=growth, at_most=True)
     if result is None:
         return first if first.first is not None else None
     if isinstance(result, SearchStopped):
@@ -442,7 +429,7 @@ def _train_first(
 
     start, choice = time.monotonic(), PresetChoice(settings, "First result, before presets were compared.")
     samples: TrainingData | None
-    samples = yield from _forward(task.collect_with_progress(settings), "measuring objects", stop, later=None)
+    samples = yield from forward(task.collect_with_progress(settings), "measuring objects", stop, later=None)
     if samples is None:
         return choice
     *_, fitted = fit(samples, stop)
@@ -524,69 +511,18 @@ def _subsample(parts: Sequence[AnnotatedImage], limit: int, seed: int) -> list[A
     ]
 
 
-def _score_search(samples: TrainingData, result: SearchResult, stop: Stop) -> _Scoring:
+def _score_search(samples: TrainingData, result: SearchResult, run: Run) -> RunScored:
     """Score the selection of presets by the nested cross-validation of the search."""
     from svetlana_jupyter.learn.cross_validation import describe_score_source, describe_unscored
 
-    table = result.nested_table
+    table, plain = result.nested_table, plain_table(samples, result)
     forest = [one.table for one in result.candidates if one.settings.architecture == FOREST]
-    warning = yield from _check_augmentation(samples, table, stop, plain_table(samples, result))
     source = describe_score_source(len(table), result.kept_whole)
     note = f"{source}; each fold is scored with the preset selected on the other folds (nested cross-validation)."
     note = f"{note} {describe_unscored(samples)}".rstrip()
-    return note, dict(zip(("network", "forest"), [table, *forest])), warning
-
-
-def _score(task: TrainingTask, samples: TrainingData, choice: PresetChoice, work: ScoringWork, stop: Stop) -> _Scoring:
-    """Cross-validate the settings of the run, and a forest on the same annotations."""
-    from svetlana_jupyter.learn.cross_validation import STOPPED_MESSAGE
-
-    if stop():
-        return STOPPED_MESSAGE, {}, ""
-    later = work.check + work.forest
-    own = yield from _cross_validate(samples, "scoring on held-out annotations", stop, later, work.at_most)
-    has_score = own.accuracy is not None
-    warning = (yield from _check_augmentation(samples, own.table, stop, later=work.forest)) if has_score else ""
-    results = {"network": own, "forest": own}
-    if task.settings.architecture != FOREST and not stop():
-        measured = yield from _forward(task.forest_data(), "measuring objects", stop, later=None)
-        if measured is not None:
-            results["forest"] = yield from _cross_validate(measured, "scoring a forest for comparison", stop)
-    tables = {name: result.table for name, result in results.items() if result.accuracy is not None}
-    note = own.message
-    if has_score and (name := task.setup.run):
-        note += f" Training started from run {name}, which may have seen these objects: the score may be too good."
-    elif has_score and choice.run:
-        note += f" Run {choice.run} selected the preset on some of these objects: the score may be slightly too good."
-    return note, tables, warning
-
-
-def _check_augmentation(
-    samples: TrainingData, own: pd.DataFrame, stop: Stop, plain: pd.DataFrame | None = None, later: float = 0.0
-) -> Generator[Progress, None, str]:
-    """Return a warning if augmentation destroys the differences between classes.
-
-    The warning is "" otherwise. Cross-validation is repeated with the least augmentation if the score leaves room for
-    improvement. ``plain`` contains the held-out predictions with the least augmentation, if they exist already.
-    """
-    settings = samples.settings
-    if not is_check_needed(settings, own):
-        return ""
-    if plain is None:
-        plain_samples = replace(samples, settings=settings.changed(augmentation=least_augmentation(settings)))
-        result = yield from _cross_validate(plain_samples, "scoring without augmentation", stop, later)
-        if result.accuracy is None:
-            return ""
-        plain = result.table
-    return augmentation_warning(settings.augmentation, own, plain)
-
-
-def _cross_validate(
-    samples: TrainingData, text: str, stop: Stop, later: float = 0.0, at_most: bool = False
-) -> Generator[Progress, None, CrossValidationResult]:
-    from svetlana_jupyter.learn.cross_validation import cross_validate
-
-    yield Progress(0, 1, text, at_most=at_most)
-    events = cross_validate(samples, stop=stop)
-    result: CrossValidationResult = yield from _forward(events, text, later=later, at_most=at_most)
-    return result
+    is_checked = plain is not None or not is_check_needed(samples.settings, table)
+    warning = ""
+    if is_checked and plain is not None and is_check_needed(samples.settings, table):
+        warning = augmentation_warning(samples.settings.augmentation, table, plain)
+    held_out = dict(zip(("network", "forest"), [table, *forest]))
+    return save_score(run, note, held_out, warning, [] if is_checked else [AUGMENTATION])

@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from svetlana_jupyter.core.classes import ClassInfo, ClassScheme
 from svetlana_jupyter.core.settings import AUTO_PRESET, FOREST, USER_ARCHITECTURE, TrainingSettings
 from svetlana_jupyter.core.stats.metrics import exclusion_reasons
 from svetlana_jupyter.errors import ProjectError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch.nn import Module
 
-    from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.learn.dataset import AnnotatedImage, FeatureSupply, TrainingData, WorkProgress
+    from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.runs import Run
 
 Size = tuple[float | None, float | None]
@@ -127,6 +129,8 @@ class TrainingTask:
         Whether to compare presets again, even if an earlier run has compared them.
     features : callable, optional
         Returns the sources of features for a live classifier (`learn.dataset.FeatureSupply`), which may be cached.
+    check_masks : callable
+        Raises a `ProjectError` if a mask is no longer the one whose objects are labeled.
 
     Raises
     ------
@@ -145,8 +149,9 @@ class TrainingTask:
     settings: TrainingSettings
     runs: tuple[Run, ...]
     folder: Path
-    search: bool
+    search: bool = False
     features: FeatureSupply | None = None
+    check_masks: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         if self.search and self.setup.settings.preset != AUTO_PRESET:
@@ -161,7 +166,8 @@ class TrainingTask:
     def labels_table(self) -> pd.DataFrame:
         """Return the labels as `Run.training_labels` does."""
         table = self.labels.rename("class_id").reset_index()
-        return table.assign(mask=table["image"].map(self.masks).astype("int64"))
+        edit = self.edit_groups.reindex(self.labels.index).fillna("").to_numpy(str)
+        return table.assign(mask=table["image"].map(self.masks).astype("int64"), edit=edit)
 
     def parts(self) -> list[AnnotatedImage]:
         """Return each annotated image, its object table, and the annotated classes."""
@@ -199,6 +205,83 @@ class TrainingTask:
     def forest_data(self) -> Iterator[WorkProgress | TrainingData]:
         """Measure the annotated objects for a random forest."""
         return self.collect_with_progress(self.settings.changed(architecture=FOREST))
+
+
+def check_masks(images: ImageCollection, names: Iterable[str], masks: Mapping[str, int]) -> None:
+    """Raise a `ProjectError` if the mask of an image is not the one that was labeled.
+
+    Parameters
+    ----------
+    images : ImageCollection
+    names : iterable of str
+    masks : mapping of image name to int
+        Number of the mask of each image that was labeled.
+    """
+    current = images.mask_numbers()
+    for name in names:
+        if current.get(name) != masks[name]:
+            raise ProjectError(f"the mask of image {name!r} was replaced after the training.")
+    images.check(names)
+
+
+def stored_task(
+    run: Run,
+    runs: Sequence[Run],
+    images: ImageCollection,
+    edit_groups: Callable[[], pd.Series[str]],
+    folder: Path,
+    features: FeatureSupply,
+    network: Module | None = None,
+) -> TrainingTask:
+    """Return the inputs of the training of a stored run, to score it.
+
+    Parameters
+    ----------
+    run : Run
+    runs : sequence of Run
+        All runs; initial weights are read from these only.
+    images : ImageCollection
+    edit_groups : callable
+        Returns `Annotations.edit_groups`, for runs that did not store the edits.
+    folder : Path
+        Folder of the runs.
+    features : callable
+        Returns the sources of features for a live classifier.
+    network : Module, optional
+        The network of the run, if the user passed it as an object.
+
+    Raises
+    ------
+    ProjectError
+        If the labels are not stored, or belong to other masks, or if network or initial weights are not available.
+    """
+    table, settings = run.training_labels(), TrainingSettings(**run.settings)
+    if table is None:
+        raise ProjectError("its labels were not stored. Train again to get a score.")
+    masks = dict(zip(table["image"], table["mask"].tolist()))
+    check_masks(images, masks, masks)
+    if settings.architecture == USER_ARCHITECTURE and network is None:
+        raise ProjectError("its network was passed as an object in an earlier session. Train again to get a score.")
+    start = next((each for each in runs if each.name == settings.start_from), None)
+    if settings.start_from is not None and start is None:
+        raise ProjectError(f"its training started from {settings.start_from}, which is no run of this project.")
+    weights = None if start is None else start.classifier_folder()
+    index = pd.MultiIndex.from_frame(table[["image", "object"]])
+    return TrainingTask(
+        pairs={name: images.pair(name) for name in masks},
+        objects=images.objects,
+        labels=pd.Series(table["class_id"].to_numpy("int64"), index),
+        explanation="",
+        masks=masks,
+        edit_groups=pd.Series(table["edit"].to_numpy(str), index) if "edit" in table else edit_groups(),
+        classes=ClassScheme(tuple(ClassInfo(class_id, name, "", "") for class_id, name in run.classes.items())),
+        setup=TrainingSetup(settings, network, weights, start.name if start else ""),
+        settings=settings,
+        runs=(),
+        folder=folder,
+        features=features,
+        check_masks=partial(check_masks, images, list(masks), masks),
+    )
 
 
 def label_digest(labels: pd.Series[int]) -> str:

@@ -343,12 +343,12 @@ class LabelPanel(LabelingPanel):
             self.renew_queue()
 
     def _urgent_objects(self) -> dict[str, list[int]]:
-        """Return the objects to predict first: visible and queued ones."""
+        """Return the objects to predict first: queued ones, then visible ones."""
         urgent: dict[str, list[int]] = {}
-        if (scene := self.viewer.model.scene) is not None:
-            urgent[self.viewer.model.image] = scene.raster.objects.tolist()
         for image, label in self.next_objects.strip.grid.objects:
             urgent.setdefault(image, []).append(label)
+        if (scene := self.viewer.model.scene) is not None:
+            urgent.setdefault(self.viewer.model.image, []).extend(scene.raster.objects.tolist())
         return urgent
 
     def _choose_queue(self) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from ipywidgets import HTML, Box, Button, GridBox, HBox, VBox, Widget
 
 from svetlana_jupyter.errors import ProjectError, SvetlanaError
+from svetlana_jupyter.project.jobs import panel_call
 from svetlana_jupyter.project.known_files import checked_live
 from svetlana_jupyter.widgets.components import StatusLine, button, handle_in_order, heading, keycap, no_images_hint
 from svetlana_jupyter.widgets.viewer.pointer import KeyGuard
@@ -59,7 +60,7 @@ def catch_errors(act: Callable[..., object], status: StatusLine) -> Callable[...
     @wraps(act)
     def call(*args: Any, **kwargs: Any) -> None:
         try:
-            with checked_live():  # callbacks of the mouse run many times per second
+            with checked_live(), panel_call():  # callbacks of the mouse run many times per second
                 act(*args, **kwargs)
         except SvetlanaError as error:
             logger.info("action rejected: %s", error)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from svetlana_jupyter.project.jobs import panel_call
 from svetlana_jupyter.project.known_files import checked_live
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def run_on_thread(call: Callable[[], Any], done: Callable[[Any, Exception | None
 
     def run() -> None:
         try:
-            with checked_live():
+            with checked_live(), panel_call():
                 outcome: tuple[Any, Exception | None] = call(), None
         except Exception as error:
             outcome = None, error
@@ -319,7 +320,7 @@ class BackgroundLoader:
 
 
 def _load(piece: Loadable) -> object:
-    with checked_live():
+    with checked_live(), panel_call():
         return piece.load()
 
 

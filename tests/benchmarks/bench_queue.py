@@ -4,9 +4,10 @@
 [--cache FOLDER]`; exit code 1 if the default queue is behind random labels or behind the best other queue by more than
 two standard errors.
 
-In each draw, 60 % of the objects can be labeled, and the least-squares head is scored on all others. "labels" is the
-median number of labels after which the mean of a queue first reaches what random labels reach at 100. TypiClust,
-MaxHerding, ProbCover and Badge are those of scikit-activeml (``pip install scikit-activeml``), with batches of 5.
+In each draw, 60 % of the objects can be labeled, and the live classifier, the average of least squares and 60 trees, is
+scored on all others. The default queue hands out lists as a project does, all others batches of 5. "labels" is the
+number of labels after which the mean of a queue first reaches what random labels reach at 100. TypiClust, MaxHerding,
+ProbCover and Badge are those of scikit-activeml (``pip install scikit-activeml``).
 """
 
 from __future__ import annotations
@@ -17,28 +18,57 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 from svetlana_jupyter.core.queries import QUERIES, Pool
-from svetlana_jupyter.learn.live_head import LeastSquaresHead, fit_least_squares
+from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
+from svetlana_jupyter.project.queues import LIST_LENGTH, UNIFORM_SHARE
 from tests.benchmarks.labeled_sets import LabeledSet, balanced_accuracy, sets
 from tests.benchmarks.report import print_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-MOST, SHOWN, STEP = 100, (20, 45, 100), 5
+SHOWN, STEPS, STEP = (20, 45, 100), (10, 15, 20, 25, 30, 35, 40, 45, 60, 80, 100), 5
 POOL_SHARE = 0.6
 DEFAULT = "useful"
-UNIFORM_EVERY = 4  # of the default queue, one object of so many is drawn uniformly
 RACED = ("stained cells, 5 %", "well, 8 %", "faint foci, 20 %", "overlapping", "bright foci 3D", "five textures")
 PEERS = ("TypiClust", "MaxHerding", "ProbCover", "Badge")
+
+
+class Head(ClassifierMixin, BaseEstimator):
+    """The live classifier as a classifier of scikit-learn.
+
+    Parameters
+    ----------
+    trees : int
+        Number of columns that the forest uses.
+    """
+
+    def __init__(self, trees: int = 0) -> None:
+        self.trees = trees
+
+    def fit(self, features: np.ndarray, codes: np.ndarray) -> Head:
+        features = np.asarray(features, np.float32)
+        self.classes_, known = np.unique(codes.astype(int), return_inverse=True)
+        self.head_ = fit_least_squares(features, known)
+        self.forest_ = fit_live_forest(features[:, : self.trees], known)
+        return self
+
+    def predict_proba(self, features: np.ndarray) -> np.ndarray:
+        features = np.asarray(features, np.float32)
+        trees = self.forest_.probabilities(features[:, : self.trees])
+        return np.asarray((self.head_.probabilities(features) + trees) / 2, float)
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        return self.classes_[self.predict_proba(features).argmax(axis=1)]
 
 
 class Race:
     """State of one draw: the objects that can be labeled, and those that are labeled."""
 
     def __init__(self, data: LabeledSet, rng: np.random.Generator) -> None:
-        self.features, self.codes, self.rng = data.features, data.codes, rng
+        self.features, self.trees, self.codes, self.rng = data.features, data.trees, data.codes, rng
         self.labeled: list[int] = []
 
     @property
@@ -46,10 +76,11 @@ class Race:
         """Positions of the unlabeled objects."""
         return np.setdiff1d(np.arange(len(self.codes)), self.labeled)
 
-    def head(self) -> tuple[LeastSquaresHead, np.ndarray] | None:
-        """Return the head and its classes; None with labels of one class."""
-        known, codes = np.unique(self.codes[self.labeled], return_inverse=True)
-        return (fit_least_squares(self.features[self.labeled], codes), known) if len(known) > 1 else None
+    def head(self) -> Head | None:
+        """Return the live classifier; None with labels of one class."""
+        if len(np.unique(self.codes[self.labeled])) < 2:
+            return None
+        return Head(trees=self.trees).fit(self.features[self.labeled], self.codes[self.labeled])
 
     def draw(self, count: int) -> list[int]:
         """Draw unlabeled objects uniformly."""
@@ -60,19 +91,17 @@ def by_query(kind: str, batch: int = 1, uniform: bool = False) -> Callable[[Race
     """Return a queue that hands out lists of ``batch`` objects of a query."""
 
     def choose(race: Race) -> list[int]:
-        if uniform and batch == 1 and len(race.labeled) % UNIFORM_EVERY == UNIFORM_EVERY - 1:
-            return race.draw(1)
-        drawn = race.draw(batch // UNIFORM_EVERY) if uniform else []
+        drawn = race.draw(round(UNIFORM_SHARE * batch)) if uniform else []
         free = np.setdiff1d(race.open, drawn)
-        fitted = race.head()
-        if fitted is None and "probabilities" in QUERIES[kind].needs:
+        head = race.head()
+        if head is None and "probabilities" in QUERIES[kind].needs:
             return race.draw(1)
         pool = Pool(
             features=race.features[free],
             labeled=race.features[race.labeled],
-            probabilities=fitted and fitted[0].probabilities(race.features[free]),
-            names=list(map(str, fitted[1])) if fitted else (),
-            **({"regularization": fitted[0].regularization} if fitted else {}),
+            probabilities=head and head.predict_proba(race.features[free]).astype(np.float32),
+            names=list(map(str, head.classes_)) if head else (),
+            **({"regularization": head.head_.regularization} if head else {}),
         )
         return [int(free[pick.position]) for pick in QUERIES[kind].function(pool, batch - len(drawn))] + drawn
 
@@ -83,21 +112,6 @@ def by_peer(name: str) -> Callable[[Race], list[int]]:
     """Return a queue of scikit-activeml."""
     from skactiveml import pool
     from skactiveml.classifier import SklearnClassifier
-    from sklearn.base import BaseEstimator, ClassifierMixin
-
-    class Head(ClassifierMixin, BaseEstimator):
-        """The least-squares head as a classifier of scikit-learn."""
-
-        def fit(self, features: np.ndarray, codes: np.ndarray) -> Head:
-            self.classes_, known = np.unique(codes.astype(int), return_inverse=True)
-            self.head_ = fit_least_squares(np.asarray(features, np.float32), known)
-            return self
-
-        def predict_proba(self, features: np.ndarray) -> np.ndarray:
-            return self.head_.probabilities(np.asarray(features, np.float32)).astype(float)
-
-        def predict(self, features: np.ndarray) -> np.ndarray:
-            return self.classes_[self.predict_proba(features).argmax(axis=1)]
 
     def choose(race: Race) -> list[int]:
         seed, y = int(race.rng.integers(2**31)), np.full(len(race.codes), np.nan)
@@ -105,7 +119,9 @@ def by_peer(name: str) -> Callable[[Race], list[int]]:
         if name == "Badge":
             if race.head() is None:
                 return race.draw(1)
-            classifier = SklearnClassifier(Head(), classes=np.unique(race.codes[race.labeled]), random_state=seed)
+            classifier = SklearnClassifier(
+                Head(race.trees), classes=np.unique(race.codes[race.labeled]), random_state=seed
+            )
             found = pool.Badge(random_state=seed).query(race.features, y, classifier, batch_size=STEP)
         else:
             classes = {"n_classes": len(np.unique(race.codes))} if name == "ProbCover" else {}
@@ -118,52 +134,49 @@ def by_peer(name: str) -> Callable[[Race], list[int]]:
 def queues(names: list[str]) -> dict[str, Callable[[Race], list[int]]]:
     """Return the queues by name."""
     own = {
-        "random": lambda race: race.draw(1),
-        DEFAULT: by_query("useful", uniform=True),
-        **{f"useful, lists of {n}": by_query("useful", n, uniform=True) for n in (2, 4, 8)},
-        "useful, none uniform": by_query("useful"),
-        "margin": by_query("uncertain"),
-        "diverse": by_query("diverse"),
-        "unlike": by_query("unlike"),
+        "random": lambda race: race.draw(STEP),
+        DEFAULT: by_query("useful", LIST_LENGTH, uniform=True),
+        **{f"useful, lists of {n}": by_query("useful", n, uniform=True) for n in (4, 8)},
+        "useful, none uniform": by_query("useful", LIST_LENGTH),
+        "margin": by_query("uncertain", STEP),
+        "diverse": by_query("diverse", STEP),
+        "unlike": by_query("unlike", STEP),
     }
     return {name: own[name] if name in own else by_peer(name) for name in names}
 
 
 def curve(data: LabeledSet, choose: Callable[[Race], list[int]], draw: int) -> Iterator[float]:
-    """Yield the balanced accuracy at 5, 10, … labels."""
+    """Yield the balanced accuracy at the numbers of labels `STEPS`."""
     rng = np.random.default_rng(draw)
     order = rng.permutation(len(data.codes))
     count = round(POOL_SHARE * len(order))
     scored, race = data.subset(order[count:]), Race(data.subset(order[:count]), rng)
-    for labels in range(STEP, MOST + 1, STEP):
+    coming: list[int] = []
+    for labels in STEPS:
         while len(race.labeled) < labels:
-            race.labeled += choose(race)[: labels - len(race.labeled)]
-        fitted = race.head()
-        classes = len(np.unique(scored.codes))
-        yield (
-            balanced_accuracy(fitted[0].probabilities(scored.features), fitted[1], scored.codes)
-            if fitted
-            else (1 / classes)
-        )
+            coming = coming or choose(race)
+            race.labeled.append(coming.pop(0))
+        head, chance = race.head(), 1 / len(np.unique(scored.codes))
+        yield balanced_accuracy(head.predict_proba(scored.features), head.classes_, scored.codes) if head else chance
 
 
 def measure(data: LabeledSet, names: list[str], draws: int) -> list[dict[str, Any]]:
     """Return one row per queue."""
-    curves = {}
+    curves, at = {}, [STEPS.index(n) for n in SHOWN]
     for name, choose in queues(names).items():
         curves[name] = np.array([list(curve(data, choose, draw)) for draw in range(draws)])
-        print(f"{data.name}: {name} {curves[name].mean(axis=0)[[3, 8, -1]].round(3)}", file=sys.stderr, flush=True)
-    steps, random = np.arange(STEP, MOST + 1, STEP), curves["random"]
+        print(f"{data.name}: {name} {curves[name].mean(axis=0)[at].round(3)}", file=sys.stderr, flush=True)
+    random = curves["random"]
     rows = []
     for name, values in curves.items():
         reached = np.flatnonzero(values.mean(axis=0) >= random[:, -1].mean() - 1e-9)
         row: dict[str, Any] = {"set": data.name, "queue": name, "draws": draws}
-        row |= {f"at {n}": _spread(values[:, n // STEP - 1]) for n in SHOWN}
-        row |= {f"over random at {n}": _spread((values - random)[:, n // STEP - 1]) for n in SHOWN}
-        row["labels"] = int(steps[reached[0]]) if len(reached) else f"over {MOST}"
+        row |= {f"at {n}": _spread(values[:, i]) for n, i in zip(SHOWN, at)}
+        row |= {f"over random at {n}": _spread((values - random)[:, i]) for n, i in zip(SHOWN, at)}
+        row["labels"] = STEPS[reached[0]] if len(reached) else f"over {STEPS[-1]}"
         peers = [other for other in curves if not other.startswith(DEFAULT)]
         row["passes"] = name != DEFAULT or all(
-            _is_level(values[:, n // STEP - 1], curves[other][:, n // STEP - 1]) for n in SHOWN for other in peers
+            _is_level(values[:, i], curves[other][:, i]) for i in at for other in peers
         )
         rows.append(row)
     return rows
@@ -185,7 +198,7 @@ def main() -> int:
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--set", nargs="+")
     parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--query", nargs="+", default=["random", DEFAULT, "useful, lists of 8", "margin", *PEERS])
+    parser.add_argument("--query", nargs="+", default=["random", DEFAULT, "margin", *PEERS])
     arguments = parser.parse_args()
     made = sets(arguments.data, arguments.cache)
     real = [name for name in made if name.endswith(("2d", "3d"))]

@@ -51,7 +51,7 @@ def test_several_useful_objects_are_chosen_as_if_each_were_labeled_at_once():
     assert positions("useful", Pool(features=features, labeled=labeled), 6) == chosen
 
 
-def test_from_15_labels_on_uncertain_and_rare_objects_have_more_weight():
+def test_uncertain_and_rare_objects_have_more_weight():
     features, labeled = np.eye(40, 30, dtype=np.float32), rows(15, seed=1)
     probabilities = np.tile(np.array([[0.98, 0.01, 0.01]], np.float32), (40, 1))
     probabilities[7] = [0.34, 0.33, 0.33]
@@ -59,8 +59,8 @@ def test_from_15_labels_on_uncertain_and_rare_objects_have_more_weight():
     (pick,) = QUERIES["useful"].function(pool, 1)
     assert pick.position == 7
     assert pick.reason.startswith("uncertain, and like ")
-    fewer = Pool(features=features, labeled=labeled[:14], probabilities=probabilities)
-    assert positions("useful", fewer, 40) == positions("diverse", fewer, 40)
+    without = Pool(features=features, labeled=labeled)
+    assert positions("useful", without, 40) == positions("diverse", without, 40)
     assert positions("useful", pool, 40) != positions("diverse", pool, 40)
 
 

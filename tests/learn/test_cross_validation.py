@@ -19,8 +19,8 @@ QUICK = TrainingSettings(epochs=4, steps=4, depth=2, width=4, trees=20, patches=
 @pytest.mark.parametrize("changes", [{}, {"architecture": "forest"}, {"augmentation": {"rotation": "free"}}])
 def test_the_score_of_an_easy_dataset_is_near_one_and_inside_its_interval(discs, changes):
     *steps, result = cross_validate(collect_training_data([discs], QUICK.changed(**changes)))
-    epochs = 1 if changes.get("architecture") == "forest" else 4
-    assert steps == [WorkProgress(done / epochs, 4) for done in range(1, 4 * epochs + 1)]
+    batches = 1 if changes.get("architecture") == "forest" else QUICK.epochs * QUICK.steps
+    assert steps == [WorkProgress(done / batches, 4) for done in range(1, 4 * batches + 1)]
     assert isinstance(result, CrossValidationResult)
     accuracy, table = result.accuracy, result.table
     assert 0.9 <= accuracy.value <= accuracy.high <= 1

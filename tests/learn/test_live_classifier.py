@@ -30,7 +30,7 @@ def with_encoder(samples, part) -> LiveClassifier:
     """Fit a live classifier that also uses an encoder of the user."""
     pair, objects, classes = part
     source = EncoderSource("encoder corners", corners, 16, check_encoder("corners", corners, 16), samples.settings)
-    fitted = fit_source(source, {pair.name: objects}, lambda name: pair)
+    fitted = fit_source(source, {pair.name: objects}, lambda name: pair)[0]
     first, *rest = samples.sources.sources
     sources = FittedSources((first, fitted, *rest))
     inputs = np.concatenate([values for _, values in sources.compute(pair, objects.loc[classes.index])])

@@ -107,11 +107,11 @@ def test_a_run_can_start_from_an_earlier_run_with_a_note(project):
 def test_the_score_of_a_run_started_from_an_earlier_run_has_a_caveat(project):
     annotated(project, count=10)
     project.train(**QUICK)
-    assert "began with run" not in project.runs.current.note
+    assert "Training started" not in project.evaluate().text
     project.train(**QUICK, start_from="0001")
     assert (
         "Training started from run 0001, which may have seen these objects: the score may be too good."
-        in project.runs.current.note
+        in project.evaluate().text
     )
 
 
@@ -136,6 +136,7 @@ def test_settings_accept_only_runs_and_calls_accept_any_weights(project, tmp_pat
 def test_a_custom_network_is_compared_with_a_forest(project):
     annotated(project, count=10)
     project.train(**QUICK, network=Plain(3, 2))
+    project.evaluate()
     assert project.runs.current.held_out("forest") is not None
     assert project.runs.current.held_out("network") is not None
 

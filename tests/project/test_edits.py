@@ -96,6 +96,7 @@ def test_objects_annotated_together_share_a_fold(project: Project) -> None:
     project.annotate("P1_A1", 9, "dim")
     project.annotate("P1_A1", [10, 12], "bright")
     project.train(architecture="forest", trees=5)
+    project.evaluate()
     table = project.runs.current.held_out().set_index("object")["fold"]
     assert table[10] == table[12]
     assert table[1] == table[2]

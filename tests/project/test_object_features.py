@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from svetlana_jupyter.core.features import fitted_sources
 from svetlana_jupyter.core.features.catalog import columns
 from svetlana_jupyter.core.features.feature_sources import MeasurementSource
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.project import object_features
+from svetlana_jupyter.project.feature_rows import MISSING
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
 
@@ -64,6 +66,34 @@ def test_products_with_weights_equal_those_of_the_features(project):
         np.testing.assert_allclose(image.project(weights, slice(2, 9)), image.read(slice(2, 9)) @ weights, atol=1e-5)
 
 
+@pytest.fixture
+def small_sample(monkeypatch):
+    """Let the sources learn from 6 of 36 objects, whose features are known from then on."""
+    monkeypatch.setattr(fitted_sources, "SAMPLE_OBJECTS", 6)
+
+
+def test_the_features_of_the_sample_are_those_of_any_other_object(project, monkeypatch):
+    compute(project)
+    monkeypatch.setattr(object_features, "PART_OBJECTS", 5)
+    features = project.features.matrix().images["P1_A1"]
+    stored = [part.rows[:].copy() for part in features.parts]
+    for part in features.parts:
+        part.rows[:], part.state[:] = 0, MISSING
+    compute(project)
+    for part, expected in zip(project.features.matrix().images["P1_A1"].parts, stored):
+        np.testing.assert_array_equal(part.rows[:], expected)
+        assert expected.any()
+
+
+def test_a_stop_interrupts_the_sample(project):
+    asked: list[int] = []
+    list(project.features.compute(lambda: len(asked) > 4 or asked.append(1)))
+    assert project.features.matrix().images == {}
+    compute(project)
+    assert all(image.is_present.all() for image in project.features.matrix().images.values())
+
+
+@pytest.mark.usefixtures("small_sample")
 def test_an_interrupted_computation_continues_after_the_project_is_reopened(project, monkeypatch):
     monkeypatch.setattr(object_features, "PART_OBJECTS", 5)
     compute(project, parts=1)
@@ -84,14 +114,16 @@ def test_an_interrupted_computation_continues_after_the_project_is_reopened(proj
     assert all(image.is_present.all() for image in reopened.features.matrix().images.values())
 
 
-def test_urgent_objects_are_computed_first(project, monkeypatch):
-    monkeypatch.setattr(object_features, "PART_OBJECTS", 1)
-    for event in project.features.compute(never, lambda: {"P2_A1": [7, 11]}):
-        if event.unit == "objects":
-            break
+@pytest.mark.usefixtures("small_sample")
+def test_urgent_objects_are_computed_first_in_parts(project, monkeypatch):
+    monkeypatch.setattr(object_features, "PART_OBJECTS", 3)
+    compute(project, parts=1)
     features = project.features.matrix().images["P2_A1"]
-    assert set(features.labels[features.is_present]) >= {7, 11}
-    assert features.is_present.sum() < 12
+    known = set(features.labels[features.is_present])
+    missing = [label for label in features.labels if label not in known]
+    next(e for e in project.features.compute(never, lambda: {"P2_A1": missing[::-1]}) if e.unit == "objects")
+    features = project.features.matrix().images["P2_A1"]
+    assert set(features.labels[features.is_present]) - known == set(missing[-3:])
 
 
 def test_changed_pixels_are_computed_again(project, wells: Path):

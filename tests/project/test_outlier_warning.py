@@ -8,7 +8,7 @@ import pytest
 
 from svetlana_jupyter.core import allowed_cues
 from svetlana_jupyter.core.settings import TrainingSettings
-from svetlana_jupyter.project import training_job as training
+from svetlana_jupyter.project import run_scoring
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.samples import stripes
 
@@ -28,8 +28,9 @@ def striped(tmp_path):
 
 
 def test_free_rotation_of_stripes_warns_with_the_score_without_it(striped):
-    run = striped.train(**QUICK, augmentation={"rotation": "free"})
-    assert run.warning == striped.evaluate().warning != ""
+    striped.train(**QUICK, augmentation={"rotation": "free"})
+    report, run = striped.evaluate(), striped.runs.current
+    assert run.warning == report.warning != ""
     assert run.warning not in run.note
     assert "Augmentation destroys the classes: without it" in striped.evaluate().text
     assert "rotation" in striped.evaluate().text
@@ -49,18 +50,19 @@ def test_a_search_that_cannot_disable_rotation_warns_too(striped, monkeypatch):
     monkeypatch.setattr(allowed_cues, "CANDIDATE_PRESETS", ("default", "object"))
     striped.train(**SMALL, augmentation={"rotation": "free"})
     assert len(striped.runs.current.search_results()) == 2
-    assert "Augmentation destroys the classes: without it" in striped.runs.current.warning
+    assert striped.runs.score(striped.runs.current).network is not None, "the score of the comparison"
+    assert "Augmentation destroys the classes: without it" in striped.evaluate().warning
 
 
 def test_a_preset_without_augmentation_is_not_trained_twice(striped, monkeypatch):
-    monkeypatch.setattr(training, "_cross_validate", None)
+    monkeypatch.setattr(run_scoring, "validate", None)
     samples = striped._task(TrainingSettings(**QUICK), {}, 1).samples(TrainingSettings(**QUICK))
     truth = np.arange(len(samples)) % 2
     right = pd.DataFrame({"image": samples.images, "object": samples.objects, "truth": truth, "predicted": truth})
     wrong = right.assign(predicted=np.arange(len(samples)) // 2 % 2)
-    warning = return_value_of(training._check_augmentation(samples, wrong, lambda: False, right))
+    warning = return_value_of(run_scoring.check_augmentation(samples, wrong, right))
     assert warning.startswith(f"Augmentation destroys the classes: without it {len(samples)} of {len(samples)}")
-    assert return_value_of(training._check_augmentation(samples, right, lambda: False, wrong)) == ""
+    assert return_value_of(run_scoring.check_augmentation(samples, right, wrong)) == ""
 
 
 def return_value_of(generator):

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from svetlana_jupyter.project.training_task import TrainingTask
-
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
 
@@ -49,24 +47,11 @@ def test_a_stop_before_there_is_a_network_keeps_nothing_and_says_so(annotated: P
     assert annotated.train().name == "0001"
 
 
-@pytest.mark.parametrize("stage", ["training", "scoring on held-out annotations"])
-def test_a_stop_after_training_keeps_the_network_without_a_score(
-    annotated: Project, stage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def measured(*_: object) -> None:
-        raise AssertionError("a forest is measured after the stop")
-
-    monkeypatch.setattr(TrainingTask, "forest_data", measured)
-    stop_in(annotated, stage)
+def test_a_stopped_training_keeps_the_network_without_a_score(annotated: Project) -> None:
+    stop_in(annotated, "training")
     assert annotated.current_run == "0001"
-    assert annotated.runs.current.stopped == (stage == "training")
-    assert annotated.evaluate().source == "no estimate yet"
-    assert "Stopped before the score" in annotated.runs.current.note
-    annotated.predict(["P1_A1"])
-
-
-def test_a_stop_in_the_forest_keeps_the_score_of_the_network(annotated: Project) -> None:
-    stop_in(annotated, "scoring a forest for comparison")
+    assert annotated.runs.current.stopped
     report = annotated.evaluate()
-    assert report.network is not None
-    assert report.forest is None
+    assert report.source == "no estimate yet"
+    assert "Stopped before the score" in report.text
+    annotated.predict(["P1_A1"])

@@ -117,6 +117,7 @@ def test_annotations_of_the_test_set_are_excluded_from_training(project: Project
     project.annotations.annotate_each({object_id: truth(object_id[1]) for object_id in others})
     run = project.train(architecture="forest", trees=5)
     assert run.labels == {name: sum(truth(label) == name for _, label in others) for name in CLASSES}
+    project.evaluate()
     held = run.held_out()
     assert held is not None
     assert set(zip(held["image"], held["object"])) == set(others)

@@ -22,8 +22,10 @@ SLOWNESS = 50  # of the simulated machine, relative to the expected duration of 
 TRUST = 0.25  # error of the time left
 
 
-def simulate(project: Project, monkeypatch: pytest.MonkeyPatch, **settings) -> list[tuple[float, JobState]]:
-    """Simulate a training whose steps only advance the clock; return the time and the state after each event."""
+def simulate(
+    project: Project, monkeypatch: pytest.MonkeyPatch, scores: bool = False, **settings
+) -> list[tuple[float, JobState]]:
+    """Simulate a training, or its scoring, whose steps only advance the clock; return time and state of each event."""
     now, shown = [0.0], list[tuple[float, JobState]]()
 
     def step(training: _NetworkTraining, *_) -> float:
@@ -36,7 +38,11 @@ def simulate(project: Project, monkeypatch: pytest.MonkeyPatch, **settings) -> l
     for image in ("P1_A1", "P1_A2", "P2_A1"):
         for position, name in enumerate(CLASSES, start=1):
             project.annotate(image, list(range(position, 13, 2)), name)
+    project._jobs.lane.begin_hold()
     project.train(**{"width": 4, "depth": 2, "threads": 1, "trees": 10} | settings)
+    if scores:
+        shown.clear()
+        project.evaluate()
     shown.append((now[0], JobState("training")))
     return shown
 
@@ -52,18 +58,17 @@ def check_growth(shown: list[tuple[float, JobState]]) -> None:
     [{"epochs": 10}, {"epochs": 10, "steps": None, "batch_size": 8, "held_out_from": 20}],
     ids=["fixed steps", "steps by samples, validation split"],
 )
-def test_the_time_left_of_a_training_covers_its_scoring(project, monkeypatch, settings) -> None:
-    shown = simulate(project, monkeypatch, augmentation={"brightness": 0, "noise": 0}, **settings)
+@pytest.mark.parametrize(("scores", "text"), [(False, "training"), (True, "scoring on held-out annotations")])
+def test_the_time_left_of_a_training_and_of_its_scoring(project, monkeypatch, settings, scores, text) -> None:
+    shown = simulate(project, monkeypatch, scores, augmentation={"brightness": 0, "noise": 0}, **settings)
     end = shown[-1][0]
     check_growth(shown)
-    timed = [(end - time, state) for time, state in shown if state.text == "training"]
+    timed = [(end - time, state) for time, state in shown if state.text == text]
+    assert len(timed) > 20, "every batch"
     for left, state in timed[len(timed) // 4 :]:
         assert state.seconds_left is not None
         assert state.seconds_left >= (1 - TRUST) * left
         assert state.at_most or state.seconds_left <= (1 + TRUST) * left
-    scoring = [(end - time, state.seconds_left) for time, state in shown if "held-out" in state.text]
-    assert len(scoring) > 20, "every epoch of every fold"
-    assert None not in [left for _, left in scoring]
 
 
 def test_the_time_left_of_a_preset_search_covers_the_final_training(project, monkeypatch) -> None:
@@ -83,7 +88,8 @@ def test_the_time_left_of_a_preset_search_covers_the_final_training(project, mon
 
 
 def test_a_possible_repetition_without_augmentation_makes_the_time_left_an_upper_bound(project, monkeypatch) -> None:
-    shown = simulate(project, monkeypatch, epochs=20)
-    training = [(time, state) for time, state in shown if state.text == "training" and state.seconds_left is not None]
-    assert all(" · up to " in state.message for _, state in training)
-    assert all(state.seconds_left >= shown[-1][0] - time for time, state in training[len(training) // 4 :])
+    shown = simulate(project, monkeypatch, scores=True, epochs=20)
+    text = "scoring on held-out annotations"
+    scoring = [(time, state) for time, state in shown if state.text == text and state.seconds_left is not None]
+    assert all(" · up to " in state.message for _, state in scoring)
+    assert all(state.seconds_left >= shown[-1][0] - time for time, state in scoring[len(scoring) // 4 :])

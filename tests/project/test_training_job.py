@@ -100,6 +100,7 @@ def test_training_uses_only_selected_objects_and_predicts_all(uneven: Project) -
     run = uneven.train(predict=True, **QUICK)
     assert sum(run.labels.values()) == len(selected) == 24 - 2 * 3
     assert "left out of training: 2 at the border of their image and 4 by their size." in " ".join(run.remarks)
+    uneven.evaluate()
     held_out = run.held_out()
     assert held_out is not None
     assert set(zip(held_out["image"], held_out["object"])) <= selected
@@ -266,7 +267,8 @@ def test_a_selected_preset_is_reused(project_copy: Project, monkeypatch: pytest.
     assert weights(project_copy, "0002") == weights(project_copy, "0003")
     assert run.choice == f"Preset {run.settings['preset']} was selected in run 0002."
     assert run.search_results().empty
-    assert "Run 0002 selected the preset on some of these objects: the score may be slightly too good." in run.note
+    caveat = "Run 0002 selected the preset on some of these objects: the score may be slightly too good."
+    assert caveat in project_copy.evaluate().text
     other = project_copy.train(seed=3, device="cpu")
     assert other.settings["preset"] == run.settings["preset"]
     assert other.settings["seed"] == 3
@@ -423,7 +425,8 @@ def test_a_stop_during_the_search_keeps_the_first_run(tmp_path: Path, monkeypatc
     assert run.settings["preset"] == "forest"
     assert sum(run.labels.values()) == 24
     assert run.note == "No accuracy estimate yet: the comparison of presets was stopped."
-    assert project.evaluate().source == "no estimate yet"
+    assert project.runs.score(run).source == "no estimate yet"
+    assert project.evaluate().source == "cross-validation", "that of the forest alone"
     assert run.search_results().empty
     project.predict()
     assert project.predictions()["predicted"].notna().all()

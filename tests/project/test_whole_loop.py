@@ -137,8 +137,8 @@ def test_a_run_can_be_used_before_it_is_scored(project: Project) -> None:
 
     project.observe(look, "predictions_version")
     project.train(**QUICK, predict=True)
-    assert seen[0] == (False, "no estimate yet")
-    assert seen[-1] == (True, "no estimate yet")
+    assert seen[0] == (False, "being scored")
+    assert seen[-1] == (True, "being scored")
     assert project.evaluate().source == "cross-validation"
     assert read_runs(project.path / "runs")["0001"] == project.runs.current, "what is on disk knows the score too"
 

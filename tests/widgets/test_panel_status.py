@@ -7,7 +7,8 @@ import pytest
 import svetlana_jupyter as sv
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import Progress
-from svetlana_jupyter.project.training_job import BEING_SCORED, NOT_SCORED, TrainingAbandoned
+from svetlana_jupyter.project.run_scoring import BEING_SCORED, NOT_SCORED
+from svetlana_jupyter.project.training_job import TrainingAbandoned
 from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
 from svetlana_jupyter.widgets.app import App
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel

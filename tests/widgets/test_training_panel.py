@@ -394,6 +394,7 @@ def test_class_names_are_escaped(tmp_path):
     for label in range(1, 13):
         project.annotate("left", label, names[label % 2])
     project.train(preset="default", epochs=1, folds=2, trees=20)
+    project.evaluate()
     shown = TrainingPanel(project).result.tables.value
     assert "<script>" not in shown
     assert "<b>" not in shown

@@ -32,6 +32,7 @@ STEP = MAX_DEVIATIONS / 32767  # integers convert to 32-bit floats several times
 SAMPLE_OBJECTS, SAMPLE_IMAGES = 500, 20  # objects that a source learns from, and the images they are drawn from
 SAMPLE_SEED = 0
 BATCH_OBJECTS = 500  # objects computed at a time
+SampleFeatures = dict[str, "list[tuple[NDArray[np.int64], NDArray[np.float32]]]"]  # labels and features by image
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,8 +197,12 @@ def standard_sources(settings: TrainingSettings, ndim: int, threads: int = 1) ->
 
 
 def fit_source(
-    source: FeatureSource, tables: Mapping[str, pd.DataFrame], open_pair: Callable[[str], ImagePair]
-) -> FittedSource:
+    source: FeatureSource,
+    tables: Mapping[str, pd.DataFrame],
+    open_pair: Callable[[str], ImagePair],
+    stop: Callable[[], bool] = lambda: False,
+    count: int = SAMPLE_OBJECTS,
+) -> tuple[FittedSource, SampleFeatures] | None:
     """Let a source learn from a random sample of the objects.
 
     Parameters
@@ -207,20 +212,35 @@ def fit_source(
         Object tables. The sample is drawn from at most 20 images.
     open_pair : callable
         Returns an image by name.
+    stop : callable
+    count : int
+        Largest number of objects in the sample.
+
+    Returns
+    -------
+    tuple, or None after a stop
+        The source with what it has learned, and the labels (n,) and features (n, d) of the sample by image.
     """
     rng, names = np.random.default_rng(SAMPLE_SEED), sorted(tables)
     chosen = [names[number] for number in np.sort(rng.permutation(len(names))[:SAMPLE_IMAGES])]
     position = np.repeat(np.arange(len(chosen)), [len(tables[name]) for name in chosen])
-    drawn = np.sort(rng.permutation(len(position))[:SAMPLE_OBJECTS])
+    drawn = np.sort(rng.permutation(len(position))[:count])
     starts = np.searchsorted(position, np.arange(len(chosen)))
-    sample = []
+    sample = {}
     for number, name in enumerate(chosen):
         rows = drawn[position[drawn] == number] - starts[number]
         if len(rows):
-            sample.append((open_pair(name), tables[name].iloc[rows]))
-    fitted = source.fit(sample)
-    computed = [blocks for pair, rows in sample for _, blocks in source.compute(pair, rows, fitted)]
-    return fit_standardization(source, fitted, computed)
+            sample[name] = open_pair(name), tables[name].iloc[rows]
+    fitted = source.fit(list(sample.values()))
+    computed: list[Mapping[str, NDArray[np.float32]]] = []
+    features: SampleFeatures = {name: [] for name in sample}
+    for name, (pair, rows) in sample.items():
+        for labels, blocks in source.compute(pair, rows, fitted):
+            if stop():
+                return None
+            computed.append(blocks)
+            features[name].append((labels, joined(blocks, source)))
+    return fit_standardization(source, fitted, computed), features
 
 
 def fit_standardization(source: FeatureSource, fitted: Fitted, blocks: Sequence[Mapping[str, Any]]) -> FittedSource:
