@@ -11,20 +11,12 @@ from typing import TYPE_CHECKING
 from ipywidgets import HTML, Dropdown, HBox, VBox
 from traitlets import link
 
-from svetlana_jupyter.widgets.components import ClassButtons, count_html, heading, muted
+from svetlana_jupyter.widgets.components import heading, muted
 from svetlana_jupyter.widgets.gallery.grid import describe_object
 from svetlana_jupyter.widgets.map_view import MapView
-from svetlana_jupyter.widgets.panel import (
-    MAX_VIEWER_SIZE,
-    VIEWER_SIZE,
-    Command,
-    CommandBar,
-    Panel,
-    catch_errors,
-    labeling_commands,
-)
+from svetlana_jupyter.widgets.panel import MAX_VIEWER_SIZE, VIEWER_SIZE, Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import running_loop
-from svetlana_jupyter.widgets.selection_labeling import SelectionLabeling
+from svetlana_jupyter.widgets.selection_labeling import SelectionControls, SelectionLabeling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,6 +58,8 @@ class MapPanel(Panel):
     view : MapView
     toolbar : MapToolbar
     labeling : SelectionLabeling
+    controls : SelectionControls
+        Keys, class buttons and commands.
     class_buttons : ClassButtons
     command_bar : CommandBar
     """
@@ -78,17 +72,8 @@ class MapPanel(Panel):
         self.labeling = labeling = SelectionLabeling(
             project, view.shared, lambda: self.shown, self.status, "map", _NOTHING_SELECTED, lambda: None
         )
-        self.command_bar = CommandBar(self, lambda: self.shown, "Label the whole selection with this class", _VIEW_KEYS)
-        label_selection = partial(self.run_action, lambda name: labeling.label(name, self.shown))
-        self.class_buttons = ClassButtons(
-            act=label_selection,
-            recolor=lambda name, color: self.run_action(project.classes.recolor, name, color),
-            on_found=label_selection,
-        )
-        self.command_bar.set_commands(
-            Command(("Enter",), "Accept", "check", "Keep each prediction as an annotation", labeling.accept),
-            *labeling_commands(labeling, "Erase", "Undo", "Redo", "Ambiguous", "Bad segmentation", "Skip"),
-        )
+        self.controls = controls = SelectionControls(self, labeling, lambda: self.shown, _VIEW_KEYS)
+        self.class_buttons, self.command_bar = controls.class_buttons, controls.command_bar
         self.selection_text = HTML(layout={"margin": "0"})
         self.hint, self.body = self.arrange(
             VBox([self.toolbar, view], layout={"max_width": f"{MAX_VIEWER_SIZE[1]}px"}),
@@ -100,7 +85,7 @@ class MapPanel(Panel):
             self.command_bar.help,
         )
         self.children = (self._style, self.hint, self.body, self.status)
-        view.screen.handle_key = catch_errors(self.handle_key, self.status)
+        view.screen.handle_key = catch_errors(controls.handle_key, self.status)
         self._watcher.observe(view.shared, self._selection_changed, "selection")
         versions = "annotations_version", "classes_version", "images_version", "predictions_version"
         self.observe_project(self._refresh, *versions, "current_run")
@@ -113,16 +98,6 @@ class MapPanel(Panel):
     def shown(self) -> SelectionId:
         """Identifier of the selection; None if nothing is selected."""
         return self.view.shared.selection_id
-
-    def handle_key(self, key: str, shown: SelectionId) -> None:
-        """Handle a key that was pressed while ``shown`` was selected on the screen."""
-        self.project.background.key_pressed()
-        if info := self.project.classes.by_shortcut(key):
-            self.labeling.label(info.name, shown)
-        elif key == "/" and self.class_buttons.find_is_needed:
-            self.class_buttons.find.focus()
-        else:
-            self.command_bar.dispatch_key(key, shown)
 
     def describe_selection(self) -> str:
         """Return a sentence about the selected objects."""
@@ -143,14 +118,9 @@ class MapPanel(Panel):
 
     def _refresh(self) -> None:
         """Update counts, buttons and the description of the selection."""
-        project = self.project
-        counts = project.annotations.class_counts()
-        details = {info.id: count_html(int(counts[info.name])) for info in project.classes}
-        self.class_buttons.show(project.classes.scheme, details)
-        self.command_bar.show_history()
-        self.command_bar.buttons["Accept"].disabled = not project.current_run
+        self.controls.refresh()
         selection = self.view.shared.selection
-        text = describe_object(project, *selection[0]) if len(selection) == 1 else self.describe_selection()
+        text = describe_object(self.project, *selection[0]) if len(selection) == 1 else self.describe_selection()
         self.selection_text.value = muted(f"{text[:1].upper()}{text[1:]}")
 
 

@@ -1,18 +1,27 @@
-"""Labels, flags and undo for the objects that are selected in any view."""
+"""Labels, flags and undo for the objects that are selected in any view.
+
+`SelectionLabeling` does what `SelectionControls` offers by keys and buttons.
+"""
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+from svetlana_jupyter.widgets.components import ClassButtons, count_html
+from svetlana_jupyter.widgets.panel import Command, CommandBar, labeling_commands
 from svetlana_jupyter.widgets.viewer.open_images import predicted_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    import pandas as pd
 
     from svetlana_jupyter.core.annotations import LabelAction
     from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.widgets.components import StatusLine
+    from svetlana_jupyter.widgets.panel import Line, Panel
     from svetlana_jupyter.widgets.viewer.viewer_model import SelectionId, SharedModel
 
 _KEY_IGNORED = "Key ignored: the selection was not displayed yet."
@@ -131,3 +140,67 @@ class SelectionLabeling:
             self._reveal()
             text = f"{len(objects):,} objects" if len(objects) > 1 else "object {1} in {0}".format(*objects[0])
             self._status.say(f"{verb.capitalize()}: {text}.")
+
+
+class SelectionControls:
+    """Class buttons, commands and keys that label the selection of all views.
+
+    Parameters
+    ----------
+    panel : Panel
+    labeling : SelectionLabeling
+    shown : callable
+        Returns the identifier of the selection, or None if nothing is selected.
+    view_keys : iterable of (str, str)
+        Keys that change the view, separated by spaces, with their help text.
+    move : callable, optional
+        Handles a key that changes the view; returns whether it does so.
+
+    Attributes
+    ----------
+    class_buttons : ClassButtons
+    command_bar : CommandBar
+    """
+
+    def __init__(
+        self,
+        panel: Panel,
+        labeling: SelectionLabeling,
+        shown: Callable[[], SelectionId],
+        view_keys: Iterable[Line],
+        move: Callable[[str], bool] = lambda key: False,
+    ) -> None:
+        self._project, self._labeling, self._move = panel.project, labeling, move
+        self.command_bar = CommandBar(panel, shown, "Label the whole selection with this class", view_keys)
+        label_selection = partial(panel.run_action, lambda name: labeling.label(name, shown()))
+        self.class_buttons = ClassButtons(
+            act=label_selection,
+            recolor=lambda name, color: panel.run_action(panel.project.classes.recolor, name, color),
+            on_found=label_selection,
+        )
+        self.command_bar.set_commands(
+            Command(("Enter",), "Accept", "check", "Keep each prediction as an annotation", labeling.accept),
+            *labeling_commands(labeling, "Erase", "Undo", "Redo", "Ambiguous", "Bad segmentation", "Skip"),
+        )
+
+    def handle_key(self, key: str, shown: SelectionId) -> None:
+        """Handle a key that was pressed while ``shown`` was selected on the screen."""
+        self._project.background.key_pressed()
+        if info := self._project.classes.by_shortcut(key):
+            self._labeling.label(info.name, shown)
+        elif self._move(key):
+            pass
+        elif key == "/" and self.class_buttons.find_is_needed:
+            self.class_buttons.find.focus()
+        else:
+            self.command_bar.dispatch_key(key, shown)
+
+    def refresh(self) -> pd.Series:
+        """Update counts and buttons; return the number of labels per class."""
+        project = self._project
+        counts = project.annotations.class_counts()
+        details = {info.id: count_html(int(counts[info.name])) for info in project.classes}
+        self.class_buttons.show(project.classes.scheme, details)
+        self.command_bar.show_history()
+        self.command_bar.buttons["Accept"].disabled = not project.current_run
+        return counts

@@ -219,7 +219,7 @@ def test_the_gallery_names_the_missing_file_and_labels_the_rest(files, tmp_path)
     assert {name for (name, _), seen in zip(gallery.page.objects, shown(gallery), strict=True) if seen} == {"left"}
     gallery.filter_bar.order.value = "position"
     gallery.page.select(gallery.page.selection.of([0, 1]))
-    gallery.handle_key("1", gallery.shown)
+    gallery.controls.handle_key("1", gallery.shown)
     assert files.annotations.class_counts()["bright"] == 2
     panel = AnnotationPanel(files)
     while panel.viewer.model.image != "right":

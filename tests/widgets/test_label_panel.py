@@ -405,3 +405,17 @@ def test_every_canvas_has_a_name_for_screen_readers(panel):
     grids = panel.gallery.page, panel.next_objects.strip.grid, panel.similar.strip.grid
     names = [view.screen.pointer.name for view in (panel.viewer, panel.map, *grids)]
     assert len(set(filter(None, names))) == 5
+
+
+def test_a_list_or_filter_that_is_chosen_before_the_gallery_opens_is_shown_in_it(live, annotated):
+    chosen = (ObjectId("left", 2), ObjectId("right", 5))
+    live.shared.listed = "Inside: 2", chosen
+    live.views.value = "gallery"
+    assert live.gallery.listed == list(chosen)
+    assert live.gallery.filter_bar.which.label == "Inside: 2"
+    second = LabelPanel(annotated)
+    second.shared.listed = "", ()
+    second.filter.status.value = "annotated"
+    second.views.value = "gallery"
+    assert set(second.gallery.listed) == set(annotated.labels().index)
+    second.close()

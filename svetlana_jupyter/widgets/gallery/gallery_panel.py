@@ -6,15 +6,14 @@ The user filters and sorts the thumbnails, and labels all selected objects with 
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING
 
 from ipywidgets import HTML
 
-from svetlana_jupyter.widgets.components import ClassButtons, count_html, heading, muted
+from svetlana_jupyter.widgets.components import heading, muted
 from svetlana_jupyter.widgets.gallery.gallery_view import GalleryView
-from svetlana_jupyter.widgets.panel import MAX_VIEWER_SIZE, Command, CommandBar, Panel, catch_errors, labeling_commands
-from svetlana_jupyter.widgets.selection_labeling import SelectionLabeling
+from svetlana_jupyter.widgets.panel import MAX_VIEWER_SIZE, Panel, catch_errors
+from svetlana_jupyter.widgets.selection_labeling import SelectionControls, SelectionLabeling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,6 +60,8 @@ class GalleryPanel(Panel):
     page_bar : PageBar
     display_bar : DisplayBar
     labeling : SelectionLabeling
+    controls : SelectionControls
+        Keys, class buttons and commands.
     class_buttons : ClassButtons
     command_bar : CommandBar
     """
@@ -79,17 +80,8 @@ class GalleryPanel(Panel):
         self.labeling = labeling = SelectionLabeling(
             project, view.shared, lambda: self.shown, self.status, "gallery", _NOTHING_SELECTED, view.reveal
         )
-        self.command_bar = CommandBar(self, lambda: self.shown, "Label the whole selection with this class", _VIEW_KEYS)
-        label_selection = partial(self.run_action, lambda name: labeling.label(name, self.shown))
-        self.class_buttons = ClassButtons(
-            act=label_selection,
-            recolor=lambda name, color: self.run_action(project.classes.recolor, name, color),
-            on_found=label_selection,
-        )
-        self.command_bar.set_commands(
-            Command(("Enter",), "Accept", "check", "Keep each prediction as an annotation", labeling.accept),
-            *labeling_commands(labeling, "Erase", "Undo", "Redo", "Ambiguous", "Bad segmentation", "Skip"),
-        )
+        self.controls = controls = SelectionControls(self, labeling, lambda: self.shown, _VIEW_KEYS, view.move)
+        self.class_buttons, self.command_bar = controls.class_buttons, controls.command_bar
         self.progress_text = HTML(layout={"margin": "0", "min_height": "38px"})
         self.selection_text = HTML(layout={"margin": "0"})
         self.hint, self.body = self.arrange(
@@ -103,7 +95,7 @@ class GalleryPanel(Panel):
             self.command_bar.help,
         )
         self.children = (self._style, self.hint, self.body, self.status)
-        self.page.screen.handle_key = catch_errors(self.handle_key, self.status)
+        self.page.screen.handle_key = catch_errors(controls.handle_key, self.status)
         self.page.screen.report = self.report_key
         self._watcher.observe(self._shared, self._selection_changed, "selection")
         self._watcher.observe(self.page, self._show_selection, "selection", "size", "columns")
@@ -117,19 +109,6 @@ class GalleryPanel(Panel):
     def shown(self) -> SelectionId:
         """Identifier of the selection; None if nothing is selected."""
         return self.page.selection_id if self.page.is_current else None
-
-    def handle_key(self, key: str, shown: SelectionId) -> None:
-        """Handle a key that was pressed while ``shown`` was selected on the screen."""
-        self.project.background.key_pressed()
-        info = self.project.classes.by_shortcut(key)
-        if info:
-            self.labeling.label(info.name, shown)
-        elif self.view.move(key):
-            pass
-        elif key == "/" and self.class_buttons.find_is_needed:
-            self.class_buttons.find.focus()
-        else:
-            self.command_bar.dispatch_key(key, shown)
 
     def describe_selection(self) -> str:
         """Return a sentence about the selected objects."""
@@ -150,12 +129,7 @@ class GalleryPanel(Panel):
 
     def _refresh(self) -> None:
         """Update counts, buttons and frames."""
-        project = self.project
-        counts = project.annotations.class_counts()
-        details = {info.id: count_html(int(counts[info.name])) for info in project.classes}
-        self.class_buttons.show(project.classes.scheme, details)
-        self.command_bar.show_history()
-        self.command_bar.buttons["Accept"].disabled = not project.current_run
+        project, counts = self.project, self.controls.refresh()
         rate = project.annotations.rate()
         text = f"{int(counts.sum()):,} annotated" + ("" if math.isnan(rate) else f" · {rate:.0f} edits per minute")
         first = "Name the first class in the Annotate panel."

@@ -105,9 +105,18 @@ class GalleryView(VBox):
         self._watcher.observe(project, self.rearrange, "images_version")
         versions = "annotations_version", "classes_version", "predictions_version", "current_run"
         self._watcher.observe(project, self._redraw, *versions)
-        if self.shared.filter.is_active:
-            self.filter_bar.list(project.images, project.classes.scheme, self._is_quickly_indexed())
-            self.filter_bar.choose(self.shared.filter)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Show the list or the filter that another view has chosen before."""
+        listed, chosen = self.shared.listed[0], self.shared.filter
+        if listed or chosen.is_active:
+            images, classes = self.project.images, self.project.classes.scheme
+            self.filter_bar.list(images, classes, self._is_quickly_indexed(), listed)
+            if listed:
+                self.filter_bar.show_list(listed)
+            else:
+                self.filter_bar.choose(chosen)
 
     @property
     def pages(self) -> Pagination:
