@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.project.jobs import JobState, Progress
 from svetlana_jupyter.project.run_scoring import RunScored, Scoring
 from svetlana_jupyter.project.runs import Run
@@ -76,7 +75,7 @@ class BackgroundTraining:
 
         It must have grown by half, and by at least 20.
         """
-        trained = (sum(run.labels.values()) for run in self._runs if TrainingSettings(**run.settings).has_network)
+        trained = (sum(run.labels.values()) for run in self._runs if run.has_network)
         last = max(self._tried, *trained, 0)
         if not self._is_wanted and labels >= max(GROWTH * last, last + MIN_NEW_LABELS):
             self._tried, self._is_wanted = labels, True

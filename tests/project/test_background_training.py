@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.learn.training import _NetworkTraining
 from svetlana_jupyter.project import background_training
 from tests.project.test_live import label_some, wait_until
@@ -44,7 +43,7 @@ def test_a_better_network_replaces_the_live_classifier_and_says_why(followed: Pr
     label_some(followed, 1, 24)
     wait_until(lambda: followed.current_run == "0001")
     run = followed.runs["0001"]
-    assert TrainingSettings(**run.settings).has_network
+    assert run.has_network
     assert run.settings["threads"] == 1
     name, reason = followed.live.replaced
     assert name == "0001"

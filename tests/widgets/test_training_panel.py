@@ -296,6 +296,7 @@ def test_a_live_classifier_is_not_called_a_network(annotated):
     assert "Live classifier" in panel.result.cards.value
     assert "Random forest on measured features" in panel.result.cards.value
     assert "This network" not in panel.result.cards.value
+    assert not annotated.runs.current.has_network
     assert panel.curves.value == ""
 
 
@@ -436,3 +437,12 @@ def test_stop_ends_the_scoring_and_a_button_continues_it(quick):
     assert quick._jobs.lane.wait(60)
     assert "<b>" in panel.result.cards.value
     assert panel.result.compute.layout.display == "none"
+
+
+def test_the_checkbox_switches_training_in_the_background(quick):
+    panel = TrainingPanel(quick)
+    assert panel.trains.value
+    panel.trains.value = False
+    assert not quick.live.trains
+    quick.live.trains = True
+    assert TrainingPanel(quick).trains.value
