@@ -5,9 +5,9 @@
 two standard errors.
 
 In each draw, 60 % of the objects can be labeled, and the live classifier, the average of least squares and 60 trees, is
-scored on all others; a small set may have fewer than 100 to label. The default queue hands out lists as a project does, all others batches of 5. "labels" is the
-number of labels after which the mean of a queue first reaches what random labels reach at 100. TypiClust, MaxHerding
-and ProbCover are those of scikit-activeml (``pip install scikit-activeml``).
+scored on all others; a small set may have fewer than 100 to label. The default queue hands out lists as a project does,
+all others batches of 5. "labels" is the number of labels after which the mean of a queue first reaches what random
+labels reach at 100. TypiClust, MaxHerding and ProbCover are those of scikit-activeml (``pip install scikit-activeml``).
 """
 
 from __future__ import annotations
