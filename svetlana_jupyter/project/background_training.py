@@ -1,4 +1,4 @@
-"""Training in the background while labels are given and the live classifier is shown.
+"""Training in the background while live predictions follow the labels.
 
 A training is what Train does, with one thread and low priority. It replaces the live classifier only if its held-out
 predictions are better.
@@ -87,7 +87,10 @@ class BackgroundTraining:
         self._jobs.lane.cancel(LANE_NAME)
 
     def _work(self, stop: Stop) -> Iterator[None]:
-        """Continue the training; a comparison of presets starts again, since its threads must end."""
+        """Continue the training.
+
+        A comparison of presets starts again, since its threads end with an interruption.
+        """
         try:
             while self._is_wanted:
                 if self._unfinished is not None:

@@ -26,13 +26,7 @@ from svetlana_jupyter.project.file_access import is_present, read_attributes
 from svetlana_jupyter.project.image_entry import ImageEntry, as_tuple, entry_from_json, entry_to_json, for_each
 from svetlana_jupyter.project.image_warnings import ImageWarnings, describe_channels, describe_numbering, summarize
 from svetlana_jupyter.project.known_files import FileState, KnownFiles
-from svetlana_jupyter.project.object_tables import (
-    NumberingChecks,
-    for_threads,
-    read_objects,
-    to_zarr,
-    write_repaired_mask,
-)
+from svetlana_jupyter.project.object_tables import NumberingChecks, read_objects, to_zarr, write_repaired_mask
 from svetlana_jupyter.project.outline_masks import write_outline_mask
 from svetlana_jupyter.project.storage import Notify, ProjectFolder, atomic_folder, write_parquet
 
@@ -497,7 +491,7 @@ class ImageCollection(Mapping[str, ImageEntry]):
             else:
                 table = kept
             if not difference:
-                self._tables[entry.name] = entry, for_threads(table)
+                self._tables[entry.name] = entry, table
         finally:
             indexing.release()
         if difference:

@@ -1193,7 +1193,7 @@ class Project(HasTraits):
         self.job = state
 
     def is_being_scored(self, run: Run) -> bool:
-        """Return whether missing scores of a run are computed, by a job or in the background."""
+        """Return whether missing scores of a run are being computed."""
         return run.name == self._scoring or self._scorings.is_awaited(run)
 
     def _score(self, run: Run) -> Evaluation:

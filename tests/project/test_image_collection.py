@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import tifffile
 
+from svetlana_jupyter.core.objects import for_threads
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.image_collection import ImageCollection
-from svetlana_jupyter.project.object_tables import for_threads
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.storage import Notify, ProjectFolder
 from tests.project.conftest import squares
@@ -106,4 +106,6 @@ def test_threads_look_up_the_rows_of_an_object_table_at_the_same_time(project):
     with ThreadPoolExecutor(4) as pool:
         rows = list(pool.map(lambda label: shared.reindex([label])["size"].item(), range(0, large, large // 8)))
     assert rows == [1] * len(rows)
-    assert project.objects("P1_A1").index._engine.is_mapping_populated
+    reopened = Project(project.path, annotator="ann")
+    for opened in (project, reopened):
+        assert opened.objects("P1_A1").index._engine.is_mapping_populated
