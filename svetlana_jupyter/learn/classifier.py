@@ -115,7 +115,9 @@ class NetworkClassifier(ClassifierBase):
         features : float16 of shape (n, d)
             Input of the last layer, averaged over views; d is 0 unless the network is a `SmallCNN`.
         """
-        patches = torch.from_numpy(inputs).to(self.device, memory_format=MEMORY_FORMATS[self.ndim])
+        patches = torch.from_numpy(inputs).to(self.device)
+        if not isinstance(self._network, FoldedSmallCNN):  # which converts them itself
+            patches = patches.to(memory_format=MEMORY_FORMATS[self.ndim])
         logits, features = zip(*(self._run(apply_view(patches, view)) for view in self._views), strict=True)
         probabilities = torch.stack([one.float().softmax(dim=1) for one in logits]).mean(dim=0)
         return probabilities.cpu().numpy(), torch.stack(features).float().mean(dim=0).half().cpu().numpy()

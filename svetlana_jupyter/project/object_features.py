@@ -256,7 +256,7 @@ class ObjectFeatures:
                 return self._of_training[1]
         from svetlana_jupyter.learn.dataset import fit_sources
 
-        learned = fit_sources(settings, parts)
+        learned = fit_sources(settings, parts, sources)
         with self._lock:
             self._of_training = key, learned
         return learned

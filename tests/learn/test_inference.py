@@ -189,3 +189,16 @@ def test_an_error_comes_after_all_results_before_it(trained, monkeypatch):
     with pytest.raises(RuntimeError, match="no more"):
         next(events)
     assert not reading_threads()
+
+
+def test_pieces_of_any_size_become_batches_in_the_same_order():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        size, ends = int(rng.integers(1, 40)), np.cumsum(rng.integers(1, 90, rng.integers(1, 12)))
+        labels = np.arange(ends[-1])
+        pieces = list(zip(np.split(labels, ends[:-1]), np.split(labels[:, None] * 2.0, ends[:-1])))
+        batches = list(predicting._in_batches(iter(pieces), size))
+        assert [len(some) for some, _ in batches[:-1]] == [size] * (len(batches) - 1)
+        assert 0 < len(batches[-1][0]) <= size
+        np.testing.assert_array_equal(np.concatenate([some for some, _ in batches]), labels)
+        np.testing.assert_array_equal(np.concatenate([inputs for _, inputs in batches])[:, 0], labels * 2.0)

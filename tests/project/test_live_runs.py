@@ -31,6 +31,7 @@ def test_a_trained_live_classifier_predicts_as_the_live_run(project, is_cached, 
     label_some(project)
     project.live.update()
     run = project.train(preset="live")
+    project.evaluate(run.name)  # which waits for the score
     assert (run.settings["preset"], run.settings["architecture"]) == ("live", "live")
     assert project.current_run == "live"  # which follows further labels
     assert f"run {run.name} is the same classifier" in project.status
@@ -49,9 +50,18 @@ def test_a_live_classifier_is_trained_where_no_features_are_cached(project):
     run = project.train(preset="live", predict=True)
     table = project.predictions()
     assert (table["predicted"] == np.where(table.index.get_level_values(1) % 2 == 0, "bright", "dim")).all()
+    assert project.evaluate().network is not None
     assert run.held_out() is not None
     assert run.held_out("forest") is not None
     assert not (project.path / "features").exists()  # nothing was cached for the live run
+
+
+def test_an_encoder_is_used_also_where_nothing_is_cached(project):
+    project.features.add("quarters", corners, size=16)
+    label_some(project)
+    run = project.train(preset="live", predict=True)
+    assert "encoder quarters" in (run.path / "classifier.json").read_text()
+    assert project.predictions()["predicted"].notna().all()
 
 
 def test_a_run_with_an_encoder_needs_it_to_predict_and_names_it(project):

@@ -201,6 +201,7 @@ def fit_source(
     tables: Mapping[str, pd.DataFrame],
     open_pair: Callable[[str], ImagePair],
     stop: Callable[[], bool] = lambda: False,
+    count: int = SAMPLE_OBJECTS,
 ) -> tuple[FittedSource, SampleFeatures] | None:
     """Let a source learn from a random sample of the objects.
 
@@ -212,6 +213,8 @@ def fit_source(
     open_pair : callable
         Returns an image by name.
     stop : callable
+    count : int
+        Largest number of objects in the sample.
 
     Returns
     -------
@@ -221,7 +224,7 @@ def fit_source(
     rng, names = np.random.default_rng(SAMPLE_SEED), sorted(tables)
     chosen = [names[number] for number in np.sort(rng.permutation(len(names))[:SAMPLE_IMAGES])]
     position = np.repeat(np.arange(len(chosen)), [len(tables[name]) for name in chosen])
-    drawn = np.sort(rng.permutation(len(position))[:SAMPLE_OBJECTS])
+    drawn = np.sort(rng.permutation(len(position))[:count])
     starts = np.searchsorted(position, np.arange(len(chosen)))
     sample = {}
     for number, name in enumerate(chosen):
