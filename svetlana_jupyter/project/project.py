@@ -214,7 +214,7 @@ class Project(HasTraits):
         self.live.on_trains = lambda allowed: None if allowed else self._background_training.cancel()
         self.plot = Plots(self.images, self.classes, self._count, self.predictions, self.evaluate)
         works = self._training, self._prediction, self._export_work, self.live.keep_work
-        self.background = BackgroundJobs(self._jobs, *works, self._start_scoring)
+        self.background = BackgroundJobs(self._jobs, *works, self._start_scoring, self._is_being_scored)
         self._shared.announce("annotations")  # other objects of this folder may now read the log of this annotator
         self._shared.add_follower(self._follow)
         self.classes.extend(names)
@@ -1192,13 +1192,13 @@ class Project(HasTraits):
             self._bump("runs")
         self.job = state
 
-    def is_being_scored(self, run: Run) -> bool:
+    def _is_being_scored(self, run: Run) -> bool:
         """Return whether missing scores of a run are being computed."""
         return run.name == self._scoring or self._scorings.is_awaited(run)
 
     def _score(self, run: Run) -> Evaluation:
         """Return the report of a run; it says if a score is being computed."""
-        is_awaited = self.is_being_scored(run)
+        is_awaited = self._is_being_scored(run)
         problem = self._scorings.problems.get(run.name, "")
         if (is_awaited and NETWORK in run.missing_scores) or run.name == self._scoring:
             run = replace(run, note=BEING_SCORED)

@@ -65,9 +65,13 @@ class RunScores(VBox):
         self._parts = [self.cards, self.warning, self.tables, self.search_results, self.notes]
         tooltip = "Score the run in the background, on objects that it was not trained on"
         self.compute = button(
-            lambda: score(project.current_run), "Compute the missing scores", "", tooltip, width="auto"
+            lambda: score(project.current_run),
+            "Compute the missing scores",
+            "",
+            tooltip,
+            width="auto",
+            align_self="flex-start",
         )
-        self.compute.layout.align_self = "flex-start"
         super().__init__([self.cards, self.compute, *self._parts[1:]], layout={"width": "100%"})
 
     def show(self) -> None:
@@ -91,7 +95,7 @@ class RunScores(VBox):
     def _show_evaluation(self, answer: tuple[Run, Evaluation, str]) -> None:
         run, report, search_results = answer
         self._clear()
-        is_awaited = self._project.is_being_scored(run)
+        is_awaited = self._project.background.is_scoring(run)
         self.cards.value = score_cards(report, str(run.settings["architecture"]), is_awaited)
         self.compute.layout.display = "" if run.missing_scores and not is_awaited else "none"
         self.search_results.value = search_results
@@ -307,7 +311,7 @@ class RunTable(VBox):
         )
 
     def _state(self, run: Run) -> _State:
-        return run.name, run.note, len(run.missing_scores), self._project.is_being_scored(run)
+        return run.name, run.note, len(run.missing_scores), self._project.background.is_scoring(run)
 
     def _score(self, runs: tuple[Run, ...]) -> dict[_State, tuple[str, str]]:
         texts = {}

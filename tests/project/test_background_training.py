@@ -112,11 +112,10 @@ def test_a_hold_stops_the_training_which_continues_with_the_same_weights(followe
 
 
 def test_a_training_that_fails_is_reported(followed: Project, monkeypatch) -> None:
-    def fail(task, stop):
+    def fail(project: Project) -> None:
         raise ValueError("no memory")
-        yield
 
-    monkeypatch.setattr(background_training, "train_run", fail)
+    monkeypatch.setattr(background_training, "train_run", lambda task, stop: map(fail, [followed]))
     label_some(followed, 1, 24)
     wait_until(lambda: followed.trouble == "No network was trained in the background: no memory")
     assert not followed.runs
