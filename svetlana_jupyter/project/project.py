@@ -1091,7 +1091,8 @@ class Project(HasTraits):
         """
         export = self._export(folder, formats)
         self._settle(needed=(NETWORK,))
-        return list(export.files())
+        with self._jobs.lane.hold():
+            return list(export.files())
 
     def to_xarray(self, images: Iterable[str] | None = None) -> xr.Dataset:
         """Return the object table as a Dataset (`core.predictions.object_dataset`).
