@@ -31,6 +31,7 @@ TEMPERATURES = np.exp(np.linspace(-2.0, 2.0, 33))
 MAX_P_VALUE, MIN_ACCURACY_LOSS = 0.01, 0.1
 CHANCE_P_VALUE = 0.05
 N_PERMUTATIONS = 1999
+MIN_UNITS = 5  # with fewer sampling units, standard errors over them would be arbitrary
 
 
 def brier_skill(truth: Integers, probabilities: Floats) -> float:
@@ -108,7 +109,8 @@ def select_candidate(
     truth : int64 of shape (n,)
     candidates : mapping of name to float64 of shape (n, k)
     units : array of shape (n,)
-        Sampling unit of each object, such as its image, over which the standard error is computed.
+        Sampling unit of each object, such as its image, over which the standard error is computed; over single objects
+        if there are fewer than five units.
     preferred : collection of str
         Candidates that do not need many objects, such as classifiers without a network.
 
@@ -123,7 +125,13 @@ def select_candidate(
         return best
     weights = _calibrated_distances(truth, candidates[best])[1]
     gains = np.subtract(*(_calibrated_distances(truth, candidates[name])[0] for name in (simple, best)))
-    return best if gains @ weights > _standard_error(gains, weights, units) else simple
+    return best if gains @ weights > _standard_error(gains, weights, _enough_units(units)) else simple
+
+
+def _enough_units(units: ArrayLike) -> Integers:
+    """Return the numbers of sampling units, or of objects if the units are few."""
+    names, numbers = np.unique(units, return_inverse=True)
+    return numbers if len(names) >= MIN_UNITS else np.arange(len(numbers))
 
 
 def _standard_error(values: Floats, weights: Floats, units: ArrayLike) -> float:

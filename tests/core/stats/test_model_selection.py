@@ -294,7 +294,8 @@ def test_objects_of_one_image_count_as_one_unit_of_a_selection():
     truth, numbers = np.arange(40) % 2, np.arange(40)
     candidates = {"network": probabilities(truth, numbers < 39), "forest": probabilities(truth, numbers >= 6)}
     assert select_candidate(truth, candidates, numbers, ["forest"]) == "network"
-    assert select_candidate(truth, candidates, numbers // 20, ["forest"]) == "forest", "all errors are in one image"
+    assert select_candidate(truth, candidates, numbers // 8, ["forest"]) == "forest", "most errors are in one image"
+    assert select_candidate(truth, candidates, numbers // 20, ["forest"]) == "network", "two images are too few units"
 
 
 def test_a_preferred_candidate_is_also_preferred_within_each_fold():
