@@ -4,7 +4,8 @@ All candidate presets are compared on the same folds. Classifiers on measurement
 Networks follow only while they can gain enough: the loss of the best candidate so far is the most that a better one can
 gain, and it must be worth the time of further trainings. In a first round, all networks are trained for a few epochs
 on some of the folds. After it, the best networks, the finalists, are trained in every fold, one after the other,
-until what is left to gain is not worth the time of the next one. `core.stats.model_selection` selects the best preset.
+until what is left to gain is not worth the time of the next one. `core.stats.model_selection` selects the best preset;
+a network only if it is better by more than the standard error of the difference.
 
 The reported score is the nested cross-validation score, because the cross-validation score of the selected preset is
 too optimistic. The search ends early only if it would end without any single fold, too. So nested cross-validation
@@ -28,7 +29,13 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from svetlana_jupyter.core.stats.model_selection import brier_skill, may_gain, nested_selection, rank_candidates
+from svetlana_jupyter.core.stats.model_selection import (
+    brier_skill,
+    may_gain,
+    nested_selection,
+    rank_candidates,
+    select_candidate,
+)
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.cross_validation import held_out_table, predicted_probabilities, scored_objects
 from svetlana_jupyter.learn.dataset import WorkProgress
@@ -365,7 +372,10 @@ class _Search:
 
     def _best_complete(self) -> str:
         """Return the best candidate that was trained in every fold, or ""."""
-        return rank_candidates(self.truth, self._in_order(self.complete))[0] if self.complete else ""
+        return self._select(self._in_order(self.complete)) if self.complete else ""
+
+    def _select(self, complete: Mapping[str, Floats]) -> str:
+        return select_candidate(self.truth, complete, self.groups, self.measured)
 
     def _best_so_far(self) -> SearchStopped | None:
         """Return the best candidate so far; None if nothing was trained.
@@ -406,7 +416,9 @@ class _Search:
 
     def _result(self) -> SearchResult:
         complete = self._in_order(self.complete)
-        nested, finalists = nested_selection(self.truth, self.fold, complete), rank_candidates(self.truth, complete)
+        nested = nested_selection(self.truth, self.fold, complete, self.groups, self.measured)
+        chosen = self._select(complete)
+        finalists = sorted(rank_candidates(self.truth, complete), key=chosen.__ne__)  # the others stay by rank
         dropped = {name: p for name, p in self.first_round.items() if name not in self.complete}
         seen = np.isin(self.fold, np.arange(self.plan.first_round_parts if self.plan else 0) + 1)
         ranked = rank_candidates(self.truth[seen], {name: p[seen] for name, p in dropped.items()})

@@ -242,7 +242,7 @@ class LabelPanel(LabelingPanel):
 
     def _make_filter(self) -> tuple[ToggleButton, FilterControls]:
         """Return the filter of all views, and the button that unfolds it."""
-        self.filter = FilterControls(self.project, self.shared).add_class("sv-more")
+        self.filter = FilterControls(self.project, self.shared).add_class("sv-more").add_class("sv-at-left")
         self.filter.layout.display = "none"
         button = ToggleButton(icon="filter", tooltip="Filter: show only some of the objects in color")
         button.layout.width = "32px"

@@ -108,6 +108,7 @@ class LabelingPanel(Panel):
         self._searched: ObjectId | None = None  # the object on the screen when the search for a class began
         self._selected_at = time.monotonic()
         self._selection_size = 0
+        self._ignored = 0  # keys since the last report
         self.menu = ObjectMenu()
         self.viewer.image_area.children = (*self.viewer.image_area.children, self.menu)
         self.viewer.screen.handle_key = catch_errors(self.handle_key, self.status)
@@ -228,6 +229,7 @@ class LabelingPanel(Panel):
         either object, so the key is ignored.
         """
         if object_id is None or object_id != self.shown:
+            self._ignored += object_id is not None
             self.status.say(KEY_IGNORED if object_id else NO_OBJECT_SELECTED)
             return
         objects = self.shared.selection
@@ -332,7 +334,10 @@ class LabelingPanel(Panel):
             self.status.say(f"{done} No object is left in the queue.".strip())
             return
         now = f"bject {candidate.label} in {candidate.image}, {candidate.reason}."
-        self.status.say_soon(f"{done} Now o{now}" if done else f"O{now}")
+        ignored, self._ignored = self._ignored, 0
+        # Said again, because the report of a key typed just afterwards replaces the message.
+        late = f" {ignored} earlier key{'' if ignored == 1 else 's'} ignored." if ignored else ""
+        self.status.say_soon(f"{done} Now o{now}{late}" if done else f"O{now}{late}")
 
     def _revisit(self, done: bool, verb: str) -> None:
         """Show the objects of an edit that was undone or redone.

@@ -53,6 +53,7 @@ _ZOOM_STEP = 1.5
 _ARROWS = {"ArrowUp": (1, 0), "ArrowDown": (-1, 0), "ArrowLeft": (0, 1), "ArrowRight": (0, -1)}
 _DELAY = 0.05  # seconds to wait for another request before a map is computed
 _LEGEND_IMAGES = 12
+_WIDE = 400  # CSS pixels of a map with room for the whole caption
 _NO_EFFECT = {
     **dict.fromkeys(_ARROWS, "The map cannot move any further this way."),
     **dict.fromkeys("+=-", "The map cannot be zoomed any further."),
@@ -294,7 +295,8 @@ class MapView(VBox):
         what = f"Map · {self._map.method} of {self._map.features:,} features"
         if self.method != self._map.method and not self._problem:
             return f"{what} · {self.method} is being computed"
-        return f"{what} · {self._describe_state() or 'a lasso selects in every view'}"
+        state = self._describe_state() or ("a lasso selects in every view" if self.view.size[1] > _WIDE else "")
+        return f"{what} · {state}" if state else what
 
     def _images_changed(self) -> None:
         """Remove a map of objects that may be gone, and compute a new one."""

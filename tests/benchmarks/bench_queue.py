@@ -5,9 +5,9 @@
 two standard errors.
 
 In each draw, 60 % of the objects can be labeled, and the live classifier, the average of least squares and 60 trees, is
-scored on all others. The default queue hands out lists as a project does, all others batches of 5. "labels" is the
-number of labels after which the mean of a queue first reaches what random labels reach at 100. TypiClust, MaxHerding,
-ProbCover and Badge are those of scikit-activeml (``pip install scikit-activeml``).
+scored on all others; a small set may have fewer than 100 to label. The default queue hands out lists as a project does,
+all others batches of 5. "labels" is the number of labels after which the mean of a queue first reaches what random
+labels reach at 100. TypiClust, MaxHerding and ProbCover are those of scikit-activeml (``pip install scikit-activeml``).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.cluster import kmeans_plusplus
 
 from svetlana_jupyter.core.queries import QUERIES, Pool
 from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
@@ -111,24 +112,27 @@ def by_query(kind: str, batch: int = 1, uniform: bool = False) -> Callable[[Race
 def by_peer(name: str) -> Callable[[Race], list[int]]:
     """Return a queue of scikit-activeml."""
     from skactiveml import pool
-    from skactiveml.classifier import SklearnClassifier
 
     def choose(race: Race) -> list[int]:
         seed, y = int(race.rng.integers(2**31)), np.full(len(race.codes), np.nan)
         y[race.labeled] = race.codes[race.labeled]
-        if name == "Badge":
-            if race.head() is None:
-                return race.draw(1)
-            classifier = SklearnClassifier(
-                Head(race.trees), classes=np.unique(race.codes[race.labeled]), random_state=seed
-            )
-            found = pool.Badge(random_state=seed).query(race.features, y, classifier, batch_size=STEP)
-        else:
-            classes = {"n_classes": len(np.unique(race.codes))} if name == "ProbCover" else {}
-            found = getattr(pool, name)(random_state=seed, **classes).query(race.features, y, batch_size=STEP)
+        classes = {"n_classes": len(np.unique(race.codes))} if name == "ProbCover" else {}
+        found = getattr(pool, name)(random_state=seed, **classes).query(race.features, y, batch_size=STEP)
         return [int(i) for i in found]
 
     return choose
+
+
+def by_badge(race: Race) -> list[int]:
+    """Choose objects by k-means++ on the gradients of the last layer (Ash et al. 2020, ICLR)."""
+    head, free = race.head(), race.open
+    if head is None:
+        return race.draw(1)
+    p = head.predict_proba(race.features[free])
+    errors = p - np.eye(p.shape[1])[p.argmax(axis=1)]
+    gradients = (errors[:, :, None] * race.features[free][:, None]).reshape(len(free), -1)
+    seed = int(race.rng.integers(2**31))
+    return free[kmeans_plusplus(gradients, min(STEP, len(free)), random_state=seed)[1]].tolist()
 
 
 def queues(names: list[str]) -> dict[str, Callable[[Race], list[int]]]:
@@ -141,6 +145,7 @@ def queues(names: list[str]) -> dict[str, Callable[[Race], list[int]]]:
         "margin": by_query("uncertain", STEP),
         "diverse": by_query("diverse", STEP),
         "unlike": by_query("unlike", STEP),
+        "Badge": by_badge,
     }
     return {name: own[name] if name in own else by_peer(name) for name in names}
 
@@ -153,7 +158,7 @@ def curve(data: LabeledSet, choose: Callable[[Race], list[int]], draw: int) -> I
     scored, race = data.subset(order[count:]), Race(data.subset(order[:count]), rng)
     coming: list[int] = []
     for labels in STEPS:
-        while len(race.labeled) < labels:
+        while len(race.labeled) < min(labels, count):
             coming = coming or choose(race)
             race.labeled.append(coming.pop(0))
         head, chance = race.head(), 1 / len(np.unique(scored.codes))

@@ -204,7 +204,7 @@ def test_the_first_notebook_from_annotation_to_the_table(lab: LabPage) -> None:
 
 
 def save_screenshot(lab: LabPage, panel: Panel) -> None:
-    """Save the screenshot of the annotation panel that the README shows."""
+    """Save a screenshot of the annotation panel."""
     panel.canvas.focus()
     lab.page.keyboard.press("f")
     panel.settled()

@@ -115,7 +115,9 @@ def test_labels_recolor_everything_and_a_lasso_on_the_map_labels_the_gallery(lab
     assert 3 < count <= len(chosen)
     lab.screenshot("workspace-gallery")
 
-    # Another image, and full screen.
+    # The README shows such a picture. Another image, and full screen.
+    output.get_by_role("button", name="Both").click()
+    output.locator(".sv-app").screenshot(path=lab.screenshot("workspace"))
     output.get_by_role("button", name="Image").first.click()
     output.get_by_title("Displayed image").locator("visible=true").select_option("smear_05")
     lab.wait_until(f"{PANEL}.viewer.model.image == 'smear_05'")

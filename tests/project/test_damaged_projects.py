@@ -25,7 +25,7 @@ CHUNK = 32  # pixels per side
 
 @pytest.fixture(scope="module")
 def trained_folder(tmp_path_factory) -> Path:
-    """Folder of a project with a network, a forest, forty squares in a Zarr with small chunks, and an intact image."""
+    """Folder of a project with three classifiers, forty squares in a Zarr with small chunks, and an intact image."""
     folder = tmp_path_factory.mktemp("damage")
     project = Project(folder / "cells.svetlana", classes=CLASSES, annotator="ann")
     for name, count in (("other", 8), ("large", 40)):
@@ -35,7 +35,7 @@ def trained_folder(tmp_path_factory) -> Path:
     project.annotate("other", [1, 3], "dim")
     project.annotate("other", [2, 4], "bright")
     patches = {"size": SIZE, "normalize": "minmax"}
-    for architecture in ("forest", "small_cnn"):
+    for architecture in ("forest", "small_cnn", "live"):
         quick = {"epochs": 1, "steps": 2, "width": 4, "depth": 2, "threads": 1, "folds": 2, "trees": 10}
         project.train(architecture=architecture, patches=patches, **quick)
     return folder
@@ -46,7 +46,7 @@ def trained(trained_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Copy of the project for a single test, predicted in several parts."""
     monkeypatch.setattr(stored, "BLOCK_PIXELS", CHUNK**2)
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, (48, 48))
-    for kind in ("network", "forest"):
+    for kind in ("network", "forest", "live"):
         monkeypatch.setitem(predict.OBJECTS_PER_PART, (kind, 2), 8)
     shutil.copytree(trained_folder, tmp_path, dirs_exist_ok=True)
     return Project(tmp_path / "cells.svetlana", annotator="ann")
@@ -69,7 +69,9 @@ def objects_touching_chunk(project: Project, row: int, column: int, reach: int) 
     return touching
 
 
-@pytest.mark.parametrize(("run", "kind", "reach"), [("0002", "image", 4), ("0002", "mask", 4), ("0001", "mask", 5)])
+@pytest.mark.parametrize(
+    ("run", "kind", "reach"), [("0002", "image", 4), ("0002", "mask", 4), ("0001", "mask", 5), ("0003", "mask", 5)]
+)
 def test_objects_in_a_corrupt_block_are_listed_and_the_others_are_predicted(trained, tmp_path, run, kind, reach):
     trained.runs.choose(run)
     trained.predict(["large"])

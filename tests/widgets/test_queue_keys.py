@@ -11,6 +11,7 @@ from ipywidgets import Widget
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project import known_files
 from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
+from svetlana_jupyter.widgets.labeling import KEY_IGNORED
 from tests.widgets.page import Page, listen
 from tests.widgets.test_annotation_panel import class_of, press
 
@@ -165,3 +166,17 @@ def test_nothing_looks_at_the_files_before_the_next_object_is_drawn(project, mon
         assert not looked
 
     in_a_loop(project, scenario)
+
+
+def test_a_key_that_came_too_early_is_still_reported_after_the_next_key(project):
+    panel = AnnotationPanel(project)
+    press(panel, "n")
+    first = panel.shown
+    press(panel, "1")
+    panel.viewer.screen.handle_key("2", first)
+    assert panel.status.text == KEY_IGNORED
+    press(panel, "1")
+    assert panel.status.text.endswith("1 earlier key ignored.")
+    assert len(project.labels()) == 2
+    press(panel, "1")
+    assert "ignored" not in panel.status.text

@@ -17,7 +17,7 @@ from scipy.special import log_softmax
 from svetlana_jupyter.core.stats.calibration import LOG_TEMPERATURE_PRIOR, Floats, to_logits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import pandas as pd
 
@@ -31,6 +31,7 @@ TEMPERATURES = np.exp(np.linspace(-2.0, 2.0, 33))
 MAX_P_VALUE, MIN_ACCURACY_LOSS = 0.01, 0.1
 CHANCE_P_VALUE = 0.05
 N_PERMUTATIONS = 1999
+MIN_UNITS = 5  # with fewer sampling units, standard errors over them would be arbitrary
 
 
 def brier_skill(truth: Integers, probabilities: Floats) -> float:
@@ -84,11 +85,7 @@ def possible_gain(truth: Integers, probabilities: Floats, units: ArrayLike) -> f
     0.25
     """
     distances, weights = _calibrated_distances(truth, probabilities)
-    loss = float(distances @ weights)
-    _, numbers = np.unique(units, return_inverse=True)
-    deviations = np.bincount(numbers, weights * (distances - loss))
-    m = len(deviations)
-    return loss + float(np.sqrt((deviations**2).sum() * m / max(m - 1, 1)))
+    return float(distances @ weights) + _standard_error(distances, weights, units)
 
 
 def rank_candidates(truth: Integers, candidates: Mapping[str, Floats]) -> list[str]:
@@ -99,24 +96,82 @@ def rank_candidates(truth: Integers, candidates: Mapping[str, Floats]) -> list[s
     return sorted(candidates, key=lambda name: -round(brier_skill(truth, candidates[name]), 6))
 
 
-def nested_selection(truth: Integers, folds: Integers, candidates: Mapping[str, Floats]) -> Floats:
-    """Return predictions of each fold by the best candidate of the other folds.
+def select_candidate(
+    truth: Integers, candidates: Mapping[str, Floats], units: ArrayLike, preferred: Collection[str] = ()
+) -> str:
+    """Return the name of the best candidate, or of a preferred one that is as good.
+
+    With few objects, the best of many candidates is partly the luckiest one. So any other candidate is selected only if
+    its `brier_skill` exceeds that of the best preferred candidate by more than the standard error of the difference.
+
+    Parameters
+    ----------
+    truth : int64 of shape (n,)
+    candidates : mapping of name to float64 of shape (n, k)
+    units : array of shape (n,)
+        Sampling unit of each object, such as its image, over which the standard error is computed; over single objects
+        if there are fewer than five units.
+    preferred : collection of str
+        Candidates that do not need many objects, such as classifiers without a network.
+
+    >>> truth = np.array([0, 0, 1, 1])
+    >>> good = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.4, 0.6]])
+    >>> select_candidate(truth, {"large": np.eye(2)[truth], "small": good}, [1, 2, 3, 4], ["small"])
+    'small'
+    """
+    ranked = rank_candidates(truth, candidates)
+    best, simple = ranked[0], next((name for name in ranked if name in preferred), None)
+    if simple is None or simple == best:
+        return best
+    weights = _calibrated_distances(truth, candidates[best])[1]
+    gains = np.subtract(*(_calibrated_distances(truth, candidates[name])[0] for name in (simple, best)))
+    return best if gains @ weights > _standard_error(gains, weights, _enough_units(units)) else simple
+
+
+def _enough_units(units: ArrayLike) -> Integers:
+    """Return the numbers of sampling units, or of objects if the units are few."""
+    names, numbers = np.unique(units, return_inverse=True)
+    return numbers if len(names) >= MIN_UNITS else np.arange(len(numbers))
+
+
+def _standard_error(values: Floats, weights: Floats, units: ArrayLike) -> float:
+    """Return the standard error of the weighted sum of values, over sampling units.
+
+    The weights sum to 1.
+    """
+    _, numbers = np.unique(units, return_inverse=True)
+    deviations = np.bincount(numbers, weights * (values - float(values @ weights)))
+    m = len(deviations)
+    return float(np.sqrt((deviations**2).sum() * m / max(m - 1, 1)))
+
+
+def nested_selection(
+    truth: Integers,
+    folds: Integers,
+    candidates: Mapping[str, Floats],
+    units: ArrayLike | None = None,
+    preferred: Collection[str] = (),
+) -> Floats:
+    """Return predictions of each fold by the candidate that the other folds select.
 
     Parameters
     ----------
     truth, folds : int64 of shape (n,)
     candidates : mapping of name to float64 of shape (n, k)
         Class probabilities of each object, predicted by a classifier that was not trained on the fold of the object.
+    units, preferred
+        As for `select_candidate`; by default every object is a unit.
 
     Returns
     -------
     float64 of shape (n, k)
     """
+    units = np.arange(len(truth)) if units is None else np.asarray(units)
     result = np.zeros_like(next(iter(candidates.values())))
     for fold in np.unique(folds):
         here = folds == fold
-        best = rank_candidates(truth[~here], {name: p[~here] for name, p in candidates.items()})[0]
-        result[here] = candidates[best][here]
+        others = {name: p[~here] for name, p in candidates.items()}
+        result[here] = candidates[select_candidate(truth[~here], others, units[~here], preferred)][here]
     return result
 
 

@@ -300,6 +300,7 @@ class FilterBar(HBox):
             [*controls, self.refresh_button, self.count_label],
             layout={"align_items": "center", "flex_flow": "row wrap", "width": "100%", "margin": "0 0 4px 0"},
         )
+        self.add_class("sv-filter-bar")
         self._is_listing, self._on_change = False, on_change
 
         def chosen(_: object) -> None:

@@ -25,6 +25,7 @@ from svetlana_jupyter.core.stats.model_selection import (
     permutation_p_value,
     possible_gain,
     rank_candidates,
+    select_candidate,
 )
 
 
@@ -274,3 +275,36 @@ def test_every_augmentation_has_a_name_for_the_warning(name):
     others = {"flips": True, "rotation": "free", "pipeline": {"transform": {"__class_fullname__": "Blur"}}}
     assert AugmentSettings.none().varied_properties == []
     assert len(AugmentSettings.none().changed(**{name: others.get(name, 0.1)}).varied_properties) == 1
+
+
+def test_a_network_is_selected_only_if_it_is_better_by_more_than_the_standard_error():
+    truth, numbers = np.arange(40) % 2, np.arange(40)
+    forest = probabilities(truth, numbers >= 6)
+    slightly, clearly = probabilities(truth, (numbers < 6) | (numbers >= 11)), probabilities(truth, numbers >= 0)
+    for network, expected in ((slightly, "forest"), (clearly, "network")):
+        candidates = {"network": network, "forest": forest}
+        assert rank_candidates(truth, candidates)[0] == "network"
+        assert select_candidate(truth, candidates, numbers, ["forest"]) == expected
+        assert select_candidate(truth, candidates, numbers) == "network", "no candidate is preferred"
+    weaker = {"forest": forest, "live": slightly, "network": probabilities(truth, numbers >= 12)}
+    assert select_candidate(truth, weaker, numbers, ["forest", "live"]) == "live"
+
+
+def test_objects_of_one_image_count_as_one_unit_of_a_selection():
+    truth, numbers = np.arange(40) % 2, np.arange(40)
+    candidates = {"network": probabilities(truth, numbers < 39), "forest": probabilities(truth, numbers >= 6)}
+    assert select_candidate(truth, candidates, numbers, ["forest"]) == "network"
+    assert select_candidate(truth, candidates, numbers // 8, ["forest"]) == "forest", "most errors are in one image"
+    assert select_candidate(truth, candidates, numbers // 20, ["forest"]) == "network", "two images are too few units"
+
+
+def test_a_preferred_candidate_is_also_preferred_within_each_fold():
+    truth, numbers = np.arange(40) % 2, np.arange(40)
+    candidates = {
+        "network": probabilities(truth, numbers % 20 > 0, 0.95),
+        "forest": probabilities(truth, numbers % 20 > 0, 0.9),
+    }
+    candidates["network"][3] = candidates["forest"][3][::-1]
+    folds = numbers % 4
+    preferred = nested_selection(truth, folds, candidates, numbers, ["forest"])
+    np.testing.assert_array_equal(preferred, candidates["forest"])
