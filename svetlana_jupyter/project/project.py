@@ -1022,6 +1022,7 @@ class Project(HasTraits):
             raise ProjectError(
                 f"Object {label} of {image!r} belongs to the test set, so its prediction is hidden. Annotate it first."
             )
+        self.images.check([image])
         chosen = self.runs.with_network() if run is None else self.runs.get(run)
         classifier = load_classifier(chosen.classifier_folder(), self.runs.networks.get(chosen.name))
         explanation = explain(self.pair(image), self.objects(image), label, classifier, class_id)
