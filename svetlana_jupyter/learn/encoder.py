@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +15,7 @@ from svetlana_jupyter.core.patch_geometry import resolve_patch_settings
 from svetlana_jupyter.core.patches import cut_patches, patch_regions
 from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, InputError
-from svetlana_jupyter.learn.onnx_encoder import OnnxEncoder
+from svetlana_jupyter.learn.encoder_digest import encoder_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,7 +113,7 @@ class EncoderSource:
                 f"The {self.name} failed on patches of shape {patches.shape}: {error}. Correct it, or call "
                 "project.features.remove to do without it."
             ) from error
-        if values.ndim != 2 or len(values) != len(patches):
+        if values.ndim != 2 or len(values) != len(patches) or not values.shape[1]:
             raise ClassifierError(
                 f"The {self.name} returned an array of shape {values.shape} for {len(patches)} patches. "
                 "Return one row of features per patch."
@@ -133,20 +131,4 @@ def check_encoder(name: object, encoder: object, size: object) -> str:
         raise InputError(f"Patches cannot have size={size!r}. Pass 8 to 1024 pixels per side, for example size=224.")
     if isinstance(encoder, torch.nn.Module):
         encoder.eval()
-    return _digest(encoder)
-
-
-def _digest(encoder: Encoder) -> str:
-    """Return a hash of the weights of a module, of a file or of a function."""
-    text = hashlib.sha256(f"{type(encoder).__module__}.{type(encoder).__qualname__}".encode())
-    if isinstance(encoder, torch.nn.Module):
-        for name, values in encoder.state_dict().items():
-            text.update(name.encode() + values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    elif isinstance(encoder, OnnxEncoder):
-        text.update(encoder.content)
-    else:
-        try:
-            text.update(inspect.getsource(encoder).encode())
-        except (OSError, TypeError):  # no source, as for a compiled function
-            text.update(getattr(encoder, "__qualname__", "").encode())
-    return text.hexdigest()[:16]
+    return encoder_digest(encoder)

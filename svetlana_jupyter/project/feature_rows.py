@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from svetlana_jupyter.errors import ProjectError
+from svetlana_jupyter.errors import ClassifierError, ProjectError
 from svetlana_jupyter.project.file_access import check_readable, make_folder, refuse_link
 from svetlana_jupyter.project.storage import atomic_write, file_name
 
@@ -53,7 +53,17 @@ class FeatureRows:
         """Store features (m, d) of some objects; rows without any number are impossible.
 
         Features reach the disk before their states, so that no state is wrong after a power failure.
+
+        Raises
+        ------
+        ClassifierError
+            If there are more or fewer features than the source has learned from.
         """
+        if values.shape[1] != self.rows.shape[1]:
+            raise ClassifierError(
+                f"{fitted.source.name} has {values.shape[1]} features, but learned from {self.rows.shape[1]}. Call "
+                "project.features.refresh() to compute all features again."
+            )
         self.rows[positions] = fitted.standardize(values)
         if isinstance(self.rows, np.memmap):
             self.rows.flush()
@@ -91,7 +101,10 @@ def open_rows(folder: Path, source: str, key: str, shape: tuple[int, int], writa
             for file, size in reversed(sizes.items()):  # states first: features without a state are computed
                 _write_zeros(file, size)
         mode: Any = "r+" if writable else "c"
-        return FeatureRows(key, *(np.memmap(file, dtype, mode, 0, dims) for file, dtype, dims in layout))
+        found = FeatureRows(key, *(np.memmap(file, dtype, mode, 0, dims) for file, dtype, dims in layout))
+        if (unknown := found.state > IMPOSSIBLE).any():  # a damaged file
+            found.state[unknown] = MISSING
+        return found
     if math.prod(shape) * 2 > MAX_MEMORY:
         raise ProjectError(
             f"The features of {shape[0]:,} objects take {math.prod(shape) * 2 / 2**30:.1f} GB, and {folder} cannot be "

@@ -17,6 +17,7 @@ import pandas as pd
 
 from svetlana_jupyter.core.features.fitted_sources import FittedSources
 from svetlana_jupyter.core.groups import name_groups
+from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.settings import LIVE_CLASSIFIER
 from svetlana_jupyter.errors import ProjectError, SvetlanaError
 from svetlana_jupyter.project.known_files import checked_live
@@ -26,11 +27,12 @@ from svetlana_jupyter.project.live_results import (
     LiveResult,
     Stage,
     count_changes,
+    count_shown,
     live_results,
     mean_log_loss,
     score_drawn_labels,
 )
-from svetlana_jupyter.project.live_storage import LiveSnapshot, keep_live
+from svetlana_jupyter.project.live_storage import UPDATE_FIRST, LiveSnapshot, keep_live
 from svetlana_jupyter.project.object_features import FeatureMatrix
 from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.project.runs import Run
@@ -251,6 +253,8 @@ class Live:
         result = self.result
         if result is None or result.model is None:
             raise ProjectError("There are no live predictions to keep. Call project.live.update() first.")
+        if {*next(iter(result.images.values())).classes} - {*self._classes.scheme.ids}:  # merged since
+            raise ProjectError(f"The classes have {UPDATE_FIRST}")
         self._folder.check_writable()
         run = self._make_run(result, self.state.score_text)
         assert run.trained is not None
@@ -358,11 +362,25 @@ class Live:
                 self._apply(event)
         elif isinstance(event, LiveState):
             if self.result is not None and event.message:  # no prediction stays on the screen without its labels
-                self.result = None
+                self.result = self._held_out = None
+                self._scored = pd.DataFrame()
+                self._last.clear()
                 self._runs.set_live(None)
             self._set(event)
         else:
             self._report(str(event))
+
+    def hide(self) -> None:
+        """Leave out objects of a test set that was drawn after the last update."""
+        result = self.result
+        if result is None or not len(self._test_set):
+            return
+        hidden = {name: self._test_set.hidden(name) for name in result.images}
+        if any(objects != result.data.hidden.get(name, frozenset()) for name, objects in hidden.items()):
+            counts = count_shown(result.images, hidden)
+            self.result = replace(result, data=replace(result.data, hidden=hidden), counts=counts)
+            self._last[result.stage] = self.result
+            self._set(replace(self.state, objects=sum(counts.values()), counts=counts))
 
     def _set(self, state: LiveState) -> None:
         self.state = state
@@ -455,8 +473,14 @@ class Live:
             return "Add an image to see predictions."
         if data.labels.nunique() < 2:
             return TOO_FEW_CLASSES
-        problem = next(iter(self._features.problems.values()), "")
-        return problem or "The features of the labeled objects are being computed."
+        if problem := next(iter(self._features.problems.values()), ""):
+            return problem
+        if impossible := data.matrix.impossible_sources():
+            return (
+                f"Too few labeled objects have features: {format_list(impossible)} cannot be computed from their "
+                "pixels. Check that these pixels are numbers, or label other objects."
+            )
+        return "The features of the labeled objects are being computed."
 
     def _feature_state(self, data: LabeledFeatures) -> LiveState:
         """Return a state with the number of objects that have features."""

@@ -143,7 +143,7 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     )
     if images is None:
         return
-    counts = _count(images, data.hidden)
+    counts = count_shown(images, data.hidden)
     first = LiveResult(data, "least squares", images, counts, regularization=head.regularization)
     yield first
     columns = data.matrix.fitted.forest_columns
@@ -160,7 +160,7 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     if averaged is None:
         return
     model = LiveModel(head, forest, columns)
-    second = replace(first, stage="average", images=averaged, counts=_count(averaged, data.hidden), model=model)
+    second = replace(first, stage="average", images=averaged, counts=count_shown(averaged, data.hidden), model=model)
     yield second
     try:
         probabilities, folds = _held_out(features, codes, data.groups[has_features], columns, partial(_check, stop))
@@ -201,7 +201,7 @@ def _predict_images(
     return images
 
 
-def _count(images: Mapping[str, ImagePredictions], hidden: Mapping[str, frozenset[int]]) -> dict[int, int]:
+def count_shown(images: Mapping[str, ImagePredictions], hidden: Mapping[str, frozenset[int]]) -> dict[int, int]:
     """Return the number of predicted objects of each class, without hidden ones."""
     counts: dict[int, int] = {}
     for name, image in images.items():

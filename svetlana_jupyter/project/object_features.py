@@ -133,6 +133,15 @@ class FeatureMatrix:
         """Number of columns."""
         return self.fitted.width
 
+    def impossible_sources(self) -> list[str]:
+        """Return the sources whose features some objects can never have."""
+        images, sources = self.images.values(), enumerate(self.fitted.sources)
+        return [
+            each.source.name
+            for number, each in sources
+            if any((image.parts[number].state == IMPOSSIBLE).any() for image in images)
+        ]
+
     def find(self, objects: pd.Index) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Return which objects (n,) have features, and the features (m, D) of those.
 
@@ -223,7 +232,9 @@ class ObjectFeatures:
 
                 encoders.append(EncoderSource(ENCODER_PREFIX + name, *self._encoders[name], settings))
             elif version := self._stored_version(ENCODER_PREFIX + name):
-                encoders.append(StoredSource(ENCODER_PREFIX + name, version))
+                stored = StoredSource(ENCODER_PREFIX + name, version)
+                if self._known(stored) is not None:  # otherwise the file is damaged
+                    encoders.append(stored)
         return measurements, *encoders, patches
 
     def encoder_sources(self, settings: TrainingSettings) -> dict[str, FeatureSource]:

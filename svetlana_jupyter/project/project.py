@@ -1114,6 +1114,8 @@ class Project(HasTraits):
             self.live.images_changed()
         elif aspect in ("annotations", "classes"):
             self.live.request()
+        elif aspect == "predictions":
+            self.live.hide()
 
     def _announce(self, aspect: Aspect) -> None:
         self._bump(aspect)

@@ -178,7 +178,7 @@ class Queue:
 
         Drawn objects come with the labeled objects passed over before, all others with None.
         """
-        rng, handed_out = np.random.default_rng(self._seed), set[ObjectId]()
+        rng, handed_out, passed = np.random.default_rng(self._seed), set[ObjectId](), list[ObjectId]()
         draws = self._open_objects(self._random_order() if self._kind == "useful" else ())
         while True:
             drawn: dict[ObjectId, tuple[QueuedObject, list[ObjectId]]] = {}

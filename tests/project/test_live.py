@@ -65,6 +65,13 @@ def test_one_class_is_refused_with_a_sentence(project):
     assert project.current_run == ""
 
 
+def test_labeled_objects_without_features_are_named_as_the_reason(project):
+    label_some(project)
+    project.features.add("none", lambda patches: np.full((len(patches), 2), np.nan), size=16)
+    with pytest.raises(ProjectError, match="encoder none cannot be computed"):
+        project.live.update()
+
+
 def test_predictions_vanish_with_the_labels_they_come_from(project):
     project.annotate("P1_A1", [1, 3], "dim")
     project.annotate("P1_A1", [2, 4], "bright")
@@ -74,6 +81,20 @@ def test_predictions_vanish_with_the_labels_they_come_from(project):
         project.live.update()
     assert project.predictions()["predicted"].isna().all()
     assert project.live_state.counts == {}
+
+
+def test_a_score_vanishes_with_the_labels_it_comes_from(project):
+    queue = project.queue("random")
+    for queued in [queue.next() for _ in range(24)]:
+        project.annotate(queued.image, queued.label, "bright" if queued.label % 2 == 0 else "dim")
+    project.live.update()
+    assert project.evaluate().network is not None
+    for image in project.images:
+        project.erase(image, list(range(1, 13)))
+    with pytest.raises(ProjectError, match="two classes"):
+        project.live.update()
+    assert project.evaluate().network is None
+    assert project.runs.get("live").held_out() is None
 
 
 def test_changes_with_the_last_label_are_counted(project):
@@ -143,6 +164,16 @@ def test_objects_of_the_test_set_are_hidden_until_they_are_annotated(project):
     state = project.live.update()
     assert project.predictions().loc[(image, label), "predicted"] in ("dim", "bright")
     assert state.labels == 12  # labels of the test set are not used
+
+
+def test_a_test_set_that_is_drawn_later_is_hidden_at_once(project):
+    label_some(project, last=12)
+    project.live.update()
+    project.test_set.draw(20)
+    hidden = project.live_state
+    assert hidden.objects == sum(hidden.counts.values()) == 16
+    project.live.update()
+    assert project.live_state.counts == hidden.counts
 
 
 def test_few_labels_have_no_score(project):

@@ -159,6 +159,19 @@ def test_nothing_is_kept_without_current_live_predictions(project, wells):
     assert not project.runs
 
 
+def test_predictions_of_a_merged_class_are_not_kept(project):
+    project.classes.add("odd")
+    label_some(project)
+    project.annotate("P1_A1", [1, 3], "odd")
+    project.live.update()
+    project.classes.merge("odd", "dim")
+    with pytest.raises(ProjectError, match="The classes have changed since"):
+        project.live.keep()
+    project.live.update()
+    project.runs.choose(project.live.keep().name)
+    assert project.counts()["count"].tolist() == [18, 18]
+
+
 def test_objects_without_features_are_predicted_later(project):
     label_some(project)
     project.live.update()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
+from itertools import count
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +22,8 @@ from tests.project.conftest import squares
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+WIDTHS = count(1)
 
 
 def never() -> bool:
@@ -151,6 +155,43 @@ def test_damaged_files_are_computed_again(project, damage):
     np.testing.assert_array_equal(reopened.features.matrix().images["P1_A1"].read(slice(None)), expected)
 
 
+def test_damaged_states_are_computed_again(project):
+    compute(project)
+    expected = project.features.matrix().images["P1_A1"].read(slice(None))
+    for file in (project.path / "features/P1_A1").glob("*.state"):
+        file.write_bytes(bytes([7]) * file.stat().st_size)
+    for file in (project.path / "features/P1_A1").glob("*.rows"):
+        file.write_bytes(bytes(file.stat().st_size))
+    project.annotations.file.close()
+    reopened = Project(project.path, annotator="ann")
+    compute(reopened)
+    np.testing.assert_array_equal(reopened.features.matrix().images["P1_A1"].read(slice(None)), expected)
+
+
+def test_learned_numbers_of_other_features_are_refused_with_a_sentence(project):
+    compute(project)
+    file = project.path / "features/measurements.json"
+    document = json.loads(file.read_text())
+    document |= {name: document[name][1:] for name in ("center", "scale")}
+    document["sizes"] = [document["sizes"][0] - 1]
+    file.write_text(json.dumps(document))
+    project.annotations.file.close()
+    reopened = Project(project.path, annotator="ann")
+    compute(reopened)
+    assert "project.features.refresh()" in reopened.features.problems["P1_A1"]
+    reopened.features.refresh()
+    compute(reopened)
+    assert reopened.features.matrix().images["P1_A1"].is_present.all()
+
+
+def test_a_damaged_file_of_an_encoder_adds_no_features(project):
+    (project.path / "features").mkdir()
+    (project.path / "features/encoder x.json").write_text('{"version": "1"}')
+    compute(project)
+    assert list(project.features.matrix().blocks) == ["measurements", "blob", "oriented"]
+    assert project.features.matrix().images["P1_A1"].is_present.all()
+
+
 def test_links_are_neither_followed_nor_replaced(project, tmp_path: Path):
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -218,6 +259,18 @@ def test_an_encoder_adds_a_block_of_features(project):
     )
 
 
+def test_another_encoder_of_the_same_code_is_computed_anew(project):
+    def times(weights):
+        return lambda patches: corners(patches) * weights
+
+    project.features.add("quarters", times(1), size=16)
+    compute(project)
+    before = project.features.matrix().images["P1_A1"].parts[1].rows.copy()
+    project.features.add("quarters", times(np.array([1, -1, 1, -1])), size=16)
+    compute(project)
+    assert (project.features.matrix().images["P1_A1"].parts[1].rows != before).any()
+
+
 def test_a_torch_module_is_an_encoder(project):
     torch = pytest.importorskip("torch")
     project.features.add("pool", torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten()), size=16)
@@ -260,7 +313,12 @@ def test_an_encoder_sees_no_brightness_where_it_is_not_allowed(project):
 
 @pytest.mark.parametrize(
     ("encoder", "message"),
-    [(lambda patches: patches, "one row of features per patch"), (lambda patches: 1 / 0, "division by zero")],
+    [
+        (lambda patches: patches, "one row of features per patch"),
+        (lambda patches: patches[:, 0, 0, :0], "one row of features per patch"),
+        (lambda patches: np.ones((len(patches), next(WIDTHS))), "same number of features"),
+        (lambda patches: 1 / 0, "division by zero"),
+    ],
 )
 def test_a_failing_encoder_is_reported(project, encoder, message):
     project.features.add("broken", encoder, size=16)

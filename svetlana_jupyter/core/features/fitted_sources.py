@@ -103,7 +103,13 @@ class FittedSource:
         """Raise a `ValueError` unless the arrays fit together."""
         is_finite = all(np.isfinite(values).all() for values in (self.center, self.scale, *self.fitted.values()))
         fits = self.center.shape == self.scale.shape == (sum(self.sizes),)
-        if not is_finite or not fits or len(self.sizes) != len(self.source.blocks) or min(self.sizes) < 0:
+        if (
+            not is_finite
+            or not fits
+            or (self.scale < 0).any()
+            or len(self.sizes) != len(self.source.blocks)
+            or min(self.sizes) < 0
+        ):
             raise ValueError("its arrays do not fit together")
         self.source.check(self.fitted)
 
@@ -253,7 +259,13 @@ def fit_standardization(source: FeatureSource, fitted: Fitted, blocks: Sequence[
     blocks : sequence of mapping
         Features of the sample, as `FeatureSource.compute` yields them.
     """
-    values = np.concatenate([joined(each, source) for each in blocks]).astype(np.float64)
+    parts = [joined(each, source) for each in blocks]
+    if len(widths := {part.shape[1] for part in parts}) > 1:
+        raise ClassifierError(
+            f"The {source.name} returned {min(widths)} features of some objects and {max(widths)} of others. Return "
+            "the same number of features of every object, or call project.features.remove to do without it."
+        )
+    values = np.concatenate(parts).astype(np.float64)
     values[~np.isfinite(values)] = np.nan
     known = np.isfinite(values)
     count = np.maximum(known.sum(axis=0), 1)
