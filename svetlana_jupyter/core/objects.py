@@ -125,6 +125,15 @@ def index_objects(mask: DataArray, progress: Callable[[int, int], None] | None =
     table = tabulate_objects(mask, progress)
     if table.index.tolist() == [255]:
         raise_binary_mask(255)
+    return for_threads(table)
+
+
+def for_threads(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose rows several threads may look up at the same time.
+
+    The index builds its hash table at the first lookup, and fails if two threads build it at once.
+    """
+    table.index.get_indexer(table.index[:1])
     return table
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.evaluation import Evaluation
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.project_classes import ProjectClasses
+    from svetlana_jupyter.project.runs import Run
 
 Value = Literal["fraction", "count"]
 
@@ -131,6 +132,7 @@ class BackgroundJobs:
     _export: Callable[..., Work]
     _keep_live: Callable[[], Work]
     _score: Callable[[str | None], None]
+    _is_scoring: Callable[[Run], bool]
 
     def train(
         self,
@@ -157,6 +159,10 @@ class BackgroundJobs:
         ``project.scoring`` shows the progress; `Project.evaluate` waits for the scores.
         """
         self._score(run)
+
+    def is_scoring(self, run: Run) -> bool:
+        """Return whether missing scores of a run are being computed."""
+        return self._is_scoring(run)
 
     def export(self, folder: str | Path, formats: Sequence[str] = ("csv",)) -> None:
         """Export the results in the background, as `Project.export` does.

@@ -174,6 +174,10 @@ class Live:
     state : LiveState
     result : LiveResult or None
         The predictions that are shown.
+    replaced : tuple of str
+        Name of the last run that replaced the live classifier, and why; empty for none.
+    on_trains : callable
+        Called with the new value of `trains`.
     urgent_objects : callable
         Returns the objects whose features are computed after those of labeled ones, by image; set by a panel.
     """
@@ -196,10 +200,13 @@ class Live:
         self._show, self._report = show, report
         self.state = LiveState()
         self.result: LiveResult | None = None
+        self._trains, self.replaced = True, ("", "")
+        self.on_trains: Callable[[bool], None] = lambda allowed: None
         self._is_following = self._is_fitting = False
         self._wanted, self._done = 0, 0
         self._last: dict[Stage, LiveResult] = {}
         self._scored = pd.DataFrame()
+        self._held_out: pd.DataFrame | None = None  # the last ones, while those of a new label are computed
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self.urgent_objects: Callable[[], Mapping[str, Sequence[int]]] = dict
@@ -252,6 +259,21 @@ class Live:
         folder = self._folder.runs_folder
         return lambda stop: keep_live(snapshot, folder, self._images, self._features, stop)
 
+    @property
+    def trains(self) -> bool:
+        """Whether networks are trained in the background while labels are followed."""
+        return self._trains
+
+    @trains.setter
+    def trains(self, allowed: bool) -> None:
+        self._trains = allowed
+        self.on_trains(allowed)
+
+    @property
+    def is_following(self) -> bool:
+        """Whether the labels are followed in the background."""
+        return self._is_following
+
     def start(self) -> None:
         """Follow the labels from now on, in the background."""
         if not self._is_following:
@@ -292,23 +314,42 @@ class Live:
         """
         if run.settings["architecture"] == LIVE_CLASSIFIER:
             return f"The live classifier stays, because run {run.name} is the same classifier for these labels alone."
-        mine, theirs = None if self.result is None else self.result.held_out, run.held_out()
+        both = self._compare_held_out(run)
+        if both is None:
+            return (
+                f"The live classifier stays, because run {run.name} has too few held-out predictions to compare. "
+                "Choose the run to see its predictions."
+            )
+        n, live, trained = both
+        if not live < trained:
+            return ""
+        return (
+            f"The live classifier stays, because it predicts {n} held-out labels better than run {run.name} "
+            f"(log loss {live:.2f} against {trained:.2f})."
+        )
+
+    def explain_replacement(self, run: Run) -> str:
+        """Return why a run is better than the live classifier; "" if it is not."""
+        both = self._compare_held_out(run)
+        if both is None or self.compare(run):
+            return ""
+        n, live, trained = both
+        return (
+            f"Run {run.name} replaced the live classifier, because it predicts {n} held-out labels better "
+            f"(log loss {trained:.2f} against {live:.2f})."
+        )
+
+    def _compare_held_out(self, run: Run) -> tuple[int, float, float] | None:
+        """Return the number of common labels, and the log losses of both classifiers."""
+        mine, theirs = None if self.result is None else self._held_out, run.held_out()
         both = pd.DataFrame()
         if mine is not None and theirs is not None:
             theirs = theirs.rename(columns=lambda name: f"{name}_run" if name.startswith("p_") else name)
             both = mine.merge(theirs, on=["image", "object", "truth"], suffixes=("", "_run"))
         if len(both) < MIN_COMPARED:
-            return (
-                f"The live classifier stays, because run {run.name} has too few held-out predictions to compare. "
-                "Choose the run to see its predictions."
-            )
+            return None
         live, trained = (mean_log_loss(both, suffix) for suffix in ("", "_run"))
-        if not live < trained:
-            return ""
-        return (
-            f"The live classifier stays, because it predicts {len(both)} held-out labels better than run {run.name} "
-            f"(log loss {live:.2f} against {trained:.2f})."
-        )
+        return len(both), live, trained
 
     def handle(self, event: object) -> None:
         """Show a result or a state; called on the thread that created the project."""
@@ -335,6 +376,7 @@ class Live:
         self._last[result.stage] = self.result = result
         estimate, text = state.score, state.score_text
         if result.held_out is not None:
+            self._held_out = result.held_out
             estimate, text, self._scored = score_drawn_labels(result.held_out, self._classes.scheme)
         self._runs.set_live(self._make_run(result, text))
         self._set(

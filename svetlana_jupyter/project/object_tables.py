@@ -10,7 +10,7 @@ import numpy as np
 
 from svetlana_jupyter.core.mask_numbers import NumberingProblem, counts_pieces, find_numbering_problem
 from svetlana_jupyter.core.mask_repair import repair_mask
-from svetlana_jupyter.core.objects import bbox_columns, centroid_columns
+from svetlana_jupyter.core.objects import bbox_columns, centroid_columns, for_threads
 from svetlana_jupyter.project.file_access import read_parquet
 from svetlana_jupyter.project.storage import atomic_folder
 
@@ -51,7 +51,8 @@ def read_objects(file: Path, shape: tuple[int, ...]) -> pd.DataFrame | None:
         return None
     starts, ends = table[low].to_numpy(float), table[high].to_numpy(float)
     is_inside = (starts >= 0).all() and (starts < ends).all() and (ends <= np.array(shape)).all()
-    return table if is_inside and len(table) and table.index.min() > 0 and table.index.name == "object" else None
+    is_sound = is_inside and len(table) and table.index.min() > 0 and table.index.name == "object"
+    return for_threads(table) if is_sound else None
 
 
 def write_repaired_mask(folder: Path, mask: DataArray, repair: str) -> tuple[Path, DataArray, str]:

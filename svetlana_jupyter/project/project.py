@@ -27,6 +27,7 @@ from svetlana_jupyter.core.stats.outliers import HeldOutGroups, flag_unfamiliar_
 from svetlana_jupyter.errors import ProjectError, SettingsError, SvetlanaError
 from svetlana_jupyter.project.accessors import BackgroundJobs, Plots
 from svetlana_jupyter.project.annotation_store import Annotations, ObjectLabels, object_ids
+from svetlana_jupyter.project.background_training import BackgroundTraining, RunAdded
 from svetlana_jupyter.project.class_fractions import ClassFractions
 from svetlana_jupyter.project.count_table import CountTable
 from svetlana_jupyter.project.counts import CountComparison, compare_counts, count_objects, list_columns
@@ -145,7 +146,7 @@ class Project(HasTraits):
     job : JobState or None
         The running job.
     scoring : JobState or None
-        The score that is computed in the background.
+        The score, or the training, that is computed in the background.
     training_curve : LearningCurve or None
         Learning curve of the running or the last training.
     last_export : ExportFinished or None
@@ -204,14 +205,16 @@ class Project(HasTraits):
         self.job = self._jobs.state
         self.features = ObjectFeatures(self._folder, self.images, self._folder.read_settings)
         parts = self.features, self.images, self.annotations, self.test_set, self.classes, self.runs
-        show = partial(self.set_trait, "live_state")
-        self.live = Live(*parts, self._folder, self._jobs, show, self._report)
+        self.live = Live(*parts, self._folder, self._jobs, self._show_live, self._report)
         self.features.on_changed = self.live.images_changed
-        calls = self._recreate_scoring, self._replace_live, self._handle, partial(self.set_trait, "scoring")
-        self._scorings = RunScorings(self._jobs, self.runs, self._shared.scorings, *calls, self._report)
+        calls = self._replace_live, self._handle, partial(self.set_trait, "scoring"), self._report
+        scorings = self._shared.scorings
+        self._scorings = RunScorings(self._jobs, self.runs, scorings, self._recreate_scoring, *calls)
+        self._background_training = BackgroundTraining(self._jobs, self.runs, self._background_task, *calls)
+        self.live.on_trains = lambda allowed: None if allowed else self._background_training.cancel()
         self.plot = Plots(self.images, self.classes, self._count, self.predictions, self.evaluate)
         works = self._training, self._prediction, self._export_work, self.live.keep_work
-        self.background = BackgroundJobs(self._jobs, *works, lambda run: self._scorings.start(self.runs.get(run)))
+        self.background = BackgroundJobs(self._jobs, *works, self._start_scoring, self._is_being_scored)
         self._shared.announce("annotations")  # other objects of this folder may now read the log of this annotator
         self._shared.add_follower(self._follow)
         self.classes.extend(names)
@@ -782,6 +785,7 @@ class Project(HasTraits):
         continues with the next call that needs the score.
         """
         if self.job is None:
+            self._background_training.cancel()
             self._scorings.pause()
             self._bump("runs")
         self._jobs.stop()
@@ -1018,6 +1022,7 @@ class Project(HasTraits):
             raise ProjectError(
                 f"Object {label} of {image!r} belongs to the test set, so its prediction is hidden. Annotate it first."
             )
+        self.images.check([image])
         chosen = self.runs.with_network() if run is None else self.runs.get(run)
         classifier = load_classifier(chosen.classifier_folder(), self.runs.networks.get(chosen.name))
         explanation = explain(self.pair(image), self.objects(image), label, classifier, class_id)
@@ -1087,7 +1092,8 @@ class Project(HasTraits):
         """
         export = self._export(folder, formats)
         self._settle(needed=(NETWORK,))
-        return list(export.files())
+        with self._jobs.lane.hold():
+            return list(export.files())
 
     def to_xarray(self, images: Iterable[str] | None = None) -> xr.Dataset:
         """Return the object table as a Dataset (`core.predictions.object_dataset`).
@@ -1142,6 +1148,8 @@ class Project(HasTraits):
                 self.status = run.summary
             case RunUnsaved(save), network:
                 self.runs.keep_unsaved(save, network)
+            case RunAdded(run):
+                self.runs.add(run)
             case Scoring():
                 self._scorings.add(event)
             case RunScored(run):
@@ -1171,6 +1179,7 @@ class Project(HasTraits):
         self.runs.update(run)
         why_live = self.live.compare(run) if self.current_run == LIVE and is_first else ""
         if self.current_run == LIVE and is_first and not why_live:
+            self.live.replaced = run.name, self.live.explain_replacement(run)
             self.runs.choose(run.name)
         if not is_first and self.current_run != run.name:
             return
@@ -1185,10 +1194,13 @@ class Project(HasTraits):
             self._bump("runs")
         self.job = state
 
+    def _is_being_scored(self, run: Run) -> bool:
+        """Return whether missing scores of a run are being computed."""
+        return run.name == self._scoring or self._scorings.is_awaited(run)
+
     def _score(self, run: Run) -> Evaluation:
         """Return the report of a run; it says if a score is being computed."""
-        progress = self._scorings.progress(run)
-        is_awaited = bool(progress) or run.name == self._scoring
+        is_awaited = self._is_being_scored(run)
         problem = self._scorings.problems.get(run.name, "")
         if (is_awaited and NETWORK in run.missing_scores) or run.name == self._scoring:
             run = replace(run, note=BEING_SCORED)
@@ -1218,6 +1230,10 @@ class Project(HasTraits):
             labels = sum(self.runs.get(name).labels.values())
             calibrates = (NETWORK,) if labels >= MIN_OBJECTS and name not in self._scorings.problems else ()
             self._scorings.finish(name, needed or calibrates)
+
+    def _start_scoring(self, run: str | None) -> None:
+        self._scorings.start(self.runs.get(run))
+        self._bump("runs")
 
     def _recreate_scoring(self, run: Run) -> Scoring:
         """Return the scoring of a stored run; raise a `ProjectError` if there is none."""
@@ -1352,7 +1368,9 @@ class Project(HasTraits):
         if settings is not None and not isinstance(settings, TrainingSettings):
             raise SettingsError(f"Settings must be TrainingSettings, got {settings!r}. Pass single ones as epochs=50.")
         wanted = (settings or self.settings).changed(**changes)
-        labels, explanation = self._training_objects(wanted.exclude_border, wanted.size)
+        with self._folder.lock:  # in the background, labels are added at the same time
+            labels, explanation = self._training_objects(wanted.exclude_border, wanted.size)
+            edit_groups, masks = self.annotations.edit_groups(), self.images.mask_numbers()
         if missing := self._missing(labels, explanation):
             raise ProjectError(missing)
         self._folder.check_writable()
@@ -1363,8 +1381,8 @@ class Project(HasTraits):
             objects=self.images.objects,
             labels=labels["class_id"],
             explanation=explanation,
-            masks=self.images.mask_numbers(),
-            edit_groups=self.annotations.edit_groups(),
+            masks=masks,
+            edit_groups=edit_groups,
             classes=self.classes.scheme,
             setup=setup,
             settings=setup.settings.changed(threads=setup.settings.threads or threads),
@@ -1372,7 +1390,7 @@ class Project(HasTraits):
             folder=self._folder.runs_folder,
             search=search,
             features=self.features.for_training,
-            check_masks=partial(check_masks, self.images, labels.index.unique("image"), self.images.mask_numbers()),
+            check_masks=partial(check_masks, self.images, labels.index.unique("image"), masks),
         )
 
     def _training(
@@ -1386,6 +1404,7 @@ class Project(HasTraits):
     ) -> Work:
         given = TrainingSettings(**settings) if isinstance(settings, Mapping) else settings
         task = self._task(given, changes, threads, network, search)
+        self._background_training.cancel()
         self.training_curve = LearningCurve()
 
         replaces_live = self.current_run == LIVE
@@ -1405,6 +1424,17 @@ class Project(HasTraits):
                     yield from predict_images(self._prediction_task(list(task.pairs), event, count, network), stop)
 
         return work
+
+    def _background_task(self) -> TrainingTask:
+        """Return the inputs of a training in the background, with one thread."""
+        return self._task(self.settings.changed(threads=1), {}, 1)
+
+    def _show_live(self, state: LiveState) -> None:
+        """Show the live state, and train a network once labels have grown enough."""
+        self.live_state = state
+        is_shown = self.live.is_following and self.current_run == LIVE and state.stage == "average"
+        if is_shown and self.live.trains and self.job is None and self._folder.writable:
+            self._background_training.consider(state.labels)
 
     def _prediction(
         self, images: Iterable[str] | None, run: str | None, threads: int, client: ClientChoice = None, **options: Any

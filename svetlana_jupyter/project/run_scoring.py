@@ -68,8 +68,6 @@ class Scoring:
         The run with the scores so far.
     news : RunScored or None
         A new score, until it is announced.
-    text : str
-        What is computed, such as "2 of 5 folds".
     """
 
     def __init__(
@@ -80,7 +78,7 @@ class Scoring:
         held_out: pd.DataFrame | None = None,
         may_replace_live: bool = False,
     ) -> None:
-        self.run, self.may_replace_live, self.text = run, may_replace_live, ""
+        self.run, self.may_replace_live = run, may_replace_live
         self.news: RunScored | None = None
         self._task, self._samples, self._own = task, samples, held_out
         self._events: Iterator[Progress | RunScored] | None = None
@@ -118,7 +116,6 @@ class Scoring:
         if isinstance(event, RunScored):
             self.run, self.news = event.run, event
             return None
-        self.text = event.text
         return event
 
     def _steps(self) -> Iterator[Progress | RunScored]:
@@ -301,7 +298,7 @@ class RunScorings:
     ) -> None:
         self._jobs, self._runs, self._pending, self._recreate = jobs, runs, pending, recreate
         self._replace_live, self._handle, self._show, self._report = replace_live, handle, show, report
-        self._is_paused, self._reported = False, 0.0
+        self._is_paused, self._reported = False, (0.0, "")
         self.problems: dict[str, str] = {}
 
     def add(self, scoring: Scoring) -> None:
@@ -324,10 +321,9 @@ class RunScorings:
         self._jobs.lane.cancel(LANE_NAME)
         self._show(None)
 
-    def progress(self, run: Run) -> str:
-        """Return what is computed for a run in the background; "" for nothing."""
-        scoring = self._pending.get(run.name)
-        return "" if scoring is None or self._is_paused or not run.missing_scores else scoring.text or "waiting"
+    def is_awaited(self, run: Run) -> bool:
+        """Return whether missing scores of a run are computed in the background."""
+        return bool(run.missing_scores) and run.name in self._pending and not self._is_paused
 
     def candidates(self) -> list[Run]:
         """Return the runs that may replace the live classifier."""
@@ -420,10 +416,10 @@ class RunScorings:
             yield news
 
     def _report_progress(self, event: Progress) -> None:
-        now = time.monotonic()
-        if now - self._reported > REPORT_SECONDS:
-            self._reported = now
-            self._jobs.post(self._show, JobState("scoring", event.done, event.total, describe(event)))
+        now, text = time.monotonic(), describe(event)
+        if now - self._reported[0] > REPORT_SECONDS or text != self._reported[1]:
+            self._reported = now, text
+            self._jobs.post(self._show, JobState("scoring", event.done, event.total, text))
 
     def _fail(self, name: str, error: Exception) -> None:
         self._pending.pop(name, None)
@@ -432,5 +428,6 @@ class RunScorings:
 
 
 def describe(event: Progress) -> str:
-    """Return the text of the progress of a cross-validation, with its folds."""
-    return f"{event.text}: {int(event.done)} of {event.total:.0f} folds" if event.total > 1 else event.text
+    """Return the text of progress, with the folds of a cross-validation."""
+    has_folds = event.text.startswith("scoring") and event.total > 1
+    return f"{event.text}: {int(event.done)} of {event.total:.0f} folds" if has_folds else event.text

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from svetlana_jupyter.core.settings import TrainingSettings
+from svetlana_jupyter.core.settings import FEATURE_ARCHITECTURES, TrainingSettings
 from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration, calibrate
 from svetlana_jupyter.core.stats.metrics import score
 from svetlana_jupyter.errors import ProjectError
@@ -36,7 +36,6 @@ RESULT_COLUMNS = ("accuracy", "low", "high", "balanced", "merit", "finalist", "e
 _ALL = ["preset", *RESULT_COLUMNS]
 # The scores of a run, in the order of their computation.
 NETWORK, AUGMENTATION, COMPARISON = "network", "augmentation", "forest"
-_WITHOUT_NETWORK = ("forest", "head")  # architectures of classifiers on features
 
 
 def search_key(settings: TrainingSettings) -> dict[str, Any]:
@@ -196,7 +195,7 @@ class Run:
     @property
     def has_network(self) -> bool:
         """Whether the classifier is a neural network, which Grad-CAM can explain."""
-        return self.settings.get("architecture") not in _WITHOUT_NETWORK
+        return self.settings.get("architecture") not in FEATURE_ARCHITECTURES
 
     @property
     def title(self) -> str:

@@ -135,7 +135,8 @@ def _left_out(project: Project, objects: MapObjects, chosen: ObjectFilter) -> ND
         return None
     left_out = np.zeros(len(objects), bool)
     for image, rows in objects.images.items():
-        only = matching_objects(project, image, chosen)
-        if only is not None:
-            left_out[rows] = ~np.isin(objects.labels(image), only)
+        with suppress(SvetlanaError, OSError):  # of a missing image, which the panel reports
+            only = matching_objects(project, image, chosen)
+            if only is not None:
+                left_out[rows] = ~np.isin(objects.labels(image), only)
     return left_out

@@ -47,7 +47,7 @@ class ObjectFilter:
         return self != ObjectFilter()
 
 
-_matches: WeakKeyDictionary[Project, dict[str, tuple[Hashable, NDArray[np.int64]]]] = WeakKeyDictionary()
+_matches: WeakKeyDictionary[Project, dict[str, tuple[Hashable, pd.DataFrame, NDArray[np.int64]]]] = WeakKeyDictionary()
 
 
 def matching_objects(project: Project, image: str, chosen: ObjectFilter) -> NDArray[np.int64] | None:
@@ -59,11 +59,12 @@ def matching_objects(project: Project, image: str, chosen: ObjectFilter) -> NDAr
         return None
     table = project.probabilities(image)
     mask = project.images.entry(image).mask_number
-    key = chosen, mask, id(table), project.annotations_version, project.classes_version, project.predictions_version
+    key = chosen, mask, project.annotations_version, project.classes_version, project.predictions_version
     known = _matches.setdefault(project, {})
-    if image not in known or known[image][0] != key:
-        known[image] = key, _find_matching(project, image, chosen)
-    return known[image][1]
+    # `probabilities` returns a new table when objects of the test set are hidden or no longer hidden.
+    if image not in known or known[image][0] != key or known[image][1] is not table:
+        known[image] = key, table, _find_matching(project, image, chosen)
+    return known[image][2]
 
 
 def _find_matching(project: Project, image: str, chosen: ObjectFilter) -> NDArray[np.int64]:

@@ -45,6 +45,11 @@ logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 
+_TRAINS = "Train networks in the background while I label"
+_TRAINS_TIP = (
+    "With live predictions: a training starts when the labels have grown by half, and replaces the live classifier "
+    "only if its predictions of held-out labels are better"
+)
 _PREVIEW, _RUNS, _SETTINGS = "Augmentation preview", "Earlier runs", "Advanced settings"
 
 
@@ -63,8 +68,11 @@ class TrainingPanel(Panel):
     search : Button
         Searches for the best preset again. Shown if the preset is chosen by a search and a run exists.
     job : JobProgress
+        Progress of the running job, or else of the score in the background.
     readiness : HTML
         What is missing before training can start.
+    trains : Checkbox
+        Whether networks are trained in the background while the live predictions follow the labels.
     curves : HTML
     result : RunScores
         The scores of the current run.
@@ -75,7 +83,7 @@ class TrainingPanel(Panel):
         Holds ``preview``, ``runs`` and ``settings``.
     """
 
-    job_kinds = frozenset({"training", "sweep"})
+    job_kinds = frozenset({"training", "scoring", "sweep"})
 
     def __init__(self, project: Project | str | Path) -> None:
         super().__init__(project)
@@ -88,8 +96,11 @@ class TrainingPanel(Panel):
         self.search = self.make_button(search, "Search again", "", tooltip, "quiet", width="140px", flex="0 0 auto")
         self.job = JobProgress(stop=lambda: self.run_action(project.stop))
         self.readiness = HTML(layout={"margin": "0 0 0 12px", "flex": "1 1 auto"})
+        self.trains = Checkbox(project.live.trains, description=_TRAINS, indent=False, layout={"width": "auto"})
+        self.trains.tooltip = _TRAINS_TIP
+        self.trains.observe(lambda change: self.run_action(self._allow_training, change["new"]), "value")
         self.curves = HTML(layout={"width": "100%", "margin": "0", "display": "none"})
-        self.result = RunScores(project)
+        self.result = RunScores(project, lambda name: self.run_action(project.background.score, name))
         self.preview = AugmentationPreview(project)
         self.runs = RunTable(project, choose=lambda name: self.run_action(project.runs.choose, name))
         self.settings = SettingsEditor(project, self.status)
@@ -101,18 +112,18 @@ class TrainingPanel(Panel):
         )
         row = {"width": "100%", "align_items": "center", "flex_flow": "row wrap"}
         buttons = HBox([self.train, self.search, self.readiness, self.job], layout=row)
-        self.children = (self._style, self.cues, buttons, self.curves, self.result, self.more, self.status)
+        self.children = (self._style, self.cues, buttons, self.trains, self.curves, self.result, self.more, self.status)
         self.more.observe(catch_errors(lambda _: self._show_preview(), self.status), "selected_index")
         self._watcher.observe(self.settings, self._follow_settings, "used")
         self.observe_project(self._show_buttons, "annotations_version", "classes_version", "images_version", "job")
         self.observe_project(self._show_preview, "annotations_version", "images_version")
         self.observe_project(self.cues.draw_cards, "images_version", "annotations_version")
-        self.observe_project(lambda: self.job.show(project.job), "job")
+        self.observe_project(self._show_progress, "job", "scoring")
         self.observe_project(self._throttle.request, "training_curve", "job")
         self.observe_project(self._show_runs, "current_run", "runs_version", "classes_version")
         self._follow_settings()
         self.cues.draw_cards()
-        self.job.show(project.job)
+        self._show_progress()
         self._show_runs()
         running = "Training runs in the background."
         self.show_hint(running if self._follows_job else "Press Train to train on all annotations, in the background.")
@@ -147,6 +158,12 @@ class TrainingPanel(Panel):
         self.train.disabled = self.search.disabled = bool(missing) or running
         automatic = self.settings.used is not None and self.settings.used.preset == AUTO_PRESET
         self.search.layout.display = None if automatic and self.project.runs else "none"
+
+    def _allow_training(self, allowed: bool) -> None:
+        self.project.live.trains = allowed
+
+    def _show_progress(self) -> None:
+        self.job.show(self.project.job or self.project.scoring)
 
     def _show_curves(self) -> None:
         project = self.project

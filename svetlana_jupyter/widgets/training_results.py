@@ -14,7 +14,7 @@ from ipywidgets import HTML, Button, HBox, VBox
 from svetlana_jupyter.core.features.catalog import CUES
 from svetlana_jupyter.core.settings import FOREST, LIVE_CLASSIFIER, PRESET_DESCRIPTIONS, parse_allowed_cues
 from svetlana_jupyter.project.evaluation import report_notes
-from svetlana_jupyter.project.jobs import format_duration
+from svetlana_jupyter.project.jobs import format_duration, panel_call
 from svetlana_jupyter.widgets.components import (
     Markup,
     button,
@@ -48,18 +48,31 @@ class RunScores(VBox):
     Parameters
     ----------
     project : Project
+    score : callable
+        Called with the name of the run whose missing scores are to be computed.
 
     Attributes
     ----------
     cards, warning, tables, search_results, notes : HTML
+    compute : Button
+        Computes missing scores; shown for a run that was not scored.
     """
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, score: Callable[[str], None]) -> None:
         self._project = project
         self._latest = LatestQuestion(self._evaluate, self._show_evaluation, 0.0, self._show_error)
         self.cards, self.warning, self.tables, self.search_results, self.notes = (HTML(layout=_WIDE) for _ in range(5))
-        children = [self.cards, self.warning, self.tables, self.search_results, self.notes]
-        super().__init__(children, layout={"width": "100%"})
+        self._parts = [self.cards, self.warning, self.tables, self.search_results, self.notes]
+        tooltip = "Score the run in the background, on objects that it was not trained on"
+        self.compute = button(
+            lambda: score(project.current_run),
+            "Compute the missing scores",
+            "",
+            tooltip,
+            width="auto",
+            align_self="flex-start",
+        )
+        super().__init__([self.cards, self.compute, *self._parts[1:]], layout={"width": "100%"})
 
     def show(self) -> None:
         """Show the scores of the project's current run."""
@@ -71,16 +84,20 @@ class RunScores(VBox):
         self.cards.value = f'<div class="sv-empty sv-calm">{muted(_NO_RUN)}</div>'
 
     def _clear(self) -> None:
-        for part in self.children:
+        for part in self._parts:
             part.value = ""
+        self.compute.layout.display = "none"
 
     def _evaluate(self, run: Run) -> tuple[Run, Evaluation, str]:
-        return run, self._project.evaluate(run.name), search_results_html(run)
+        with panel_call():
+            return run, self._project.evaluate(run.name), search_results_html(run)
 
     def _show_evaluation(self, answer: tuple[Run, Evaluation, str]) -> None:
         run, report, search_results = answer
         self._clear()
-        self.cards.value = score_cards(report, str(run.settings["architecture"]))
+        is_awaited = self._project.background.is_scoring(run)
+        self.cards.value = score_cards(report, str(run.settings["architecture"]), is_awaited)
+        self.compute.layout.display = "" if run.missing_scores and not is_awaited else "none"
         self.search_results.value = search_results
         self.warning.value = error_html(report.warning) if report.warning else ""
         notes = list(run.remarks)
@@ -95,7 +112,7 @@ class RunScores(VBox):
         self.notes.value = "<br>".join(map(muted, run.remarks))
 
 
-def score_cards(report: Evaluation, architecture: str = "small_cnn") -> str:
+def score_cards(report: Evaluation, architecture: str = "small_cnn", is_awaited: bool = False) -> str:
     """Return the scores of a run and of a random forest as HTML.
 
     Parameters
@@ -103,6 +120,8 @@ def score_cards(report: Evaluation, architecture: str = "small_cnn") -> str:
     report : Evaluation
     architecture : str
         Architecture of the classifier. A random forest is not compared with itself.
+    is_awaited : bool
+        Whether missing scores are being computed.
     """
     if report.network is None:
         return muted(report.text)
@@ -110,7 +129,7 @@ def score_cards(report: Evaluation, architecture: str = "small_cnn") -> str:
     if architecture == FOREST:
         return f'<div class="sv-scores">{_card(forest_title, report.network)}</div>'
     title = "Live classifier" if architecture == LIVE_CLASSIFIER else "This network"
-    cards = _card(title, report.network) + _card(forest_title, report.forest)
+    cards = _card(title, report.network) + _card(forest_title, report.forest, is_awaited)
     return f'<div class="sv-scores">{cards}</div>{_advice(report)}'
 
 
@@ -148,8 +167,8 @@ def format_percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.0f} %"
 
 
-def _card(title: str, scores: Scores | None) -> str:
-    value, lines = "–", muted("no estimate")
+def _card(title: str, scores: Scores | None, is_awaited: bool = False) -> str:
+    value, lines = "–", muted("being scored …" if is_awaited else "no estimate")
     if scores is not None:
         accuracy, balanced = scores.accuracy, scores.balanced_accuracy
         value = format_percent(accuracy.value)
@@ -246,8 +265,8 @@ class RunTable(VBox):
     def __init__(self, project: Project, choose: Callable[[str], None]) -> None:
         self._project, self._choose = project, choose
         self._rows: dict[str, tuple[Button, HTML]] = {}
-        # Accuracy of network and forest, as text, by the name and note of a run: a new note means new scores.
-        self._scores: dict[tuple[str, str], tuple[str, str]] = {}
+        # Accuracy of network and forest, as text, by the state of a run: a new note means new scores.
+        self._scores: dict[_State, tuple[str, str]] = {}
         self._latest = LatestQuestion(self._score, self._add_scores, delay=0.0)
         self._empty = HTML(muted("No runs yet."))
         above_buttons = HTML(layout={"width": "36px", "flex": "0 0 auto", "margin": "0"})
@@ -267,7 +286,7 @@ class RunTable(VBox):
             choose.icon = "dot-circle-o" if current else "circle-o"
             choose.tooltip = f"Run {name} is in use" if current else f"Use run {name}"
             cells.value = _row_html(self._texts(runs[name]), "sv-used" if current else "")
-        if unscored := tuple(run for run in runs.values() if (run.name, run.note) not in self._scores):
+        if unscored := tuple(run for run in runs.values() if self._state(run) not in self._scores):
             self._latest.ask(unscored)
 
     def button(self, name: str) -> Button:
@@ -285,23 +304,33 @@ class RunTable(VBox):
             run.name,
             f"{datetime.fromisoformat(run.finished).astimezone():%Y-%m-%d %H:%M}",
             f"{sum(run.labels.values()):,}",
-            *self._scores.get((run.name, run.note), ("…", "…")),
+            *self._scores.get(self._state(run), ("…", "…")),
             f"{run.settings['preset']}, {run.settings['architecture']}",
             "all" if set(allowed) == set(CUES) else ", ".join(cue for cue in CUES if cue in allowed) or "shape only",
             format_duration(run.seconds) + (" (stopped)" if run.stopped else ""),
         )
 
-    def _score(self, runs: tuple[Run, ...]) -> dict[tuple[str, str], tuple[str, str]]:
-        reports = {(run.name, run.note): self._project.runs.score(run) for run in runs}
-        return {key: (_accuracy(report.network), _accuracy(report.forest)) for key, report in reports.items()}
+    def _state(self, run: Run) -> _State:
+        return run.name, run.note, len(run.missing_scores), self._project.background.is_scoring(run)
 
-    def _add_scores(self, scores: dict[tuple[str, str], tuple[str, str]]) -> None:
+    def _score(self, runs: tuple[Run, ...]) -> dict[_State, tuple[str, str]]:
+        texts = {}
+        for run in runs:
+            state, report = self._state(run), self._project.runs.score(run)
+            missing = "scoring …" if state[-1] else "–"
+            texts[state] = _accuracy(report.network, missing), _accuracy(report.forest, missing)
+        return texts
+
+    def _add_scores(self, scores: dict[_State, tuple[str, str]]) -> None:
         self._scores |= scores
         self.show()
 
 
-def _accuracy(scores: Scores | None) -> str:
-    return format_percent(scores.accuracy.value) if scores and scores.accuracy.n else "–"
+_State = tuple[str, str, int, bool]  # name, note, number of missing scores, whether they are being computed
+
+
+def _accuracy(scores: Scores | None, missing: str) -> str:
+    return format_percent(scores.accuracy.value) if scores and scores.accuracy.n else missing
 
 
 def _row_html(texts: Sequence[str], css_class: str) -> str:

@@ -88,6 +88,8 @@ class TruthLine(HBox):
             run = project.runs.current
             score = self._score[1] if self._score[0] == run.name else ""
             parts = [f"<b>{sum(run.labels.values()):,} labels</b>", *([score] if score else [])]
+            replaced, reason = project.live.replaced
+            parts += [muted(reason)] if replaced == run.name and reason else []
             self.text.value = line_html(f"Run {run.name}", parts)
         else:
             self.text.value = line_html("Live" if state.stage else "", live_parts(state))

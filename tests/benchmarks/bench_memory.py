@@ -1,12 +1,16 @@
 """Peak resident memory of a Jupyter server and a kernel that runs a notebook, against the limit of 2 GB.
 
-`python -m tests.benchmarks.bench_memory [NOTEBOOK]`; exit code 1 above the limit. Pages shared by server and kernel are
-counted twice, so the figure is an upper bound.
+`python -m tests.benchmarks.bench_memory [NOTEBOOK | --live]`; exit code 1 above a limit. Pages shared by server and
+kernel are counted twice, so the figure is an upper bound. With ``--live``: growth of this process while 1,000 labels
+are given in a panel and live predictions follow them. As many objects are labeled from the start, because the
+classifier grows with the number of labels.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import gc
 import json
 import shutil
 import sys
@@ -15,6 +19,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import psutil
@@ -22,11 +27,14 @@ from jupyter_client import BlockingKernelClient
 from jupyter_core.paths import jupyter_runtime_dir
 
 import tests.conftest  # noqa: F401  (Jupyter folders of its own)
+from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
+from tests.benchmarks.bench_live import make_project, wait_for
 from tests.benchmarks.report import print_report
 from tests.browser.server import LabServer
 
 FIRST_STEPS = Path(__file__).parents[2] / "notebooks" / "01_first_steps.ipynb"
 LIMIT_MIB = 2048
+LABELS, WARM, GROWTH_MB = 1000, 100, 50
 
 
 class Watch:
@@ -76,10 +84,46 @@ def run_in_kernel(server: LabServer, notebook: Path) -> None:
     client.stop_channels()
 
 
+async def label_live() -> list[dict[str, Any]]:
+    """Return memory, threads and open files before and after 1,000 labels."""
+    process, rows = psutil.Process(), []
+
+    def note(labels: int) -> None:
+        gc.collect()
+        memory = round(process.memory_info().rss / 1e6)
+        rows.append({"labels": labels, "MB": memory, "threads": threading.active_count(), "files": process.num_fds()})
+
+    with tempfile.TemporaryDirectory() as folder:
+        project = make_project(Path(folder), 10_000, 640)
+        panel = AnnotationPanel(project)
+        for name, remainder in (("even", 0), ("odd", 1)):
+            project.annotate("plate", range(2 + remainder, LABELS + 2, 2), name, source="random")
+        project.live.start()
+        for count in range(LABELS + WARM):
+            label = 2 + count % LABELS
+            project.annotate("plate", label, "odd" if (label + count // LABELS) % 2 else "even")
+            await asyncio.sleep(0.02)
+            if (count - WARM + 1) % 100 == 0:
+                await wait_for(project, LABELS, lambda project: project.live._done == project.live._wanted)
+                note(count - WARM + 1)
+        project.live.stop()
+        panel.close()
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebook", type=Path, nargs="?", default=FIRST_STEPS)
-    notebook = parser.parse_args().notebook
+    parser.add_argument("--live", action="store_true")
+    options = parser.parse_args()
+    notebook = options.notebook
+    if options.live:
+        rows = asyncio.run(label_live())
+        print_report("memory with live predictions", rows)
+        before, after = rows[0], rows[-1]
+        if after["MB"] - before["MB"] > GROWTH_MB or any(after[name] > before[name] for name in ("threads", "files")):
+            sys.exit(f"memory, threads or files grow: {before} to {after}")
+        return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(shutil.copy(notebook, folder))
         server = LabServer(Path(folder))

@@ -70,7 +70,11 @@ def test_training_is_started_stopped_finished_and_selected(lab: LabPage, tmp_pat
     lab.wait_until("project.settings.epochs == 3")
     train.click()
     lab.wait_until("project.job is None and project.current_run == '0002'", timeout=300)
-    expect(output).to_contain_text("Random forest on measured features")
+    expect(output).to_contain_text("being scored")
+    expect(train).to_be_enabled()
+    lab.screenshot("training-panel-being-scored")
+    lab.wait_until("not project.runs.current.missing_scores", timeout=300)
+    expect(output).to_contain_text("Random forest on measured features", timeout=300_000)  # scores follow the run
     expect(output.locator(".sv-matrix")).to_contain_text("platelet")
     assert lab.evaluate("project.runs.current.settings['may_use']['brightness']") == "False"
     lab.screenshot("training-panel")

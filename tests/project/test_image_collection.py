@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 
+from svetlana_jupyter.core.objects import for_threads
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.image_collection import ImageCollection
 from svetlana_jupyter.project.project import Project
@@ -94,3 +97,15 @@ def test_a_given_pixel_size_resolves_that_image_and_mask_differ(tmp_path):
     project.add("a", tmp_path / "i.tif", tmp_path / "m.tif", spacing=(0.25, 0.25))
 
     assert Project(tmp_path / "p.svetlana").pair("a").spacing == (0.25, 0.25)
+
+
+def test_threads_look_up_the_rows_of_an_object_table_at_the_same_time(project):
+    large = 300_000
+    table = pd.DataFrame({"size": 1}, pd.Index(np.random.default_rng(0).permutation(large), name="object"))
+    shared = for_threads(table)
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(lambda label: shared.reindex([label])["size"].item(), range(0, large, large // 8)))
+    assert rows == [1] * len(rows)
+    reopened = Project(project.path, annotator="ann")
+    for opened in (project, reopened):
+        assert opened.objects("P1_A1").index._engine.is_mapping_populated

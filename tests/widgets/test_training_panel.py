@@ -296,6 +296,7 @@ def test_a_live_classifier_is_not_called_a_network(annotated):
     assert "Live classifier" in panel.result.cards.value
     assert "Random forest on measured features" in panel.result.cards.value
     assert "This network" not in panel.result.cards.value
+    assert not annotated.runs.current.has_network
     assert panel.curves.value == ""
 
 
@@ -401,3 +402,47 @@ def test_class_names_are_escaped(tmp_path):
     assert "<b>" not in shown
     assert "&lt;script&gt;x&lt;/script&gt;" in shown
     assert 'title="&lt;script&gt;' in shown
+
+
+def test_a_score_follows_the_training_with_its_progress(quick, monkeypatch):
+    quick._jobs.lane.begin_hold()
+    panel = TrainingPanel(quick)
+    run = quick.train()
+    assert "is being scored" in panel.result.cards.value
+    assert panel.result.compute.layout.display == "none"
+    panel.open_section("Earlier runs")
+    assert "scoring …" in panel.runs.children[1].children[1].value
+    seen = []
+    panel.job.text.observe(lambda change: seen.append(change["new"]), "value")
+    quick._jobs.lane.end_hold()
+    assert quick._jobs.lane.wait(60)
+    assert any("scoring on held-out annotations: " in text and "of 2 folds" in text for text in seen)
+    assert panel.job.layout.visibility == "hidden"
+    report = quick.evaluate()
+    assert f"<b>{100 * report.forest.accuracy.value:.0f} %</b>" in panel.result.cards.value
+    assert "scoring" not in panel.runs.children[1].children[1].value
+    assert quick.runs[run.name].missing_scores == []
+
+
+def test_stop_ends_the_scoring_and_a_button_continues_it(quick):
+    quick._jobs.lane.begin_hold()
+    panel = TrainingPanel(quick)
+    quick.train()
+    panel.job.stop.click()
+    assert "was not scored" in panel.result.cards.value
+    assert panel.result.compute.layout.display == ""
+    panel.result.compute.click()
+    assert "is being scored" in panel.result.cards.value
+    quick._jobs.lane.end_hold()
+    assert quick._jobs.lane.wait(60)
+    assert "<b>" in panel.result.cards.value
+    assert panel.result.compute.layout.display == "none"
+
+
+def test_the_checkbox_switches_training_in_the_background(quick):
+    panel = TrainingPanel(quick)
+    assert panel.trains.value
+    panel.trains.value = False
+    assert not quick.live.trains
+    quick.live.trains = True
+    assert TrainingPanel(quick).trains.value
