@@ -17,6 +17,7 @@ from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.predictions import merge_predictions
 from svetlana_jupyter.core.stats.calibration import class_ids
 from svetlana_jupyter.core.stats.fractions import MIN_LABELS, CountedObjects, DrawnLabels, FractionEstimator, Fractions
+from svetlana_jupyter.project.runs import NETWORK
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -114,6 +115,8 @@ class ClassFractions:
         if n < MIN_LABELS or self._run is None:
             return f"No interval: {need}; there are {n}. Label objects of {DRAW_CALLS}."
         has = f"No interval: {need} with held-out predictions; run {self._run.name} has them for {usable} of {n}."
+        if NETWORK in self._run.missing_scores:
+            return f"{has} The run has them once it is scored, which project.evaluate() waits for."
         if self._run.held_out() is None and self._run.note:
             return f"{has} {self._run.note} Label more objects, then call project.train() and project.predict()."
         return f"{has} Call project.train(), then project.predict()."

@@ -1022,6 +1022,7 @@ class Project(HasTraits):
             raise ProjectError(
                 f"Object {label} of {image!r} belongs to the test set, so its prediction is hidden. Annotate it first."
             )
+        self.images.check([image])
         chosen = self.runs.with_network() if run is None else self.runs.get(run)
         classifier = load_classifier(chosen.classifier_folder(), self.runs.networks.get(chosen.name))
         explanation = explain(self.pair(image), self.objects(image), label, classifier, class_id)
@@ -1091,7 +1092,8 @@ class Project(HasTraits):
         """
         export = self._export(folder, formats)
         self._settle(needed=(NETWORK,))
-        return list(export.files())
+        with self._jobs.lane.hold():
+            return list(export.files())
 
     def to_xarray(self, images: Iterable[str] | None = None) -> xr.Dataset:
         """Return the object table as a Dataset (`core.predictions.object_dataset`).

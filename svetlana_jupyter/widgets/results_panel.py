@@ -88,6 +88,7 @@ class ResultsPanel(Panel):
             hint.layout.display, body.layout.display = ("none", "") if project.images else ("", "none")
 
         self.observe_project(choose, "images_version")
+        self.observe_project(self._follow_scores, "runs_version")
         self.observe_project(self._show_job, "job", "current_run", "annotations_version", "images_version")
         choose()
         self._show_job()
@@ -144,6 +145,13 @@ class ResultsPanel(Panel):
         show: dict[int, Callable[[], None]] = {1: self.show_evaluation, 2: self.show_objects}
         if self.sections.selected_index in show:
             show[self.sections.selected_index]()
+
+    def _follow_scores(self) -> None:
+        """Compute the open section again, since a run may have been scored."""
+        if self.sections.selected_index == 1:
+            self.show_evaluation()
+        elif self.sections.selected_index == 0 and self.fractions.value:
+            self.estimate_fractions()
 
     def _show_job(self) -> None:
         project, idle = self.project, self.project.job is None

@@ -147,7 +147,7 @@ def test_the_first_notebook_from_annotation_to_the_table(lab: LabPage) -> None:
     expect(output.locator("svg").first).to_be_visible()
     assert output.locator("svg").first.inner_html() != drawn, "the curve grows"
     lab.wait_until("project.job is None and project.current_run == '0001'", timeout=600)
-    expect(output).to_contain_text("Random forest on measured features")
+    expect(output).to_contain_text("Random forest on measured features", timeout=300_000)  # scores follow the run
     lab.screenshot("training")
     lab.run_cell(cell_of("project.evaluate()"))
     expect(lab.output(cell_of("project.evaluate()"))).to_contain_text("Accuracy")

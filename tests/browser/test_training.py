@@ -74,7 +74,7 @@ def test_training_is_started_stopped_finished_and_selected(lab: LabPage, tmp_pat
     expect(train).to_be_enabled()
     lab.screenshot("training-panel-being-scored")
     lab.wait_until("not project.runs.current.missing_scores", timeout=300)
-    expect(output).to_contain_text("Random forest on measured features")
+    expect(output).to_contain_text("Random forest on measured features", timeout=300_000)  # scores follow the run
     expect(output.locator(".sv-matrix")).to_contain_text("platelet")
     assert lab.evaluate("project.runs.current.settings['may_use']['brightness']") == "False"
     lab.screenshot("training-panel")

@@ -138,7 +138,7 @@ def test_a_kept_run_has_no_network_to_explain(project):
     label_some(project)
     project.live.update()
     project.runs.choose(project.live.keep().name)
-    with pytest.raises(ClassifierError, match="Grad-CAM needs a network, but this is a live classifier"):
+    with pytest.raises(ProjectError, match="Only a network can be explained"):
         project.explain("P1_A1", 1)
 
 

@@ -283,6 +283,18 @@ def test_exports_and_counts_have_the_intervals_of_a_scored_run(annotated: Projec
     np.testing.assert_allclose(annotated.counts(by="image")["low"], counts["low"])
 
 
+def test_counts_of_a_panel_say_that_the_score_is_missing(annotated: Project) -> None:
+    for name in ("P1_A1", "P1_A2"):
+        annotated.annotate(name, range(1, 13, 2), "dim", source="random")
+        annotated.annotate(name, range(2, 13, 2), "bright", source="random")
+    annotated.train(predict=True)
+    with panel_call():
+        counts = annotated.counts()
+    assert counts["low"].isna().all()
+    assert counts["note"].str.contains("The run has them once it is scored").all()
+    assert not annotated.counts()["note"].str.contains("once it is scored").any()
+
+
 def test_background_export_scores_the_run_first(annotated: Project, tmp_path: Path) -> None:
     annotated.annotate("P1_A1", [1, 3], "dim")
     annotated.train(predict=True)

@@ -46,3 +46,15 @@ def test_only_a_stored_run_predicts_on_request(project):
     assert project.current_run == "live"
     assert panel.predict.disabled
     assert "bright" in panel.counts.value
+
+
+def test_the_open_evaluation_follows_the_score(annotated):
+    annotated.settings = annotated.settings.changed(preset="default", epochs=2, width=4, depth=2, folds=2, trees=10)
+    annotated._jobs.lane.begin_hold()
+    panel = ResultsPanel(annotated)
+    annotated.train(predict=True)
+    panel.sections.selected_index = 1
+    assert "is being scored" in panel.evaluation.value
+    annotated.evaluate()
+    assert annotated.evaluate()._repr_html_() in panel.evaluation.value
+    assert "data:image/png" in panel.evaluation.value
