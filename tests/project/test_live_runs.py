@@ -159,12 +159,13 @@ def test_nothing_is_kept_without_current_live_predictions(project, wells):
     assert not project.runs
 
 
-def test_objects_without_features_are_predicted_later(project):
+@pytest.mark.parametrize("is_waiting", [True, False])
+def test_objects_without_a_live_prediction_are_predicted_later(project, is_waiting):
     label_some(project)
     project.live.update()
     matrix = project.live.result.data.matrix
     for part in matrix.images["P2_A1"].parts:
-        part.state[:3] = 0
+        part.state[:3] = 0 if is_waiting else 1  # otherwise the features came after the predictions
     data = project.live.result
     data.images["P2_A1"].probabilities[:3] = np.nan
     for image in data.images.values():
