@@ -381,7 +381,7 @@ class Live:
         self._runs.set_live(self._make_run(result, text))
         self._set(
             replace(
-                self._feature_state(result.data),
+                self._feature_state(result.data, result),
                 labels=len(result.data.labels),
                 objects=sum(result.counts.values()),
                 counts=result.counts,
@@ -458,14 +458,18 @@ class Live:
         problem = next(iter(self._features.problems.values()), "")
         return problem or "The features of the labeled objects are being computed."
 
-    def _feature_state(self, data: LabeledFeatures) -> LiveState:
-        """Return a state with the number of objects that have features."""
+    def _feature_state(self, data: LabeledFeatures, result: LiveResult | None = None) -> LiveState:
+        """Return a state with the number of objects that have features, as a result used them.
+
+        More features may be known by now, for which an update is on its way.
+        """
         images = data.matrix.images.values()
         total, done = sum(len(image.labels) for image in images), sum(int(image.is_present.sum()) for image in images)
         waiting = any(image.is_waiting.any() for image in images) or not data.matrix.images
+        predicted = done if result is None else sum(int((image.predicted > 0).sum()) for image in result.images.values())
         return LiveState(
-            missing=total - done,
-            provisional=bool(waiting and self._is_following),
+            missing=total - predicted,
+            provisional=bool((waiting or predicted < done) and self._is_following),
             features_done=done,
             features_total=total,
         )
