@@ -466,7 +466,9 @@ class Live:
         images = data.matrix.images.values()
         total, done = sum(len(image.labels) for image in images), sum(int(image.is_present.sum()) for image in images)
         waiting = any(image.is_waiting.any() for image in images) or not data.matrix.images
-        predicted = done if result is None else sum(int((image.predicted > 0).sum()) for image in result.images.values())
+        predicted = done
+        if result is not None:
+            predicted = sum(int(np.count_nonzero(image.predicted)) for image in result.images.values())
         return LiveState(
             missing=total - predicted,
             provisional=bool((waiting or predicted < done) and self._is_following),
