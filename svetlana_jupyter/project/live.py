@@ -459,7 +459,7 @@ class Live:
         return problem or "The features of the labeled objects are being computed."
 
     def _feature_state(self, data: LabeledFeatures, result: LiveResult | None = None) -> LiveState:
-        """Return a state with the number of objects that have features, as a result used them.
+        """Return a state with the numbers of objects with features and predictions.
 
         More features may be known by now, for which an update is on its way.
         """
