@@ -35,6 +35,16 @@ JUPYTER_FOLDERS = {
 os.environ.update(JUPYTER_FOLDERS)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _networks_compute_in_32_bits() -> Iterator[None]:
+    """Let no processor be faster in 16 bits, so that results do not depend on a measurement."""
+    from svetlana_jupyter.learn import device
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "time_convolutions", lambda dtypes: dict.fromkeys(dtypes, 1.0))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _no_background_work_after_a_test() -> Iterator[None]:
     """End the background work of a test, which would slow down the next one."""

@@ -399,7 +399,7 @@ class Live:
         self._runs.set_live(self._make_run(result, text))
         self._set(
             replace(
-                self._feature_state(result.data),
+                self._feature_state(result.data, result),
                 labels=len(result.data.labels),
                 objects=sum(result.counts.values()),
                 counts=result.counts,
@@ -482,14 +482,20 @@ class Live:
             )
         return "The features of the labeled objects are being computed."
 
-    def _feature_state(self, data: LabeledFeatures) -> LiveState:
-        """Return a state with the number of objects that have features."""
+    def _feature_state(self, data: LabeledFeatures, result: LiveResult | None = None) -> LiveState:
+        """Return a state with the numbers of objects with features and predictions.
+
+        More features may be known by now, for which an update is on its way.
+        """
         images = data.matrix.images.values()
         total, done = sum(len(image.labels) for image in images), sum(int(image.is_present.sum()) for image in images)
         waiting = any(image.is_waiting.any() for image in images) or not data.matrix.images
+        predicted = done
+        if result is not None:
+            predicted = sum(int(np.count_nonzero(image.predicted)) for image in result.images.values())
         return LiveState(
-            missing=total - done,
-            provisional=bool(waiting and self._is_following),
+            missing=total - predicted,
+            provisional=bool((waiting or predicted < done) and self._is_following),
             features_done=done,
             features_total=total,
         )

@@ -84,6 +84,8 @@ def keep_live(
     _check_unchanged(snapshot, features)
     yield Progress(0, len(result.images), "keeping the live predictions")
     samples = _training_data(snapshot, images)
+    if samples.classes != next(iter(result.images.values())).classes:
+        raise ProjectError(f"The features of some labels were computed or have {UPDATE_FIRST}")
     names = tuple(snapshot.run.classes.get(class_id, f"class {class_id}") for class_id in samples.classes)
     specification = ClassifierSpec(samples.classes, names, samples.ndim, samples.channels, samples.settings)
     classifier = make_live_classifier(specification, result.data.matrix.fitted, model)
@@ -177,7 +179,8 @@ def _predictions(
     attributes: dict[Any, Any] = {"mask": predicted.mask, "image": fingerprint, "pixels": images.pixel_hash(name)}
     attributes["precision"] = "float32"
     unknown = objects.index.difference(table.index)
-    if not features.is_waiting.any() and objects.index.equals(features.labels):
+    is_late = features.is_waiting | (features.is_present & (predicted.predicted == 0))
+    if not is_late.any() and objects.index.equals(features.labels):
         attributes["key"] = prediction_key(fingerprint, predicted.mask, objects, False, "float32")
         if len(unknown):
             attributes["failed"] = [[int(label), NO_FEATURES] for label in unknown]

@@ -34,7 +34,7 @@ from tests.browser.server import LabServer
 
 FIRST_STEPS = Path(__file__).parents[2] / "notebooks" / "01_first_steps.ipynb"
 LIMIT_MIB = 2048
-LABELS, WARM, GROWTH_MB = 1000, 100, 50
+LABELS, WARM, GROWTH_MB = 1000, 300, 50  # the first updates allocate what later ones use again
 
 
 class Watch:
@@ -103,7 +103,7 @@ async def label_live() -> list[dict[str, Any]]:
             label = 2 + count % LABELS
             project.annotate("plate", label, "odd" if (label + count // LABELS) % 2 else "even")
             await asyncio.sleep(0.02)
-            if (count - WARM + 1) % 100 == 0:
+            if count >= WARM - 1 and (count - WARM + 1) % 100 == 0:
                 await wait_for(project, LABELS, lambda project: project.live._done == project.live._wanted)
                 note(count - WARM + 1)
         project.live.stop()

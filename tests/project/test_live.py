@@ -12,6 +12,7 @@ import tifffile
 from svetlana_jupyter.errors import ClassifierError, ProjectError
 from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
 from svetlana_jupyter.project import live
+from svetlana_jupyter.project.feature_rows import MISSING, PRESENT
 from svetlana_jupyter.project.project import Project
 
 
@@ -355,3 +356,25 @@ def test_a_run_without_a_score_does_not_replace_the_live_classifier(project):
     project.runs.choose(run.name)
     project.runs.choose("live")
     assert project.predictions()["predicted"].notna().all()
+
+
+def test_features_that_come_during_an_update_are_not_shown_as_predicted(project, monkeypatch):
+    label_some(project)
+    list(project.features.compute(lambda: False))
+    image = project.features.matrix().images["P2_A1"]
+    for part in image.parts:
+        part.state[:4] = MISSING
+    original = live.live_results
+
+    def with_late_features(data, stop):
+        for result in original(data, stop):
+            for part in image.parts:
+                part.state[:4] = PRESENT
+            yield result
+
+    monkeypatch.setattr(live, "live_results", with_late_features)
+    states = []
+    monkeypatch.setattr(project.features, "compute", lambda stop: iter(()))
+    project.observe(lambda change: states.append(change["new"]), "live_state")
+    project.live.update()
+    assert {(state.objects, state.missing) for state in states} == {(32, 4)}

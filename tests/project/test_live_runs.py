@@ -138,7 +138,7 @@ def test_a_kept_run_has_no_network_to_explain(project):
     label_some(project)
     project.live.update()
     project.runs.choose(project.live.keep().name)
-    with pytest.raises(ClassifierError, match="Grad-CAM needs a network, but this is a live classifier"):
+    with pytest.raises(ProjectError, match="Only a network can be explained"):
         project.explain("P1_A1", 1)
 
 
@@ -172,12 +172,13 @@ def test_predictions_of_a_merged_class_are_not_kept(project):
     assert project.counts()["count"].tolist() == [18, 18]
 
 
-def test_objects_without_features_are_predicted_later(project):
+@pytest.mark.parametrize("is_waiting", [True, False])
+def test_objects_without_a_live_prediction_are_predicted_later(project, is_waiting):
     label_some(project)
     project.live.update()
     matrix = project.live.result.data.matrix
     for part in matrix.images["P2_A1"].parts:
-        part.state[:3] = 0
+        part.state[:3] = 0 if is_waiting else 1  # otherwise the features came after the predictions
     data = project.live.result
     data.images["P2_A1"].probabilities[:3] = np.nan
     for image in data.images.values():

@@ -162,7 +162,10 @@ def annotate(project: Project, objects: range) -> Project:
 
 @pytest.fixture(scope="module")
 def recorded(_short_search: None, tmp_path_factory: pytest.TempPathFactory) -> Recorded:
-    """Project after a preset search, with the events of the search and the states of the job."""
+    """Project after a preset search, with the events of the search and the states of the job.
+
+    The live classifier is left out, so that a network is selected.
+    """
     project = annotate(striped(tmp_path_factory.mktemp("searched")), range(1, 25))
     found = Recorded(project, [], [], [])
     project.observe(lambda change: found.current_runs.append(change["new"]), "current_run")
@@ -176,6 +179,7 @@ def recorded(_short_search: None, tmp_path_factory: pytest.TempPathFactory) -> R
     search = search_module.search
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search_module, "search", record)
+        patch.setattr(allowed_cues, "CANDIDATE_PRESETS", [name for name in CANDIDATE_PRESETS if name != "live"])
         project.train()
     return found
 
@@ -216,11 +220,11 @@ def test_search_results_are_stored_as_a_table(searched_project: Project) -> None
         *("accuracy", "low", "high", "balanced", "merit", "finalist", "epochs", "seconds", "chosen")
     ]
     assert set(results.index) <= set(CANDIDATE_PRESETS)
-    assert {"default", "oriented", "plain", "forest", "live"} <= set(results.index)
+    assert {"default", "oriented", "plain", "forest"} <= set(results.index)
     assert results.index[results["chosen"]].tolist() == [run.settings["preset"]] == [results.index[0]]
     assert ((results["low"] <= results["accuracy"]) & (results["accuracy"] <= results["high"])).all()
-    assert results["finalist"].sum() == 4, "two networks, the forest and the live classifier"
-    assert results.loc[["forest", "live"], "epochs"].isna().all()
+    assert results["finalist"].sum() == 3, "two networks and the forest"
+    assert pd.isna(results.loc["forest", "epochs"])
     assert (results.loc[results["finalist"], "epochs"].dropna() == QUICK_SEARCHING.epochs).all()
     assert (results.loc[~results["finalist"], "epochs"] == 2).all(), "as short as the first round"
     assert results.loc["default", "accuracy"] < results.loc[run.settings["preset"], "accuracy"]
@@ -435,6 +439,21 @@ def test_a_stop_during_the_search_keeps_the_first_run(tmp_path: Path, monkeypatc
     with pytest.raises(AssertionError):
         project.train()
     assert compared, "an unfinished comparison is repeated"
+
+
+def test_the_live_classifier_is_selected_where_the_forest_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allowed_cues, "CANDIDATE_PRESETS", ("default", "forest", "live"))
+    project = annotate(striped(tmp_path), range(1, 25))
+    run = project.train()
+    results = run.search_results()
+    assert run.settings["preset"] == results.index[0] == "live"
+    assert results.loc[["forest", "live"], "epochs"].isna().all()
+    assert results.loc["live", "accuracy"] > results.loc["forest", "accuracy"]
+    assert run.held_out() is not None
+    project.predict()
+    assert project.predictions()["predicted"].notna().all()
 
 
 def test_a_stop_while_the_live_classifier_is_best_fits_it_to_all_annotations(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_the_line_of_truth_gives_the_interval_and_its_source():
 
 
 def test_the_line_of_truth_names_a_stored_run_and_its_score(trained):
+    trained.evaluate()  # which waits for the score
     app = App(trained)
     assert "Run 0001" in app.truth.text.value
     assert "<b>12 labels</b>" in app.truth.text.value

@@ -291,7 +291,7 @@ def test_a_stopped_run_without_scores_shows_no_tables(quick, finish):
 
 def test_a_live_classifier_is_not_called_a_network(annotated):
     annotated.train(preset="live", folds=2)
-    annotated.evaluate()
+    assert annotated.evaluate().network is not None  # which waits for the score
     panel = TrainingPanel(annotated)
     assert "Live classifier" in panel.result.cards.value
     assert "Random forest on measured features" in panel.result.cards.value
