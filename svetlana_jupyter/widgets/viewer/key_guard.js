@@ -67,6 +67,10 @@ function render({ model, el }) {
       if (e.target.closest(".sv-full-screen")?.closest(".svetlana") !== panel) return;
       if (document.fullscreenElement) document.exitFullscreen();
       else panel.requestFullscreen?.();
+      // On the button, Space and Enter would leave the full screen.
+      const canvas = [...panel.querySelectorAll("canvas[tabindex]")].find((each) => each.offsetParent);
+      if (canvas) canvas.focus({ preventScroll: true });
+      else e.target.closest(".sv-full-screen").blur();
     }, { signal });
     followRows(panel, signal);
     panel.addEventListener("click", () => sendHeldBack(model.widget_manager), { capture: true, signal });
