@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SECONDS_PER_FIT = 0.25  # on the machine to which `learn.networks.step_seconds` refers
 MAX_TEMPERATURE = 1000.0
+MAX_WEIGHT = 1e6  # far above those of a fit to targets of -1 and 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +54,8 @@ class LiveWeights:
         if self.head.weights.shape != (features, classes) or self.head.bias.shape != (classes,):
             raise ValueError("its weights do not fit its features")
         temperatures = self.head.temperature, self.temperature
-        if not all(np.isfinite(values).all() for values in (self.head.weights, self.head.bias)):
-            raise ValueError("its weights are not finite")
+        if not all((np.abs(values) <= MAX_WEIGHT).all() for values in (self.head.weights, self.head.bias)):
+            raise ValueError("its weights are not finite, or impossibly large")
         if not all(0 < value <= MAX_TEMPERATURE for value in temperatures):
             raise ValueError("its temperatures are not positive")
         self.trees.check(columns, classes)

@@ -182,11 +182,12 @@ class Queue:
         draws = self._open_objects(self._random_order() if self._kind == "useful" else ())
         while True:
             drawn: dict[ObjectId, tuple[QueuedObject, list[ObjectId]]] = {}
-            for candidate, passed in draws:
-                if candidate.id in handed_out:  # counts as drawn once it is labeled
-                    self._hand_out(candidate, passed)
+            for candidate, before in draws:
+                passed += before
+                if candidate.id in handed_out:  # of an earlier list: counts as drawn together with the next draw
+                    passed.append(candidate.id)
                 else:
-                    drawn[candidate.id] = candidate, passed
+                    drawn[candidate.id], passed = (candidate, passed), []
                 if len(drawn) == round(UNIFORM_SHARE * LIST_LENGTH):
                     break
             closed = {*handed_out, *drawn, *self._test_set.objects}

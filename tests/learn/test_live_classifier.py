@@ -98,6 +98,7 @@ def test_the_regions_cover_everything_that_is_read(discs):
         ("weights", lambda values: values[1:], "weights do not fit"),
         ("bias", lambda values: values[1:], "weights do not fit"),
         ("weights", lambda values: np.full_like(values, np.inf), "not finite"),
+        ("weights", lambda values: np.full_like(values, 3e38), "impossibly large"),
         ("temperatures", lambda values: -values, "temperatures"),
         ("temperatures", lambda values: values[:1], "do not describe"),
         ("trees.left", lambda values: values * 0, "does not follow it"),

@@ -116,6 +116,23 @@ def test_drawn_objects_of_the_useful_queue_are_the_first_of_a_random_order(proje
     assert len(drawn) > sum(candidate.reason == "drawn at random" for candidate in listed) >= 8
 
 
+def test_objects_that_were_chosen_ahead_count_as_drawn_only_after_the_draws_before_them(large):
+    order = [candidate.id for candidate in large.queue("random").coming(100)]
+    labeled(large, range(1, 5))
+    large.live.update()
+    queue = large.queue("useful")
+    queue.coming(64)  # as a panel that loads images early
+    n_drawn = 0
+    while n_drawn < 6:
+        candidate = queue.next()
+        large.annotate(*candidate.id, "dim", source="panel")
+        n_drawn += candidate.reason == "drawn at random"
+        counted = large.annotations.drawn_objects()
+        last = max((order.index(each) for each in counted), default=0)
+        unlabeled = [each for each in order[:last] if each not in large.annotations.labels]
+        assert len(unlabeled) <= 1  # the two draws of a list are grouped by image
+
+
 def test_without_features_the_useful_queue_is_the_random_one(project):
     assert ids(project.queue("useful"), 4) == ids(project.queue("random"), 4)
 
