@@ -196,7 +196,7 @@ class ResultsPanel(Panel):
 
 
 def fractions_html(table: pd.DataFrame) -> str:
-    """Return estimated fractions as a table: whole objects, percentages, "–" if missing."""
+    """Return estimated fractions as a table of whole objects and percentages."""
 
     def cell(column: str, value: object) -> object:
         if value is None or (isinstance(value, float) and math.isnan(value)):
