@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Accordion, Dropdown, HBox, VBox
 
@@ -66,6 +66,7 @@ class ResultsPanel(Panel):
     """
 
     job_kinds = frozenset({"prediction", "export"})
+    _estimated: tuple[object, ...] = ()  # what the displayed fractions depend on
 
     def __init__(self, project: Project | str | Path) -> None:
         super().__init__(project)
@@ -150,7 +151,6 @@ class ResultsPanel(Panel):
         self.estimate = self.make_button(self.estimate_fractions, "Estimate", "bar-chart", tooltip, width="120px")
         self.outdated = HTML(layout={"margin": "0 0 0 8px"})
         self.fractions = HTML(layout={"margin": "4px 0 0 0", "width": "100%"})
-        self._estimated: tuple[object, ...] = ()
         return VBox([HBox([self.by, self.estimate, self.outdated]), self.fractions])
 
     def _make_evaluation(self) -> HTML:
@@ -198,7 +198,7 @@ class ResultsPanel(Panel):
 def fractions_html(table: pd.DataFrame) -> str:
     """Return estimated fractions as a table of whole objects and percentages."""
 
-    def cell(column: str, value: object) -> object:
+    def cell(column: str, value: Any) -> object:
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return "–"
         if column in ("fraction", "low", "high"):

@@ -75,6 +75,13 @@ function render({ model, el }) {
     followRows(panel, signal);
     panel.addEventListener("click", () => sendHeldBack(model.widget_manager), { capture: true, signal });
     panel.addEventListener("keydown", (e) => {
+      // Escape closes the list of keys, before it clears a selection.
+      const keys = e.key === "Escape" && [...panel.querySelectorAll(".sv-keys")].find((each) => each.offsetParent);
+      if (keys) {
+        e.preventDefault();
+        e.stopImmediatePropagation();
+        return void keys.closest(".svetlana").querySelector(".sv-help-button")?.click();
+      }
       // The letters after "/" must not wait for the kernel to move the focus either.
       const find = e.key === "/" && e.target.tagName === "CANVAS" && panel.querySelector(".sv-find input");
       if (find?.offsetParent) {
