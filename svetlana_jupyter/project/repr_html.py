@@ -43,6 +43,7 @@ def project_report_html(
     )
     run = f"run {escape(runs.current_name)} of {len(runs)}" if runs else "nothing trained yet"
     return (
-        f"<div><b>{escape(name)}</b> &middot; {len(images)} images &middot; {run}</div>"
-        f"<div>{legend or 'no classes yet'}</div>{table}" + (f"<div>and {more} more images</div>" if more > 0 else "")
+        f"<div><b>{escape(name)}</b> &middot; {len(images)} image{'' if len(images) == 1 else 's'} &middot; {run}</div>"
+        f"<div>{legend or 'no classes yet'}</div>{table}"
+        + (f"<div>and {more} more image{'' if more == 1 else 's'}</div>" if more > 0 else "")
     )

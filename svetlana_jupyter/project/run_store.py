@@ -101,7 +101,7 @@ class RunStore(Sequence[Run]):
         return self.get(key) if isinstance(key, str) else list(self._runs.values())[key]
 
     def __repr__(self) -> str:
-        return f"<{len(self)} runs: {', '.join(self._runs) or 'none yet'}>"
+        return f"<{len(self)} run{'' if len(self) == 1 else 's'}: {', '.join(self._runs) or 'none yet'}>"
 
     @property
     def current(self) -> Run:

@@ -96,10 +96,10 @@ class ClassButton(HBox):
         self.picker = ColorPicker(concise=True, value=info.color, layout={"width": "30px", "margin": "2px 4px 2px 0"})
         self.button = button(lambda: act(self.info.name), flex="1 1 auto", min_width="60px", margin="2px 0")
         self.button.add_class("sv-class-button")
-        self._key = HTML(layout={"width": "26px", "margin": "2px 0 2px 6px"})
+        self._key = HTML(layout={"width": "24px", "margin": "2px 0 2px 4px"})
         at_end: dict[str, Any] = {"flex": "0 0 auto", "margin": "2px 0 2px 4px"}
         self._detail = HTML(layout={"width": "auto", "min_width": "44px", **at_end})
-        self.edit = button(lambda: edit and edit(self.info.name), icon="pencil", look="quiet", width="24px", **at_end)
+        self.edit = button(lambda: edit and edit(self.info.name), icon="pencil", look="quiet", width="20px", **at_end)
         children = [self.picker, self.button, self._key, self._detail, self.edit]
         super().__init__(children[: 5 if edit else 4], layout={"width": "100%", "align_items": "center"})
         self.layout.flex = "0 0 auto"

@@ -282,7 +282,7 @@ def _pairs_html(pairs: pd.DataFrame | str) -> str:
             matching.append(["✓", row["name"], *values])
     order = "." if usable.all() else ", problems first."
     more = f" Showing {len(shown)}{order}" if len(pairs) > len(shown) else ""
-    summary = f"{int(usable.sum()):,} of {len(pairs):,} images can be used.{more}"
+    summary = f"{int(usable.sum()):,} of {len(pairs):,} image{'' if len(pairs) == 1 else 's'} can be used.{more}"
     titles = ["", "Name", *(group.capitalize() for group in groups), "Shape", "Type", "Files", ""]
     refused = html_table(["", "Name", "Files", "Problem"], problems) if problems else ""
     return muted(summary) + refused + (html_table(titles, matching) if matching else "")

@@ -87,7 +87,7 @@ class TruthLine(HBox):
         if is_stored:
             run = project.runs.current
             score = self._score[1] if self._score[0] == run.name else ""
-            parts = [f"<b>{sum(run.labels.values()):,} labels</b>", *([score] if score else [])]
+            parts = [count_of_labels(sum(run.labels.values())), *([score] if score else [])]
             replaced, reason = project.live.replaced
             parts += [muted(reason)] if replaced == run.name and reason else []
             self.text.value = line_html(f"Run {run.name}", parts)
@@ -113,6 +113,11 @@ def line_html(chip: str, parts: list[str]) -> str:
     return f'<div class="sv-truth-text" role="status" title="{plain}">{badge}<span>{" · ".join(parts)}</span></div>'
 
 
+def count_of_labels(number: int) -> str:
+    """Return a number of labels as HTML."""
+    return f"<b>{number:,} label{'' if number == 1 else 's'}</b>"
+
+
 def live_parts(state: LiveState) -> list[str]:
     """Return what the live classifier shows, as parts of HTML.
 
@@ -123,7 +128,7 @@ def live_parts(state: LiveState) -> list[str]:
     if not state.stage:
         parts = [html.escape(state.message or "Label objects of two classes to see predictions.")]
     else:
-        parts = [f"<b>{state.labels:,} labels</b>", score_html(state.score, state.score_text)]
+        parts = [count_of_labels(state.labels), score_html(state.score, state.score_text)]
     if state.stage and state.changed is not None:
         parts.append(f"last label changed <b>{state.changed:,}</b> object{'' if state.changed == 1 else 's'}")
     if state.provisional and state.features_total:

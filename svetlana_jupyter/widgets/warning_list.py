@@ -56,7 +56,11 @@ class WarningList(VBox):
         for row in self._rows:
             row.close()
         more = len(found) - MAX_IMAGES_NAMED
-        rest = [HTML(muted(f"{more:,} more images have a warning"))] if more > 0 else []
+        rest = (
+            [HTML(muted(f"{more:,} more images have a warning" if more > 1 else "1 more image has a warning"))]
+            if more > 0
+            else []
+        )
         self._rows = [*map(self._row, list(found)[:MAX_IMAGES_NAMED]), *rest]
         self.children = tuple(self._rows)
         self.layout.display = None if found else "none"

@@ -243,6 +243,15 @@ def test_similar_objects_fill_the_gallery_and_are_labeled_at_once(live, annotate
     assert live.views.value == "gallery"
     assert live.gallery.listed[0] == ("left", 13)
     assert live.gallery.listed[1 : 1 + len(similar)] == list(similar)
+    bar = live.gallery.filter_bar
+    assert (bar.order.label, bar.order.disabled) == ("As in the list", True)
+    bar.which.value = "all"
+    assert (bar.order.label, bar.order.disabled) == ("Random", False)
+    bar.order.value = "largest"
+    press(live, "k")
+    assert (bar.which.label, bar.order.label) == ("Like object 13", "As in the list")
+    bar.which.value = "unlabeled"
+    assert bar.order.value == bar.query.order == "largest"
     live.similar.classes.value = "bright"
     assert live.similar.classes.value == ""
     assert (annotated.labels()["class"][list(similar)] == "bright").all()

@@ -120,7 +120,7 @@ def test_folders_quotes_and_one_image_are_understood(files):
     form.folder.value = f' "{files}/wells.svetlana"'
     form.fields.images.value = f"'{files}/image/A1.tif'"
     form.fields.masks.value = f"file://{files}/mask"
-    assert "1 of 1 images can be used" in form.fields.pairs.value
+    assert "1 of 1 image can be used" in form.fields.pairs.value
     form.fields.images.value = f'"{files}/image" '
     assert "2 of 2 images can be used" in form.fields.pairs.value
     form.open_button.click()
@@ -257,7 +257,7 @@ def test_a_mask_that_was_read_as_signed_is_added_as_unsigned_by_a_button(tmp_pat
     app = refused_form(tmp_path, mask.view(np.int8))
     form = app.children[0]
     assert "got -128. Unsigned numbers were probably read as signed: click “Read as unsigned" in form.status.text
-    assert "0 of 1 images can be used" in form.fields.pairs.value
+    assert "0 of 1 image can be used" in form.fields.pairs.value
     assert form.open_button.description == "Open", "the project exists, without images"
     (repair,) = form.fields.remedies.children
     assert repair.description == "Read as unsigned numbers"

@@ -292,7 +292,7 @@ class FilterBar(HBox):
     """
 
     def __init__(self, page: PatchGrid, on_change: Callable[[], None]) -> None:
-        self.which = _dropdown(STATUS_TITLES, "Filter by annotation", "112px")
+        self.which = _dropdown(STATUS_TITLES, "Filter by annotation", "128px")
         self.class_id = _dropdown([("Any class", 0)], "Filter by class, annotated or predicted", "124px")
         self.order = _dropdown(_ORDERS, "Order", "150px")
         self.image = _dropdown([(ALL_IMAGES, "")], "Filter by image", "124px")
@@ -306,6 +306,7 @@ class FilterBar(HBox):
         )
         self.add_class("sv-filter-bar")
         self._is_listing, self._on_change = False, on_change
+        self._order = self.order.value  # the last one that was not that of a list
 
         def chosen(_: object) -> None:
             if not self._is_listing:
@@ -320,7 +321,8 @@ class FilterBar(HBox):
         """The chosen filters and order."""
         images = (self.image.value,) if self.image.value else ()
         status: Any = "all" if self.which.value == LISTED else self.which.value
-        return GalleryQuery(images, status, self.class_id.value, self.order.value)
+        order: Any = self._order if self.order.value == LISTED else self.order.value
+        return GalleryQuery(images, status, self.class_id.value, order)
 
     @property
     def filter(self) -> ObjectFilter:
@@ -356,6 +358,7 @@ class FilterBar(HBox):
                 self.image.index = 1
             set_options(self.which, [*STATUS_TITLES, *([(listed, LISTED)] if listed else [])])
             set_options(self.class_id, [("Any class", 0), *((info.name, info.id) for info in classes)])
+            self._name_order()
         finally:
             self._is_listing = False
         self.image.layout.display = "" if len(self.image.options) > 2 else "none"
@@ -365,8 +368,19 @@ class FilterBar(HBox):
         self._is_listing = True
         set_options(self.which, [*STATUS_TITLES, *([(title, LISTED)] if title else [])])
         self.which.value = LISTED if title else "all"
+        self._name_order()
         self._is_listing = False
         self._on_change()
+
+    def _name_order(self) -> None:
+        """Name the order of a list, which the user cannot change, or offer all orders."""
+        is_list = self.which.value == LISTED
+        if self.order.value != LISTED:
+            self._order = self.order.value
+        set_options(self.order, [("As in the list", LISTED)] if is_list else _ORDERS)
+        self.order.disabled = is_list
+        if not is_list:
+            self.order.value = self._order
 
 
 class DisplayBar(HBox):
