@@ -17,13 +17,14 @@ from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
 from svetlana_jupyter.learn.sampler import resolve_class_weights
 from svetlana_jupyter.learn.specification import ClassifierBase, ClassifierSpec, Tensors
+from svetlana_jupyter.learn.tree_growing import grow_trees
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
-    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.tree import DecisionTreeClassifier
 
     from svetlana_jupyter.core.io.chunks import ArrayRegion
     from svetlana_jupyter.core.io.image_pair import ImagePair
@@ -57,13 +58,13 @@ class Trees:
     value: NDArray[np.float64]
 
     @classmethod
-    def from_sklearn(cls, model: RandomForestClassifier) -> Self:
-        """Return the trees of a fitted forest."""
-        trees = [estimator.tree_ for estimator in model.estimators_]
-        sizes = [tree.node_count for tree in trees]
+    def from_sklearn(cls, trees: Sequence[DecisionTreeClassifier]) -> Self:
+        """Return fitted trees of scikit-learn."""
+        nodes = [tree.tree_ for tree in trees]
+        sizes = [each.node_count for each in nodes]
         roots = np.cumsum([0, *sizes])[:-1].astype(np.int64)
         names = ("children_left", "children_right", "feature", "threshold", "value")
-        left, right, feature, threshold, value = (np.concatenate([getattr(tree, n) for tree in trees]) for n in names)
+        left, right, feature, threshold, value = (np.concatenate([getattr(each, n) for each in nodes]) for n in names)
         offsets = np.repeat(roots, sizes)
         left, right = (np.where(side >= 0, side + offsets, -1).astype(np.int32) for side in (left, right))
         return cls(roots, left, right, feature.astype(np.int32), threshold, value[:, 0, :])
@@ -169,22 +170,18 @@ def grow_forest(samples: TrainingData, stop: Callable[[], bool] | None = None) -
 
     The last event is the forest; after a stop, with the trees trained so far.
     """
-    from sklearn.ensemble import RandomForestClassifier
-
-    settings = samples.settings
-    model = RandomForestClassifier(
-        class_weight=_sklearn_class_weights(samples), random_state=settings.seed, n_jobs=1, warm_start=True
-    )
-    for count in [*range(TREES_PER_STEP, settings.trees, TREES_PER_STEP), settings.trees]:
-        model.n_estimators = count
-        model.fit(samples.inputs, samples.targets)  # with warm_start, gives the same trees as a single fit
-        yield count
-        if stop is not None and stop():
-            break
+    settings, trees = samples.settings, []
+    weights = _object_weights(samples)
+    for tree, _ in grow_trees(samples.inputs, samples.targets, weights, len(samples), settings.trees, settings.seed):
+        trees.append(tree)
+        if len(trees) % TREES_PER_STEP == 0 or len(trees) == settings.trees:
+            yield len(trees)
+            if stop is not None and stop():
+                break
     specification = make_classifier_spec(samples, ())
     keys, features_version = _current_features(specification)
     specification = replace(specification, features=keys, features_version=features_version)
-    yield ForestClassifier(specification, Trees.from_sklearn(model))
+    yield ForestClassifier(specification, Trees.from_sklearn(trees))
 
 
 def _current_features(specification: ClassifierSpec) -> tuple[tuple[str, ...], int]:
@@ -194,13 +191,13 @@ def _current_features(specification: ClassifierSpec) -> tuple[tuple[str, ...], i
     return tuple(column.key for column in used), VERSION
 
 
-def _sklearn_class_weights(samples: TrainingData) -> dict[int, float] | None:
-    """Return class weights for scikit-learn by class id, None for no weights."""
+def _object_weights(samples: TrainingData) -> NDArray[np.float64] | None:
+    """Return the weight of each object, None for no weights."""
     weights = samples.settings.class_weights
     if weights == "none":
         return None
     if isinstance(weights, dict):
-        return resolve_class_weights(samples.targets, samples.settings, samples.names)
-    # Balanced weights. They are computed here, because scikit-learn warns about "balanced" with a warm start.
-    classes, counts = np.unique(samples.targets, return_counts=True)
-    return dict(zip(classes.tolist(), (len(samples) / (len(classes) * counts)).tolist(), strict=True))
+        by_class = resolve_class_weights(samples.targets, samples.settings, samples.names)
+        return np.array([by_class[class_id] for class_id in samples.targets.tolist()], float)
+    _, codes, counts = np.unique(samples.targets, return_inverse=True, return_counts=True)
+    return np.asarray(len(samples) / (len(counts) * counts[codes]))

@@ -164,7 +164,7 @@ def fit_live_classifier(samples: TrainingData) -> LiveClassifier:
 def make_live_classifier(specification: ClassifierSpec, sources: FittedSources, model: LiveModel) -> LiveClassifier:
     """Return a classifier that can be stored, from a fitted model and its sources."""
     described = tuple(SourceSpec(each.source.name, each.source.version, each.sizes) for each in sources.sources)
-    weights = LiveWeights(model.head, Trees.from_sklearn(model.forest.model), model.forest.temperature)
+    weights = LiveWeights(model.head, Trees.from_sklearn(model.forest.trees), model.forest.temperature)
     return LiveClassifier(replace(specification, sources=described), sources, weights)
 
 

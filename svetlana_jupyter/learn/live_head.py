@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.utils.class_weight import compute_sample_weight
 
 from svetlana_jupyter.errors import ClassifierError
+from svetlana_jupyter.learn.tree_growing import grow_trees
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sklearn.tree import DecisionTreeClassifier
 
 REGULARIZATIONS = 10.0 ** np.arange(-3, 2.1, 0.5)
 TEMPERATURES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.5, 7.0)  # factors of the least-squares scores, which lie about -1 to 1
@@ -73,20 +75,22 @@ class LiveForest:
 
     Attributes
     ----------
-    model : RandomForestClassifier
+    trees : list of DecisionTreeClassifier
     temperature : float
         Exponent of the class fractions with the smallest out-of-bag log loss.
     out_of_bag : float64 of shape (n, k)
         Probabilities of each labeled object from the trees that were trained without it.
     """
 
-    model: RandomForestClassifier
+    trees: list[DecisionTreeClassifier]
     temperature: float
     out_of_bag: NDArray[np.float64]
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the class probabilities (n, k) of features (n, d)."""
-        return sharpen(self.model.predict_proba(features), self.temperature).astype(np.float32)
+        features = np.ascontiguousarray(features, np.float32)  # checked once instead of for each tree
+        fractions = sum(tree.predict_proba(features, check_input=False) for tree in self.trees) / len(self.trees)
+        return sharpen(fractions, self.temperature).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,24 +194,24 @@ def fit_live_forest(
         If the features are not finite, or if the labels are of a single class.
     """
     counts = _class_counts(features, codes)
-    model = RandomForestClassifier(max_samples=min(len(codes), MAX_DRAWN), random_state=seed, n_jobs=1, warm_start=True)
-    weights = compute_sample_weight("balanced", codes)
-    for fitted in range(TREES_PER_PART, N_TREES + 1, TREES_PER_PART):  # the same trees as if all were fitted at once
-        model.set_params(n_estimators=fitted).fit(features, codes, weights)
-        check()
-    votes, trees = np.zeros((len(codes), len(counts))), np.zeros((len(codes), 1))
-    for tree, drawn in zip(model.estimators_, model.estimators_samples_):
-        rest = np.setdiff1d(np.arange(len(codes)), drawn)
+    weights, drawn = compute_sample_weight("balanced", codes), min(len(codes), MAX_DRAWN)
+    trees: list[DecisionTreeClassifier] = []
+    votes, voters = np.zeros((len(codes), len(counts))), np.zeros((len(codes), 1))
+    for tree, chosen in grow_trees(features, codes, weights, drawn, N_TREES, seed):
+        trees.append(tree)
+        rest = np.setdiff1d(np.arange(len(codes)), chosen)
         if len(rest):
             votes[rest] += tree.predict_proba(features[rest])
-            trees[rest] += 1
-    out_of_bag = np.where(trees > 0, votes / np.maximum(trees, 1), 1 / len(counts))
+            voters[rest] += 1
+        if len(trees) % TREES_PER_PART == 0:
+            check()
+    out_of_bag = np.where(voters > 0, votes / np.maximum(voters, 1), 1 / len(counts))
     counted = counts[codes] > 1
     temperature = 1.0
     if counted.any():
         losses = [_log_loss(sharpen(out_of_bag[counted], t), codes[counted]) for t in FOREST_TEMPERATURES]
         temperature = FOREST_TEMPERATURES[int(np.argmin(losses))]
-    return LiveForest(model, temperature, sharpen(out_of_bag, temperature))
+    return LiveForest(trees, temperature, sharpen(out_of_bag, temperature))
 
 
 def _class_counts(features: NDArray[np.float32], codes: NDArray[np.int64]) -> NDArray[np.int64]:

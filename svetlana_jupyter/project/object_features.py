@@ -398,7 +398,11 @@ class ObjectFeatures:
         for source in sources:
             if isinstance(source, StoredSource):
                 self.problems[source.name] = f"{source.name} is missing in this kernel. {ADD_ENCODER}"
-        waiting = {name: np.flatnonzero(self._image(name, fitted).is_waiting) for name in tables}
+        waiting: dict[str, NDArray[np.int64]] = {}
+        for name in tables:
+            with self._noting_problem(name):
+                waiting[name] = np.flatnonzero(self._image(name, fitted).is_waiting)
+        tables = {name: tables[name] for name in waiting}
         total = sum(map(len, tables.values()))
         done, asked = total - sum(map(len, waiting.values())), set[tuple[str, int]]()
         for name, rows in waiting.items():
@@ -528,7 +532,8 @@ class ObjectFeatures:
             new = [label for label in labels if (name, label) not in asked][:PART_OBJECTS]
             if name in tables and new:
                 asked.update((name, label) for label in new)
-                self._compute(fitted, name, tables[name][tables[name].index.isin(new)])
+                with self._noting_problem(name):
+                    self._compute(fitted, name, tables[name][tables[name].index.isin(new)])
         return len(asked) > before
 
     def _compute(self, fitted: FittedSources, name: str, objects: pd.DataFrame) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -167,7 +168,17 @@ def test_a_forest_is_the_one_that_is_fitted_at_once():
     codes = (features[:, 0] > 0.5).astype(np.int64)
     whole = RandomForestClassifier(60, class_weight="balanced", max_samples=60, random_state=3, n_jobs=1)
     expected = whole.fit(features, codes).predict_proba(features)
-    np.testing.assert_array_equal(fit_live_forest(features, codes, seed=3).model.predict_proba(features), expected)
+    trees = fit_live_forest(features, codes, seed=3).trees
+    np.testing.assert_array_equal(sum(tree.predict_proba(features) for tree in trees) / 60, expected)
+
+
+def test_forests_in_two_threads_leave_the_warning_filters_alone():
+    features, codes = objects(80, 10)
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(2) as pool:
+        fitted = list(pool.map(lambda seed: fit_live_forest(features, codes, seed), range(6)))
+        list(pool.map(lambda forest: forest.probabilities(features), fitted))
+    assert warnings.filters == before
 
 
 def test_a_check_ends_the_fit_of_a_forest():

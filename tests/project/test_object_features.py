@@ -216,6 +216,18 @@ def test_an_image_that_is_gone_has_a_reason_and_others_are_computed(project, wel
     assert set(project.features.matrix().images) == {"P1_A1", "P2_A1"}
 
 
+def test_an_image_that_vanishes_does_not_keep_new_ones_from_being_computed(project, wells: Path):
+    compute(project)
+    (wells / "wells/P1_A2.tif").unlink()
+    project.add("new", *squares(seed=9), axes="yx")
+    for _ in project.features.compute(never, lambda: {"P1_A2": [1]}):
+        pass
+    assert "P1_A2.tif" in project.features.problems["P1_A2"]
+    matrix = project.features.matrix()
+    assert set(matrix.images) == {"P1_A1", "P2_A1", "new"}
+    assert matrix.images["new"].is_present.all()
+
+
 def test_what_was_learned_is_kept_until_refresh(project):
     compute(project)
     learned = (project.path / "features/measurements.json").read_text()

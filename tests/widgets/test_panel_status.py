@@ -77,7 +77,7 @@ def test_the_hover_label_of_the_gallery_follows_a_key(project):
     send(panel, "moved", **at)
     image, label = panel.page.objects[0]
     assert panel.page.scene.hint.text == f"object {label} in {image}"
-    panel.handle_key("1", panel.shown)
+    panel.controls.handle_key("1", panel.shown)
     assert panel.page.scene.hint.text == f"object {label} in {image} · bright"
 
 
@@ -99,9 +99,10 @@ def test_undo_and_redo_by_the_usual_shortcuts(project, kind):
 @pytest.mark.parametrize("kind", [AnnotationPanel, GalleryPanel])
 def test_keys_without_an_effect_say_so(project, kind):
     panel = kind(project)
-    panel.handle_key("7", None)
+    handle_key = panel.controls.handle_key if kind is GalleryPanel else panel.handle_key
+    handle_key("7", None)
     assert panel.status.text == "No class has the key 7. Press ? for all keys."
-    panel.handle_key("Ctrl+q", None)
+    handle_key("Ctrl+q", None)
     assert panel.status.text == "The key Ctrl+Q has no effect here. Press ? for all keys."
     assert len(project.annotations.table()) == 0
 
@@ -131,14 +132,15 @@ def test_the_gallery_says_where_its_page_and_its_pages_end(project):
     assert "no object further" in panel.status.text
     send(panel, "key_pressed", key="ArrowRight", control=False, shown=[])
     assert panel.status.text == "1 object selected."
-    panel.handle_key("p", None)
+    panel.controls.handle_key("p", None)
     assert panel.status.text == "This is the first page."
-    panel.handle_key("End", None)
-    panel.handle_key("n", None)
+    panel.controls.handle_key("End", None)
+    panel.controls.handle_key("n", None)
     assert panel.status.text == "This is the last page."
 
 
 def test_each_panel_shows_its_own_news(trained):
+    trained.evaluate()  # its score would be news
     panels = [kind(trained) for kind in (ImagesPanel, AnnotationPanel, GalleryPanel, TrainingPanel, PredictionPanel)]
     before = [panel.status.text for panel in panels]
     trained.annotate("left", 20, "bright")

@@ -186,7 +186,7 @@ def uncertainty_color(probability: float, classes: int) -> str:
     """Return the color of an object in `uncertainty_styles`.
 
     >>> uncertainty_color(1.0, 2), uncertainty_color(0.5, 2)
-    ('#3b0964', '#f9cb35')
+    ('#420a68', '#f6d746')
     """
     return _uncertainty_colors()[int(_uncertainty_levels(np.array([probability]), classes)[0])]
 

@@ -207,7 +207,7 @@ def fit_source(
     tables: Mapping[str, pd.DataFrame],
     open_pair: Callable[[str], ImagePair],
     stop: Callable[[], bool] = lambda: False,
-    count: int = SAMPLE_OBJECTS,
+    count: int | None = None,
 ) -> tuple[FittedSource, SampleFeatures] | None:
     """Let a source learn from a random sample of the objects.
 
@@ -219,8 +219,8 @@ def fit_source(
     open_pair : callable
         Returns an image by name.
     stop : callable
-    count : int
-        Largest number of objects in the sample.
+    count : int, optional
+        Largest number of objects in the sample; 500 by default.
 
     Returns
     -------
@@ -230,7 +230,7 @@ def fit_source(
     rng, names = np.random.default_rng(SAMPLE_SEED), sorted(tables)
     chosen = [names[number] for number in np.sort(rng.permutation(len(names))[:SAMPLE_IMAGES])]
     position = np.repeat(np.arange(len(chosen)), [len(tables[name]) for name in chosen])
-    drawn = np.sort(rng.permutation(len(position))[:count])
+    drawn = np.sort(rng.permutation(len(position))[: count or SAMPLE_OBJECTS])
     starts = np.searchsorted(position, np.arange(len(chosen)))
     sample = {}
     for number, name in enumerate(chosen):

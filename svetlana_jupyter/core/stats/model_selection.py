@@ -115,8 +115,10 @@ def select_candidate(
         Candidates that do not need many objects, such as classifiers without a network.
 
     >>> truth = np.array([0, 0, 1, 1])
-    >>> good = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.4, 0.6]])
-    >>> select_candidate(truth, {"large": np.eye(2)[truth], "small": good}, [1, 2, 3, 4], ["small"])
+    >>> same = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.4, 0.6]])
+    >>> select_candidate(truth, {"large": same, "small": same}, [1, 2, 3, 4])
+    'large'
+    >>> select_candidate(truth, {"large": same, "small": same}, [1, 2, 3, 4], ["small"])
     'small'
     """
     ranked = rank_candidates(truth, candidates)

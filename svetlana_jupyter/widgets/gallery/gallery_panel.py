@@ -102,6 +102,7 @@ class GalleryPanel(Panel):
         self.observe_project(self._refresh, "annotations_version", "classes_version", "images_version")
         self.observe_project(self._predictions_changed, "predictions_version", "current_run")
         self.show_hint(_HINT if project.images else "")
+        view.on_page = self._show_selection
         view.rearrange()
         self._refresh()
 

@@ -71,6 +71,8 @@ class GalleryView(VBox):
         The objects of all pages.
     page_number : int
         The displayed page, counted from 0.
+    on_page : callable
+        Called after other objects are shown.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class GalleryView(VBox):
         self.project, self.shared, self._report = project, shared_model(project), report
         self.listed: list[tuple[str, int]] = []
         self.page_number = 0
+        self.on_page: Callable[[], None] = lambda: None
         self._is_shown = True
         self._crop_side = 1.0
         self._indexing = ObjectIndexer(project, status)
@@ -221,6 +224,7 @@ class GalleryView(VBox):
         shown, following = (self._objects(self.page_number + ahead) for ahead in (0, 1))
         self.page.show(shown, self._crop_side, following, "" if self.listed else message)
         self._show_selection()
+        self.on_page()
         self._report("")
 
     def _show_list(self) -> None:

@@ -101,6 +101,13 @@ def test_the_thumbnails_of_each_image_can_be_shown_as_they_arrive(panel):
     assert sorted(key for part in parts for key in part.keys) == sorted(page.keys)
 
 
+def test_the_number_of_objects_on_the_page_follows_the_filter(panel):
+    assert "0 of 48 on this page" in panel.selection_text.value
+    panel.filter_bar.image.value = panel.filter_bar.image.options[1][1]
+    assert f"0 of {len(panel.page.objects)} on this page" in panel.selection_text.value
+    assert len(panel.page.objects) < 48
+
+
 def test_one_key_labels_the_selection_in_one_edit(panel, project):
     click(panel, 3)
     click(panel, 30, modifiers="Shift")
