@@ -144,8 +144,11 @@ class Annotations:
             Time for which the object was displayed before it was annotated.
         """
         ids = {name: self._classes.by_name(name).id for name in set(classes.values())}
+        before = {object_id: self.label_of(*object_id).class_id for object_id in classes}
+        replaced = sum(before[object_id] not in (0, ids[name]) for object_id, name in classes.items())
         self._record({object_id: Label("label", ids[name]) for object_id, name in classes.items()}, source, seconds)
-        self._notify.status(f"{_describe(classes)} labeled {', '.join(sorted(ids))}.")
+        others = f"; {replaced:,} of them had another label" if replaced and len(classes) > 1 else ""
+        self._notify.status(f"{_describe(classes)} labeled {', '.join(sorted(ids))}{others}.")
 
     def flag_each(
         self, objects: Iterable[tuple[str, int]], flag: str, source: str = "script", seconds: float | None = None

@@ -252,7 +252,8 @@ def plot_counts(
     axes.set_xlim(-0.6, len(names) - 0.4)
     for edge in np.arange(len(names) - 1) + 0.5:
         axes.axvline(edge, color=QUIET, alpha=0.2, lw=1, zorder=0)
-    top = axes.get_ylim()[1]
+    # The axis begins at 0, so a margin in proportion to the range of the values may be thinner than a marker.
+    top = max(axes.get_ylim()[1], 1.05 * axes.dataLim.y1) if np.isfinite(axes.dataLim.y1) else axes.get_ylim()[1]
     if value == "fraction":
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.set(ylabel="share of the objects", ylim=(-0.02, min(1.02, top)))

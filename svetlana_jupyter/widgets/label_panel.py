@@ -66,6 +66,7 @@ _TOOL_TIPS = ("Click to select, drag to move", "Drag a box around objects (x)", 
 _FLAGS = (("Flag …", ""), ("Ambiguous", "Ambiguous"), ("Bad outline", "Bad segmentation"), ("Erase label", "Erase"))
 _COLUMNS_TIP = "Labels given, and objects of the class: as labeled or else predicted, as in Results"
 _FIRST = "Click an object or press Space; then press the key of its class."
+_COMPUTING = "The features of the objects are being computed."
 _NOT_PREDICTED = "No selected object is predicted yet."
 _SIZE, _MAX_SIZE = (480, 640), (2000, 4000)
 
@@ -323,6 +324,7 @@ class LabelPanel(LabelingPanel):
         self._watcher.observe(self.shared, self.show, "selection")
         observe(self._refresh, "classes_version", "images_version")
         observe(self.show, "annotations_version", "predictions_version", "current_run")
+        observe(self._follow_features, "live_state")
         observe(self.reset_queue, "images_version")
         observe(self._follow_predictions, "predictions_version", "current_run")
 
@@ -399,7 +401,15 @@ class LabelPanel(LabelingPanel):
         following = [each for each in coming if each != candidate]
         if candidate is not None and not following and project.annotations.label_of(*candidate.id).action:
             candidate = None  # the last object of the queue is labeled
+        is_waiting = project.images and project.live.is_following and (not is_ready or project.live.state.provisional)
+        if candidate is None and not following and is_waiting:
+            return None, [], _COMPUTING
         return candidate, following, ""
+
+    def _follow_features(self) -> None:
+        """Show the queue once features are known, for which it may have waited."""
+        if _COMPUTING in self.next_objects.reason.value:
+            self.show()
 
 
 class FilterControls(VBox):

@@ -333,6 +333,7 @@ class CommandBar:
         self.help = HTML(layout={"display": "none", "margin": "4px 0 0 0"})
         place = {"width": "36px", "margin": "0 0 0 auto"}
         self.help_button = panel.make_button(self.toggle_help, "", "keyboard-o", "Show the keys (?)", **place)
+        self.help_button.add_class("sv-help-button")  # the page presses it when Escape closes the help
         panel.observe_project(self._list_keys, "classes_version")
 
     def set_commands(self, *commands: Command) -> None:
@@ -354,7 +355,9 @@ class CommandBar:
             command.act(shown)
         elif key.isdecimal():
             self._panel.report_key(f"No class has the key {key}. Press ? for all keys.")
-        elif key != "Escape":
+        elif key == "Escape":
+            self.help.layout.display = "none"
+        else:
             self._panel.report_key(f"The key {_key_text(key)} has no effect here. Press ? for all keys.")
 
     def header(self, title: str) -> HBox:

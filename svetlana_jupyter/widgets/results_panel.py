@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Accordion, Dropdown, HBox, VBox
 
@@ -12,6 +13,7 @@ from svetlana_jupyter.project.plots import use_bright_ink
 from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.widgets.components import (
     JobProgress,
+    Markup,
     heading,
     html_table,
     image_html,
@@ -20,13 +22,15 @@ from svetlana_jupyter.widgets.components import (
     set_options,
 )
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
-from svetlana_jupyter.widgets.panel import MAX_WIDTH, Panel
+from svetlana_jupyter.widgets.panel import MAX_WIDTH, Panel, catch_errors
 from svetlana_jupyter.widgets.result_forms import ClassCounts, ExportForm
+from svetlana_jupyter.widgets.scheduling import Debounce
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from svetlana_jupyter.project.project import Project
@@ -35,6 +39,7 @@ _ROWS = 12  # of the object table that are displayed
 _DPI = 110
 _FIRST = "Counts follow every label. A stored run predicts when you press Predict all images."
 _COLUMNS = ("class", "predicted", "annotation", "flag", "probability", "area")
+_OUTDATED = "Labels or predictions have changed since. Press Estimate for the current fractions."
 
 
 class ResultsPanel(Panel):
@@ -53,12 +58,15 @@ class ResultsPanel(Panel):
     estimate : Button
         Estimates the fractions of the chosen groups.
     fractions, evaluation, objects : HTML
+    outdated : HTML
+        Says that labels or predictions have changed since the fractions were estimated.
     export_form : ExportForm
     sections : Accordion
         Holds all but the counts; a section is computed when it is opened.
     """
 
     job_kinds = frozenset({"prediction", "export"})
+    _estimated: tuple[object, ...] = ()  # what the displayed fractions depend on
 
     def __init__(self, project: Project | str | Path) -> None:
         super().__init__(project)
@@ -88,7 +96,11 @@ class ResultsPanel(Panel):
             hint.layout.display, body.layout.display = ("none", "") if project.images else ("", "none")
 
         self.observe_project(choose, "images_version")
-        self.observe_project(self._follow_scores, "runs_version")
+        self.observe_project(self._follow_scores, "runs_version", "current_run")
+        # As for the counts: too slow to run at each key, or for each image of a prediction.
+        follow = Debounce(catch_errors(self._follow_results, self.status), delay=0.6).restart
+        versions = "annotations_version", "classes_version", "images_version", "predictions_version"
+        self.observe_project(follow, *versions, "runs_version", "current_run")
         self.observe_project(self._show_job, "job", "current_run", "annotations_version", "images_version")
         choose()
         self._show_job()
@@ -97,13 +109,21 @@ class ResultsPanel(Panel):
 
     def estimate_fractions(self) -> None:
         """Show the estimated fractions of the chosen groups, as a plot and a table."""
-        by = [self.by.value]
+        by, run = [self.by.value], self.project.current_run
+        if self._estimated[:1] != (run,):
+            self.fractions.value = ""  # if there is an error, those of another run do not stay
+        self.outdated.value = muted(_OUTDATED) if self.fractions.value else ""
         table = self.project.counts(by=by)
         figure = picture_html(self.project.plot.counts(by=by), "Fractions per class")
-        rows = [
-            [f"{each:.3g}" if isinstance(each, float) else each for each in row] for row in table.to_numpy().tolist()
-        ]
-        self.fractions.value = f'{figure}<div class="sv-pairs">{html_table(list(table.columns), rows)}</div>'
+        self.fractions.value = f'{figure}<div class="sv-pairs">{fractions_html(table)}</div>'
+        self.outdated.value, self._estimated = "", self._state  # estimating may have scored the run
+
+    @property
+    def _state(self) -> tuple[object, ...]:
+        """What the fractions depend on, the current run first."""
+        p = self.project
+        versions = p.annotations_version, p.classes_version, p.images_version, p.predictions_version, p.runs_version
+        return p.current_run, *versions
 
     def show_evaluation(self) -> None:
         """Show the report of the current run and its confusion matrix."""
@@ -129,11 +149,12 @@ class ResultsPanel(Panel):
         self.by = Dropdown(description="Group by", tooltip="Groups to compare", layout={"width": "240px"})
         tooltip = "Estimate the fraction of each class, with its 95 % confidence interval"
         self.estimate = self.make_button(self.estimate_fractions, "Estimate", "bar-chart", tooltip, width="120px")
+        self.outdated = HTML(layout={"margin": "0 0 0 8px"})
         self.fractions = HTML(layout={"margin": "4px 0 0 0", "width": "100%"})
-        return VBox([HBox([self.by, self.estimate]), self.fractions])
+        return VBox([HBox([self.by, self.estimate, self.outdated]), self.fractions])
 
     def _make_evaluation(self) -> HTML:
-        self.evaluation = HTML(layout={"margin": "0", "width": "100%"})
+        self.evaluation = HTML(layout={"margin": "0", "width": "100%"}).add_class("sv-report")
         return self.evaluation
 
     def _make_objects(self) -> HTML:
@@ -147,10 +168,22 @@ class ResultsPanel(Panel):
             show[self.sections.selected_index]()
 
     def _follow_scores(self) -> None:
-        """Compute the open section again, since a run may have been scored."""
+        """Compute the open evaluation again, since a run may have been scored or chosen."""
         if self.sections.selected_index == 1:
             self.show_evaluation()
-        elif self.sections.selected_index == 0 and self.fractions.value:
+
+    def _follow_results(self) -> None:
+        """Show the fractions and the object table of the current run.
+
+        The fractions of the live classifier, which each label changes, are only marked as outdated.
+        """
+        if self.sections.selected_index == 2:
+            self.show_objects()
+        if not self.fractions.value or self._estimated == self._state:
+            return
+        if self.project.current_run == LIVE == self._estimated[0]:
+            self.outdated.value = muted(_OUTDATED)
+        else:
             self.estimate_fractions()
 
     def _show_job(self) -> None:
@@ -160,6 +193,21 @@ class ResultsPanel(Panel):
         self.retrain.disabled = not idle or bool(project.readiness())
         columns = dict.fromkeys(column for entry in project.images.values() for column in entry.groups)
         set_options(self.by, list(dict.fromkeys(["image", *columns])))
+
+
+def fractions_html(table: pd.DataFrame) -> str:
+    """Return estimated fractions as a table of whole objects and percentages."""
+
+    def cell(column: str, value: Any) -> object:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return "–"
+        if column in ("fraction", "low", "high"):
+            return Markup(f'<div class="sv-number">{100 * value:.1f} %</div>')
+        return round(value) if column == "estimate" else value
+
+    columns = list(map(str, table.columns))
+    rows = [list(map(cell, columns, row)) for row in table.astype(object).to_numpy().tolist()]
+    return html_table(columns, rows)
 
 
 def picture_html(figure: Figure, text: str) -> str:

@@ -126,8 +126,10 @@ def live_parts(state: LiveState) -> list[str]:
         parts = [f"<b>{state.labels:,} labels</b>", score_html(state.score, state.score_text)]
     if state.stage and state.changed is not None:
         parts.append(f"last label changed <b>{state.changed:,}</b> object{'' if state.changed == 1 else 's'}")
-    if state.provisional:
+    if state.provisional and state.features_total:
         parts.append(muted(f"provisional: features of {state.features_done:,} of {state.features_total:,} objects"))
+    elif state.provisional:
+        parts.append(muted("the features of the objects are being computed"))
     elif state.stage and state.missing:
         parts.append(muted(f"{state.missing:,} objects without features are not predicted"))
     return parts

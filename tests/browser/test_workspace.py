@@ -124,9 +124,23 @@ def test_labels_recolor_everything_and_a_lasso_on_the_map_labels_the_gallery(lab
     output.get_by_role("button", name="Full screen").click()
     page.wait_for_function("document.fullscreenElement?.matches('.sv-app')")
     lab.wait_until(f"{PANEL}.viewer.model.view.size[0] > 600")
+    below = "(innerHeight - document.querySelector('.sv-space').getBoundingClientRect().bottom)"
+    page.wait_for_function(f"0 < {below} && {below} < 60")
     lab.screenshot("workspace-full-screen")
+    selected = lab.evaluate("app.selected.tolist()")
+    page.keyboard.press("Space")  # goes to the canvas, not to the button
+    lab.wait_until(f"app.selected.tolist() != {selected}")
+    assert page.evaluate(f"document.fullscreenElement !== null && 0 < {below} && {below} < 60")
     output.get_by_role("button", name="Full screen").click()
     page.wait_for_function("!document.fullscreenElement")
+
+    # Escape closes the list of keys, and keeps the selection.
+    selected = lab.evaluate("app.selected.tolist()")
+    page.keyboard.press("?")
+    expect(output.locator(".sv-help")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(output.locator(".sv-help")).to_be_hidden()
+    assert lab.evaluate("app.selected.tolist()") == selected != "[]"
     assert not [line for line in lab.console if "page error" in line]
 
 

@@ -32,11 +32,21 @@ def test_objects_of_several_images_are_annotated_and_undone_in_one_edit(project:
     assert log["edit"].nunique() == 1
     assert log["seconds"].eq(1.5).all()
     assert project.annotations_version == version + 1, "one change, however many images"
-    assert project.status == "3 objects are labeled bright, dim."
+    assert project.status == "3 objects are labeled bright, dim; 1 of them had another label."
     project.undo()
     assert labels_of(project) == {("P1_A1", 2): "dim"}
     project.redo()
     assert labels_of(project) == ACROSS
+
+
+def test_labels_that_an_edit_of_several_objects_replaces_are_counted(project: Project) -> None:
+    project.annotate("P1_A1", 1, "dim")
+    project.annotate("P1_A1", 2, "bright")
+    project.annotations.flag_each([("P1_A1", 4)], "skip")
+    project.annotations.annotate_each({("P1_A1", label): "dim" for label in (1, 2, 3, 4)})
+    assert project.status == "4 objects are labeled dim; 1 of them had another label."
+    project.annotations.annotate_each({("P1_A1", label): "dim" for label in (1, 2, 3, 4)})
+    assert project.status == "4 objects are labeled dim."
 
 
 def test_objects_of_several_images_are_flagged_and_erased_together(project: Project) -> None:

@@ -60,6 +60,17 @@ def test_the_estimate_is_a_line_with_the_interval_of_the_table(large: Project) -
         np.testing.assert_allclose(upright[:, 1], [row["low"], row["high"]])
 
 
+def test_the_axis_ends_above_the_highest_marker(large: Project) -> None:
+    add_run(large, draw(large, 40))
+    for value in ("fraction", "count"):
+        figure = rendered(large.plot.counts("plate", value=value, classes="bright"))
+        (axes,) = figure.axes
+        points = [part for part in axes.collections if isinstance(part, PathCollection)]
+        top = max(part.get_offsets()[:, 1].max() for part in points)
+        above = np.diff(axes.transData.transform([(0, top), (0, axes.get_ylim()[1])])[:, 1])[0] * 72 / figure.dpi
+        assert above > np.sqrt(points[0].get_sizes()[0]) / 2, "points per inch"
+
+
 def test_numbers_of_objects_are_estimates_per_replicate(large: Project) -> None:
     add_run(large, draw(large, 40))
     row, each = large.counts().iloc[1], large.counts(["plate", "well"]).query("`class` == 'bright'")

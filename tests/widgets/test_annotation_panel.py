@@ -146,6 +146,9 @@ def test_every_command_has_a_button_with_a_tooltip_and_a_line_in_the_help(panel)
     assert panel.command_bar.help.layout.display == "block"
     panel.command_bar.help_button.click()
     assert panel.command_bar.help.layout.display == "none"
+    press(panel, "?")
+    press(panel, "Escape")
+    assert panel.command_bar.help.layout.display == "none"
 
 
 def test_counts_follow_each_annotation(panel):

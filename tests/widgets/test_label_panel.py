@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from svetlana_jupyter.core.annotations import ObjectId
+from svetlana_jupyter.project.live import LiveState
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.widgets.label_panel import LabelPanel
@@ -201,6 +202,18 @@ def test_a_queue_of_chosen_classes_is_followed_and_its_errors_are_shown_in_its_p
     queue.kind.value = "suspect"
     assert live.next_objects.strip.grid.objects == ()
     assert "The queue is empty." in queue.reason.value
+
+
+def test_a_queue_that_waits_for_features_says_so(panel, project, monkeypatch):
+    reason = panel.next_objects.reason
+    monkeypatch.setattr(panel, "_queue", None)
+    monkeypatch.setattr(type(project.images), "is_indexed", lambda images, name: False)
+    monkeypatch.setattr(type(project.live), "is_following", True)
+    panel.show()
+    assert "features of the objects are being computed" in reason.value
+    monkeypatch.undo()
+    project.live_state = LiveState(features_done=48, features_total=48)
+    assert "computed" not in reason.value
 
 
 def test_only_drawn_objects_of_the_most_useful_ones_count_as_drawn(panel, project):

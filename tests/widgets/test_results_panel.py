@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
-from svetlana_jupyter.widgets.results_panel import ResultsPanel
+from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.project.run_store import LIVE
+from svetlana_jupyter.widgets.results_panel import ResultsPanel, fractions_html
 
 
 @pytest.fixture
@@ -34,7 +37,43 @@ def test_fractions_are_estimated_for_the_chosen_groups(panel, trained):
     assert panel.by.options == ("image",)
     panel.estimate.click()
     assert "data:image/png" in panel.fractions.value
-    assert all(name in panel.fractions.value for name in trained.counts(by=["image"]).columns)
+    assert [name for name in trained.counts(by=["image"]).columns if name not in panel.fractions.value] == [], (
+        panel.status.text
+    )
+
+
+def test_fractions_follow_the_chosen_run(panel, trained, monkeypatch):
+    def counts(project, by):
+        return original(project, by).assign(note=f"run of {project.current_run}")
+
+    original = Project.counts
+    monkeypatch.setattr(Project, "counts", counts)
+    trained.live.update()
+    stored = trained.current_run
+    panel.sections.selected_index = 0
+    panel.estimate.click()
+    assert f"run of {stored}" in panel.fractions.value
+    trained.runs.choose(LIVE)
+    assert "run of live" in panel.fractions.value
+    trained.annotate("right", 1, "dark")
+    assert "Press Estimate" in panel.outdated.value
+    panel.estimate.click()
+    assert panel.outdated.value == ""
+    trained.runs.choose(stored)
+    assert f"run of {stored}" in panel.fractions.value
+    assert panel.outdated.value == ""
+
+
+def test_fractions_are_whole_objects_and_percentages():
+    table = pd.DataFrame(
+        {"class": ["dark"], "total": [2040], "estimate": [1620.4], "fraction": [0.79431], "low": [None]}
+    )
+    html = fractions_html(table.astype({"low": float}))
+    assert "2,040" in html
+    assert "1,620<" in html
+    assert "79.4 %" in html
+    assert "–</" in html
+    assert "nan" not in html
 
 
 def test_only_a_stored_run_predicts_on_request(project):

@@ -67,10 +67,21 @@ function render({ model, el }) {
       if (e.target.closest(".sv-full-screen")?.closest(".svetlana") !== panel) return;
       if (document.fullscreenElement) document.exitFullscreen();
       else panel.requestFullscreen?.();
+      // On the button, Space and Enter would leave the full screen.
+      const canvas = [...panel.querySelectorAll("canvas[tabindex]")].find((each) => each.offsetParent);
+      if (canvas) canvas.focus({ preventScroll: true });
+      else e.target.closest(".sv-full-screen").blur();
     }, { signal });
     followRows(panel, signal);
     panel.addEventListener("click", () => sendHeldBack(model.widget_manager), { capture: true, signal });
     panel.addEventListener("keydown", (e) => {
+      // Escape closes the list of keys, before it clears a selection.
+      const keys = e.key === "Escape" && [...panel.querySelectorAll(".sv-keys")].find((each) => each.offsetParent);
+      if (keys) {
+        e.preventDefault();
+        e.stopImmediatePropagation();
+        return void keys.closest(".svetlana").querySelector(".sv-help-button")?.click();
+      }
       // The letters after "/" must not wait for the kernel to move the focus either.
       const find = e.key === "/" && e.target.tagName === "CANVAS" && panel.querySelector(".sv-find input");
       if (find?.offsetParent) {

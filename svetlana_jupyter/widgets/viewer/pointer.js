@@ -55,10 +55,18 @@ function render({ model, el }) {
     if (!space) return;
     const page = space.closest(".jp-WindowedPanel-outer, .jp-LinkedOutputView") ?? document.documentElement;
     const whole = space.closest(".sv-app") ?? space;
+    // A full screen stretches the whole to its own height, so there the height of what is beside the workspace is
+    // measured: what is above it, and the lines below it.
+    const beside = () => {
+      if (document.fullscreenElement !== whole || whole === space) return whole.offsetHeight - space.offsetHeight;
+      const above = space.getBoundingClientRect().top - whole.getBoundingClientRect().top + whole.scrollTop;
+      const parts = [...whole.children];
+      const below = parts.slice(parts.findIndex((part) => part.contains(space)) + 1);
+      return below.reduce((sum, part) => sum + part.offsetHeight, above);
+    };
     const fit = () => {
       const height = document.fullscreenElement?.contains(space) ? window.innerHeight : page.clientHeight;
-      const room = height - (whole.offsetHeight - space.offsetHeight) - 24;
-      if (space.offsetHeight) space.style.setProperty("--sv-room", `${room}px`);
+      if (space.offsetHeight) space.style.setProperty("--sv-room", `${height - beside() - 24}px`);
     };
     const sizes = new ResizeObserver(fit);
     for (const part of [page, whole]) sizes.observe(part);
