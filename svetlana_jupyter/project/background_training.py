@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from svetlana_jupyter.project.jobs import JobState, Progress
 from svetlana_jupyter.project.run_scoring import RunScored, Scoring
-from svetlana_jupyter.project.runs import Run
+from svetlana_jupyter.project.runs import NETWORK, Run
 from svetlana_jupyter.project.training_job import COMPARING, FirstRun, LearningCurve, RunUnsaved, train_run
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ class BackgroundTraining:
 
     def cancel(self) -> None:
         """End the training in the background without a result."""
-        self._is_wanted = False
+        if self._is_wanted:
+            self._is_wanted = False
+            self._show(None)
         self._jobs.lane.cancel(LANE_NAME)
 
     def _work(self, stop: Stop) -> Iterator[None]:
@@ -103,11 +105,11 @@ class BackgroundTraining:
                 if event is None:
                     self._is_wanted, self._events = False, None
                     self._jobs.post(self._show, None)
-                elif isinstance(event, RunScored):
+                elif isinstance(event, RunScored) and not event.is_provisional:
                     self._unfinished = event
                 elif isinstance(event, Progress):
                     self._text = event.text
-                    self._jobs.post(self._show, JobState("training", event.done, event.total, event.text))
+                    self._jobs.post(self._show_wanted, JobState("training", event.done, event.total, event.text))
                 else:
                     self._jobs.post(self._handle, event)
                 yield
@@ -132,12 +134,17 @@ class BackgroundTraining:
                 case FirstRun(run) | (Run() as run):
                     yield RunAdded(run)
                 case Scoring():
-                    event.may_replace_live = True
+                    event.may_replace_live = NETWORK in event.run.missing_scores
                     yield event
                 case RunScored() | Progress():
                     yield event
                 case RunUnsaved() | LearningCurve() | _:
                     pass
+
+    def _show_wanted(self, state: JobState) -> None:
+        """Show the state of the training, unless it was cancelled before."""
+        if self._is_wanted:
+            self._show(state)
 
     def _fail(self, error: Exception) -> None:
         self._is_wanted, self._events = False, None

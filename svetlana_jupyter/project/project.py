@@ -102,6 +102,7 @@ if TYPE_CHECKING:
     ClientChoice: TypeAlias = Client | Literal["local"] | None
 
 SCORES = NETWORK, AUGMENTATION, COMPARISON
+LIVE_UNTIL_SCORED = "The live classifier stays until a score shows that the run is better."
 
 
 class Project(HasTraits):
@@ -193,6 +194,7 @@ class Project(HasTraits):
         self._outdated_changed = False
         self.test_set = TestSet(self._folder, self.images, self.annotations, notify)
         self.runs = RunStore(self._folder, notify, partial(self.set_trait, "current_run"), self._score)
+        self._unpredicted: dict[str, str] = {}  # why a run that is better than live has no predictions; "" if it has
         self._scoring = ""  # name of the run that a comparison of presets is about to score
         self.current_run = self.runs.current_name
         notes = (self.annotations.problem, self.annotations.note, self._folder.link_warning, self.runs.problem)
@@ -643,12 +645,12 @@ class Project(HasTraits):
         Returns
         -------
         Run
-            The finished run. It is now the `current_run`, unless that is ``live``: then the run replaces it once it is
-            scored, if its held-out predictions are better.
+            The finished run. It is now the `current_run`, unless that is ``live``: then the run replaces it if its
+            held-out predictions are better, once it is scored and all images are predicted.
         """
-        threads = thread_count("script")
+        threads, shown = thread_count("script"), self.current_run
         self._jobs.run("training", self._training(settings, changes, predict, network, threads, search))
-        return self.runs[-1] if self.current_run == LIVE and self.runs else self.runs.current
+        return self.runs[-1] if LIVE in (shown, self.current_run) and self.runs else self.runs.current
 
     def predict(
         self,
@@ -1142,21 +1144,23 @@ class Project(HasTraits):
         match event:
             case LearningCurve():
                 self.training_curve = event
-            case Run() as run, network:
+            case Run() as run, network, replaces_live:
                 self._scoring = run.name
                 self.runs.add(run, network)
-                if self.current_run != LIVE:  # its score decides whether it replaces the live classifier
-                    self.runs.choose(run.name)
                 self.status = run.summary
-            case RunUnsaved(save), network:
+                if self.current_run == LIVE:
+                    self.status = f"{run.summary}. {LIVE_UNTIL_SCORED}"
+                elif not replaces_live:
+                    self.runs.choose(run.name)
+            case RunUnsaved(save), network, _:
                 self.runs.keep_unsaved(save, network)
             case RunAdded(run):
                 self.runs.add(run)
             case Scoring():
                 self._scorings.add(event)
-            case RunScored(run):
+            case RunScored(run, is_provisional):
                 self._scoring = ""
-                self._show_score(run)
+                self._show_score(run, is_provisional)
             case TrainingAbandoned():
                 self.status = "Stopped before anything was trained."
             case ImagePredicted():
@@ -1172,17 +1176,19 @@ class Project(HasTraits):
             case ExportFinished():
                 self.last_export, self.status = event, event.text
 
-    def _show_score(self, run: Run) -> None:
+    def _show_score(self, run: Run, is_provisional: bool = False) -> None:
         """Show a new score, which may come while a later one is known already."""
         known = self.runs.get(run.name)
         is_first = known.note == NOT_SCORED
         if not is_first and len(run.missing_scores) > len(known.missing_scores):
             return
         self.runs.update(run)
-        why_live = self.live.compare(run) if self.current_run == LIVE and is_first else ""
-        if self.current_run == LIVE and is_first and not why_live:
-            self.live.replaced = run.name, self.live.explain_replacement(run)
-            self.runs.choose(run.name)
+        unpredicted, why_live = self._unpredicted.pop(run.name, f"Choose run {run.name} to see its predictions."), ""
+        if self.current_run == LIVE and is_first:
+            why_live = LIVE_UNTIL_SCORED if is_provisional else self.live.compare(run) or unpredicted
+            if not why_live:
+                self.live.replaced = run.name, self.live.explain_replacement(run)
+                self.runs.choose(run.name)
         if not is_first and self.current_run != run.name:
             return
         try:
@@ -1244,9 +1250,15 @@ class Project(HasTraits):
 
     def _replace_live(self, run: Run, stop: Stop) -> Iterator[object]:
         """Predict all images with a run that is better than the live classifier."""
-        if self.current_run == LIVE and NETWORK not in run.missing_scores and not self.live.compare(run):
-            network, threads = self.runs.networks.get(run.name), run.settings["threads"]
+        if self.current_run != LIVE or NETWORK in run.missing_scores or self.live.compare(run):
+            return
+        network, threads = self.runs.networks.get(run.name), run.settings["threads"]
+        try:
             yield from predict_images(self._prediction_task(list(self.images), run, threads, network), stop)
+            problem = f"The prediction with run {run.name} was stopped." if stop() else ""
+        except SvetlanaError as error:
+            problem = str(error)
+        self._unpredicted[run.name] = f"The live classifier stays. {problem}" if problem else ""
 
     def _report_predicted(self, predicted: AllPredicted) -> None:
         events = predicted.images
@@ -1413,14 +1425,14 @@ class Project(HasTraits):
 
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
-                if isinstance(event, RunScored) and replaces_live and not predict:
+                if isinstance(event, RunScored) and replaces_live and not event.is_provisional:
                     yield from self._replace_live(event.run, stop)
                 elif isinstance(event, Scoring):
-                    event.may_replace_live = replaces_live
+                    event.may_replace_live = replaces_live and NETWORK in event.run.missing_scores
                 if not isinstance(event, FirstRun | Run | RunUnsaved):
                     yield event
                     continue
-                yield event.run if isinstance(event, FirstRun) else event, network
+                yield event.run if isinstance(event, FirstRun) else event, network, replaces_live
                 if predict and isinstance(event, Run):
                     count = task.settings.threads or threads
                     yield from predict_images(self._prediction_task(list(task.pairs), event, count, network), stop)

@@ -42,9 +42,13 @@ KEPT = 2  # runs whose training data are kept until they are scored
 
 @dataclass(frozen=True)
 class RunScored:
-    """Event with a run and its score, or the reason why it has none."""
+    """Event with a run and its score, or the reason why it has none.
+
+    ``is_provisional`` tells that the same training stores a better run.
+    """
 
     run: Run
+    is_provisional: bool = False
 
 
 class Scoring:
@@ -345,12 +349,14 @@ class RunScorings:
         if not set(needed) & set(run.missing_scores):
             return
         stored = self._runs.read(name)
-        if len(stored.missing_scores) < len(run.missing_scores):  # the event of the background still waits
-            self._handle(RunScored(stored))
-        if not set(needed) & set(stored.missing_scores):
-            return
+        scoring = self._pending.get(name)
+        if scoring is None or not scoring.may_replace_live:  # otherwise its images may have to be predicted first
+            if len(stored.missing_scores) < len(run.missing_scores):  # the event of the background still waits
+                self._handle(RunScored(stored))
+            if not set(needed) & set(stored.missing_scores):
+                return
         try:
-            scoring = self._pending.get(name) or self._recreate(stored)
+            scoring = scoring or self._recreate(stored)
             self._pending[name] = scoring
 
             def work(stop: Stop) -> Iterator[object]:

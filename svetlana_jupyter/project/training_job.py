@@ -175,7 +175,8 @@ def _score_first(choice: PresetChoice, seconds: float) -> Iterator[Run | RunScor
     else:
         table = next(one.table for one in result.candidates if one.preset == run.settings["preset"])
         note = f"{describe_score_source(len(table), result.kept_whole)}. {describe_unscored(samples)}".rstrip()
-        yield save_score(run, note, {"network": table, "forest": table})
+        scored = save_score(run, note, {"network": table, "forest": table})
+        yield replace(scored, is_provisional=True)
 
 
 def _save_run(

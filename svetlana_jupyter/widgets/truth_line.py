@@ -34,7 +34,7 @@ class TruthLine(HBox):
     stop : callable
         Called when the user stops the job.
     status : StatusLine
-        Displays errors.
+        Displays errors, and the name of a kept run.
 
     Attributes
     ----------
@@ -57,14 +57,15 @@ class TruthLine(HBox):
         choose = catch_errors(lambda: project.runs.choose(LIVE), status)
         self.back = button(choose, "Show live", "", "Show the live predictions instead of this run", width="auto")
         tip = "Store these predictions and their classifier as a numbered run, which later labels do not change"
-        keep = catch_errors(project.background.keep_live, status)
-        self.keep = button(keep, "Keep as run", "", tip, width="auto")
+        self._status, self._keeps_run = status, False
+        self.keep = button(catch_errors(self._keep, status), "Keep as run", "", tip, width="auto")
         super().__init__([self.text, self.back, self.keep, self.job])
         self.add_class("sv-truth")
         self._watcher = Watcher(status)
         redraw = KeyPause(catch_errors(self._draw, status)).restart
         self._watcher.observe(project, redraw, "live_state", "current_run", "annotations_version", "images_version")
         self._watcher.observe(project, self._ask_for_score, "runs_version", "current_run")
+        self._watcher.observe(project, self._show_kept, "status")
         self._watcher.observe(project, self._show_job, "job")
         self._show_job()
         self._ask_for_score()
@@ -75,7 +76,20 @@ class TruthLine(HBox):
         self._watcher.close()
         super().close()
 
+    def _keep(self) -> None:
+        self._keeps_run = True
+        try:
+            self._project.background.keep_live()
+        except Exception:  # nothing was started
+            self._keeps_run = False
+            raise
+
+    def _show_kept(self) -> None:
+        if self._keeps_run:
+            self._status.say(self._project.status)
+
     def _show_job(self) -> None:
+        self._keeps_run &= self._project.job is not None
         self.job.show(self._project.job)
         self.keep.disabled = self._project.job is not None
 

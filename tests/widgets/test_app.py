@@ -140,7 +140,9 @@ def test_a_button_keeps_the_live_predictions_as_a_run(project):
     keep.click()
     project._jobs.wait(60)
     assert [run.settings["preset"] for run in project.runs] == ["live"]
-    assert project.status == "Kept the live predictions as run 0001."
+    assert project.status == app.status.text == "Kept the live predictions as run 0001."
+    project.status = "Predicted 2 images."
+    assert app.status.text == "Kept the live predictions as run 0001."
     project.runs.choose("0001")
     assert keep.layout.display == "none"
     project.runs.choose("live")
