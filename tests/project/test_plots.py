@@ -12,6 +12,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 
 from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.project.plots import plot_counts
 from tests.project.test_class_fractions import add_run, draw
 from tests.project.test_counts import NAMES, annotate_three_wells
 from tests.project.test_evaluation import add_scored_run, held_out_table
@@ -60,15 +61,16 @@ def test_the_estimate_is_a_line_with_the_interval_of_the_table(large: Project) -
         np.testing.assert_allclose(upright[:, 1], [row["low"], row["high"]])
 
 
-def test_the_axis_ends_above_the_highest_marker(large: Project) -> None:
-    add_run(large, draw(large, 40))
+def test_the_axis_ends_above_the_highest_marker(project: Project) -> None:
+    wells = {"image": ["a", "b"], "class": "bright", "total": 50, "fraction": [0.5, 0.52], "estimate": [25, 26]}
+    table = pd.DataFrame(wells).assign(low=np.nan, high=np.nan, left_out=0, note="")
     for value in ("fraction", "count"):
-        figure = rendered(large.plot.counts("plate", value=value, classes="bright"))
+        figure = rendered(plot_counts(table, table, ["image"], [], project.classes.scheme, value))
         (axes,) = figure.axes
         points = [part for part in axes.collections if isinstance(part, PathCollection)]
         top = max(part.get_offsets()[:, 1].max() for part in points)
         above = np.diff(axes.transData.transform([(0, top), (0, axes.get_ylim()[1])])[:, 1])[0] * 72 / figure.dpi
-        assert above > np.sqrt(points[0].get_sizes()[0]) / 2, "points per inch"
+        assert above > np.sqrt(points[0].get_sizes()[0]) / 2, "in points"
 
 
 def test_numbers_of_objects_are_estimates_per_replicate(large: Project) -> None:
