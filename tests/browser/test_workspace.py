@@ -165,6 +165,7 @@ def test_a_trained_run_replaces_the_live_one_while_the_user_types_and_no_key_is_
     lab.evaluate("[project.annotate(i, o, n) for (i, o), n in list(truth.items())[6:40]]")
     quick = "preset='default', epochs=4, folds=2, trees=10"
     lab.evaluate(f"setattr(project, 'settings', project.settings.changed({quick}))")
+    lab.evaluate("setattr(project.live, 'trains', False)")  # one training is enough
     lab.evaluate("project.background.train(predict=True)")
     typed: list[tuple[str, int]] = []
     panel, before = Panel(lab, 1, PANEL), ("", 0)
