@@ -67,6 +67,7 @@ def trained_folder(squares_folder: Path, tmp_path_factory: pytest.TempPathFactor
         made.annotate("left", label, "bright" if label % 2 else "dark")
     made.train(preset="default", epochs=8, trees=20)
     made.predict()
+    made.evaluate()  # so that the score is there in every copy
     return made.path
 
 

@@ -185,7 +185,7 @@ def test_a_run_is_being_scored_until_it_has_its_score_or_the_training_ends(train
         file.unlink()
 
     def work(stop):
-        yield unscored, None
+        yield unscored, None, False
         seen.append((trained.evaluate().text, panel.result.cards.value))
         raise ProjectError("The disk is full.")
 
