@@ -7,7 +7,6 @@ predictions are better.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from svetlana_jupyter.project.jobs import JobState, Progress
@@ -65,7 +64,7 @@ class BackgroundTraining:
     ) -> None:
         self._jobs, self._runs, self._make_task, self._replace_live = jobs, runs, make_task, replace_live
         self._handle, self._show, self._report = handle, show, report
-        self._tried, self._is_wanted = 0, False
+        self._tried, self._is_wanted, self._is_new = 0, False, False
         self._events: Generator[object, None, None] | None = None
         self._unfinished: RunScored | None = None
         self._text = ""
@@ -78,7 +77,7 @@ class BackgroundTraining:
         trained = (sum(run.labels.values()) for run in self._runs if run.has_network)
         last = max(self._tried, *trained, 0)
         if not self._is_wanted and labels >= max(GROWTH * last, last + MIN_NEW_LABELS):
-            self._tried, self._is_wanted = labels, True
+            self._tried, self._is_wanted, self._is_new = labels, True, True
             self._jobs.lane.submit(LANE_NAME, self._work, self._fail)
 
     def cancel(self) -> None:
@@ -93,6 +92,11 @@ class BackgroundTraining:
 
         A comparison of presets starts again, since its threads end with an interruption.
         """
+        if self._is_new and self._events is not None:  # of a training that was cancelled while the lane was held
+            self._events.close()
+            self._events = None
+        self._unfinished = None if self._is_new else self._unfinished
+        self._is_new = False
         try:
             while self._is_wanted:
                 if self._unfinished is not None:
@@ -149,4 +153,4 @@ class BackgroundTraining:
     def _fail(self, error: Exception) -> None:
         self._is_wanted, self._events = False, None
         self._jobs.post(self._show, None)
-        self._jobs.post(partial(self._report), f"No network was trained in the background: {error}")
+        self._jobs.post(self._report, f"No network was trained in the background: {error}")
