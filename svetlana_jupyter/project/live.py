@@ -212,7 +212,7 @@ class Live:
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self.urgent_objects: Callable[[], Mapping[str, Sequence[int]]] = dict
-        runs.fit_live = self._fit_known
+        runs.fit_live, features.on_damaged = self._fit_known, self._post
 
     def update(self) -> LiveState:
         """Compute missing features, fit to all labels, and predict every object.
