@@ -220,7 +220,8 @@ class Live:
 
         The predictions are the run ``live``. A labeled object is predicted from all other labels (leave-one-out), so
         that a wrong label differs from its prediction. The only label of a class is the exception, since the others
-        know nothing of its class. The same labels, features and number of threads give the same predictions as in a panel.
+        know nothing of its class. The same labels, features and number of threads give the same predictions as in a
+        panel.
 
         Raises
         ------
