@@ -1,4 +1,4 @@
-"""Files of standardized features: one per source and image, and one row per object.
+"""Files of standardized features per image and source, one row per object.
 
 ``features/<source>.json`` holds what a source has learned from a sample of the objects: channel axes, means, standard
 deviations. ``features/<image>/<source>-<key>.rows`` has one row per object: 16-bit integers (features in steps of
