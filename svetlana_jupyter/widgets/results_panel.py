@@ -199,7 +199,7 @@ class ResultsPanel(Panel):
 
 
 def fractions_html(table: pd.DataFrame) -> str:
-    """Return estimated fractions as a table of whole objects and percentages, with footnotes."""
+    """Return estimated fractions as a table, in percent, with notes as footnotes."""
     notes = {note: number for number, note in enumerate(filter(None, table["note"].unique()), start=1)}
 
     def cell(column: str, value: Any) -> object:
