@@ -12,15 +12,16 @@ too optimistic. The search ends early only if it would end without any single fo
 covers the end of the search: for every fold, the presets of a search that does not use the fold were trained.
 
 Epochs and expected times are planned before the search starts and do not depend on measured times, so that the result
-is reproducible. Trainings run in parallel threads, one core each. The result depends neither on the number of threads
-nor on the order in which the trainings end.
+is reproducible. Trainings run in parallel threads, one core each; a single worker trains in the calling thread, so that
+a search that is not asked for more events does nothing. The result depends neither on the number of threads nor on the
+order in which the trainings end.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Stop = Callable[[], bool]
+Task = Callable[[Stop], Generator[None, None, Result]]
 Floats = NDArray[np.float64]
 
 # Gain in Brier skill that a second of one core must be able to bring: 0.01 for half a minute. Most classifiers without
@@ -199,23 +201,47 @@ class SearchStopped:
     finished: int
 
 
-def run_in_threads(
-    tasks: Sequence[Callable[[Stop], Result]], workers: int, stop: Stop
-) -> Iterator[tuple[int, Result] | None]:
-    """Run tasks in threads; yield the number and result of each task when it ends.
+def run_tasks(tasks: Sequence[Task[Result]], workers: int, stop: Stop) -> Iterator[tuple[int, Result] | None]:
+    """Run tasks; yield the number and result of each task when it ends.
 
-    While no task ends, None is yielded about once per second.
+    A single worker runs in the calling thread and yields None at each step of a task. Several workers are threads; None
+    is yielded about once per second while no task ends.
 
     Parameters
     ----------
     tasks : sequence of callables
-        Each task is called with a ``stop`` function. Once that function returns True, the task should return soon.
+        Each task is called with a ``stop`` function, and yields at its steps until that function returns True. Then the
+        task should return soon.
     workers : int
         Number of tasks that run at the same time.
     stop : callable
         Once it returns True, all tasks are stopped and nothing more is yielded. Tasks are also stopped if this
         generator is closed or a task raises an exception.
     """
+    if workers > 1:
+        yield from _run_in_threads([partial(_exhaust, task) for task in tasks], workers, stop)
+        return
+    for number, task in enumerate(tasks):
+        result = yield from task(stop)
+        if stop():
+            return
+        yield number, result
+
+
+def _exhaust(task: Task[Result], stop: Stop) -> Result:
+    """Run a task to its end, and return its result."""
+    steps = task(stop)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def _run_in_threads(
+    tasks: Sequence[Callable[[Stop], Result]], workers: int, stop: Stop
+) -> Iterator[tuple[int, Result] | None]:
+    """Run tasks in threads, as `run_tasks` describes."""
     closing = threading.Event()
     with ThreadPoolExecutor(workers, thread_name_prefix="preset search") as pool:
         running = {pool.submit(task, lambda: closing.is_set() or stop()): number for number, task in enumerate(tasks)}
@@ -348,7 +374,7 @@ class _Search:
         counted = {name: self._seconds_of(name, len(parts), epochs) for name in names}
         ended, before, best = 0, self.done, self._best_complete()
         suffix = f", best so far: {best}" if best else ""
-        for result in run_in_threads(tasks, self.workers, self.stop):
+        for result in run_tasks(tasks, self.workers, self.stop):
             if result is not None:
                 training, ended = trainings[result[0]], ended + 1
                 collected[training.name][training.part], seconds = result[1]
@@ -393,7 +419,9 @@ class _Search:
         fitted = replace(fitted, stopped=True)
         return SearchStopped(name, self.settings[name], fitted, self.held_out[name])
 
-    def _predict_part(self, training: _FoldTraining, epochs: int, stop: Stop) -> tuple[Floats, float]:
+    def _predict_part(
+        self, training: _FoldTraining, epochs: int, stop: Stop
+    ) -> Generator[None, None, tuple[Floats, float]]:
         """Train on all folds but one; return held-out probabilities and seconds used."""
         started, samples, part = time.thread_time(), self.samples[training.name], training.part
         settings = samples.settings.changed(epochs=epochs, held_out=0.0, threads=1)
@@ -403,6 +431,8 @@ class _Search:
             for last in fit(rest, stop):
                 if isinstance(last, Epoch):
                     training.epochs = max(training.epochs, last.epoch)
+                if not stop():
+                    yield
         except ClassifierError:  # the training diverged before the network learned anything
             return uniform, time.thread_time() - started
         assert isinstance(last, FitResult)
