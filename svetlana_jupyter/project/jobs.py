@@ -27,6 +27,7 @@ JobKind = Literal["training", "scoring", "prediction", "sweep", "measurement", "
 Stop = Callable[[], bool]
 MAX_GROWTH = 1.2  # of the time left that is shown, per second
 MIN_RATE_SECONDS = 0.5  # time before a rate is shown
+REPORT_SECONDS = 0.25  # between two reports of progress in the background
 LaneWork = Callable[[Stop], Iterator[None]]
 Work = Callable[[Stop], Iterator[object]]  # its argument is a function that returns whether to stop; yields events
 
@@ -471,3 +472,27 @@ class JobRunner:
         for runner in list(self._slot.runners):
             runner.state = state
             runner._show(state)
+
+
+class LaneProgress:
+    """Progress of background work, which is shown a few times per second.
+
+    Parameters
+    ----------
+    jobs : JobRunner
+    kind : str
+        Kind of the `JobState`.
+    show : callable
+        Called with the state on the thread that created the project.
+    """
+
+    def __init__(self, jobs: JobRunner, kind: JobKind, show: Callable[[JobState], None]) -> None:
+        self._jobs, self._kind, self._show = jobs, kind, show
+        self._last = 0.0, ""
+
+    def report(self, event: Progress) -> None:
+        """Show progress if its text is new, or if some time has passed."""
+        now = time.monotonic()
+        if now - self._last[0] > REPORT_SECONDS or event.text != self._last[1]:
+            self._last = now, event.text
+            self._jobs.post(self._show, JobState(self._kind, event.done, event.total, event.text))

@@ -292,8 +292,8 @@ class NextObjects(VBox):
             control.observe(lambda _: self._changed(), "value")
         self.strip = ObjectStrip(project)
         self.strip.grid.screen.pointer.name = "Objects to label next"
-        self.reason = HTML(muted(_NOT_DRAWN), layout={"margin": "0", "min_height": "18px"})
-        super().__init__([self._class_row, self.strip, self.reason])
+        self.current_reason = HTML(muted(_NOT_DRAWN), layout={"margin": "0", "min_height": "18px"})
+        super().__init__([self._class_row, self.strip, self.current_reason])
         self.refresh()
 
     @property
@@ -332,7 +332,7 @@ class NextObjects(VBox):
         self.strip.show([each.id for each in queued], drawn)
         reason = candidate.reason.rstrip(".") if candidate else ""
         first = f"{reason[:1].upper()}{reason[1:]}." if candidate else _NOT_DRAWN if queued else "The queue is empty."
-        self.reason.value = muted(problem or (f"{first} {_ABOUT_DASHED}" if drawn else first))
+        self.current_reason.value = muted(problem or (f"{first} {_ABOUT_DASHED}" if drawn else first))
 
 
 class SimilarObjects(VBox):
