@@ -116,7 +116,7 @@ class ClassFractions:
             return f"No interval: {need}; there are {n}. Label objects of {DRAW_CALLS}."
         has = f"No interval: {need} with held-out predictions; run {self._run.name} has them for {usable} of {n}."
         if NETWORK in self._run.missing_scores:
-            return f"{has} The run has them once it is scored, which project.evaluate() waits for."
+            return f"{has} The run has them once it is scored: call project.evaluate() to score it now."
         if self._run.held_out() is None and self._run.note:
             return f"{has} {self._run.note} Label more objects, then call project.train() and project.predict()."
         return f"{has} Call project.train(), then project.predict()."

@@ -28,6 +28,7 @@ from svetlana_jupyter.project.live_results import (
     Stage,
     count_changes,
     count_shown,
+    describe_sample,
     live_results,
     score_drawn_labels,
 )
@@ -114,13 +115,13 @@ class LiveState:
         return " · ".join(part.removesuffix(".") for part in parts if part)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LiveRun(Run):
     """The live classifier as a run, whose predictions are not stored."""
 
-    images: Mapping[str, ImagePredictions] = field(default_factory=dict, compare=False, repr=False)
-    scored: pd.DataFrame | None = field(default=None, compare=False, repr=False)
-    trained: pd.DataFrame | None = field(default=None, compare=False, repr=False)
+    images: Mapping[str, ImagePredictions] = field(default_factory=dict, compare=False)
+    scored: pd.DataFrame | None = field(default=None, compare=False)
+    trained: pd.DataFrame | None = field(default=None, compare=False)
 
     @property
     def title(self) -> str:
@@ -355,6 +356,8 @@ class Live:
         if result.held_out is not None:
             self._held_out = result.held_out
             estimate, text, self._scored = score_drawn_labels(result.held_out, self._classes.scheme)
+        elif self._held_out is not None:  # the score follows, but the number of labels must not wait for it
+            text = describe_sample(self._scored, result.data.labels[result.data.drawn], self._classes.scheme)
         self._runs.set_live(self._make_run(result, text))
         self._set(
             replace(

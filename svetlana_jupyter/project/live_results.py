@@ -309,16 +309,33 @@ def score_drawn_labels(held_out: pd.DataFrame, classes: ClassScheme) -> tuple[Es
         The scored rows of ``held_out``.
     """
     drawn = held_out[held_out["drawn"]].drop(columns="drawn")
-    counts = drawn["truth"].value_counts().reindex(classes.ids, fill_value=0)
-    scored = [class_id for class_id in classes.ids if counts[class_id] >= MIN_SCORED]
-    table = drawn[drawn["truth"].isin(scored)].reset_index(drop=True)
-    names = {info.id: info.name for info in classes}
-    if len(scored) < 2:
-        known = format_list([f"{counts[class_id]} {names[class_id]}" for class_id in classes.ids])
-        text = f"{NO_SCORE}: it needs {MIN_SCORED} of each of two classes, drawn at random (so far {known})"
-        return None, text, table.iloc[:0]
-    estimate = score(table["truth"], table["predicted"], names, table["group"]).balanced_accuracy
-    n_groups = table["group"].nunique()
-    source = f"{len(table)} labels drawn at random" + (f" in {n_groups} groups" if n_groups > 1 else "")
-    missing = [names[class_id] for class_id in classes.ids if class_id not in scored]
-    return estimate, source + (f", without {format_list(missing)}" if missing else ""), table
+    counts = drawn["truth"].value_counts()
+    scored = counts.index[counts >= MIN_SCORED]
+    table, estimate = drawn.iloc[:0], None
+    if len(scored) > 1:
+        table = drawn[drawn["truth"].isin(scored)].reset_index(drop=True)
+        names = {info.id: info.name for info in classes}
+        estimate = score(table["truth"], table["predicted"], names, table["group"]).balanced_accuracy
+    return estimate, describe_sample(table, drawn["truth"], classes), table
+
+
+def describe_sample(scored: pd.DataFrame, drawn: pd.Series[int], classes: ClassScheme) -> str:
+    """Return the source of a score, or why there is none.
+
+    Parameters
+    ----------
+    scored : DataFrame
+        The scored labels, with columns ``truth`` and ``group``; empty without a score.
+    drawn : Series of int
+        Class ids of all labels of objects that were drawn at random, which may be more by now.
+    classes : ClassScheme
+    """
+    if scored.empty:
+        counts = drawn.value_counts().reindex(classes.ids, fill_value=0)
+        known = format_list([f"{counts[info.id]} {info.name}" for info in classes])
+        return f"{NO_SCORE}: it needs {MIN_SCORED} of each of two classes, drawn at random (so far {known})"
+    number = f"{len(scored)} of {len(drawn)}" if len(drawn) > len(scored) else f"{len(scored)}"
+    n_groups = scored["group"].nunique()
+    source = f"{number} labels drawn at random" + (f" in {n_groups} groups" if n_groups > 1 else "")
+    missing = [info.name for info in classes if info.id not in set(scored["truth"])]
+    return source + (f", without {format_list(missing)}" if missing else "")

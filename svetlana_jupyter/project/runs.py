@@ -22,6 +22,7 @@ from svetlana_jupyter.core.stats.calibration import NO_CALIBRATION, Calibration,
 from svetlana_jupyter.core.stats.metrics import score
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.file_access import find_link, is_link, read_attributes, read_json, read_parquet
+from svetlana_jupyter.project.jobs import format_duration
 from svetlana_jupyter.project.run_files import check_attributes, check_predictions, read_run_document
 from svetlana_jupyter.project.storage import draft_folder, file_name, write_json, write_parquet
 
@@ -123,7 +124,7 @@ def _epochs(candidate: CandidateResult) -> int | None:
     return candidate.settings.epochs if candidate.settings.has_network else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """One finished training.
 
@@ -178,7 +179,7 @@ class Run:
     classes: dict[int, str]
     labels: dict[str, int]
     annotations: str
-    history: list[dict[str, Any]] = field(repr=False)
+    history: list[dict[str, Any]]
     seconds: float
     stopped: bool
     note: str
@@ -191,6 +192,19 @@ class Run:
     warning: str = ""
     precision: str = "float32"
     path: Path = field(default=Path(), compare=False)
+
+    def __repr__(self) -> str:
+        """Return a summary: preset, labels, notes, and the call that returns the scores."""
+        method = ", ".join(dict.fromkeys(str(self.settings.get(name)) for name in ("preset", "architecture")))
+        duration = f", trained in {format_duration(self.seconds)}{' (stopped)' * self.stopped}" if self.seconds else ""
+        labels = ", ".join(f"{name} {number:,}" for name, number in self.labels.items())
+        lines = [
+            f"Run {self.name}: {method}{duration}",
+            f"{sum(self.labels.values()):,} labels: {labels}",
+            *filter(None, (self.choice, self.warning, self.note)),
+            f"Scores: project.evaluate({self.name!r})",
+        ]
+        return "\n".join(lines)
 
     @property
     def has_network(self) -> bool:

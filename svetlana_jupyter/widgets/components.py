@@ -12,6 +12,7 @@ from ipywidgets import HTML, Box, Button, ColorPicker, Dropdown, FloatProgress, 
 
 from svetlana_jupyter.core.classes import ClassInfo
 from svetlana_jupyter.errors import SvetlanaError
+from svetlana_jupyter.widgets.call_names import name_controls
 from svetlana_jupyter.widgets.scheduling import KeyPause, Throttle
 
 if TYPE_CHECKING:
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
 FLAG_TEXTS = {"ambiguous": "ambiguous", "bad_segmentation": "badly segmented", "skip": "skipped"}
 
 logger = logging.getLogger(__name__)
-
-
-REPAIR_TEXTS = {  # text and tooltip of the button for each repair of a mask
-    "components": ("Number the pieces", "Each connected piece of equal numbers becomes one object"),
-    "foreground": ("Number the areas", "Each connected area becomes one object, whatever its numbers"),
-    "unsigned": ("Read as unsigned numbers", "Negative numbers become the large numbers that they were written as"),
-}
 
 
 class StatusLine(HTML):
@@ -66,7 +60,7 @@ class StatusLine(HTML):
     def say(self, text: str, css_class: str = "sv-status") -> None:
         """Show the result of an action."""
         self._draw_soon.cancel()
-        self.text = text
+        self.text = text = name_controls(text)
         self.layout.display = "none" if self._hides and not text else None
         self.value = f'<div class="{css_class}" role="status" aria-live="polite">{prose_html(text) or "&nbsp;"}</div>'
 
@@ -331,8 +325,8 @@ def set_options(dropdown: Dropdown, options: Sequence[Any]) -> None:
 
 
 def muted(text: str) -> str:
-    """Return text as HTML in the secondary color; special characters are escaped."""
-    return f'<span class="sv-muted">{html.escape(text)}</span>'
+    """Return text as HTML in the secondary color; calls become the names of controls."""
+    return f'<span class="sv-muted">{html.escape(name_controls(text))}</span>'
 
 
 def heading(text: str) -> HTML:
@@ -341,12 +335,12 @@ def heading(text: str) -> HTML:
 
 
 def prose_html(text: str) -> str:
-    """Return a sentence as escaped HTML, with calls in backticks as code.
+    """Return a sentence as escaped HTML, with names of controls, or calls as code.
 
-    >>> prose_html("Call `project.stop()` if a < b.")
-    'Call <code>project.stop()</code> if a &lt; b.'
+    >>> prose_html("Call `project.objects('A1')` if a < b.")
+    'Call <code>project.objects(&#x27;A1&#x27;)</code> if a &lt; b.'
     """
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(name_controls(text)))
 
 
 def error_html(problem: str) -> str:
@@ -369,7 +363,8 @@ def error_text(error: Exception, summary: str) -> str:
 def no_images_hint() -> HTML:
     """Return the hint for a project without images."""
     code = '<code>project.add_images("images/{well}.tif", masks="masks/{well}.tif")</code>'
-    hint = f'<div class="sv-empty">There are no images yet. Add some with {code}.</div>'
+    text = f"There are no images yet. Add some in the Images tab of the workspace, or with {code}."
+    hint = f'<div class="sv-empty">{text}</div>'
     return HTML(hint, layout={"width": "100%", "margin": "0"})
 
 

@@ -175,6 +175,7 @@ class LabelPanel(LabelingPanel):
             return
         found = tuple(ObjectId(*each) for each in similar_objects(self.project, object_id))
         self.views.value = "both" if self.views.value == "both" else "gallery"
+        self._candidate = None  # a label must not go on to an object of the queue, which the gallery does not list
         self.shared.listed = f"Like object {object_id.label}", (object_id, *found)
 
     def focus(self) -> None:
@@ -321,7 +322,7 @@ class LabelPanel(LabelingPanel):
 
     def _observe_changes(self) -> None:
         observe = self.observe_project
-        self._watcher.observe(self.shared, self.show, "selection")
+        self._watcher.observe(self.shared, self.show, "selection", "filter")
         observe(self._refresh, "classes_version", "images_version")
         observe(self.show, "annotations_version", "predictions_version", "current_run")
         observe(self._follow_features, "live_state")
@@ -388,7 +389,7 @@ class LabelPanel(LabelingPanel):
         self.class_buttons.show(project.classes.scheme, details, chosen=label.class_id)
         self.object.show(selection)
         self.similar.show(selection)
-        self.next_objects.show(*self._find_queued())
+        self.next_objects.show(*self._find_queued(), self.shared.filter.is_active)
 
     def _find_queued(self) -> tuple[QueuedObject | None, list[QueuedObject], str]:
         """Return the object of the queue on the screen, the next ones, or a problem."""

@@ -55,6 +55,7 @@ QUEUED = 5  # objects of the queue that are shown
 DRAWN = "drawn at random"  # reason of an object that a queue draws at random
 _NOT_DRAWN = "Press n or Space for the first object."
 _ABOUT_DASHED = "Dashed: drawn at random for the score."
+_NOT_FILTERED = "The filter does not apply here."
 HIDDEN_SIMILAR = "Hidden until this object of the test set is labeled."
 _NO_SIMILAR = "Select an object to see those most like it."
 SIMILAR = 60  # similar objects to find; as many are shown as there is room for
@@ -292,8 +293,8 @@ class NextObjects(VBox):
             control.observe(lambda _: self._changed(), "value")
         self.strip = ObjectStrip(project)
         self.strip.grid.screen.pointer.name = "Objects to label next"
-        self.current_reason = HTML(muted(_NOT_DRAWN), layout={"margin": "0", "min_height": "18px"})
-        super().__init__([self._class_row, self.strip, self.current_reason])
+        self.reason = HTML(muted(_NOT_DRAWN), layout={"margin": "0", "min_height": "18px"})
+        super().__init__([self._class_row, self.strip, self.reason])
         self.refresh()
 
     @property
@@ -322,17 +323,24 @@ class NextObjects(VBox):
             self.second.layout.display = "" if self._needed > 1 else "none"
             self._choose()
 
-    def show(self, candidate: QueuedObject | None, coming: Sequence[QueuedObject], problem: str = "") -> None:
+    def show(
+        self,
+        candidate: QueuedObject | None,
+        coming: Sequence[QueuedObject],
+        problem: str = "",
+        is_filtered: bool = False,
+    ) -> None:
         """Show the object of the queue that is on the screen, and those that follow it.
 
-        ``problem`` says why there is no queue.
+        ``problem`` says why there is no queue, ``is_filtered`` whether the views are filtered, which the queue is not.
         """
         queued = [*([candidate] if candidate else []), *coming]
         drawn = [each.id for each in queued if self.kind.value != "random" and each.reason == DRAWN]
         self.strip.show([each.id for each in queued], drawn)
         reason = candidate.reason.rstrip(".") if candidate else ""
         first = f"{reason[:1].upper()}{reason[1:]}." if candidate else _NOT_DRAWN if queued else "The queue is empty."
-        self.current_reason.value = muted(problem or (f"{first} {_ABOUT_DASHED}" if drawn else first))
+        notes = [first, *([_ABOUT_DASHED] if drawn else []), *([_NOT_FILTERED] if is_filtered else [])]
+        self.reason.value = muted(problem or " ".join(notes))
 
 
 class SimilarObjects(VBox):

@@ -22,8 +22,8 @@ from svetlana_jupyter.core.io.image_pair import preview_pairs
 from svetlana_jupyter.core.io.typed_paths import clean_path
 from svetlana_jupyter.errors import InputError
 from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.widgets.call_names import REPAIR_TEXTS
 from svetlana_jupyter.widgets.components import (
-    REPAIR_TEXTS,
     StatusLine,
     button,
     error_text,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
     from svetlana_jupyter.widgets.panel import Panel
 
+_COUNTED = "Objects as annotated or else predicted. Fractions with confidence intervals allow for wrong predictions."
+
 
 class ClassCounts(HTML):
     """Tables with the number of objects per class, and per class and image.
@@ -55,7 +57,7 @@ class ClassCounts(HTML):
         self.value = side_by_side(
             html_table(["Class", "Objects"], per_class),
             html_table(["Image", *project.classes.names, "Without class"], per_image),
-        ) + muted("Objects as annotated or predicted. project.counts() estimates the share of each class.")
+        ) + muted(_COUNTED)
 
 
 class ExportForm(VBox):
@@ -71,6 +73,8 @@ class ExportForm(VBox):
     formats : dict of str to Checkbox
         The checkbox of each format; the first one is ticked initially.
     export : Button
+    waiting : HTML
+        Why the button is disabled.
     result : StatusLine
         Hidden while it is empty.
     """
@@ -91,7 +95,8 @@ class ExportForm(VBox):
         self.export = button(act, "Export", "download", "Write the results", width="110px")
         formats_row = HBox(list(self.formats.values()), layout={"flex_flow": "row wrap"})
         folder_row = field_row(self.folder, "A new folder is created")
-        super().__init__([folder_row, formats_row, self.export, self.result])
+        self.waiting = HTML(layout={"margin": "0 8px"})
+        super().__init__([folder_row, formats_row, HBox([self.export, self.waiting]), self.result])
         panel.observe_project(self._show_job, "job")
         panel.observe_project(self._show_exported, "last_export")
         panel.observe_project(self._show_error, "trouble")
@@ -100,6 +105,7 @@ class ExportForm(VBox):
     def _show_job(self) -> None:
         job = self._project.job
         self.export.disabled = job is not None
+        self.waiting.value = muted(f"Available when the {job.kind} has ended.") if job else ""
         if job is not None:
             self._last_job = job.kind
             if job.kind == "export":

@@ -11,6 +11,7 @@ from ipywidgets import HTML, Accordion, Dropdown, HBox, VBox
 
 from svetlana_jupyter.project.plots import use_bright_ink
 from svetlana_jupyter.project.run_store import LIVE
+from svetlana_jupyter.widgets.call_names import name_controls
 from svetlana_jupyter.widgets.components import (
     JobProgress,
     Markup,
@@ -19,6 +20,7 @@ from svetlana_jupyter.widgets.components import (
     image_html,
     muted,
     no_images_hint,
+    prose_html,
     set_options,
 )
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
@@ -129,7 +131,7 @@ class ResultsPanel(Panel):
         """Show the report of the current run and its confusion matrix."""
         report = self.project.evaluate()
         plot = picture_html(self.project.plot.confusion(), "Confusion matrix") if report.network else ""
-        self.evaluation.value = report._repr_html_() + plot
+        self.evaluation.value = name_controls(report._repr_html_()) + plot
 
     def show_objects(self) -> None:
         """Show the first rows of the object table."""
@@ -138,11 +140,10 @@ class ResultsPanel(Panel):
         shown = table[columns].head(_ROWS).astype(object)
         shown = shown.where(shown.notna(), "–")
         rows = [[*index, *row] for index, row in zip(table.index[:_ROWS].tolist(), shown.to_numpy().tolist())]
-        more = (
-            f"{len(table):,} rows and {len(table.columns)} columns in project.predictions(); Export writes all of them."
-        )
+        size = f"{len(table):,} rows and {len(table.columns)} columns"
+        more = f"The first of {size}. Export writes all of them, and `project.predictions()` returns them."
         self.objects.value = (
-            f'<div class="sv-pairs">{html_table(["image", "object", *columns], rows)}</div>{muted(more)}'
+            f'<div class="sv-pairs">{html_table(["image", "object", *columns], rows)}</div>{prose_html(more)}'
         )
 
     def _make_fractions(self) -> VBox:
@@ -203,6 +204,8 @@ def fractions_html(table: pd.DataFrame) -> str:
             return "–"
         if column in ("fraction", "low", "high"):
             return Markup(f'<div class="sv-number">{100 * value:.1f} %</div>')
+        if column == "note":
+            return name_controls(str(value))
         return round(value) if column == "estimate" else value
 
     columns = list(map(str, table.columns))

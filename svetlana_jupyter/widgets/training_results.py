@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.runs import Run
 
 _NO_RUN = "No classifier yet. After training, its scores appear here next to those of a random forest."
+_AWAITED, _NOT_COMPUTED = "being scored …", "not computed yet: press Compute the missing scores"
 _WIDE = {"width": "100%", "margin": "2px 0"}
 
 
@@ -96,7 +97,8 @@ class RunScores(VBox):
         run, report, search_results = answer
         self._clear()
         is_awaited = self._project.background.is_scoring(run)
-        self.cards.value = score_cards(report, str(run.settings["architecture"]), is_awaited)
+        missing = "" if "forest" not in run.missing_scores else _AWAITED if is_awaited else _NOT_COMPUTED
+        self.cards.value = score_cards(report, str(run.settings["architecture"]), missing)
         self.compute.layout.display = "" if run.missing_scores and not is_awaited else "none"
         self.search_results.value = search_results
         self.warning.value = error_html(report.warning) if report.warning else ""
@@ -112,7 +114,7 @@ class RunScores(VBox):
         self.notes.value = "<br>".join(map(muted, run.remarks))
 
 
-def score_cards(report: Evaluation, architecture: str = "small_cnn", is_awaited: bool = False) -> str:
+def score_cards(report: Evaluation, architecture: str = "small_cnn", missing: str = "") -> str:
     """Return the scores of a run and of a random forest as HTML.
 
     Parameters
@@ -120,8 +122,8 @@ def score_cards(report: Evaluation, architecture: str = "small_cnn", is_awaited:
     report : Evaluation
     architecture : str
         Architecture of the classifier. A random forest is not compared with itself.
-    is_awaited : bool
-        Whether missing scores are being computed.
+    missing : str
+        Why the forest has no score yet; "" if it gets none, as for a score on the test set.
     """
     if report.network is None:
         return muted(report.text)
@@ -129,7 +131,9 @@ def score_cards(report: Evaluation, architecture: str = "small_cnn", is_awaited:
     if architecture == FOREST:
         return f'<div class="sv-scores">{_card(forest_title, report.network)}</div>'
     title = "Live classifier" if architecture == LIVE_CLASSIFIER else "This network"
-    cards = _card(title, report.network) + _card(forest_title, report.forest, is_awaited)
+    cards = _card(title, report.network)
+    if report.forest is not None or missing:
+        cards += _card(forest_title, report.forest, missing)
     return f'<div class="sv-scores">{cards}</div>{_advice(report)}'
 
 
@@ -167,8 +171,8 @@ def format_percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.0f} %"
 
 
-def _card(title: str, scores: Scores | None, is_awaited: bool = False) -> str:
-    value, lines = "–", muted("being scored …" if is_awaited else "no estimate")
+def _card(title: str, scores: Scores | None, missing: str = "") -> str:
+    value, lines = "–", muted(missing)
     if scores is not None:
         accuracy, balanced = scores.accuracy, scores.balanced_accuracy
         value = format_percent(accuracy.value)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from ipywidgets import HTML, HBox, VBox, Widget
 
 from svetlana_jupyter.project.image_warnings import MAX_IMAGES_NAMED, summarize
-from svetlana_jupyter.widgets.components import REPAIR_TEXTS, button, muted, prose_html
+from svetlana_jupyter.widgets.call_names import REPAIR_TEXTS
+from svetlana_jupyter.widgets.components import button, muted, prose_html
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ import tifffile
 
 from svetlana_jupyter.errors import ClassifierError, ProjectError
 from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
-from svetlana_jupyter.project import live
+from svetlana_jupyter.project import live, live_results
 from svetlana_jupyter.project.feature_rows import MISSING, PRESENT
 from svetlana_jupyter.project.project import Project
 
@@ -202,6 +202,34 @@ def test_the_score_counts_labels_drawn_at_random_by_group(large):
     assert f"balanced accuracy {state.score}" in str(state)
     report = large.evaluate()
     assert (report.run, report.network.balanced_accuracy.value) == ("live", state.score.value)
+
+
+def test_the_number_of_drawn_labels_does_not_wait_for_the_score(large, monkeypatch):
+    queue = large.queue("random")
+    shown = [queue.next() for _ in range(26)]
+    for image, label, _ in shown[:8]:
+        large.annotate(image, label, "bright" if label % 2 == 0 else "dim")
+    assert "(so far" in large.live.update().score_text
+
+    def stopped(*arguments):
+        raise live_results._StoppedError
+
+    with monkeypatch.context() as patch:  # as if a label were given in the meantime
+        patch.setattr(live_results, "_held_out", stopped)
+        for image, label, _ in shown[8:10]:
+            large.annotate(image, label, "dim")
+        state = large.live.update()
+        assert state.score is None
+        assert f"{sum(label % 2 for _, label, _ in shown[:8]) + 2} dim" in state.score_text
+    for image, label, _ in shown[10:24]:
+        large.annotate(image, label, "bright" if label % 2 == 0 else "dim")
+    assert large.live.update().score_text.startswith("24 labels drawn at random")
+    monkeypatch.setattr(live_results, "_held_out", stopped)
+    for image, label, _ in shown[24:]:
+        large.annotate(image, label, "dim")
+    state = large.live.update()
+    assert state.score.n == 24
+    assert state.score_text.startswith("24 of 26 labels drawn at random")
 
 
 def test_drawn_labels_of_one_class_give_no_score(project):

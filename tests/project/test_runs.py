@@ -14,6 +14,8 @@ from svetlana_jupyter.project.storage import Notify, ProjectFolder
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from svetlana_jupyter.project.project import Project
+
 
 def finished_run(folder: ProjectFolder) -> Run:
     with new_run(folder.runs_folder) as (_, finish):
@@ -43,6 +45,17 @@ def test_runs_are_found_by_position_and_by_name(folder: ProjectFolder) -> None:
     assert "0003" not in runs
     with pytest.raises(InputError, match="Choose one of the runs 0001, 0002"):
         runs["0003"]
+
+
+def test_a_run_prints_a_summary_instead_of_all_settings(project: Project) -> None:
+    project.annotate("P1_A1", range(2, 13, 2), "bright")
+    project.annotate("P1_A1", range(1, 13, 2), "dim")
+    run = project.train(preset="default", epochs=1)
+    lines = str(run).splitlines()
+    assert lines[0].startswith("Run 0001: default, small_cnn, trained in ")
+    assert lines[1] == "12 labels: dim 6, bright 6"
+    assert lines[2:] == [run.note, "Scores: project.evaluate('0001')"]
+    assert repr(run) == str(run)
 
 
 def test_the_chosen_run_stays_current_until_it_is_removed(folder: ProjectFolder) -> None:

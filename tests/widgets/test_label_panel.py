@@ -259,6 +259,27 @@ def test_similar_objects_fill_the_gallery_and_are_labeled_at_once(live, annotate
     assert len(annotated.labels()) == 12
 
 
+def test_the_selection_stays_among_similar_objects_after_a_label(live, annotated):
+    press(live, " ")
+    shown = live.shown
+    press(live, "k")
+    press_in(live, live.gallery.page, "1")
+    assert annotated.annotations.label_of(*shown).class_id == 1
+    assert live.shown == shown
+    assert live.gallery.page.selected == [shown]
+    press(live, " ")
+    assert live.shown != shown
+
+
+def test_a_filter_says_that_the_queue_ignores_it(live):
+    press(live, " ")
+    assert "filter" not in live.next_objects.reason.value
+    live.shared.filter = ObjectFilter("unlabeled")
+    assert "The filter does not apply here." in live.next_objects.reason.value
+    live.shared.filter = ObjectFilter()
+    assert "filter" not in live.next_objects.reason.value
+
+
 def test_a_hidden_view_draws_nothing_and_follows_when_it_is_shown(panel):
     panel.views.value = "both"
     panel.views.value = "gallery"
@@ -319,7 +340,7 @@ def test_an_explanation_that_is_not_possible_says_why(live):
     select(live, 13)
     press(live, "w")
     assert live.object.why.layout.display == ""
-    assert "project.train" in live.object.why.value
+    assert "Train one in the Train tab" in live.object.why.value
     press(live, "w")
     assert live.object.why.layout.display == "none"
 

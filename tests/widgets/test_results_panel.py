@@ -5,8 +5,10 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.run_store import LIVE
+from svetlana_jupyter.widgets.call_names import name_controls
 from svetlana_jupyter.widgets.results_panel import ResultsPanel, fractions_html
 
 
@@ -26,7 +28,7 @@ def test_counts_are_those_of_the_table(panel, trained):
 def test_sections_show_what_the_project_returns(panel, trained):
     assert panel.evaluation.value == ""
     panel.sections.selected_index = 1
-    assert trained.evaluate()._repr_html_() in panel.evaluation.value
+    assert name_controls(trained.evaluate()._repr_html_()) in panel.evaluation.value
     assert "data:image/png" in panel.evaluation.value
     panel.sections.selected_index = 2
     assert "48 rows" in panel.objects.value
@@ -76,6 +78,16 @@ def test_fractions_are_whole_objects_and_percentages():
     assert "nan" not in html
 
 
+def test_export_says_why_it_waits(panel, trained):
+    form = panel.export_form
+    assert (form.export.disabled, "ended" in form.waiting.value) == (False, False)
+    trained.job = JobState("training")
+    assert form.export.disabled
+    assert "Available when the training has ended." in form.waiting.value
+    trained.job = None
+    assert "ended" not in form.waiting.value
+
+
 def test_only_a_stored_run_predicts_on_request(project):
     panel = ResultsPanel(project)
     assert panel.predict.disabled
@@ -95,5 +107,5 @@ def test_the_open_evaluation_follows_the_score(annotated):
     panel.sections.selected_index = 1
     assert "is being scored" in panel.evaluation.value
     annotated.evaluate()
-    assert annotated.evaluate()._repr_html_() in panel.evaluation.value
+    assert name_controls(annotated.evaluate()._repr_html_()) in panel.evaluation.value
     assert "data:image/png" in panel.evaluation.value

@@ -23,6 +23,7 @@ from svetlana_jupyter.widgets.training_panel import (
     cue_images,
     find_example,
 )
+from svetlana_jupyter.widgets.training_results import score_cards
 from tests.widgets.conftest import squares
 
 ALL = frozenset({"surroundings", "brightness", "orientation", "size"})
@@ -298,6 +299,16 @@ def test_a_live_classifier_is_not_called_a_network(annotated):
     assert "This network" not in panel.result.cards.value
     assert not annotated.runs.current.has_network
     assert panel.curves.value == ""
+
+
+def test_a_forest_without_a_score_says_why_or_is_not_shown(trained):
+    report = replace(trained.evaluate(), forest=None)
+    assert "Random forest" not in score_cards(report), "as for a score on the test set"
+    run = replace(trained.runs.current, missing_scores=["forest"])
+    panel = TrainingPanel(trained)
+    panel.result._show_evaluation((run, report, ""))
+    assert panel.result.compute.layout.display == ""
+    assert "not computed yet: press Compute the missing scores" in panel.result.cards.value
 
 
 @pytest.fixture
