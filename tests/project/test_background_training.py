@@ -232,10 +232,10 @@ def test_an_update_during_a_merge_shows_nothing_of_the_vanished_class(followed: 
 
     def paused(data, stop):
         for number, result in enumerate(live_results(data, stop)):
-            yield result
             if len(data.labels) == 27 and not number:
                 computed.set()
                 merged.wait(10)
+            yield result
 
     monkeypatch.setattr(live, "live_results", paused)
     followed.annotate("P1_A2", 12, "bright")
