@@ -226,8 +226,8 @@ def test_an_update_during_a_merge_shows_nothing_of_the_vanished_class(followed: 
     for label in (1, 3, 5):
         followed.annotate("P2_A1", label, "odd")
     label_some(followed, 1, 23)
-    wait_until(lambda: followed.live_state.labels == 26 and followed.live_state.stage == "average")
-    assert set(followed.live_state.counts) == {1, 2, 3}
+    wait_until(lambda: followed.live.state.labels == 26 and followed.live.state.stage == "average")
+    assert set(followed.live.state.counts) == {1, 2, 3}
     computed, merged, states = threading.Event(), threading.Event(), []
 
     def paused(data, stop):
@@ -246,7 +246,7 @@ def test_an_update_during_a_merge_shows_nothing_of_the_vanished_class(followed: 
     assert "p_odd" not in table
     assert set(table["predicted"]) <= {"dim", "bright"}
     merged.set()
-    wait_until(lambda: followed.live_state.stage == "average" and bool(states))
+    wait_until(lambda: followed.live.state.stage == "average" and bool(states))
     assert all(set(state.counts) == {1, 2} for state in states)
     assert set(followed.predictions()["predicted"]) == {"dim", "bright"}
 
