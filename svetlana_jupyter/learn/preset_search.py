@@ -43,7 +43,7 @@ from svetlana_jupyter.learn.dataset import WorkProgress
 from svetlana_jupyter.learn.device import choose_device
 from svetlana_jupyter.learn.search_plan import SearchPlan, epoch_seconds, plan_search
 from svetlana_jupyter.learn.splits import Folds, split_folds
-from svetlana_jupyter.learn.training import Epoch, FitResult, fit, never_stop
+from svetlana_jupyter.learn.training import Batch, FitResult, fit, never_stop
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -265,12 +265,12 @@ def _run_in_threads(
 class _FoldTraining:
     """Training of one candidate preset on all folds but one.
 
-    ``part`` contains the positions of the held-out objects, and ``epochs`` is the number of finished epochs.
+    ``part`` contains the positions of the held-out objects, and ``epochs`` is the number of epochs so far.
     """
 
     name: str
     part: NDArray[np.int64]
-    epochs: int = 0
+    epochs: float = 0.0
 
 
 class _Search:
@@ -291,7 +291,7 @@ class _Search:
         self.held_out: dict[str, int] = dict.fromkeys(settings, 0)  # finished trainings of each candidate
         self.seconds = dict.fromkeys(settings, 0.0)
         self.done, self.total = 0.0, 0.0  # expected seconds
-        self.later = 0.0
+        self.later: float | None = 0.0
 
     def run(self) -> Iterator[WorkProgress | SearchResult | SearchStopped]:
         """Yield progress and then the result."""
@@ -314,6 +314,9 @@ class _Search:
         if plan is None or not self._is_worth(plan.entry_seconds):
             return
         yield from self._collect(self.networks, CUTTING)
+        # The final training runs on all cores, as many as there are parallel trainings in a search.
+        self.later = max(map(plan.final_seconds, plan.expensive()))
+        self.done, self.total = 0.0, plan.seconds - self.later
         finalists = self.networks
         if plan.has_first_round and not self.stop():
             parts = self._all_parts[: plan.first_round_parts]
@@ -355,9 +358,7 @@ class _Search:
         if self.networks:
             networks = {name: self.settings[name] for name in self.networks}
             self.plan = plan_search(networks, n, channels, count, self.keep_epochs)
-            # The final training runs on all cores, as many as there are parallel trainings in a search.
-            self.later = max(map(self.plan.final_seconds, self.plan.expensive()))
-            self.total += self.plan.seconds - self.later
+            self.later = None  # measurements and networks differ in speed
 
     def _is_worth(self, seconds: float) -> bool:
         """Return whether further trainings may gain enough for their expected time."""
@@ -429,8 +430,8 @@ class _Search:
         uniform = np.full((len(part), len(samples.classes)), 1 / len(samples.classes))
         try:
             for last in fit(rest, stop):
-                if isinstance(last, Epoch):
-                    training.epochs = max(training.epochs, last.epoch)
+                if isinstance(last, Batch):
+                    training.epochs = max(training.epochs, last.epoch - 1 + last.batch / last.batches)
                 if not stop():
                     yield
         except ClassifierError:  # the training diverged before the network learned anything
