@@ -124,13 +124,16 @@ def normalize(
             target[:] = pixels
         elif kind == "grain":
             target[:] = residual_texture(pixels, masks, field_of_view)
-        elif kind in ("object", "apart"):
+        elif kind == "object":
             _rescale(pixels, *_object_statistics(pixels[seen], masks[seen]), target)
-            if kind == "apart":
-                assert settings.rim != "auto"
-                around = ~dilate_masks(masks, (2 * settings.rim,) * len(field_of_view))
-                surroundings = _rescale(pixels, *_object_statistics(pixels[seen], around[seen]), np.empty_like(target))
-                np.copyto(target, surroundings, where=~masks[:, None])
+        elif kind == "apart":
+            assert settings.rim != "auto"
+            around = ~dilate_masks(masks, (2 * settings.rim,) * len(field_of_view))
+            _rescale(pixels, *_object_statistics(pixels[seen], around[seen]), target)
+            part = index_last_axes(joint_bbox(masks, (0,) * len(field_of_view)))
+            own = np.empty((*target.shape[:2], *masks[part].shape[1:]), np.float32)
+            _rescale(pixels[part], *_object_statistics(pixels[seen], masks[seen]), own)
+            np.copyto(target[part], own, where=masks[part][:, None])
         elif kind in ("minmax", "max", "percentile"):
             low, high = _value_range(pixels[seen], kind, settings.scope, statistics)
             _rescale(pixels, low, high - low, target)
@@ -170,7 +173,7 @@ def _object_statistics(pixels: Floats, masks: Bools) -> tuple[Floats, Floats]:
     mean = (values @ weights[:, :, None])[..., 0] / count
     values = values - mean[..., None]
     mean += (correction := (values @ weights[:, :, None])[..., 0] / count)  # float32 sums of large values are inexact
-    variance = np.einsum("ncp,ncp->nc", values * weights[:, None], values) / count - correction**2
+    variance = (np.square(values, out=values) @ weights[:, :, None])[..., 0] / count - correction**2
     shape = (n, channels, *(1 for _ in pixels.shape[2:]))
     return mean.reshape(shape), np.sqrt(np.maximum(variance, 0)).reshape(shape)
 

@@ -7,7 +7,8 @@ resampled to the same size, coarseness and sharpness.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ from svetlana_jupyter.core.patch_geometry import PatchGeometry, patch_geometry, 
 from svetlana_jupyter.errors import PatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pandas as pd
     from xarray import DataArray
@@ -140,19 +141,61 @@ def cut_patches_for_each(
     patches : list of float32 arrays
         One array per pair of settings and margin.
     """
-    labels = objects.index.to_numpy(np.int64)
     cutters = [_PatchCutter(pair, objects, *given) for given in settings_and_margins]
+    for some, region in _read_regions(pair, cutters, len(objects)):
+        yield cutters[0].labels[some], [cutter.cut(some, region) for cutter in cutters]
+
+
+def read_patches(
+    pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings, max_objects: int
+) -> Iterator[tuple[Labels, Callable[[], Floats]]]:
+    """Read what `cut_patches` cuts, so that several threads can cut.
+
+    Parameters
+    ----------
+    pair : ImagePair
+    objects : DataFrame
+    settings : PatchSettings
+    max_objects : int
+        Maximum number of objects to cut at a time.
+
+    Yields
+    ------
+    labels : int64 of shape (n,)
+    cut : callable
+        Returns the patches of these objects. It reads nothing, and any thread may call it.
+    """
+    cutter = _PatchCutter(pair, objects, settings)
+    for some, region in _read_regions(pair, [cutter], max_objects):
+        yield cutter.labels[some], partial(cutter.cut, some, region)
+
+
+class _RegionPixels(NamedTuple):
+    """Pixels that patches are cut from, which begin at ``low``.
+
+    ``image`` holds the pixels by padding.
+    """
+
+    image: Mapping[Literal["reflect", "zeros"], NDArray[Any]]
+    mask: NDArray[Any]
+    low: Labels
+
+
+def _read_regions(
+    pair: ImagePair, cutters: Sequence[_PatchCutter], max_objects: int
+) -> Iterator[tuple[Labels, _RegionPixels]]:
+    """Yield the row numbers of objects to cut together, and the pixels around them."""
     starts = np.min([cutter.starts for cutter in cutters], axis=0)
     ends = np.max([cutter.starts + cutter.windows for cutter in cutters], axis=0)
     largest = max(int(cutter.windows.prod(axis=1).max(initial=1)) for cutter in cutters)
-    piece = max(1, MAX_PIECE_BYTES // (4 * pair.image.shape[0] * largest))
+    piece = max(1, min(max_objects, MAX_PIECE_BYTES // (4 * pair.image.shape[0] * largest)))
     paddings = {cutter.settings.padding for cutter in cutters}  # blocks are read once for each padding
     for members in group_by_block(cutters[0].centers, processing_block_shape(pair.image, pair.mask)):
         low, high = starts[members].min(axis=0), ends[members].max(axis=0)
         pixels = {padding: read_padded(pair.image, low, high, padding) for padding in paddings}
-        mask = read_padded(pair.mask, low, high, "zeros")
+        region = _RegionPixels(pixels, read_padded(pair.mask, low, high, "zeros"), low)
         for some in np.split(members, range(piece, len(members), piece)):
-            yield labels[some], [cut.cut(some, labels, pixels[cut.settings.padding], mask, low) for cut in cutters]
+            yield some, region
 
 
 def patch_regions(pair: ImagePair, objects: pd.DataFrame, settings: PatchSettings) -> list[ArrayRegion]:
@@ -198,23 +241,22 @@ class _PatchCutter:
                 'Give a size that fits, or size="auto".'
             )
         self.settings, self.statistics = settings, statistics_for_normalization(pair.image, settings)
+        self.labels = objects.index.to_numpy(np.int64)
         self.centers = objects[centroid_columns(pair.ndim)].to_numpy(float)
         windows = np.array([geometry.window for geometry in self.geometries], np.int64)
         self.windows = windows.reshape(-1, pair.ndim)[self.geometry_of]
         self.starts = window_starts(self.centers, self.windows)
 
-    def cut(self, some: Labels, labels: Labels, pixels: NDArray[Any], mask: NDArray[Any], low: Labels) -> Floats:
-        """Cut patches of the objects at positions ``some`` from a block.
-
-        The block, ``pixels`` and ``mask``, begins at ``low`` in the image.
-        """
+    def cut(self, some: Labels, region: _RegionPixels) -> Floats:
+        """Cut patches of the objects at positions ``some`` from a region around them."""
+        pixels = region.image[self.settings.padding]
         parts, order = list[Floats](), list[Labels]()
         for position in np.unique(self.geometry_of[some]):
             geometry = self.geometries[position]
             chosen = np.flatnonzero(self.geometry_of[some] == position)
-            starts = tuple((self.starts[some[chosen]] - low).T)
-            own_labels = labels[some[chosen]].reshape(-1, *(1 for _ in starts))
-            masks = _copy_windows(mask, geometry.window, starts) == own_labels
+            starts = tuple((self.starts[some[chosen]] - region.low).T)
+            own_labels = self.labels[some[chosen]].reshape(-1, *(1 for _ in starts))
+            masks = _copy_windows(region.mask, geometry.window, starts) == own_labels
             raw = np.moveaxis(to_finite_float32(_copy_windows(pixels, geometry.window, starts)), 1, 0)
             parts.append(_finish_patches(raw, masks, geometry, self.settings, self.statistics))
             order.append(chosen)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, nn
 
-from svetlana_jupyter.core.patches import cut_patches, patch_regions
+from svetlana_jupyter.core.patches import patch_regions, read_patches
 from svetlana_jupyter.core.settings import USER_ARCHITECTURE
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.build import build_network, load_weights
@@ -31,6 +31,7 @@ from svetlana_jupyter.learn.specification import (
     ClassifierBase,
     ClassifierSpec,
     Tensors,
+    UncutInputs,
     read_classifier_spec,
     reject_pickles,
 )
@@ -78,12 +79,12 @@ class NetworkClassifier(ClassifierBase):
         default = averaging_views(settings.augmentation, settings.patches, settings.views)
         self._views = tuple(views or default)
 
-    def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield labels (n,) and patches (n, C, [z,] y, x) of the objects, block by block."""
-        return cut_patches(pair, objects, self.patches)
+    def read(self, pair: ImagePair, objects: pd.DataFrame, max_objects: int) -> Iterator[UncutInputs]:
+        """Yield labels (n,) and functions that cut patches (n, C, [z,] y, x)."""
+        return read_patches(pair, objects, self.patches, max_objects)
 
     def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
-        """Return the regions of the image that `cut` reads for these objects."""
+        """Return the regions of the image that `read` reads for these objects."""
         return patch_regions(pair, objects, self.patches)
 
     def with_test_time_augmentation(self) -> Self:

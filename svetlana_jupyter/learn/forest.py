@@ -16,7 +16,7 @@ from svetlana_jupyter.core.features.compute import feature_regions, iter_feature
 from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
 from svetlana_jupyter.learn.sampler import resolve_class_weights
-from svetlana_jupyter.learn.specification import ClassifierBase, ClassifierSpec, Tensors
+from svetlana_jupyter.learn.specification import ClassifierBase, ClassifierSpec, Tensors, UncutInputs, computed_inputs
 from svetlana_jupyter.learn.tree_growing import grow_trees
 
 if TYPE_CHECKING:
@@ -111,13 +111,13 @@ class ForestClassifier(ClassifierBase):
         self.specification = specification
         self.trees = trees
 
-    def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield labels (n,) and features (n, features) of the objects, block by block."""
+    def read(self, pair: ImagePair, objects: pd.DataFrame, max_objects: int) -> Iterator[UncutInputs]:
+        """Yield labels (n,) and functions that return features (n, features)."""
         settings = self.specification.settings
-        return iter_features(pair, objects, settings.measurements, settings.patches.unit)
+        return computed_inputs(iter_features(pair, objects, settings.measurements, settings.patches.unit))
 
     def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
-        """Return the regions of the image that `cut` reads for these objects."""
+        """Return the regions of the image that `read` reads for these objects."""
         return feature_regions(pair, objects, self.specification.settings.measurements)
 
     def with_test_time_augmentation(self) -> Self:

@@ -1,7 +1,8 @@
 """Prediction of the objects of an image, while a thread reads the next blocks.
 
-Batches are distributed among threads, each of which classifies a whole batch on one core. Splitting each batch among
-all cores would let them wait for each other, and for the thread that cuts patches, after every layer.
+Batches are distributed among threads, each of which cuts the patches of a batch and classifies them on one core.
+Splitting each batch among all cores would let them wait for each other after every layer. There is one more thread
+than those that may classify, so that patches are cut meanwhile.
 
 The objects of a few neighboring blocks form a part. Predictions are stored, resumed and distributed to other machines
 part by part. Parts do not share batches, so the probabilities of a part are bitwise equal, whichever other parts are
@@ -14,7 +15,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
+from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,16 +37,17 @@ from svetlana_jupyter.errors import DamagedError
 from svetlana_jupyter.learn.novelty import MAX_COMPARED, ReferenceDistribution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 
     import pandas as pd
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.learn.classifier import Classifier
+    from svetlana_jupyter.learn.specification import UncutInputs
 
 Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
-InputBatch = tuple[Labels, Floats]
+UncutBatch = list["UncutInputs"]
 
 BATCH_SIZES = {2: 32, 3: 8}  # patches per batch; their feature maps fit into the cache of a CPU
 # A network classifies a part in less than a second. For forests, parts are larger, because features are stored for many
@@ -54,7 +56,7 @@ OBJECTS_PER_PART = {
     **{("network", 2): 512, ("network", 3): 128, ("forest", 2): 10_000, ("forest", 3): 10_000},
     **{("live", 2): 512, ("live", 3): 512},
 }
-MAX_QUEUED_BATCHES = 8  # batches that are cut in advance
+MAX_QUEUED_BATCHES = 8  # batches that are read in advance
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,6 @@ class PartFinished:
     failed: Mapping[int, str]
 
 
-ScoredBatch = tuple[Labels, Floats, Floats]  # labels, inputs, and novelty of the compared objects
-
-
 def predict_parts(
     pair: ImagePair,
     parts: Mapping[int, pd.DataFrame],
@@ -109,8 +108,8 @@ def predict_parts(
 ) -> Generator[PredictionBatch | PartFinished]:
     """Classify the objects of several parts, decoding each image block once.
 
-    One thread reads blocks and cuts patches, while as many threads as torch uses classify batches. Closing the
-    generator stops all of them. The result does not depend on the number of threads.
+    One thread reads blocks, while others cut patches and classify them, as many at a time as torch uses threads.
+    Closing the generator stops all of them. The result does not depend on the number of threads.
 
     Parameters
     ----------
@@ -123,7 +122,7 @@ def predict_parts(
     compared : collection of int
         Labels of the objects to compare with ``reference``.
     batch_size : int, optional
-        Objects classified at a time; by default 32 in 2D and 8 in 3D.
+        Maximum number of patches that are classified at a time; by default 32 in 2D and 8 in 3D.
 
     Yields
     ------
@@ -132,12 +131,12 @@ def predict_parts(
     PartFinished
         After the last batch of each part.
     """
-    cut = partial(_cut_part, classifier, reference, frozenset(compared), batch_size or BATCH_SIZES[pair.ndim])
+    batches = _read_parts(pair, parts, classifier, batch_size or BATCH_SIZES[pair.ndim])
     threads = ThreadpoolController()
     # Patches are cut with a single BLAS thread; more would compete with the network for the cores.
     with (
         threads.limit(limits=1, user_api="blas"),
-        closing(_run_ahead(_cut_parts(pair, parts, classifier, cut), classifier, threads)) as events,
+        closing(_run_ahead(batches, _BatchClassifier(classifier, reference, compared), threads)) as events,
     ):
         yield from events
 
@@ -151,8 +150,9 @@ def predict_part(
 ) -> tuple[list[PredictionBatch], PartFinished]:
     """Classify the objects of one part as in `predict_parts`, without a thread."""
     failed: dict[int, str] = {}
-    cut = _cut_part(classifier, reference, frozenset(compared), BATCH_SIZES[pair.ndim], pair, objects, failed)
-    return [_classify(classifier, batch) for batch in cut], PartFinished(0, failed)
+    classify = _BatchClassifier(classifier, reference, compared)
+    batches = _read_batches(classifier, pair, objects, BATCH_SIZES[pair.ndim], failed)
+    return [classify(batch) for batch in batches], PartFinished(0, failed)
 
 
 def split_into_parts(pair: ImagePair, objects: pd.DataFrame, classifier: Classifier) -> list[pd.DataFrame]:
@@ -173,128 +173,118 @@ def sample_for_novelty(objects: pd.DataFrame) -> Labels:
     return np.random.default_rng(0).permutation(objects.index.to_numpy(np.int64))[:MAX_COMPARED]
 
 
-def _classify(classifier: Classifier, batch: ScoredBatch) -> PredictionBatch:
-    labels, inputs, novelty = batch
-    probabilities, features = classifier.classify_and_embed(inputs)
-    return PredictionBatch(labels, probabilities, novelty, features)
+class _BatchClassifier:
+    """Classification of a batch, and comparison with the annotated objects.
+
+    Several threads may cut patches, but no more than torch uses threads classify at a time.
+    """
+
+    def __init__(
+        self, classifier: Classifier, reference: ReferenceDistribution | None, compared: Collection[int]
+    ) -> None:
+        self.parallel = classifier.parallel
+        self.at_a_time = torch.get_num_threads() if classifier.parallel else 1
+        self._classifier, self._reference, self._compared = classifier, reference, frozenset(compared)
+        self._classifying = BoundedSemaphore(self.at_a_time)
+
+    def __call__(self, batch: UncutBatch) -> PredictionBatch:
+        """Cut and classify a batch."""
+        labels = np.concatenate([some for some, _ in batch])
+        pieces = [cut() for _, cut in batch]
+        inputs = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        novelty = np.empty(0, np.float32)
+        chosen = [label in self._compared for label in labels.tolist()]
+        if self._reference is not None and any(chosen):
+            novelty = self._reference.novelty(inputs[chosen], self._classifier.patches.mask_channel)
+        with self._classifying:
+            probabilities, features = self._classifier.classify_and_embed(inputs)
+        return PredictionBatch(labels, probabilities, novelty, features)
 
 
-def _cut_parts(
-    pair: ImagePair,
-    parts: Mapping[int, pd.DataFrame],
-    classifier: Classifier,
-    cut: Callable[[ImagePair, pd.DataFrame, dict[int, str]], Iterator[ScoredBatch]],
-) -> Iterator[ScoredBatch | PartFinished]:
+def _read_parts(
+    pair: ImagePair, parts: Mapping[int, pd.DataFrame], classifier: Classifier, size: int
+) -> Iterator[UncutBatch | PartFinished]:
     """Yield the batches and the end of each part; cache blocks for later parts."""
     cache = ChunkCache(BlockDecoder(pair), blocks_per_part(pair, list(parts.values()), classifier))
     cached = with_fetched_blocks(pair, cache.fetch)
     for position, (number, objects) in enumerate(parts.items()):
         failed: dict[int, str] = {}
-        yield from cut(cached, objects, failed)
+        yield from _read_batches(classifier, cached, objects, size, failed)
         cache.release(position)
         yield PartFinished(number, failed)
 
 
-def _cut_part(
-    classifier: Classifier,
-    reference: ReferenceDistribution | None,
-    compared: frozenset[int],
-    size: int,
-    pair: ImagePair,
-    objects: pd.DataFrame,
-    failed: dict[int, str],
-) -> Iterator[ScoredBatch]:
-    """Yield the batches of a part, with the novelty of the compared objects."""
-    for labels, inputs in _in_batches(_cut_readable(classifier, pair, objects, failed), size):
-        novelty = np.empty(0, np.float32)
-        chosen = [label in compared for label in labels.tolist()]
-        if reference is not None and any(chosen):
-            novelty = reference.novelty(inputs[chosen], classifier.patches.mask_channel)
-        yield labels, inputs, novelty
+def _read_batches(
+    classifier: Classifier, pair: ImagePair, objects: pd.DataFrame, size: int, failed: dict[int, str]
+) -> Iterator[UncutBatch]:
+    """Yield batches of readable objects; add all others to ``failed``.
+
+    A batch has at most ``size`` objects, unless they were read together.
+    """
+    batch: UncutBatch = []
+    count = 0
+    for labels, cut in _read_inputs(classifier, pair, objects, size, failed):
+        if batch and count + len(labels) > size:
+            yield batch
+            batch, count = [], 0
+        batch.append((labels, cut))
+        count += len(labels)
+    if batch:
+        yield batch
 
 
-def _cut_readable(
-    classifier: Classifier, pair: ImagePair, objects: pd.DataFrame, failed: dict[int, str]
-) -> Iterator[InputBatch]:
-    """Yield the inputs of readable objects; add all others to ``failed``.
+def _read_inputs(
+    classifier: Classifier, pair: ImagePair, objects: pd.DataFrame, size: int, failed: dict[int, str]
+) -> Iterator[UncutInputs]:
+    """Yield the uncut inputs of readable objects; add all others to ``failed``.
 
     Unreadable objects are found by bisection. Objects with NaN or infinite pixels are not classified, because these
     pixels would count as 0.
     """
-    cut: set[int] = set()
+    done: set[int] = set()
     try:
         invalid = find_nonfinite_objects(pair.image, pair.mask, objects)
         failed.update(dict.fromkeys(invalid, NONFINITE_PIXELS))
         objects = objects.drop(index=invalid)
-        for labels, inputs in classifier.cut(pair, objects):
-            yield labels, inputs
-            cut.update(labels.tolist())
+        for labels, cut in classifier.read(pair, objects, size):
+            yield labels, cut
+            done.update(labels.tolist())
     except DamagedError as error:
-        rest = objects[~objects.index.isin(list(cut))]
+        rest = objects[~objects.index.isin(list(done))]
         if len(rest) == 1:
             failed[int(rest.index[0])] = str(error)
             return
         middle = len(rest) // 2
         for half in (rest.iloc[:middle], rest.iloc[middle:]):
-            yield from _cut_readable(classifier, pair, half, failed)
-
-
-def _in_batches(pieces: Iterator[InputBatch], size: int) -> Iterator[InputBatch]:
-    """Regroup batches of any size into batches of ``size``; the last may be smaller.
-
-    Only batches that span two pieces are copied.
-    """
-    rest: list[InputBatch] = []
-    count = 0
-    for labels, inputs in pieces:
-        taken = min(size - count, len(labels)) if count else 0
-        if taken:
-            rest.append((labels[:taken], inputs[:taken]))
-            count += taken
-            if count == size:
-                yield _joined(rest)
-                rest, count = [], 0
-        full = taken + (len(labels) - taken) // size * size
-        for first in range(taken, full, size):
-            yield labels[first : first + size], inputs[first : first + size]
-        if full < len(labels):
-            rest.append((labels[full:], inputs[full:]))
-            count = len(labels) - full
-    if rest:
-        yield _joined(rest)
-
-
-def _joined(batches: Sequence[InputBatch]) -> InputBatch:
-    labels, inputs = zip(*batches, strict=True)
-    return np.concatenate(labels), np.concatenate(inputs)
+            yield from _read_inputs(classifier, pair, half, size, failed)
 
 
 def _run_ahead(
-    items: Iterator[ScoredBatch | PartFinished], classifier: Classifier, threads: ThreadpoolController
+    items: Iterator[UncutBatch | PartFinished], classify: _BatchClassifier, threads: ThreadpoolController
 ) -> Generator[PredictionBatch | PartFinished]:
     """Yield the classified batches and all other items in order, computed in advance.
 
     A thread reads the items and other threads classify them, while the caller handles earlier results. An error is
     raised in the place of the item that it belongs to.
     """
-    count = torch.get_num_threads() if classifier.parallel else 1
+    count = classify.at_a_time + 1
 
     def use_one_core() -> None:
-        if classifier.parallel:
+        if classify.parallel:
             torch.get_num_threads()  # this torch thread must be initialized before it is limited
             threads.limit(limits=1, user_api="openmp")
 
-    def classify(item: Future[ScoredBatch | PartFinished | None]) -> PredictionBatch | PartFinished | None:
+    def handle(item: Future[UncutBatch | PartFinished | None]) -> PredictionBatch | PartFinished | None:
         event = item.result()
-        return event if event is None or isinstance(event, PartFinished) else _classify(classifier, event)
+        return event if event is None or isinstance(event, PartFinished) else classify(event)
 
     with (
         ThreadPoolExecutor(count, "classifying patches", use_one_core) as workers,
-        ThreadPoolExecutor(1, "cutting patches") as reader,
+        ThreadPoolExecutor(1, "reading blocks") as reader,
     ):
 
         def submit() -> Future[PredictionBatch | PartFinished | None]:
-            return workers.submit(classify, reader.submit(next, items, None))
+            return workers.submit(handle, reader.submit(next, items, None))
 
         ready = deque(submit() for _ in range(count + MAX_QUEUED_BATCHES))
         try:

@@ -16,7 +16,14 @@ from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.dataset import TrainingData, make_classifier_spec
 from svetlana_jupyter.learn.forest import ROWS_PER_CHUNK, Trees
 from svetlana_jupyter.learn.live_head import LeastSquaresHead, LiveModel, fit_live_model, sharpen
-from svetlana_jupyter.learn.specification import ClassifierBase, ClassifierSpec, SourceSpec, Tensors
+from svetlana_jupyter.learn.specification import (
+    ClassifierBase,
+    ClassifierSpec,
+    SourceSpec,
+    Tensors,
+    UncutInputs,
+    computed_inputs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -84,12 +91,12 @@ class LiveClassifier(ClassifierBase):
         self.sources = sources
         self.weights = weights
 
-    def cut(self, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield labels (n,) and standardized features (n, D) of the objects."""
-        return self.sources.compute(pair, objects)
+    def read(self, pair: ImagePair, objects: pd.DataFrame, max_objects: int) -> Iterator[UncutInputs]:
+        """Yield labels (n,) and functions that return their standardized features (n, D)."""
+        return computed_inputs(self.sources.compute(pair, objects))
 
     def windows(self, pair: ImagePair, objects: pd.DataFrame) -> list[ArrayRegion]:
-        """Return the regions of the image that `cut` reads for these objects."""
+        """Return the regions of the image that `read` reads for these objects."""
         return self.sources.regions(pair, objects)
 
     def with_test_time_augmentation(self) -> Self:

@@ -9,9 +9,9 @@ import json
 import os
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,6 +25,10 @@ from svetlana_jupyter.core.settings import PatchSettings, TrainingSettings
 from svetlana_jupyter.errors import ClassifierError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import pandas as pd
+
     from svetlana_jupyter.core.io.image_pair import ImagePair
 
 FORMAT_VERSION = 1
@@ -32,6 +36,9 @@ WEIGHTS_FILE = "weights.safetensors"
 SPEC_FILE = "classifier.json"
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib"})
 Tensors = Mapping[str, NDArray[Any]]
+Labels = NDArray[np.int64]
+Floats = NDArray[np.float32]
+UncutInputs = tuple[Labels, Callable[[], Floats]]  # labels (n,), and a function that returns their inputs
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,12 @@ class ClassifierSpec:
     features_version: int = 0
     sources: tuple[SourceSpec, ...] = ()
     module: str = ""
+
+
+def computed_inputs(inputs: Iterable[tuple[Labels, Floats]]) -> Iterator[UncutInputs]:
+    """Yield labels, and functions that return inputs computed before."""
+    for labels, values in inputs:
+        yield labels, partial(np.asarray, values)
 
 
 class ClassifierBase(ABC):
@@ -140,6 +153,14 @@ class ClassifierBase(ABC):
         else:
             return
         raise ClassifierError(f"This classifier {problem}. {advice}")
+
+    @abstractmethod
+    def read(self, pair: ImagePair, objects: pd.DataFrame, max_objects: int) -> Iterator[UncutInputs]:
+        """Yield labels (n,) and functions that return their inputs (n, ...).
+
+        Any thread may call these functions, which read nothing. Patches of at most ``max_objects`` objects are cut in
+        one of them; features of objects are computed before.
+        """
 
     @abstractmethod
     def classify(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -67,7 +67,7 @@ class LiveState:
     Attributes
     ----------
     labels : int
-        Number of labels that the classifier was fitted to.
+        Number of labels that the classifier was fitted to; without a prediction, of all labels.
     objects, missing : int
         Number of objects with a prediction, and of objects without one because their features are missing.
     counts : mapping of int to int
@@ -209,13 +209,15 @@ class Live:
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self.urgent_objects: Callable[[], Mapping[str, Sequence[int]]] = dict
-        runs.fit_live = self._fit_known
+        runs.fit_live, features.on_damaged = self._fit_known, self._post
 
     def update(self) -> LiveState:
         """Compute missing features, fit to all labels, and predict every object.
 
-        The predictions are the run ``live``. The same labels, features and number of threads give the same predictions
-        as in a panel.
+        The predictions are the run ``live``. A labeled object is predicted from all other labels (leave-one-out), so
+        that a wrong label differs from its prediction. The only label of a class is the exception, since the others
+        know nothing of its class. The same labels, features and number of threads give the same predictions as in a
+        panel.
 
         Raises
         ------
@@ -231,7 +233,8 @@ class Live:
         """Store the live predictions as a numbered run, which later labels do not change.
 
         The run has the classifier, the predictions and the score of this moment. It is exported, counted and chosen as
-        any other run.
+        any other run. Its predictions of labeled objects are leave-one-out, as those of `update`. If they are computed
+        again with ``project.predict(run=..., resume=False)``, they are those of the classifier, as in any other run.
 
         Returns
         -------
@@ -255,8 +258,7 @@ class Live:
         self._folder.check_writable()
         run = self._make_run(result, self.state.score_text)
         assert run.trained is not None
-        labels = run.trained[run.trained["image"].isin(list(result.images))].astype({"mask": "int64"})
-        snapshot = LiveSnapshot(result, run, run.scored, labels, self._folder.read_settings())
+        snapshot = LiveSnapshot(result, run, run.scored, run.trained, self._folder.read_settings())
         folder = self._folder.runs_folder
         return lambda stop: keep_live(snapshot, folder, self._images, self._features, stop)
 
@@ -362,7 +364,7 @@ class Live:
         self._set(
             replace(
                 self._feature_state(result.data, result),
-                labels=len(result.data.labels),
+                labels=len(result.labels),
                 objects=sum(result.counts.values()),
                 counts=result.counts,
                 changed=changed,
@@ -375,7 +377,7 @@ class Live:
             self._runs.choose(LIVE)
 
     def _make_run(self, result: LiveResult, note: str) -> LiveRun:
-        scheme, labels = self._classes.scheme, result.data.labels
+        scheme, labels = self._classes.scheme, result.labels
         ids = next((image.classes for image in result.images.values()), ())
         names = {info.id: info.name for info in scheme if info.id in ids}
         counts = labels.value_counts()
@@ -389,7 +391,7 @@ class Live:
             settings=settings,
             classes=names,
             labels={name: int(counts.get(class_id, 0)) for class_id, name in names.items()},
-            annotations=label_digest(labels),
+            annotations=label_digest(result.data.labels),
             history=[],
             seconds=0.0,
             stopped=False,
@@ -414,7 +416,7 @@ class Live:
         empty = LabeledFeatures(
             0, FeatureMatrix({}, FittedSources(())), NO_LABELS, np.zeros(0, bool), np.zeros(0, str), {}
         )
-        return self._make_run(LiveResult(empty, "", {}, {}), "")
+        return self._make_run(LiveResult(empty, "", {}, {}, NO_LABELS), "")
 
     def _work(self, stop: Stop) -> Iterator[object]:
         yield from self._features.compute(stop)

@@ -799,8 +799,9 @@ class Project(HasTraits):
     def predictions(self, images: Iterable[str] | None = None) -> pd.DataFrame:
         """Return a table with the label and prediction of every object.
 
-        The columns are described in `core.predictions.object_table`. ``attrs["warning"]`` contains warnings about
-        images whose results may be wrong.
+        The columns are described in `core.predictions.object_table`. Predictions of labeled objects by the run "live"
+        are leave-one-out (`project.live.Live.update`). ``attrs["warning"]`` contains warnings about images whose
+        results may be wrong.
         """
         names = self.images.chosen(images)
         if not names:
@@ -819,8 +820,9 @@ class Project(HasTraits):
         -------
         DataFrame
             Indexed by object: ``predicted`` (class id), ``probability`` and ``p_<class id>`` per class. Probabilities
-            are calibrated if the run has a calibration. The table is empty before the image is predicted; objects of
-            the test set are left out until they are annotated.
+            are calibrated if the run has a calibration. Those of labeled objects by the run "live" are leave-one-out.
+            The table is empty before the image is predicted; objects of the test set are left out until they are
+            annotated.
         """
         self.images.check([image])
         if not (run or self.current_run):

@@ -179,7 +179,9 @@ def steps(open_page: Open, home: Path) -> Iterator[Row]:
     canvas = page.canvas(1)
     canvas.click(position={"x": 5, "y": 5})
     page.page.keyboard.press("n")
-    page.evaluate("viewer.show('well', 5000)")
+    # From the middle, because a step beyond the border would draw nothing.
+    middle = "(project.objects('well')[['y', 'x']] - 4000).abs().sum(axis=1).idxmin()"
+    page.evaluate(f"viewer.show('well', int({middle}))")
     ways = {"ArrowRight": [], "ArrowDown": [], "wheel in": [], "wheel out": []}
     for _ in range(12):
         for way, times in ways.items():

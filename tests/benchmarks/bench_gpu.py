@@ -28,7 +28,7 @@ from svetlana_jupyter.samples import Sample, bright_foci_3d, draw_labels, stripe
 from tests.benchmarks.bench_augment import CASES, make_disks, measure_ratios
 from tests.benchmarks.bench_sets import annotate, score_unlabeled
 from tests.benchmarks.report import print_report
-from tests.learn.calls import collect_training_data
+from tests.learn.calls import collect_training_data, cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ class Trained:
     def probabilities(self, device: str) -> NDArray[np.float32]:
         """Return the probabilities of all objects by the network of the last run, on a device."""
         network = self.network(device)
-        cuts = network.cut(self.project.pair("set"), self.project.objects("set"))
+        cuts = cut(network, self.project.pair("set"), self.project.objects("set"))
         return np.concatenate([network.classify(inputs) for _, inputs in cuts])
 
 

@@ -43,6 +43,7 @@ from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.samples import StoredSample, bright_foci_3d, osteoclast_well, stripes, tile_sample
 from tests.benchmarks.browsing import load
 from tests.benchmarks.report import print_report
+from tests.learn.calls import cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -137,7 +138,7 @@ def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
     classifier, pair = load_classifier(project.runs.current.path), project.pair("set")
     assert isinstance(classifier, NetworkClassifier)
     objects, batch = project.objects("set").iloc[: READY[pair.ndim]], BATCH_SIZES[pair.ndim]
-    inputs = np.concatenate([inputs for _, inputs in classifier.cut(pair, objects)])
+    inputs = np.concatenate([inputs for _, inputs in cut(classifier, pair, objects)])
     plain = [torch.from_numpy(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
     dtype = getattr(torch, classifier.precision)
     folded = fold_network(classifier.module, classifier.device, dtype)

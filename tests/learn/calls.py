@@ -11,6 +11,7 @@ from svetlana_jupyter.learn.inference import PredictionBatch, predict_parts, sam
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    import numpy as np
     import pandas as pd
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
@@ -26,6 +27,12 @@ def collect_training_data(
     """Cut or measure all annotated objects for one training."""
     *_, (samples,) = collect_for_each(parts, [settings], names)
     return samples
+
+
+def cut(classifier: Classifier, pair: ImagePair, objects: pd.DataFrame) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield labels (n,) and inputs (n, ...) of the objects, block by block."""
+    for labels, inputs in classifier.read(pair, objects, len(objects)):
+        yield labels, inputs()
 
 
 def predict(

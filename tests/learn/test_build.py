@@ -17,7 +17,7 @@ from svetlana_jupyter.learn.classifier import load_classifier
 from svetlana_jupyter.learn.gradcam import explain
 from svetlana_jupyter.learn.optim import batch_norm_layers
 from svetlana_jupyter.learn.training import FitResult, fit
-from tests.learn.calls import collect_training_data
+from tests.learn.calls import collect_training_data, cut
 from tests.learn.conftest import two_classes
 from tests.learn.networks import Flat, Plain
 from tests.learn.test_training import QUICK, accuracy, assert_same_weights, trained
@@ -56,7 +56,7 @@ def test_an_import_path_builds_the_class_with_its_arguments(annotated_image):
 def test_a_user_network_is_saved_and_loaded_by_object_or_path(discs, tmp_path):
     samples = collect_training_data([discs], QUICK)
     by_object, by_path = fit_module(samples, Plain(3, 2)), trained(samples, architecture=f"{NETWORKS_MODULE}:Plain")
-    _, inputs = next(by_object.classifier.cut(*discs[:2]))
+    _, inputs = next(cut(by_object.classifier, *discs[:2]))
     for name, fitted, network in (("object", by_object, Plain(3, 2)), ("path", by_path, None)):
         fitted.classifier.save(tmp_path / name)
         loaded = load_classifier(tmp_path / name, network=network)

@@ -15,7 +15,7 @@ from svetlana_jupyter.errors import ClassifierError
 from svetlana_jupyter.learn.classifier import load_classifier
 from svetlana_jupyter.learn.specification import SPEC_FILE, WEIGHTS_FILE
 from svetlana_jupyter.learn.training import FitResult, fit
-from tests.learn.calls import collect_training_data
+from tests.learn.calls import collect_training_data, cut
 from tests.learn.conftest import two_classes
 
 QUICK = TrainingSettings(epochs=2, steps=3, depth=2, width=4, trees=10, patches={"sampling": 12})
@@ -36,7 +36,7 @@ def test_a_loaded_classifier_equals_the_saved_one(annotated_image, architecture,
     loaded = load_classifier(tmp_path / "run")
     assert loaded.specification == classifier.specification
     assert loaded.kind == classifier.kind
-    _, inputs = next(classifier.cut(*annotated_image[:2]))
+    _, inputs = next(cut(classifier, *annotated_image[:2]))
     np.testing.assert_allclose(loaded.classify(inputs), classifier.classify(inputs), atol=1e-6)
 
 
@@ -56,7 +56,7 @@ def test_the_description_is_readable_without_this_package(discs, tmp_path):
 def test_probabilities_have_one_column_per_class_and_sum_to_one(annotated_image):
     for architecture in ("small_cnn", "forest", "live"):
         classifier = train(annotated_image, architecture)
-        _, inputs = next(classifier.cut(*annotated_image[:2]))
+        _, inputs = next(cut(classifier, *annotated_image[:2]))
         probabilities = classifier.classify(inputs)
         assert probabilities.shape == (len(inputs), 2)
         assert probabilities.dtype == np.float32
@@ -133,6 +133,6 @@ def test_a_network_trained_on_an_unavailable_device_uses_the_best_available_one(
     classifier.specification = replace(classifier.specification, settings=elsewhere)
     classifier.save(tmp_path)
     loaded = load_classifier(tmp_path)
-    _, inputs = next(classifier.cut(*discs[:2]))
+    _, inputs = next(cut(classifier, *discs[:2]))
     np.testing.assert_allclose(loaded.classify(inputs), classifier.classify(inputs), atol=1e-5)
     assert loaded.specification.settings.device == "mps"

@@ -18,7 +18,7 @@ from svetlana_jupyter.learn.dataset import TrainingData
 from svetlana_jupyter.learn.forest import ForestClassifier, fit_forest
 from svetlana_jupyter.learn.specification import SPEC_FILE
 from svetlana_jupyter.learn.training import fit
-from tests.learn.calls import collect_training_data
+from tests.learn.calls import collect_training_data, cut
 
 
 def samples(count: int, classes: int, **values) -> TrainingData:
@@ -82,7 +82,7 @@ def test_a_forest_measures_the_same_features_before_and_after_saving(discs, tmp_
     forest.save(tmp_path)
     loaded = load_classifier(tmp_path)
     assert loaded.specification.features == tuple(column.key for column in columns(2, 1, ["texture"]))
-    (_, before), (_, after) = (next(classifier.cut(*discs[:2])) for classifier in (forest, loaded))
+    (_, before), (_, after) = (next(cut(classifier, *discs[:2])) for classifier in (forest, loaded))
     np.testing.assert_array_equal(before, after)
     assert before.shape[1] == len(loaded.specification.features)
     np.testing.assert_array_equal(forest.classify(before), loaded.classify(after))

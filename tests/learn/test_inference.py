@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -40,8 +43,10 @@ def probabilities(trained) -> dict[int, np.ndarray]:
     return alone
 
 
-def reading_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("cutting patches")]
+def prediction_threads() -> list[threading.Thread]:
+    return [
+        thread for thread in threading.enumerate() if thread.name.startswith(("reading blocks", "classifying patches"))
+    ]
 
 
 def in_small_blocks(pair, monkeypatch):
@@ -60,12 +65,12 @@ def test_predictions_do_not_depend_on_chunks_or_batch_size(trained, probabilitie
     chunked = type(pair)(pair.name, pair.image.chunk(sides), pair.mask.chunk(sides))
     done = 0
     for event in predict(chunked, objects, classifier, batch):
-        assert len(event.objects) == min(batch, len(objects) - done)
+        assert 0 < len(event.objects) <= batch
         done += len(event.objects)
         for label, predicted in zip(event.objects, event.probabilities, strict=True):
             np.testing.assert_allclose(predicted, probabilities[label], atol=1e-5)
     assert done == len(objects)
-    assert not reading_threads()
+    assert not prediction_threads()
 
 
 def test_predictions_of_a_forest_do_not_depend_on_chunks(discs):
@@ -79,9 +84,9 @@ def test_closing_the_generator_ends_the_reading_thread(trained, monkeypatch):
     pair, objects, classifier = trained
     running = predict(in_small_blocks(pair, monkeypatch), objects, classifier, 1)
     next(running)
-    assert reading_threads()
+    assert prediction_threads()
     running.close()
-    assert not reading_threads()
+    assert not prediction_threads()
 
 
 def test_a_read_error_is_raised_to_the_caller(trained):
@@ -93,7 +98,7 @@ def test_a_read_error_is_raised_to_the_caller(trained):
     broken_image = pair.image.data.map_blocks(fail_to_read, meta=np.zeros((0,) * pair.image.ndim, np.float32))
     with pytest.raises(OSError, match="the disk is gone"):
         list(predict(type(pair)(pair.name, pair.image.copy(data=broken_image), pair.mask), objects, classifier))
-    assert not reading_threads()
+    assert not prediction_threads()
 
 
 def test_a_stored_exception_keeps_no_reading_thread_alive(trained, monkeypatch):
@@ -101,17 +106,17 @@ def test_a_stored_exception_keeps_no_reading_thread_alive(trained, monkeypatch):
     pair = in_small_blocks(pair, monkeypatch)
     monkeypatch.setattr(predicting, "OBJECTS_PER_PART", dict.fromkeys(predicting.OBJECTS_PER_PART, 1))
     first = int(predicting.split_into_parts(pair, objects, classifier)[0].index[0])
-    cut = type(classifier).cut
+    read = type(classifier).read
 
-    def failing_cut(self, pair, selected):
+    def failing_read(self, pair, selected, max_objects):
         if first in selected.index:
             raise DamagedError("a chunk is torn")
-        yield from cut(self, pair, selected)
+        yield from read(self, pair, selected, max_objects)
 
-    monkeypatch.setattr(type(classifier), "cut", failing_cut)
+    monkeypatch.setattr(type(classifier), "read", failing_read)
     with pytest.raises(DamagedError, match="torn") as caught:
         list(predict(pair, objects, classifier, 1))
-    assert not reading_threads(), caught.value  # its traceback is still referenced
+    assert not prediction_threads(), caught.value  # its traceback is still referenced
 
 
 def test_no_objects_give_no_predictions(trained):
@@ -127,14 +132,19 @@ def test_a_mismatched_image_is_refused(trained):
 
 
 @pytest.fixture
-def classifying(trained, monkeypatch) -> set[tuple[str, int]]:
-    """Names of the threads that classify, each with its number of torch threads."""
-    classifier, seen = trained[2], set()
+def classifying(trained, monkeypatch) -> list[tuple[int, int]]:
+    """Of each batch, the number of batches that are classified at that time, and the number of torch threads."""
+    classifier, seen, now = trained[2], [], []
     classify = type(classifier).classify_and_embed
 
     def recorded(self, inputs):
-        seen.add((threading.current_thread().name, torch.get_num_threads()))
-        return classify(self, inputs)
+        now.append(inputs)
+        seen.append((len(now), torch.get_num_threads()))
+        time.sleep(0.002)
+        try:
+            return classify(self, inputs)
+        finally:
+            now.pop()
 
     monkeypatch.setattr(type(classifier), "classify_and_embed", recorded)
     return seen
@@ -155,7 +165,7 @@ def test_threads_classify_whole_batches_and_give_the_same_probabilities(trained,
         classifying.clear()
         results.append(list(predict(*trained, batch_size=1)))
         assert {threads for _, threads in classifying} == {1}
-        assert 1 <= len(classifying) <= count
+        assert {at_once for at_once, _ in classifying} <= set(range(1, count + 1))
         assert torch.get_num_threads() == count
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one.objects, other.objects)
@@ -169,36 +179,41 @@ def test_a_module_of_the_user_is_called_by_one_thread_at_a_time(trained, classif
     own.__dict__.update(vars(classifier), parallel=False)
     torch_threads(3)
     list(predict(pair, objects, own, batch_size=1))
-    assert len(classifying) == 1
-    assert {threads for _, threads in classifying} == {3}
+    assert set(classifying) == {(1, 3)}
 
 
 def test_an_error_comes_after_all_results_before_it(trained, monkeypatch):
     pair, objects, classifier = trained
     parts = {number: objects.iloc[[number]] for number in range(4)}
-    cut = type(classifier).cut
+    read = type(classifier).read
 
-    def failing(self, pair, objects):
+    def failing(self, pair, objects, max_objects):
         if objects.index[0] == parts[2].index[0]:
             raise RuntimeError("no more")
-        return cut(self, pair, objects)
+        return read(self, pair, objects, max_objects)
 
-    monkeypatch.setattr(type(classifier), "cut", failing)
+    monkeypatch.setattr(type(classifier), "read", failing)
     events = predicting.predict_parts(pair, parts, classifier)
     assert [type(next(events)).__name__ for _ in range(4)] == ["PredictionBatch", "PartFinished"] * 2
     with pytest.raises(RuntimeError, match="no more"):
         next(events)
-    assert not reading_threads()
+    assert not prediction_threads()
 
 
-def test_pieces_of_any_size_become_batches_in_the_same_order():
+def test_inputs_of_any_size_become_batches_in_the_same_order(trained, monkeypatch):
+    pair, _, classifier = trained
     rng = np.random.default_rng(0)
     for _ in range(50):
-        size, ends = int(rng.integers(1, 40)), np.cumsum(rng.integers(1, 90, rng.integers(1, 12)))
+        size, ends = int(rng.integers(1, 40)), np.cumsum(rng.integers(1, 60, rng.integers(1, 12)))
         labels = np.arange(ends[-1])
-        pieces = list(zip(np.split(labels, ends[:-1]), np.split(labels[:, None] * 2.0, ends[:-1])))
-        batches = list(predicting._in_batches(iter(pieces), size))
-        assert [len(some) for some, _ in batches[:-1]] == [size] * (len(batches) - 1)
-        assert 0 < len(batches[-1][0]) <= size
-        np.testing.assert_array_equal(np.concatenate([some for some, _ in batches]), labels)
-        np.testing.assert_array_equal(np.concatenate([inputs for _, inputs in batches])[:, 0], labels * 2.0)
+        inputs = [(some, partial(np.asarray, some * 2)) for some in np.split(labels, ends[:-1])]
+        monkeypatch.setattr(predicting, "find_nonfinite_objects", lambda *_: [])
+        monkeypatch.setattr(type(classifier), "read", lambda *_, inputs=inputs: iter(inputs))
+        batches = list(predicting._read_batches(classifier, pair, pd.DataFrame(index=labels), size, {}))
+        counts = [sum(len(some) for some, _ in batch) for batch in batches]
+        assert all(count <= size or len(batch) == 1 for count, batch in zip(counts, batches, strict=True))
+        firsts = [len(batch[0][0]) for batch in batches[1:]]
+        assert all(count + first > size for count, first in zip(counts[:-1], firsts, strict=True))
+        flat = [piece for batch in batches for piece in batch]
+        np.testing.assert_array_equal(np.concatenate([some for some, _ in flat]), labels)
+        np.testing.assert_array_equal(np.concatenate([cut() for _, cut in flat]), labels * 2)

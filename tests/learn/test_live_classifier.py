@@ -16,7 +16,7 @@ from svetlana_jupyter.learn.encoder import EncoderSource, check_encoder
 from svetlana_jupyter.learn.live_classifier import LiveClassifier, fit_live_classifier
 from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
 from svetlana_jupyter.learn.specification import SPEC_FILE
-from tests.learn.calls import collect_training_data, predict
+from tests.learn.calls import collect_training_data, cut, predict
 
 LIVE = TrainingSettings(architecture="live")
 
@@ -44,7 +44,7 @@ def test_probabilities_are_the_average_of_least_squares_and_trees(annotated_imag
     columns = samples.sources.forest_columns
     head, forest = fit_least_squares(samples.inputs, codes), fit_live_forest(samples.inputs[:, columns], codes)
     pair, objects, _ = annotated_image
-    labels, values = next(classifier.cut(pair, objects))
+    labels, values = next(cut(classifier, pair, objects))
     expected = (head.probabilities(values) + forest.probabilities(values[:, columns])) / 2
     np.testing.assert_allclose(classifier.classify(values), expected, atol=1e-6)
     assert set(labels) == set(objects.index)
@@ -150,7 +150,7 @@ def test_an_encoder_of_the_user_is_needed_again_and_named(discs, tmp_path):
     with pytest.raises(ClassifierError, match=r"'encoder corners', which have changed"):
         load_classifier(tmp_path, encoders={"encoder corners": changed})
     loaded = load_classifier(tmp_path, encoders={"encoder corners": encoder})
-    _, values = next(loaded.cut(*discs[:2]))
+    _, values = next(cut(loaded, *discs[:2]))
     np.testing.assert_allclose(loaded.classify(values), classifier.classify(values), atol=1e-6)
 
 

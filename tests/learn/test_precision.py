@@ -17,7 +17,7 @@ from svetlana_jupyter.learn import device as devices
 from svetlana_jupyter.learn.classifier import NetworkClassifier
 from svetlana_jupyter.learn.device import compute_dtype, is_faster_in_16_bits, time_convolutions
 from svetlana_jupyter.samples import bright_foci_3d, faint_foci
-from tests.learn.calls import collect_training_data
+from tests.learn.calls import collect_training_data, cut
 from tests.learn.test_training import QUICK, accuracy, assert_same_weights, trained
 
 CPU = torch.device("cpu")
@@ -98,7 +98,7 @@ def test_a_classifier_keeps_its_precision_in_another_process(discs, processor):
 
 def _inputs(classifier, annotated_image):
     pair, objects, _ = annotated_image
-    return np.concatenate([inputs for _, inputs in classifier.cut(pair, objects)])
+    return np.concatenate([inputs for _, inputs in cut(classifier, pair, objects)])
 
 
 @pytest.mark.parametrize(

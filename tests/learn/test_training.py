@@ -13,7 +13,7 @@ from svetlana_jupyter.learn import training as fitting
 from svetlana_jupyter.learn.augmentation import Augmenter, center_crop
 from svetlana_jupyter.learn.dataset import TrainingData, WorkProgress, collect_for_each
 from svetlana_jupyter.learn.training import Batch, Epoch, FitResult, fit
-from tests.learn.calls import collect_training_data
+from tests.learn.calls import collect_training_data, cut
 
 QUICK = TrainingSettings(epochs=6, steps=5, batch_size=8, depth=2, width=4, patches={"sampling": 12})
 
@@ -39,7 +39,7 @@ def accuracy(fitted: FitResult, annotated_image) -> float:
     pair, objects, classes = annotated_image
     right = [
         np.array(fitted.classifier.classes)[fitted.classifier.classify(inputs).argmax(axis=1)] == classes.loc[labels]
-        for labels, inputs in fitted.classifier.cut(pair, objects)
+        for labels, inputs in cut(fitted.classifier, pair, objects)
     ]
     return float(np.concatenate(right).mean())
 

@@ -80,9 +80,9 @@ class LoggedNetwork(NetworkClassifier):
         _, arguments = super().__reduce__()
         return _unpickle_logged, (self.file, *arguments)
 
-    def cut(self, pair, objects):
+    def read(self, pair, objects, max_objects):
         append_line(self.file, f"cut {objects.index[0]}")
-        return super().cut(pair, objects)
+        return super().read(pair, objects, max_objects)
 
 
 def _unpickle_logged(file, *arguments):

@@ -80,14 +80,14 @@ def trained(trained_folder: Path, tmp_path: Path) -> Project:
 def cut_counts(monkeypatch: pytest.MonkeyPatch) -> Counter[int]:
     """Counter of how often the patch of each object was cut."""
     counted: Counter[int] = Counter()
-    original = NetworkClassifier.cut
+    original = NetworkClassifier.read
 
-    def counting(self, pair, objects):
-        for labels, inputs in original(self, pair, objects):
+    def counting(self, pair, objects, max_objects):
+        for labels, cut in original(self, pair, objects, max_objects):
             counted.update(labels.tolist())
-            yield labels, inputs
+            yield labels, cut
 
-    monkeypatch.setattr(NetworkClassifier, "cut", counting)
+    monkeypatch.setattr(NetworkClassifier, "read", counting)
     return counted
 
 
@@ -134,7 +134,7 @@ def test_resuming_after_ctrl_c_gives_the_same_file_and_repeats_no_part(trained, 
             trained.unobserve(interrupt, "job")
             assert not finished & set(cut_counts)
             assert max(cut_counts.values(), default=1) == 1
-            assert not [thread for thread in threading.enumerate() if thread.name.startswith("cutting patches")]
+            assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading blocks")]
         break
     assert interrupted >= 4
     file = trained.runs.current.predictions_file("large")
@@ -175,14 +175,14 @@ path, small = json.loads(sys.stdin.readline())
 stored.BLOCK_PIXELS = small["pixels"]
 blocks.MIN_BLOCK_SHAPE[2] = tuple(small["sides"])
 predict.OBJECTS_PER_PART["network", 2], predict.BATCH_SIZES[2] = small["least"], 2
-original = Network.cut
+original = Network.read
 
-def counting(self, pair, objects):
-    for labels, inputs in original(self, pair, objects):
+def counting(self, pair, objects, max_objects):
+    for labels, cut in original(self, pair, objects, max_objects):
         os.write(1, (json.dumps(labels.tolist()) + "\\n").encode())
-        yield labels, inputs
+        yield labels, cut
 
-Network.cut = counting
+Network.read = counting
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
