@@ -260,9 +260,14 @@ class RunStore(Sequence[Run]):
         (runs, self.problem), saved = read_all_runs(self._folder.runs_folder), self._saved_current()
         added, self._runs = runs.keys() - self._runs.keys(), runs
         self.clear_cache()
-        if saved != self._last_saved and saved in runs:
+        is_gone = self.current_name not in ("", LIVE, *runs)  # its folder was deleted
+        if saved in runs and (saved != self._last_saved or is_gone):
             self._last_saved = self.current_name = saved
             self._show(saved)
+        elif is_gone:
+            self._notify.status(f"The folder of run {self.current_name} is gone, so it is no longer shown.")
+            self.current_name = max(runs, default="")
+            self._show(self.current_name)
         if added:
             self._notify.changed("runs")
         self._notify.changed("predictions")
