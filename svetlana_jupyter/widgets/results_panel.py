@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _ROWS = 12  # of the object table that are displayed
 _DPI = 110
 _FIRST = "Counts follow every label. A stored run predicts when you press Predict all images."
+_PREDICT = "Classify every object of every image with the current run"
+_PREDICTED_LIVE = "Not needed: the live classifier predicts every object after each label"
 _COLUMNS = ("class", "predicted", "annotation", "flag", "probability", "area")
 _OUTDATED = "Labels or predictions have changed since. Press Estimate for the current fractions."
 
@@ -77,8 +79,7 @@ class ResultsPanel(Panel):
         project = self.project
         self.layout.max_width = MAX_WIDTH
         fixed, background = {"width": "160px", "flex": "0 0 auto"}, project.background
-        tooltip = "Classify every object of every image with the current run"
-        self.predict = self.make_button(background.predict, "Predict all images", "th", tooltip, "primary", **fixed)
+        self.predict = self.make_button(background.predict, "Predict all images", "th", _PREDICT, "primary", **fixed)
         tooltip = "Train again on all labels, then predict all images"
         retrain = partial(background.train, predict=True)
         self.retrain = self.make_button(retrain, "Retrain and predict", "refresh", tooltip, width="auto")
@@ -121,7 +122,7 @@ class ResultsPanel(Panel):
         self.outdated.value = muted(_OUTDATED) if self.fractions.value else ""
         table = self.project.counts(by=by)
         figure = picture_html(self.project.plot.counts(by=by), "Fractions per class")
-        self.fractions.value = f'{figure}<div class="sv-pairs">{fractions_html(table)}</div>'
+        self.fractions.value = f"{figure}{fractions_html(table)}"
         self.outdated.value, self._estimated = "", self._state  # estimating may have scored the run
 
     @property
@@ -204,13 +205,15 @@ class ResultsPanel(Panel):
         project, idle = self.project, self.project.job is None
         self.job.show(project.job)
         self.predict.disabled = not (idle and project.images and project.current_run not in ("", LIVE))
+        self.predict.tooltip = _PREDICTED_LIVE if project.current_run == LIVE else _PREDICT
         self.retrain.disabled = not idle or bool(project.readiness())
         columns = dict.fromkeys(column for entry in project.images.values() for column in entry.groups)
         set_options(self.by, list(dict.fromkeys(["image", *columns])))
 
 
 def fractions_html(table: pd.DataFrame) -> str:
-    """Return estimated fractions as a table of whole objects and percentages."""
+    """Return estimated fractions as a table, in percent, with notes as footnotes."""
+    notes = {note: number for number, note in enumerate(filter(None, table["note"].unique()), start=1)}
 
     def cell(column: str, value: Any) -> object:
         if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -218,12 +221,13 @@ def fractions_html(table: pd.DataFrame) -> str:
         if column in ("fraction", "low", "high"):
             return Markup(f'<div class="sv-number">{100 * value:.1f} %</div>')
         if column == "note":
-            return name_controls(str(value))
+            return notes.get(value, "")
         return round(value) if column == "estimate" else value
 
-    columns = list(map(str, table.columns))
-    rows = [list(map(cell, columns, row)) for row in table.astype(object).to_numpy().tolist()]
-    return html_table(columns, rows)
+    columns = [str(name) for name in table.columns if name != "note" or notes]
+    rows = [list(map(cell, columns, row)) for row in table[columns].astype(object).to_numpy().tolist()]
+    footnotes = "".join(f"<div>{number} {muted(note)}</div>" for note, number in notes.items())
+    return f'<div class="sv-pairs">{html_table(columns, rows)}</div>{footnotes}'
 
 
 def picture_html(figure: Figure, text: str) -> str:
