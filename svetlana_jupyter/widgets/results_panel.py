@@ -133,7 +133,7 @@ class ResultsPanel(Panel):
         return p.current_run, *versions
 
     def show_evaluation(self) -> None:
-        """Show the report of the current run and its confusion matrix, once they are computed."""
+        """Show report and confusion matrix of the current run once they are computed."""
         self._reports.ask(self.project.runs.current)
 
     def _report_html(self, run: Run) -> str:
