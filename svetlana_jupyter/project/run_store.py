@@ -273,8 +273,13 @@ class RunStore(Sequence[Run]):
         (runs, self.problem), saved = read_all_runs(self._folder.runs_folder), self._saved_current()
         added, self._runs = runs.keys() - self._runs.keys(), runs
         self.clear_cache()
-        if saved != self._last_saved and saved[0] in runs:
+        is_gone = self.current_name not in ("", LIVE, *runs)  # its folder was deleted
+        if saved[0] in runs and (saved != self._last_saved or is_gone):
             self._last_saved = self.current_name, self.current_reason = saved
+            self._show(self.current_name)
+        elif is_gone:
+            self._notify.status(f"The folder of run {self.current_name} is gone, so it is no longer shown.")
+            self.current_name, self.current_reason = max(runs, default=""), ""
             self._show(self.current_name)
         if added:
             self._notify.changed("runs")
