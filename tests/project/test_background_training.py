@@ -70,7 +70,7 @@ def test_labels_given_after_a_replacement_train_the_next_network(followed: Proje
     for label in range(1, 13):
         followed.annotate("P2_A1", label, "bright" if label % 2 == 0 else "dim")
     wait_until(lambda: followed.current_run == "0002")
-    assert followed.runs.current_reason.startswith("Run 0002 replaced run 0001, because it predicts 24 held-out labels better")
+    assert "Run 0002 replaced run 0001, because it predicts 24 held-out labels better" in followed.runs.current_reason
     assert followed.predictions()["predicted"].notna().all()
 
 

@@ -163,7 +163,7 @@ def test_a_training_shows_its_run_instead_of_a_replaced_one_once_that_is_better_
     assert run.name == "0002"
     assert replaced.predictions()["predicted"].notna().all()
     assert shown == [("0002", True)], "a script asks for predictions, so that the run is scored first"
-    assert replaced.runs.current_reason.startswith("Run 0002 replaced run 0001, because it predicts 24 held-out labels better")
+    assert "Run 0002 replaced run 0001, because it predicts 24 held-out labels better" in replaced.runs.current_reason
 
 
 def test_a_run_that_is_worse_than_the_shown_one_does_not_replace_it(replaced) -> None:
