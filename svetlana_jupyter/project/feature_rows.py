@@ -1,9 +1,12 @@
-"""Files of standardized features: one per source, and one row per object.
+"""Files of standardized features per image and source, one row per object.
 
 ``features/<source>.json`` holds what a source has learned from a sample of the objects: channel axes, means, standard
-deviations. ``features/<image>/<source>-<key>.rows`` has one row of 16-bit integers per object (features in steps of
-`core.features.fitted_sources.STEP`), and ``….state`` one byte per object; the key is a hash of image, mask, source and
-sample. Files of another key are removed. The files may be deleted at any time.
+deviations. ``features/<image>/<source>-<key>.rows`` has one row per object: 16-bit integers (features in steps of
+`core.features.fitted_sources.STEP`), padded to whole words of 64 bits, and a checksum; rows of zeros are missing. The
+key is a hash of image, mask, source and sample. Files of another key are removed. The files may be deleted at any time.
+
+The checksum is the word for which all words of a row give 4 × row + state (exclusive or). Checking it when a file is
+opened takes 25 ms for 100,000 objects × 640 features; CRC-32 of each row would take 100 to 300 ms.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.features.fitted_sources import FittedSource
 
 MISSING, PRESENT, IMPOSSIBLE = 0, 1, 2  # states of the features of an object
+LAYOUT = 2  # of the files; those of another layout are computed again
 MAX_MEMORY = 2**29  # bytes of the features of an image that cannot be written to disk
 _ZEROS = bytes(2**20)
 
@@ -39,35 +44,61 @@ class FeatureRows:
     ----------
     key : str
         Hash of everything that determines the features.
-    rows : int16 of shape (n, d)
-        Standardized features, in steps of `core.features.fitted_sources.STEP`.
+    words : uint64 of shape (n, w)
+        Rows as they are stored; the last word is a checksum.
+    width : int
+        Number of features.
     state : uint8 of shape (n,)
         `MISSING`, `PRESENT` or `IMPOSSIBLE`.
+    n_damaged : int
+        Number of rows that were damaged when they were read, and are missing.
     """
 
     key: str
-    rows: NDArray[np.int16]
+    words: NDArray[np.uint64]
+    width: int
     state: NDArray[np.uint8]
+    n_damaged: int = 0
+
+    @cached_property
+    def rows(self) -> NDArray[np.int16]:
+        """Standardized features (n, d), in steps of `core.features.fitted_sources.STEP`."""
+        return self.words.view("<i2")[:, : self.width]
 
     def put(self, positions: NDArray[np.int64], values: NDArray[np.float32], fitted: FittedSource) -> None:
         """Store features (m, d) of some objects; rows without any number are impossible.
-
-        Features reach the disk before their states, so that no state is wrong after a power failure.
 
         Raises
         ------
         ClassifierError
             If there are more or fewer features than the source has learned from.
         """
-        if values.shape[1] != self.rows.shape[1]:
+        if values.shape[1] != self.width:
             raise ClassifierError(
-                f"{fitted.source.name} has {values.shape[1]} features, but learned from {self.rows.shape[1]}. Call "
+                f"{fitted.source.name} has {values.shape[1]} features, but learned from {self.width}. Call "
                 "project.features.refresh() to compute all features again."
             )
-        self.rows[positions] = fitted.standardize(values)
-        if isinstance(self.rows, np.memmap):
-            self.rows.flush()
-        self.state[positions] = np.where(np.isfinite(values).any(axis=1), PRESENT, IMPOSSIBLE)
+        states = np.where(np.isfinite(values).any(axis=1), PRESENT, IMPOSSIBLE)
+        words = np.zeros((len(values), self.words.shape[1]), "<u8")
+        words.view("<i2")[:, : self.width] = fitted.standardize(values)
+        words[:, -1] = np.bitwise_xor.reduce(words, axis=1) ^ _tags(positions) ^ states.astype("<u8")
+        self.words[positions] = words
+        if isinstance(self.words, np.memmap):
+            self.words.flush()
+        self.state[positions] = states
+
+
+def _read_states(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], int]:
+    """Return the states of rows (n,), and how many are damaged."""
+    sums = np.bitwise_xor.reduce(words, axis=1)
+    states = sums ^ _tags(np.arange(len(sums)))
+    is_valid = (states == PRESENT) | (states == IMPOSSIBLE)
+    return np.where(is_valid, states, MISSING).astype(np.uint8), int(np.count_nonzero(sums[~is_valid]))
+
+
+def _tags(positions: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return what the words of complete rows (n,) give with state 0."""
+    return np.asarray(4 * positions, np.uint64)
 
 
 def open_rows(folder: Path, source: str, key: str, shape: tuple[int, int], writable: bool) -> FeatureRows:
@@ -89,28 +120,27 @@ def open_rows(folder: Path, source: str, key: str, shape: tuple[int, int], writa
     ProjectError
         If features cannot be written and are too large for memory.
     """
-    name = f"{file_name(source)}-{key}"
-    layout = ((folder / f"{name}.rows", np.dtype("<i2"), shape), (folder / f"{name}.state", np.dtype("u1"), shape[:1]))
+    file, layout = folder / f"{file_name(source)}-{key}.rows", (shape[0], -(-shape[1] // 4) + 1)
+    size = 8 * math.prod(layout)
     with suppress(OSError, ProjectError):
-        sizes = {file: math.prod(dims) * dtype.itemsize for file, dtype, dims in layout}
-        if not all(_has_size(file, size) for file, size in sizes.items()):
+        n_damaged = 0
+        if not _has_size(file, size):
             if not writable:
                 raise OSError
+            n_damaged = shape[0] if file.exists() else 0
             make_folder(folder)
-            _remove_others(folder, f"{file_name(source)}-", name)
-            for file, size in reversed(sizes.items()):  # states first: features without a state are computed
-                _write_zeros(file, size)
+            _remove_others(file)
+            _write_zeros(file, size)
         mode: Any = "r+" if writable else "c"
-        found = FeatureRows(key, *(np.memmap(file, dtype, mode, 0, dims) for file, dtype, dims in layout))
-        if (unknown := found.state > IMPOSSIBLE).any():  # a damaged file
-            found.state[unknown] = MISSING
-        return found
-    if math.prod(shape) * 2 > MAX_MEMORY:
+        words = np.memmap(file, "<u8", mode, 0, layout)
+        state, n_wrong = _read_states(words)
+        return FeatureRows(key, words, shape[1], state, n_damaged or n_wrong)
+    if size > MAX_MEMORY:
         raise ProjectError(
-            f"The features of {shape[0]:,} objects take {math.prod(shape) * 2 / 2**30:.1f} GB, and {folder} cannot be "
+            f"The features of {shape[0]:,} objects take {size / 2**30:.1f} GB, and {folder} cannot be "
             "written. Free disk space, or copy the project to a folder that you can write to."
         )
-    return FeatureRows(key, np.zeros(shape, np.int16), np.zeros(shape[0], np.uint8))
+    return FeatureRows(key, np.zeros(layout, "<u8"), shape[1], np.zeros(shape[0], np.uint8))
 
 
 def _has_size(file: Path, size: int) -> bool:
@@ -121,11 +151,12 @@ def _has_size(file: Path, size: int) -> bool:
         return False
 
 
-def _remove_others(folder: Path, start: str, name: str) -> None:
+def _remove_others(file: Path) -> None:
     """Remove the files of a source that belong to other pixels or other versions."""
-    for file in folder.iterdir():
-        if file.name.startswith(start) and file.suffix in (".rows", ".state") and file.stem != name:
-            file.unlink(missing_ok=True)
+    source = file.stem.rpartition("-")[0]
+    for other in file.parent.iterdir():
+        if other.stem.rpartition("-")[0] == source and other.name != file.name:
+            other.unlink(missing_ok=True)
 
 
 def _write_zeros(file: Path, size: int) -> None:

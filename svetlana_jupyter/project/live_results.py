@@ -46,7 +46,8 @@ class LabeledFeatures:
         Number of the update.
     matrix : FeatureMatrix
     labels : Series of int
-        Class ids of the labeled objects outside the test set, by ``(image, object)``.
+        Class ids of the labeled objects outside the test set, by ``(image, object)``. Those without features are not
+        learned from.
     drawn : bool array of shape (n,)
         Which of them were drawn uniformly at random.
     groups : str array of shape (n,)
@@ -65,7 +66,10 @@ class LabeledFeatures:
 
 @dataclass(frozen=True, eq=False)
 class ImagePredictions:
-    """Class probabilities (n, k) of the objects of an image; NaN without features."""
+    """Class probabilities (n, k) of the objects of an image; NaN without features.
+
+    Those of labeled objects are leave-one-out predictions (`live_results`).
+    """
 
     mask: int
     labels: pd.Index
@@ -94,21 +98,34 @@ class ImagePredictions:
 class LiveResult:
     """Predictions of the live classifier for one state of the labels.
 
-    ``model`` is the average of least squares and trees; None before the trees are fitted.
+    Attributes
+    ----------
+    data : LabeledFeatures
+    stage : {"", "least squares", "average"}
+    images : mapping of image name to ImagePredictions
+    counts : mapping of int to int
+        Number of predicted objects of each class id.
+    labels : Series of int
+        Labels that the classifier was fitted to: those of ``data`` with features.
+    held_out : DataFrame or None
+        Held-out predictions by group, for the score (`Run.held_out`).
+    regularization : float
+    model : LiveModel or None
+        Average of least squares and trees; None before the trees are fitted.
     """
 
     data: LabeledFeatures
     stage: Stage
     images: Mapping[str, ImagePredictions]
     counts: Mapping[int, int]
+    labels: pd.Series[int]
     held_out: pd.DataFrame | None = None
     regularization: float = FIRST_REGULARIZATION
     model: LiveModel | None = None
 
     def probabilities(self, objects: pd.Index) -> NDArray[np.float32]:
         """Return the probabilities (n, k) of pairs ``(image, object)``; NaN if unknown."""
-        classes = max((len(image.classes) for image in self.images.values()), default=0)
-        found = np.full((len(objects), classes), np.nan, np.float32)
+        found = np.full((len(objects), self.labels.nunique()), np.nan, np.float32)
         names, labels = objects.get_level_values(0), objects.get_level_values(1)
         for name, image in self.images.items():
             places = np.flatnonzero(names == name)
@@ -119,6 +136,10 @@ class LiveResult:
 
 def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     """Fit the live classifier and predict all objects, in ever better results.
+
+    A labeled object is predicted from all other labels, so that a wrong label shows as a difference: by exact
+    leave-one-out of least squares, and by the trees that were trained without it. The only label of a class is the
+    exception, since the others know nothing of its class.
 
     Parameters
     ----------
@@ -133,18 +154,20 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
     from svetlana_jupyter.learn.live_head import LiveModel, fit_least_squares, fit_live_forest
 
     has_features, features = data.matrix.find(data.labels.index)
-    classes, codes = np.unique(data.labels.to_numpy(np.int64)[has_features], return_inverse=True)
+    labels, groups = data.labels[has_features], data.groups[has_features]
+    classes, codes = np.unique(labels.to_numpy(np.int64), return_inverse=True)
     ids = tuple(classes.tolist())
     if len(ids) < 2:
         return
+    has_others = np.bincount(codes)[codes] > 1
+    predict_all = partial(_predict_images, data.matrix, ids, stop, labels.index[has_others])
     head = fit_least_squares(features, codes)
-    images = _predict_images(
-        data.matrix, ids, stop, lambda image, rows: head.from_products(image.project(head.weights, rows))
-    )
+    left_out = head.leave_one_out[has_others]
+    images = predict_all(left_out, lambda image, rows: head.from_products(image.project(head.weights, rows)))
     if images is None:
         return
     counts = count_shown(images, data.hidden)
-    first = LiveResult(data, "least squares", images, counts, regularization=head.regularization)
+    first = LiveResult(data, "least squares", images, counts, labels, regularization=head.regularization)
     yield first
     columns = data.matrix.fitted.forest_columns
     try:
@@ -156,19 +179,22 @@ def live_results(data: LabeledFeatures, stop: Stop) -> Iterator[LiveResult]:
         sharpened = forest.probabilities(image.read(rows)[:, columns])
         return np.asarray((images[image.name].probabilities[rows] + sharpened) / 2, np.float32)
 
-    averaged = _predict_images(data.matrix, ids, stop, average)
+    left_out = (head.leave_one_out + forest.out_of_bag) / 2
+    averaged = predict_all(left_out[has_others], average)
     if averaged is None:
         return
     model = LiveModel(head, forest, columns)
     second = replace(first, stage="average", images=averaged, counts=count_shown(averaged, data.hidden), model=model)
     yield second
     try:
-        probabilities, folds = _held_out(features, codes, data.groups[has_features], columns, partial(_check, stop))
+        probabilities, folds = _held_out(features, codes, groups, columns, partial(_check, stop))
     except _StoppedError:  # leave-one-out must not stand for groups
         return
-    if probabilities is None:
-        probabilities = (head.leave_one_out + forest.out_of_bag) / 2
-    yield replace(second, held_out=_held_out_table(data, has_features, ids, probabilities, folds))
+    table = labels.index.to_frame(index=False)
+    table = table.assign(group=groups, fold=folds, drawn=data.drawn[has_features], truth=labels.to_numpy(np.int64))
+    probabilities = left_out if probabilities is None else probabilities
+    table["predicted"] = classes[probabilities.argmax(axis=1)]
+    yield replace(second, held_out=table.assign(**{f"p_{class_id}": p for class_id, p in zip(ids, probabilities.T)}))
 
 
 class _StoppedError(Exception):
@@ -184,10 +210,15 @@ def _predict_images(
     matrix: FeatureMatrix,
     classes: tuple[int, ...],
     stop: Stop,
+    labeled: pd.Index,
+    left_out: NDArray[np.float64],
     predict: Callable[[ImageFeatures, slice], NDArray[np.float32]],
 ) -> dict[str, ImagePredictions] | None:
-    """Predict all objects with features, block by block; None if stopped."""
-    images = {}
+    """Predict all objects with features, block by block; None if stopped.
+
+    The predictions of ``labeled`` objects are ``left_out``.
+    """
+    images, names = {}, labeled.get_level_values("image")
     for name, image in matrix.images.items():
         present, n = image.is_present, len(image.labels)
         blocks = []
@@ -196,6 +227,8 @@ def _predict_images(
             if stop():
                 return None
         p = np.concatenate(blocks) if blocks else np.zeros((0, len(classes)), np.float32)
+        own = names == name
+        p[image.labels.get_indexer(labeled[own].get_level_values("object"))] = left_out[own]
         p[~present | ~np.isfinite(p).all(axis=1)] = np.nan
         images[name] = ImagePredictions(image.mask, image.labels, p, classes)
     return images
@@ -265,22 +298,6 @@ def _held_out(
     return probabilities, folds
 
 
-def _held_out_table(
-    data: LabeledFeatures,
-    has_features: NDArray[np.bool_],
-    classes: tuple[int, ...],
-    probabilities: NDArray[np.float64],
-    folds: NDArray[np.int64],
-) -> pd.DataFrame:
-    """Return held-out predictions of the labels, in the format of `Run.held_out`."""
-    index = data.labels.index[has_features]
-    table = pd.DataFrame({"image": index.get_level_values(0), "object": index.get_level_values(1)})
-    table = table.assign(group=data.groups[has_features], fold=folds, drawn=data.drawn[has_features])
-    table["truth"] = data.labels.to_numpy(np.int64)[has_features]
-    table["predicted"] = np.array(classes)[probabilities.argmax(axis=1)]
-    return table.assign(**{f"p_{class_id}": probabilities[:, column] for column, class_id in enumerate(classes)})
-
-
 def mean_log_loss(table: pd.DataFrame, suffix: str = "") -> float:
     """Return the mean log loss of held-out predictions, clipped at 0.001.
 
@@ -294,7 +311,7 @@ def mean_log_loss(table: pd.DataFrame, suffix: str = "") -> float:
     columns = [f"p_{class_id}{suffix}" for class_id in table["truth"].unique()]
     p = table.reindex(columns=columns, fill_value=0.0).to_numpy(float)
     own = p[rows, pd.Index(table["truth"].unique()).get_indexer(table["truth"])]
-    return float(-np.log(np.clip(own, 0.001, 1)).mean())
+    return float(abs(np.log(np.clip(own, 0.001, 1)).mean()))
 
 
 def score_drawn_labels(held_out: pd.DataFrame, classes: ClassScheme) -> tuple[Estimate | None, str, pd.DataFrame]:

@@ -26,7 +26,7 @@ from svetlana_jupyter.core.io.chunks import group_blocks_into_parts, processing_
 from svetlana_jupyter.core.io.images import fingerprint
 from svetlana_jupyter.core.objects import centroid_columns
 from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, SvetlanaError
-from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, MISSING, PRESENT, FeatureRows, open_rows
+from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, LAYOUT, MISSING, PRESENT, FeatureRows, open_rows
 from svetlana_jupyter.project.file_access import make_folder, read_json, refuse_link
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
 from svetlana_jupyter.project.known_files import checked_live
@@ -198,6 +198,8 @@ class ObjectFeatures:
     ----------
     on_changed : callable
         Called after a change of the sources.
+    on_damaged : callable
+        Called with a sentence about features that were damaged on disk; may be called on any thread.
     problems : dict of str to str
         Why images or objects have no features, by image or source.
     """
@@ -213,6 +215,7 @@ class ObjectFeatures:
         self._encoders: dict[str, tuple[Encoder, int, str]] = {}
         self._of_training: tuple[tuple[object, ...], FittedSources] | None = None
         self.on_changed: Callable[[], None] = lambda: None
+        self.on_damaged: Callable[[str], None] = lambda sentence: None
 
     def sources(self, settings: TrainingSettings | None = None) -> tuple[FeatureSource, ...]:
         """Return the sources of the features, within the allowed cues.
@@ -239,12 +242,8 @@ class ObjectFeatures:
 
     def encoder_sources(self, settings: TrainingSettings) -> dict[str, FeatureSource]:
         """Return the encoders that were added in this kernel, by source name."""
-        sources = self.sources(settings)
-        return {
-            source.name: source
-            for source in sources
-            if source.name.startswith(ENCODER_PREFIX) and not isinstance(source, StoredSource)
-        }
+        sources = [source for source in self.sources(settings) if not isinstance(source, StoredSource)]
+        return {source.name: source for source in sources if source.name.startswith(ENCODER_PREFIX)}
 
     def for_training(self, settings: TrainingSettings, parts: Sequence[AnnotatedImage]) -> FittedSources:
         """Return the sources of features for a classifier that is trained.
@@ -500,22 +499,25 @@ class ObjectFeatures:
         source, entry = fitted.source.name, self._images.entry(name)
         files = f"{self._images.image_fingerprint(name)} {fingerprint(self._images.mask_file(name))} {entry.spacing}"
         numbers = labels.to_numpy(np.int64).tobytes()
-        key = hashlib.sha256(f"{files} {fitted.digest} ".encode() + numbers).hexdigest()[:16]
+        key = hashlib.sha256(f"{LAYOUT} {files} {fitted.digest} ".encode() + numbers).hexdigest()[:16]
         with self._lock:
             known = self._rows.get((name, source))
-            if known is None or known.key != key:
-                folder, shape = self._folder.features_folder / file_name(name), (len(labels), len(fitted.center))
-                self._rows[name, source] = known = open_rows(folder, source, key, shape, self._folder.writable)
-            return known
+            if known is not None and known.key == key:
+                return known
+            folder, shape = self._folder.features_folder / file_name(name), (len(labels), len(fitted.center))
+            self._rows[name, source] = opened = open_rows(folder, source, key, shape, self._folder.writable)
+        if opened.n_damaged:
+            self.on_damaged(
+                f"Features ({source}) of {opened.n_damaged:,} objects of {name!r} were damaged on disk. They are "
+                "computed again with the next update."
+            )
+        return opened
 
     def _parts(self, name: str, objects: pd.DataFrame) -> Iterator[pd.DataFrame]:
         """Yield neighboring objects of an image together, in chunk order."""
         pair = self._images.pair(name)
-        centers, block = (
-            objects[centroid_columns(pair.ndim)].to_numpy(float),
-            processing_block_shape(pair.image, pair.mask),
-        )
-        for rows in group_blocks_into_parts(centers, block, PART_OBJECTS):
+        centers, block = objects[centroid_columns(pair.ndim)], processing_block_shape(pair.image, pair.mask)
+        for rows in group_blocks_into_parts(centers.to_numpy(float), block, PART_OBJECTS):
             for start in range(0, len(rows), 2 * PART_OBJECTS):
                 yield objects.iloc[np.sort(rows[start : start + 2 * PART_OBJECTS])]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.annotations import ObjectId
     from svetlana_jupyter.project.image_collection import ImageCollection
     from svetlana_jupyter.project.live import Live
+    from svetlana_jupyter.project.live_results import LiveResult
     from svetlana_jupyter.project.object_features import ObjectFeatures
     from svetlana_jupyter.project.project_classes import ProjectClasses
     from svetlana_jupyter.project.run_store import RunStore
@@ -113,7 +115,7 @@ class QueryPools:
     def _with_features(
         self, names: Sequence[str], closed: Collection[ObjectId], rng: np.random.Generator
     ) -> tuple[Pool, list[tuple[str, int]]]:
-        matrix, result = self._features.matrix(), self._live.result
+        matrix, result = self._features.matrix(), self._live_result()
         tables = {name: each for name in names if (each := matrix.images.get(name)) is not None}
         index = _object_pairs({name: each.labels[each.is_present] for name, each in tables.items()}, closed)
         total = len(index)
@@ -174,26 +176,32 @@ class QueryPools:
         return next((run.name for run in reversed(list(self._runs)) if run.name != current), "live")
 
     def _labeled(self, names: Sequence[str], closed: Collection[ObjectId]) -> tuple[Pool, list[tuple[str, int]]]:
-        result = self._live.result
-        table = None if result is None else result.held_out
-        if table is None:
+        result, labels = self._live_result(), self._test_set.training_labels()["class_id"]
+        if result is None:
             raise ProjectError(
                 "The queue 'suspect' compares labels with predictions by the others. Label objects of two classes and "
                 "call project.live.update()."
             )
-        table = table[table["image"].isin(names)].set_index(["image", "object"])
-        table = table[~table.index.isin(list(closed))] if closed else table
-        labels = self._test_set.training_labels()["class_id"]
-        table = table[(labels.reindex(table.index) == table["truth"]).to_numpy()]
-        columns = [name for name in table.columns if name.startswith("p_")]
-        ids = np.array([int(name[2:]) for name in columns])
+        learned, ids = result.labels, np.unique(result.labels)
+        learned = learned[(labels.reindex(learned.index) == learned) & learned.index.isin(names, level="image")]
+        learned = learned[~learned.index.isin(list(closed))] if closed else learned
+        probabilities = result.probabilities(learned.index)
+        is_known = np.asarray(~np.isnan(probabilities).any(axis=1))
         pool = Pool(
-            probabilities=table[columns].to_numpy(np.float32),
-            codes=np.searchsorted(ids, table["truth"].to_numpy()),
+            probabilities=probabilities[is_known],
+            codes=np.searchsorted(ids, learned[is_known]),
             names=[self._classes.by_id(int(number)).name for number in ids],
             counts=labels.value_counts().reindex(ids, fill_value=0).tolist(),
         )
-        return pool, table.index.tolist()
+        return pool, learned.index[is_known].tolist()
+
+    def _live_result(self) -> LiveResult | None:
+        """Return the live predictions of current masks."""
+        result, masks = self._live.result, self._images.mask_numbers()
+        if result is None:
+            return None
+        current = {name: image for name, image in result.images.items() if masks.get(name) == image.mask}
+        return replace(result, images=current)
 
 
 def _object_pairs(labels: dict[str, pd.Index], closed: Collection[ObjectId]) -> pd.MultiIndex:

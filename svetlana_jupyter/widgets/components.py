@@ -231,7 +231,7 @@ class JobProgress(HBox):
         self._job: JobState | None = None
         # A job may report many times per second; more than ten redraws per second would only load the browser.
         self._throttle = Throttle(self._draw, interval=0.1)
-        layout = {"flex": "1 1 auto", "min_width": "320px", "align_items": "center", "visibility": "hidden"}
+        layout = {"flex": "1 1 320px", "min_width": "320px", "align_items": "center", "visibility": "hidden"}
         super().__init__([self.bar, self.text, self.stop], layout=layout)
 
     def show(self, job: JobState | None) -> None:
@@ -414,11 +414,14 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[object]], current:
     ----------
     header : sequence of str
     rows : iterable of sequences
-        Cells: text, numbers (right-aligned), or a ``ClassInfo``, shown as its color and name.
+        Cells: text, numbers (right-aligned, with their title), or a ``ClassInfo``, shown as its color and name.
     current : int, optional
         Position of the row to highlight.
     """
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in header)
+    rows = list(rows)
+    is_number = [isinstance(value, int | float) for value in (rows[0] if rows else header)]
+    starts = ['<th class="sv-number">' if number else "<th>" for number in is_number]
+    head = "".join(f"{start}{html.escape(title)}</th>" for start, title in zip(starts, header))
     body = "".join(
         ('<tr class="sv-current">' if position == current else "<tr>") + "".join(map(_cell, row)) + "</tr>"
         for position, row in enumerate(rows)

@@ -16,7 +16,7 @@ from svetlana_jupyter.core.io.typed_paths import clean_path
 from svetlana_jupyter.errors import InputError, SvetlanaError
 from svetlana_jupyter.widgets.components import StatusLine, button, error_text, heading, html_table, muted, set_options
 from svetlana_jupyter.widgets.new_project_form import PairFields, field_options, field_row
-from svetlana_jupyter.widgets.panel import Panel, catch_errors
+from svetlana_jupyter.widgets.panel import MAX_WIDTH, Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class ImagesPanel(Panel):
 
     def __init__(self, project: Project | str | Path) -> None:
         super().__init__(project)
+        self.layout.max_width = MAX_WIDTH
         project = self.project
         self.listing = HTML(layout={"width": "100%", "margin": "0"})
         self.fields = PairFields(self.status, self._add)

@@ -221,8 +221,7 @@ class LabelPanel(LabelingPanel):
         for name, control in (("overlay", self.overlay), ("tool", self.tool)):
             link((model, name), (control, "value"))
             control.observe(lambda _: self.focus(), "value")
-        for trait, value in (("width", "100px"), ("margin", "0"), ("flex", "0 0 auto")):
-            setattr(toolbar.images.layout, trait, value)
+        toolbar.images.add_class("sv-images")
         fit, smaller, larger, pixels = toolbar.zooming
         self.more = ToggleButton(icon="ellipsis-h", tooltip="More: contrast, channels, opacity, selection")
         self.more.layout.width = "32px"
@@ -262,7 +261,7 @@ class LabelPanel(LabelingPanel):
     def _make_side(self) -> VBox:
         """Return the column with classes, selected object, queue and similar objects."""
         buttons = self.command_bar.buttons
-        flag = Dropdown(options=_FLAGS, tooltip="Flag the object, or erase its label", layout={"width": "116px"})
+        flag = Dropdown(options=_FLAGS, tooltip="Flag the object, or erase its label", layout={"width": "108px"})
 
         def flagged(change: Any) -> None:
             if change["new"]:

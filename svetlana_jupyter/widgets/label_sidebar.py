@@ -13,6 +13,7 @@ from ipywidgets import HTML, Dropdown, HBox, VBox
 from svetlana_jupyter.core.annotations import ObjectId
 from svetlana_jupyter.core.queries import QUERIES
 from svetlana_jupyter.project.queues import QUEUE_KINDS
+from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.widgets.components import FLAG_TEXTS, error_text, figure_html, keycap, muted, set_options
 from svetlana_jupyter.widgets.gallery.grid import PatchGrid, object_caption
 from svetlana_jupyter.widgets.gallery.thumbnail_loader import default_crop_side
@@ -177,8 +178,10 @@ class SelectedObject(VBox):
         predicted = classes.by_id(int(row["predicted"]))
         ranked = sorted(classes, key=lambda info: -float(row.get(f"p_{info.id}", 0.0)))
         bars = "".join(_bar_html(info, float(row.get(f"p_{info.id}", 0.0))) for info in ranked[:4])
-        differs = label.class_id not in (0, predicted.id)
-        told = f"Predicted <b>{html.escape(predicted.name)}</b>{', which differs' if differs else ''}."
+        differs, name = label.class_id not in (0, predicted.id), f"<b>{html.escape(predicted.name)}</b>"
+        told = f"Predicted {name}{', which differs' if differs else ''}."
+        if differs and project.current_run == LIVE:
+            told = f"The other labels suggest {name}."
         return f'{bars}<p class="sv-soft">{state or "Not labeled."} {told}</p>'
 
     def _many_html(self, selection: Sequence[ObjectId]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from svetlana_jupyter.core.display import encode
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 PICTURE_SIDE = 84  # CSS pixels, side of the thumbnail beside the pointer
 _FONT = "12px system-ui, sans-serif"
 _LETTER = 6.6  # CSS pixels, average width of a letter in this font
+_LINE = 16  # CSS pixels between two lines
 _PLATE = "rgba(20, 20, 20, 0.88)"
 
 
@@ -60,11 +62,13 @@ def _draw_decoration(layer: Any, scene: MapScene) -> None:
     height, width = scene.view.size
     layer.scale(scene.view.dpr)
     layer.font, layer.text_baseline, layer.fill_style = _FONT, "alphabetic", scene.ink
-    if scene.message:
-        layer.text_align = "center"
-        layer.fill_text(scene.message, width / 2, height / 2, width - 24)
+    letters = max(1, int((width - 24) / _LETTER))
+    layer.text_align = "center"
+    for number, line in enumerate(wrap(scene.message, letters)):
+        layer.fill_text(line, width / 2, height / 2 + number * _LINE, width - 24)
     layer.text_align = "left"
-    layer.fill_text(scene.caption, 12, height - 12, width - 24)
+    for number, line in enumerate(reversed(wrap(scene.caption, letters))):
+        layer.fill_text(line, 12, height - 12 - number * _LINE, width - 24)
     if scene.lasso:
         draw_lasso(layer, scene.lasso, scene.view)
     if scene.hint is not None:

@@ -15,6 +15,7 @@ from svetlana_jupyter.widgets.call_names import name_controls
 from svetlana_jupyter.widgets.components import (
     JobProgress,
     Markup,
+    error_text,
     heading,
     html_table,
     image_html,
@@ -26,7 +27,7 @@ from svetlana_jupyter.widgets.components import (
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
 from svetlana_jupyter.widgets.panel import MAX_WIDTH, Panel, catch_errors
 from svetlana_jupyter.widgets.result_forms import ClassCounts, ExportForm
-from svetlana_jupyter.widgets.scheduling import Debounce
+from svetlana_jupyter.widgets.scheduling import Debounce, LatestQuestion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,10 +37,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.project.runs import Run
 
 _ROWS = 12  # of the object table that are displayed
 _DPI = 110
 _FIRST = "Counts follow every label. A stored run predicts when you press Predict all images."
+_PREDICT = "Classify every object of every image with the current run"
+_PREDICTED_LIVE = "Not needed: the live classifier predicts every object after each label"
 _COLUMNS = ("class", "predicted", "annotation", "flag", "probability", "area")
 _OUTDATED = "Labels or predictions have changed since. Press Estimate for the current fractions."
 
@@ -75,14 +79,15 @@ class ResultsPanel(Panel):
         project = self.project
         self.layout.max_width = MAX_WIDTH
         fixed, background = {"width": "160px", "flex": "0 0 auto"}, project.background
-        tooltip = "Classify every object of every image with the current run"
-        self.predict = self.make_button(background.predict, "Predict all images", "th", tooltip, "primary", **fixed)
+        self.predict = self.make_button(background.predict, "Predict all images", "th", _PREDICT, "primary", **fixed)
         tooltip = "Train again on all labels, then predict all images"
         retrain = partial(background.train, predict=True)
         self.retrain = self.make_button(retrain, "Retrain and predict", "refresh", tooltip, width="auto")
         self.job = JobProgress(stop=lambda: self.run_action(project.stop))
         self.counts = ClassCounts(self, ObjectIndexer(project, self.status))
         self.export_form = ExportForm(self)
+        # The picture takes a quarter of a second, and a run that is being scored is shown again and again.
+        self._reports = LatestQuestion(self._report_html, self._show_report, 0.0, self._show_no_report)
         self.sections = Accordion(
             [self._make_fractions(), self._make_evaluation(), self._make_objects(), self.export_form],
             titles=["Fractions with confidence intervals", "Evaluation", "Object table", "Export"],
@@ -117,7 +122,7 @@ class ResultsPanel(Panel):
         self.outdated.value = muted(_OUTDATED) if self.fractions.value else ""
         table = self.project.counts(by=by)
         figure = picture_html(self.project.plot.counts(by=by), "Fractions per class")
-        self.fractions.value = f'{figure}<div class="sv-pairs">{fractions_html(table)}</div>'
+        self.fractions.value = f"{figure}{fractions_html(table)}"
         self.outdated.value, self._estimated = "", self._state  # estimating may have scored the run
 
     @property
@@ -128,10 +133,19 @@ class ResultsPanel(Panel):
         return p.current_run, *versions
 
     def show_evaluation(self) -> None:
-        """Show the report of the current run and its confusion matrix."""
-        report = self.project.evaluate()
-        plot = picture_html(self.project.plot.confusion(), "Confusion matrix") if report.network else ""
-        self.evaluation.value = name_controls(report._repr_html_()) + plot
+        """Show report and confusion matrix of the current run once they are computed."""
+        self._reports.ask(self.project.runs.current)
+
+    def _report_html(self, run: Run) -> str:
+        report = self.project.evaluate(run.name)
+        plot = picture_html(self.project.plot.confusion(run.name), "Confusion matrix") if report.network else ""
+        return name_controls(report._repr_html_()) + plot
+
+    def _show_report(self, report: str) -> None:
+        self.evaluation.value = report
+
+    def _show_no_report(self, run: Run, error: Exception) -> None:
+        self.evaluation.value = muted(error_text(error, f"Run {run.name} cannot be evaluated"))
 
     def show_objects(self) -> None:
         """Show the first rows of the object table."""
@@ -191,13 +205,15 @@ class ResultsPanel(Panel):
         project, idle = self.project, self.project.job is None
         self.job.show(project.job)
         self.predict.disabled = not (idle and project.images and project.current_run not in ("", LIVE))
+        self.predict.tooltip = _PREDICTED_LIVE if project.current_run == LIVE else _PREDICT
         self.retrain.disabled = not idle or bool(project.readiness())
         columns = dict.fromkeys(column for entry in project.images.values() for column in entry.groups)
         set_options(self.by, list(dict.fromkeys(["image", *columns])))
 
 
 def fractions_html(table: pd.DataFrame) -> str:
-    """Return estimated fractions as a table of whole objects and percentages."""
+    """Return estimated fractions as a table, in percent, with notes as footnotes."""
+    notes = {note: number for number, note in enumerate(filter(None, table["note"].unique()), start=1)}
 
     def cell(column: str, value: Any) -> object:
         if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -205,12 +221,13 @@ def fractions_html(table: pd.DataFrame) -> str:
         if column in ("fraction", "low", "high"):
             return Markup(f'<div class="sv-number">{100 * value:.1f} %</div>')
         if column == "note":
-            return name_controls(str(value))
+            return notes.get(value, "")
         return round(value) if column == "estimate" else value
 
-    columns = list(map(str, table.columns))
-    rows = [list(map(cell, columns, row)) for row in table.astype(object).to_numpy().tolist()]
-    return html_table(columns, rows)
+    columns = [str(name) for name in table.columns if name != "note" or notes]
+    rows = [list(map(cell, columns, row)) for row in table[columns].astype(object).to_numpy().tolist()]
+    footnotes = "".join(f"<div>{number} {muted(note)}</div>" for note, number in notes.items())
+    return f'<div class="sv-pairs">{html_table(columns, rows)}</div>{footnotes}'
 
 
 def picture_html(figure: Figure, text: str) -> str:

@@ -26,7 +26,7 @@ from svetlana_jupyter.core.objects import index_objects
 from svetlana_jupyter.core.settings import AUTO_PRESET, FEATURE_ARCHITECTURES, TrainingSettings
 from svetlana_jupyter.samples import blood_smear
 from svetlana_jupyter.widgets.components import JobProgress, button, error_text, figure_html, image_html, muted
-from svetlana_jupyter.widgets.panel import Panel, catch_errors
+from svetlana_jupyter.widgets.panel import MAX_WIDTH, Panel, catch_errors
 from svetlana_jupyter.widgets.scheduling import LatestQuestion, Throttle
 from svetlana_jupyter.widgets.settings_editor import SettingsEditor
 from svetlana_jupyter.widgets.training_results import RunScores, RunTable, curves
@@ -47,8 +47,8 @@ Pixels = NDArray[np.uint8]
 
 _TRAINS = "Train networks in the background while I label"
 _TRAINS_TIP = (
-    "With live predictions: a training starts when the labels have grown by half, and replaces the live classifier "
-    "only if its predictions of held-out labels are better"
+    "With live predictions: a training starts when the labels have grown by half. Its run replaces what is shown only "
+    "if its predictions of held-out labels are better, unless you have chosen a run"
 )
 _PREVIEW, _RUNS, _SETTINGS = "Augmentation preview", "Earlier runs", "Advanced settings"
 
@@ -87,6 +87,7 @@ class TrainingPanel(Panel):
 
     def __init__(self, project: Project | str | Path) -> None:
         super().__init__(project)
+        self.layout.max_width = MAX_WIDTH
         project = self.project
         self._throttle = Throttle(catch_errors(self._show_curves, self.status), interval=0.4)
         train, tooltip = project.background.train, "Train on all annotations, in the background"

@@ -251,7 +251,7 @@ _RUN_COLUMNS = ("Run", "Finished", "Labels", "Network", "Forest", "Preset", "All
 
 
 # On a narrow page, the whole table scrolls.
-_ROW_LAYOUT = {"min_height": "30px", "flex": "0 0 auto", "min_width": "770px", "overflow": "visible"}
+_ROW_LAYOUT = {"min_height": "30px", "flex": "0 0 auto", "min_width": "712px", "overflow": "visible"}
 
 
 class RunTable(VBox):

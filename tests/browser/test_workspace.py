@@ -144,7 +144,7 @@ def test_labels_recolor_everything_and_a_lasso_on_the_map_labels_the_gallery(lab
 
     # In narrower windows, too, the row of tools has room for its last button, beside the list of images.
     last = "document.querySelector('.sv-tools .fa-ellipsis-h').getBoundingClientRect().right"
-    for width in range(1440, 900, -80):
+    for width in (*range(1440, 900, -80), 880):
         page.set_viewport_size({"width": width, "height": 800})
         page.wait_for_function(f"{last} < document.querySelector('.sv-main').getBoundingClientRect().right - 8")
         lab.screenshot(f"workspace-{width}")

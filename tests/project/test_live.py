@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -12,8 +13,9 @@ import tifffile
 from svetlana_jupyter.errors import ClassifierError, ProjectError
 from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
 from svetlana_jupyter.project import live, live_results
-from svetlana_jupyter.project.feature_rows import MISSING, PRESENT
+from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, MISSING, PRESENT
 from svetlana_jupyter.project.project import Project
+from tests.project.conftest import squares
 
 
 def label_some(project: Project, first: int = 1, last: int = 24) -> None:
@@ -54,7 +56,35 @@ def test_predictions_are_the_average_of_least_squares_and_forest(project):
     most = slice(0, matrix.blocks["oriented"].start)  # the forest gets no oriented features
     head, forest = fit_least_squares(features, codes), fit_live_forest(features[:, most], codes)
     expected = (head.probabilities(everything) + forest.probabilities(everything[:, most])) / 2
+    expected[:24] = (head.leave_one_out + forest.out_of_bag) / 2  # labeled objects are predicted from the others
     np.testing.assert_allclose(probabilities(project), expected, atol=1e-5)
+
+
+def test_a_wrong_label_differs_from_its_prediction_in_every_result(project, tmp_path):
+    label_some(project, last=12)
+    project.annotate("P1_A1", 5, "bright")
+    project.live.update()
+    shown = project.runs.get("live").read_predictions("P1_A1").loc[5]
+    table = project.predictions().loc[("P1_A1", 5)]
+    assert (table["class"], table["annotation"], table["predicted"]) == ("bright", "bright", "dim")
+    assert table["p_dim"] == shown["p_1"] > 0.5
+    queued = project.queue("suspect").next()
+    assert queued[:2] == ("P1_A1", 5)
+    assert queued.reason == f"labeled bright, but the other labels suggest dim {100 * table['p_dim']:.0f} %"
+    project.export(tmp_path / "results", ["csv"])
+    exported = pd.read_csv(tmp_path / "results/objects.csv").set_index(["image", "object"]).loc[("P1_A1", 5)]
+    assert (exported["class"], exported["predicted"]) == ("bright", "dim")
+    labeled = project.predictions().query("annotation.notna()")
+    assert (labeled["class"] == labeled["annotation"]).all()  # labels count as they are
+    assert (labeled["predicted"] != labeled["annotation"]).any()
+
+
+def test_the_only_label_of_a_class_is_predicted_from_itself(project):
+    project.annotate("P1_A1", [1, 3, 5], "dim")
+    project.annotate("P1_A1", 2, "bright")
+    project.live.update()
+    assert project.predictions().loc[("P1_A1", 2), "predicted"] == "bright"
+    assert project.queue("suspect").next() is None
 
 
 def test_one_class_is_refused_with_a_sentence(project):
@@ -338,9 +368,75 @@ def test_labels_of_an_image_whose_mask_changed_do_not_stop_the_others(project, w
     mask = tifffile.imread(wells / "masks/P2_A1.tif")
     tifffile.imwrite(wells / "masks/P2_A1.tif", np.where(mask > 6, 0, mask))
     state = project.live.update()
-    assert state.objects == 24
+    assert (state.labels, state.objects) == (24, 24)
+    assert project.runs.get("live").title.startswith("live, 24 labels, ")
+    assert len(project.runs.get("live").training_labels()) == 24
     table = project.predictions(["P1_A1", "P1_A2"])
     assert (table["predicted"] == truth(table)).all()
+
+
+def test_an_image_that_is_gone_is_not_predicted_and_its_labels_are_not_learned(project, wells):
+    label_some(project)
+    project.annotate("P2_A1", [1, 3], "dim")
+    assert project.live.update().labels == 26
+    (wells / "wells/P2_A1.tif").unlink()
+    state = project.live.update()
+    assert (state.labels, state.objects) == (24, 24)
+    assert "P2_A1.tif is missing" in project.features.problems["P2_A1"]
+    table = project.predictions()
+    assert table.loc["P2_A1", "predicted"].isna().all()
+    assert table.loc["P2_A1", "annotation"].dropna().tolist() == ["dim", "dim"]  # nothing is lost
+    assert table.loc[["P1_A1", "P1_A2"], "predicted"].notna().all()
+
+
+def test_an_image_without_features_is_predicted_with_the_next_update(project):
+    label_some(project)
+    project.live.update()
+    project.add("new", *squares(seed=9), axes="yx")
+    project.annotate("new", [1, 3], "dim")
+    assert project.predictions(["new"])["predicted"].isna().all()
+    assert project.queue("useful").next() is not None
+    state = project.live.update()
+    assert (state.labels, state.objects) == (26, 48)
+    assert project.predictions(["new"])["predicted"].notna().all()
+
+
+def test_a_mask_that_is_replaced_during_an_update_shows_no_predictions_of_the_old_objects(project, wells, monkeypatch):
+    label_some(project)
+    project.live.update()
+    begun, go_on = threading.Event(), threading.Event()
+    original = live.live_results
+
+    def interrupted(data, stop):
+        for result in original(data, stop):
+            begun.set()
+            assert go_on.wait(60)
+            yield result
+
+    monkeypatch.setattr(live, "live_results", interrupted)
+    project.live.start()
+    project.annotate("P1_A1", 1, "bright")
+    assert begun.wait(60)
+    mask = tifffile.imread(wells / "masks/P2_A1.tif")
+    backwards = np.where((mask > 0) & (mask < 7), 7 - mask, 0).astype(mask.dtype)
+    tifffile.imwrite(wells / "masks/P2_A1.tif", backwards)
+    project.replace_mask("P2_A1")
+    assert project.predictions(["P2_A1"])["predicted"].isna().all()
+    go_on.set()
+    wait_until(lambda: project.predictions(["P2_A1"])["predicted"].notna().all())
+    project.live.stop()
+    table = project.predictions(["P2_A1"])
+    assert (table["predicted"] != truth(table)).all()
+    assert project.trouble == ""
+
+
+def test_labels_without_features_are_not_counted_as_learned(project):
+    label_some(project)
+    list(project.features.compute(lambda: False))
+    project.features.matrix().images["P1_A1"].parts[0].state[:3] = IMPOSSIBLE
+    assert project.live.update().labels == 21
+    assert sum(project.runs.get("live").labels.values()) == 21
+    assert not project.evaluate().outdated
 
 
 def test_a_failed_update_is_reported_and_the_next_label_is_followed(project, monkeypatch):

@@ -16,7 +16,7 @@ from svetlana_jupyter.core.features.catalog import columns
 from svetlana_jupyter.core.features.feature_sources import MeasurementSource
 from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.project import object_features
-from svetlana_jupyter.project.feature_rows import MISSING
+from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, MISSING
 from svetlana_jupyter.project.project import Project
 from tests.project.conftest import squares
 
@@ -155,17 +155,51 @@ def test_damaged_files_are_computed_again(project, damage):
     np.testing.assert_array_equal(reopened.features.matrix().images["P1_A1"].read(slice(None)), expected)
 
 
-def test_damaged_states_are_computed_again(project):
+@pytest.mark.parametrize("source", ["measurements", "patches"])
+def test_damaged_rows_are_reported_and_computed_again(project, source):
+    """Rows of zeros are missing; bits that changed, and rows that were exchanged, are damaged."""
     compute(project)
     expected = project.features.matrix().images["P1_A1"].read(slice(None))
-    for file in (project.path / "features/P1_A1").glob("*.state"):
-        file.write_bytes(bytes([7]) * file.stat().st_size)
-    for file in (project.path / "features/P1_A1").glob("*.rows"):
-        file.write_bytes(bytes(file.stat().st_size))
+    file = next((project.path / "features/P1_A1").glob(f"{source}-*.rows"))
+    rows = np.frombuffer(bytearray(file.read_bytes()), np.uint8).reshape(12, -1)
+    rows[2, 5] ^= 1
+    rows[[4, 5]] = rows[[5, 4]]
+    rows[7], rows[8, -8:] = 0, 0
+    rows[9, -1] ^= 128
+    file.write_bytes(rows.tobytes())
     project.annotations.file.close()
     reopened = Project(project.path, annotator="ann")
+    image = reopened.features.matrix().images["P1_A1"]
+    assert np.flatnonzero(image.is_waiting).tolist() == [2, 4, 5, 7, 8, 9]
+    assert reopened.trouble == (
+        f"Features ({source}) of 5 objects of 'P1_A1' were damaged on disk. They are computed again with the next "
+        "update."
+    )
     compute(reopened)
     np.testing.assert_array_equal(reopened.features.matrix().images["P1_A1"].read(slice(None)), expected)
+    again = Project(reopened.path, annotator="bob")
+    assert again.features.matrix().images["P1_A1"].is_present.all()
+    assert again.trouble == ""
+
+
+def test_the_state_of_a_row_is_a_part_of_its_checksum(project):
+    project.features.add("none", lambda patches: np.full((len(patches), 2), np.nan), size=16)
+    compute(project)
+    folder = project.path / "features/P1_A1"
+    file = next(folder.glob("encoder none-*.rows"))
+    words = np.frombuffer(file.read_bytes(), np.uint64).reshape(12, 2).copy()
+    assert words[:, 0].tolist() == [0] * 12
+    assert words[:, 1].tolist() == [4 * row + IMPOSSIBLE for row in range(12)]
+
+
+def test_files_of_an_encoder_with_a_longer_name_stay(project):
+    for name in ("a", "a-b"):
+        project.features.add(name, corners, size=16)
+    compute(project)
+    project.features.add("a", lambda patches: corners(patches) * 2, size=16)
+    compute(project)
+    names = [file.name.rpartition("-")[0] for file in (project.path / "features/P1_A1").glob("encoder*")]
+    assert sorted(names) == ["encoder a", "encoder a-b"]
 
 
 def test_learned_numbers_of_other_features_are_refused_with_a_sentence(project):

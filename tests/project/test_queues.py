@@ -162,6 +162,18 @@ def test_suspected_label_errors_are_labeled_objects(project):
     assert ("P1_A1", 5) not in ids(project.queue("suspect"))
 
 
+def test_labels_are_not_compared_with_predictions_of_the_mask_before(project):
+    labeled(project, range(1, 13))
+    project.annotate("P1_A1", 5, "bright")
+    project.live.update()
+    mask = squares(seed=1)[1]
+    project.replace_mask("P1_A1", np.where(mask == 12, 0, mask))
+    assert project.labels().loc[("P1_A1", 5), "class"] == "bright"
+    assert project.queue("suspect").next() is None
+    project.live.update()
+    assert project.queue("suspect").next()[:2] == ("P1_A1", 5)
+
+
 def test_queues_of_predictions_follow_the_chosen_classes(project):
     labeled(project, range(1, 9))
     project.live.update()

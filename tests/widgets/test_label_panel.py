@@ -12,7 +12,7 @@ from svetlana_jupyter.project.live import LiveState
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.widgets.label_panel import LabelPanel
-from svetlana_jupyter.widgets.object_filter import ObjectFilter
+from svetlana_jupyter.widgets.object_filter import ObjectFilter, matching_objects
 from svetlana_jupyter.widgets.results_panel import ResultsPanel
 
 CONTROLS = ("views", "overlay", "tool", "more")
@@ -128,6 +128,11 @@ def test_the_selected_object_shows_probabilities_label_and_conflict(live, annota
     press(live, "2")
     select(live, 13)
     assert "Labeled <b>dark</b>." in live.object.bars.value
+    annotated.annotate("left", range(14, 25, 2), "dark")
+    annotated.annotate("left", range(15, 25, 2), "bright")
+    annotated.live.update()
+    assert "Labeled <b>dark</b>. The other labels suggest <b>bright</b>." in live.object.bars.value
+    assert matching_objects(annotated, "left", ObjectFilter("corrected")).tolist() == [13]
     select(live, 13, 14)
     assert "2 objects" in live.object.bars.value
     select(live)

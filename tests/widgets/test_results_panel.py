@@ -68,7 +68,7 @@ def test_fractions_follow_the_chosen_run(panel, trained, monkeypatch):
 
 def test_fractions_are_whole_objects_and_percentages():
     table = pd.DataFrame(
-        {"class": ["dark"], "total": [2040], "estimate": [1620.4], "fraction": [0.79431], "low": [None]}
+        {"class": ["dark"], "total": 2040, "estimate": 1620.4, "fraction": 0.79431, "low": None, "note": ""}
     )
     html = fractions_html(table.astype({"low": float}))
     assert "2,040" in html
@@ -76,6 +76,15 @@ def test_fractions_are_whole_objects_and_percentages():
     assert "79.4 %" in html
     assert "–</" in html
     assert "nan" not in html
+    assert ">note<" not in html
+
+
+def test_notes_of_the_fractions_are_footnotes():
+    notes = ["No interval.", "", "Few <labels>.", "No interval."]
+    html = fractions_html(pd.DataFrame({"class": list("abcd"), "note": notes}))
+    assert html.count("No interval.") == html.count("Few &lt;labels&gt;.") == 1
+    assert [row.count("</td>") for row in html.split("<tr>")[2:]] == [2] * 4
+    assert html.count('<td class="sv-number">1</td>') == 2
 
 
 def test_export_says_why_it_waits(panel, trained):
