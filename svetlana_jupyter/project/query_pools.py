@@ -186,7 +186,7 @@ class QueryPools:
         learned = learned[(labels.reindex(learned.index) == learned) & learned.index.isin(names, level="image")]
         learned = learned[~learned.index.isin(list(closed))] if closed else learned
         probabilities = result.probabilities(learned.index)
-        is_known = np.asarray(~np.isnan(probabilities).any(axis=1), bool)
+        is_known = np.asarray(~np.isnan(probabilities).any(axis=1))
         pool = Pool(
             probabilities=probabilities[is_known],
             codes=np.searchsorted(ids, learned[is_known]),

@@ -14,6 +14,7 @@ from svetlana_jupyter.widgets.call_names import name_controls
 from svetlana_jupyter.widgets.components import (
     JobProgress,
     Markup,
+    error_text,
     heading,
     html_table,
     image_html,
@@ -25,7 +26,7 @@ from svetlana_jupyter.widgets.components import (
 from svetlana_jupyter.widgets.object_indexing import ObjectIndexer
 from svetlana_jupyter.widgets.panel import MAX_WIDTH, Panel, catch_errors
 from svetlana_jupyter.widgets.result_forms import ClassCounts, ExportForm
-from svetlana_jupyter.widgets.scheduling import Debounce
+from svetlana_jupyter.widgets.scheduling import Debounce, LatestQuestion
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from svetlana_jupyter.project.project import Project
+    from svetlana_jupyter.project.runs import Run
 
 _ROWS = 12  # of the object table that are displayed
 _DPI = 110
@@ -83,6 +85,8 @@ class ResultsPanel(Panel):
         self.job = JobProgress(stop=lambda: self.run_action(project.stop))
         self.counts = ClassCounts(self, ObjectIndexer(project, self.status))
         self.export_form = ExportForm(self)
+        # The picture takes a quarter of a second, and a run that is being scored is shown again and again.
+        self._reports = LatestQuestion(self._report_html, self._show_report, 0.0, self._show_no_report)
         self.sections = Accordion(
             [self._make_fractions(), self._make_evaluation(), self._make_objects(), self.export_form],
             titles=["Fractions with confidence intervals", "Evaluation", "Object table", "Export"],
@@ -128,10 +132,19 @@ class ResultsPanel(Panel):
         return p.current_run, *versions
 
     def show_evaluation(self) -> None:
-        """Show the report of the current run and its confusion matrix."""
-        report = self.project.evaluate()
-        plot = picture_html(self.project.plot.confusion(), "Confusion matrix") if report.network else ""
-        self.evaluation.value = name_controls(report._repr_html_()) + plot
+        """Show report and confusion matrix of the current run once they are computed."""
+        self._reports.ask(self.project.runs.current)
+
+    def _report_html(self, run: Run) -> str:
+        report = self.project.evaluate(run.name)
+        plot = picture_html(self.project.plot.confusion(run.name), "Confusion matrix") if report.network else ""
+        return name_controls(report._repr_html_()) + plot
+
+    def _show_report(self, report: str) -> None:
+        self.evaluation.value = report
+
+    def _show_no_report(self, run: Run, error: Exception) -> None:
+        self.evaluation.value = muted(error_text(error, f"Run {run.name} cannot be evaluated"))
 
     def show_objects(self) -> None:
         """Show the first rows of the object table."""

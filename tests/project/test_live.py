@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -14,6 +15,7 @@ from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
 from svetlana_jupyter.project import live, live_results
 from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, MISSING, PRESENT
 from svetlana_jupyter.project.project import Project
+from tests.project.conftest import squares
 
 
 def label_some(project: Project, first: int = 1, last: int = 24) -> None:
@@ -371,6 +373,61 @@ def test_labels_of_an_image_whose_mask_changed_do_not_stop_the_others(project, w
     assert len(project.runs.get("live").training_labels()) == 24
     table = project.predictions(["P1_A1", "P1_A2"])
     assert (table["predicted"] == truth(table)).all()
+
+
+def test_an_image_that_is_gone_is_not_predicted_and_its_labels_are_not_learned(project, wells):
+    label_some(project)
+    project.annotate("P2_A1", [1, 3], "dim")
+    assert project.live.update().labels == 26
+    (wells / "wells/P2_A1.tif").unlink()
+    state = project.live.update()
+    assert (state.labels, state.objects) == (24, 24)
+    assert "P2_A1.tif is missing" in project.features.problems["P2_A1"]
+    table = project.predictions()
+    assert table.loc["P2_A1", "predicted"].isna().all()
+    assert table.loc["P2_A1", "annotation"].dropna().tolist() == ["dim", "dim"]  # nothing is lost
+    assert table.loc[["P1_A1", "P1_A2"], "predicted"].notna().all()
+
+
+def test_an_image_without_features_is_predicted_with_the_next_update(project):
+    label_some(project)
+    project.live.update()
+    project.add("new", *squares(seed=9), axes="yx")
+    project.annotate("new", [1, 3], "dim")
+    assert project.predictions(["new"])["predicted"].isna().all()
+    assert project.queue("useful").next() is not None
+    state = project.live.update()
+    assert (state.labels, state.objects) == (26, 48)
+    assert project.predictions(["new"])["predicted"].notna().all()
+
+
+def test_a_mask_that_is_replaced_during_an_update_shows_no_predictions_of_the_old_objects(project, wells, monkeypatch):
+    label_some(project)
+    project.live.update()
+    begun, go_on = threading.Event(), threading.Event()
+    original = live.live_results
+
+    def interrupted(data, stop):
+        for result in original(data, stop):
+            begun.set()
+            assert go_on.wait(60)
+            yield result
+
+    monkeypatch.setattr(live, "live_results", interrupted)
+    project.live.start()
+    project.annotate("P1_A1", 1, "bright")
+    assert begun.wait(60)
+    mask = tifffile.imread(wells / "masks/P2_A1.tif")
+    backwards = np.where((mask > 0) & (mask < 7), 7 - mask, 0).astype(mask.dtype)
+    tifffile.imwrite(wells / "masks/P2_A1.tif", backwards)
+    project.replace_mask("P2_A1")
+    assert project.predictions(["P2_A1"])["predicted"].isna().all()
+    go_on.set()
+    wait_until(lambda: project.predictions(["P2_A1"])["predicted"].notna().all())
+    project.live.stop()
+    table = project.predictions(["P2_A1"])
+    assert (table["predicted"] != truth(table)).all()
+    assert project.trouble == ""
 
 
 def test_labels_without_features_are_not_counted_as_learned(project):

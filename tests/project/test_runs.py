@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -45,6 +46,21 @@ def test_runs_are_found_by_position_and_by_name(folder: ProjectFolder) -> None:
     assert "0003" not in runs
     with pytest.raises(InputError, match="Choose one of the runs 0001, 0002"):
         runs["0003"]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_shown_run_whose_folder_is_deleted_gives_way_to_the_newest_other_run(folder: ProjectFolder, others) -> None:
+    for _ in range(others + 1):
+        deleted = finished_run(folder)
+    shown, said = [], []
+    runs = RunStore(folder, Notify(status=said.append), shown.append)
+    runs.choose(deleted.name)
+    shutil.rmtree(deleted.path)
+    runs.reload()
+    newest = "0001" if others else ""
+    assert (runs.current_name, shown[-1]) == (newest, newest)
+    assert said == [f"The folder of run {deleted.name} is gone, so it is no longer shown."]
+    assert RunStore(folder, Notify()).current_name == newest
 
 
 def test_a_run_prints_a_summary_instead_of_all_settings(project: Project) -> None:
