@@ -12,15 +12,16 @@ too optimistic. The search ends early only if it would end without any single fo
 covers the end of the search: for every fold, the presets of a search that does not use the fold were trained.
 
 Epochs and expected times are planned before the search starts and do not depend on measured times, so that the result
-is reproducible. Trainings run in parallel threads, one core each. The result depends neither on the number of threads
-nor on the order in which the trainings end.
+is reproducible. Trainings run in parallel threads, one core each; a single worker trains in the calling thread, so that
+a search that is not asked for more events does nothing. The result depends neither on the number of threads nor on the
+order in which the trainings end.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,7 +43,7 @@ from svetlana_jupyter.learn.dataset import WorkProgress
 from svetlana_jupyter.learn.device import choose_device
 from svetlana_jupyter.learn.search_plan import SearchPlan, epoch_seconds, plan_search
 from svetlana_jupyter.learn.splits import Folds, split_folds
-from svetlana_jupyter.learn.training import Epoch, FitResult, fit, never_stop
+from svetlana_jupyter.learn.training import Batch, FitResult, fit, never_stop
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 Stop = Callable[[], bool]
+Task = Callable[[Stop], Generator[None, None, Result]]
 Floats = NDArray[np.float64]
 
 # Gain in Brier skill that a second of one core must be able to bring: 0.01 for half a minute. Most classifiers without
@@ -199,23 +201,47 @@ class SearchStopped:
     finished: int
 
 
-def run_in_threads(
-    tasks: Sequence[Callable[[Stop], Result]], workers: int, stop: Stop
-) -> Iterator[tuple[int, Result] | None]:
-    """Run tasks in threads; yield the number and result of each task when it ends.
+def run_tasks(tasks: Sequence[Task[Result]], workers: int, stop: Stop) -> Iterator[tuple[int, Result] | None]:
+    """Run tasks; yield the number and result of each task when it ends.
 
-    While no task ends, None is yielded about once per second.
+    A single worker runs in the calling thread and yields None at each step of a task. Several workers are threads; None
+    is yielded about once per second while no task ends.
 
     Parameters
     ----------
     tasks : sequence of callables
-        Each task is called with a ``stop`` function. Once that function returns True, the task should return soon.
+        Each task is called with a ``stop`` function, and yields at its steps until that function returns True. Then the
+        task should return soon.
     workers : int
         Number of tasks that run at the same time.
     stop : callable
         Once it returns True, all tasks are stopped and nothing more is yielded. Tasks are also stopped if this
         generator is closed or a task raises an exception.
     """
+    if workers > 1:
+        yield from _run_in_threads([partial(_exhaust, task) for task in tasks], workers, stop)
+        return
+    for number, task in enumerate(tasks):
+        result = yield from task(stop)
+        if stop():
+            return
+        yield number, result
+
+
+def _exhaust(task: Task[Result], stop: Stop) -> Result:
+    """Run a task to its end, and return its result."""
+    steps = task(stop)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def _run_in_threads(
+    tasks: Sequence[Callable[[Stop], Result]], workers: int, stop: Stop
+) -> Iterator[tuple[int, Result] | None]:
+    """Run tasks in threads, as `run_tasks` describes."""
     closing = threading.Event()
     with ThreadPoolExecutor(workers, thread_name_prefix="preset search") as pool:
         running = {pool.submit(task, lambda: closing.is_set() or stop()): number for number, task in enumerate(tasks)}
@@ -239,12 +265,12 @@ def run_in_threads(
 class _FoldTraining:
     """Training of one candidate preset on all folds but one.
 
-    ``part`` contains the positions of the held-out objects, and ``epochs`` is the number of finished epochs.
+    ``part`` contains the positions of the held-out objects, and ``epochs`` is the number of epochs so far.
     """
 
     name: str
     part: NDArray[np.int64]
-    epochs: int = 0
+    epochs: float = 0.0
 
 
 class _Search:
@@ -265,7 +291,7 @@ class _Search:
         self.held_out: dict[str, int] = dict.fromkeys(settings, 0)  # finished trainings of each candidate
         self.seconds = dict.fromkeys(settings, 0.0)
         self.done, self.total = 0.0, 0.0  # expected seconds
-        self.later = 0.0
+        self.later: float | None = 0.0
 
     def run(self) -> Iterator[WorkProgress | SearchResult | SearchStopped]:
         """Yield progress and then the result."""
@@ -288,6 +314,9 @@ class _Search:
         if plan is None or not self._is_worth(plan.entry_seconds):
             return
         yield from self._collect(self.networks, CUTTING)
+        # The final training runs on all cores, as many as there are parallel trainings in a search.
+        self.later = max(map(plan.final_seconds, plan.expensive()))
+        self.done, self.total = 0.0, plan.seconds - self.later
         finalists = self.networks
         if plan.has_first_round and not self.stop():
             parts = self._all_parts[: plan.first_round_parts]
@@ -329,9 +358,7 @@ class _Search:
         if self.networks:
             networks = {name: self.settings[name] for name in self.networks}
             self.plan = plan_search(networks, n, channels, count, self.keep_epochs)
-            # The final training runs on all cores, as many as there are parallel trainings in a search.
-            self.later = max(map(self.plan.final_seconds, self.plan.expensive()))
-            self.total += self.plan.seconds - self.later
+            self.later = None  # measurements and networks differ in speed
 
     def _is_worth(self, seconds: float) -> bool:
         """Return whether further trainings may gain enough for their expected time."""
@@ -348,7 +375,7 @@ class _Search:
         counted = {name: self._seconds_of(name, len(parts), epochs) for name in names}
         ended, before, best = 0, self.done, self._best_complete()
         suffix = f", best so far: {best}" if best else ""
-        for result in run_in_threads(tasks, self.workers, self.stop):
+        for result in run_tasks(tasks, self.workers, self.stop):
             if result is not None:
                 training, ended = trainings[result[0]], ended + 1
                 collected[training.name][training.part], seconds = result[1]
@@ -393,7 +420,9 @@ class _Search:
         fitted = replace(fitted, stopped=True)
         return SearchStopped(name, self.settings[name], fitted, self.held_out[name])
 
-    def _predict_part(self, training: _FoldTraining, epochs: int, stop: Stop) -> tuple[Floats, float]:
+    def _predict_part(
+        self, training: _FoldTraining, epochs: int, stop: Stop
+    ) -> Generator[None, None, tuple[Floats, float]]:
         """Train on all folds but one; return held-out probabilities and seconds used."""
         started, samples, part = time.thread_time(), self.samples[training.name], training.part
         settings = samples.settings.changed(epochs=epochs, held_out=0.0, threads=1)
@@ -401,8 +430,10 @@ class _Search:
         uniform = np.full((len(part), len(samples.classes)), 1 / len(samples.classes))
         try:
             for last in fit(rest, stop):
-                if isinstance(last, Epoch):
-                    training.epochs = max(training.epochs, last.epoch)
+                if isinstance(last, Batch):
+                    training.epochs = max(training.epochs, last.epoch - 1 + last.batch / last.batches)
+                if not stop():
+                    yield
         except ClassifierError:  # the training diverged before the network learned anything
             return uniform, time.thread_time() - started
         assert isinstance(last, FitResult)

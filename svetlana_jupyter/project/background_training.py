@@ -1,23 +1,25 @@
 """Training in the background while live predictions follow the labels.
 
-A training is what Train does, with one thread and low priority. It replaces the live classifier only if its held-out
+A training is what Train does, with one thread and low priority. Its run replaces the shown one only if its held-out
 predictions are better.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
-from svetlana_jupyter.project.jobs import JobState, Progress
+from svetlana_jupyter.project.jobs import LaneProgress, Progress
 from svetlana_jupyter.project.run_scoring import RunScored, Scoring
-from svetlana_jupyter.project.runs import NETWORK, Run
-from svetlana_jupyter.project.training_job import COMPARING, FirstRun, LearningCurve, RunUnsaved, train_run
+from svetlana_jupyter.project.runs import Run
+from svetlana_jupyter.project.training_job import FirstRun, train_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from svetlana_jupyter.project.jobs import JobRunner, Stop
+    from svetlana_jupyter.core.classes import ClassScheme
+    from svetlana_jupyter.project.jobs import JobRunner, JobState, Stop
     from svetlana_jupyter.project.run_store import RunStore
     from svetlana_jupyter.project.training_task import TrainingTask
 
@@ -34,7 +36,9 @@ class RunAdded:
 
 
 class BackgroundTraining:
-    """Training of runs that may replace the live classifier.
+    """Training of runs that may replace the shown one.
+
+    An interrupted training continues where it was, because it is a generator that is kept.
 
     Parameters
     ----------
@@ -42,8 +46,6 @@ class BackgroundTraining:
     runs : RunStore
     make_task : callable
         Returns the inputs of a training on all labels; called on the background thread.
-    replace_live : callable
-        Yields the events of predicting a run that is better than the live classifier.
     handle : callable
         Called with each event on the thread that created the project.
     show : callable
@@ -57,17 +59,16 @@ class BackgroundTraining:
         jobs: JobRunner,
         runs: RunStore,
         make_task: Callable[[], TrainingTask],
-        replace_live: Callable[[Run, Stop], Iterator[object]],
         handle: Callable[[object], None],
         show: Callable[[JobState | None], None],
         report: Callable[[str], None],
     ) -> None:
-        self._jobs, self._runs, self._make_task, self._replace_live = jobs, runs, make_task, replace_live
+        self._jobs, self._runs, self._make_task = jobs, runs, make_task
         self._handle, self._show, self._report = handle, show, report
-        self._tried, self._is_wanted, self._is_new = 0, False, False
-        self._events: Generator[object, None, None] | None = None
-        self._unfinished: RunScored | None = None
-        self._text = ""
+        self._progress = LaneProgress(jobs, "training", self._show_wanted)
+        self._tried = 0
+        self._steps: Generator[None, None, None] | None = None  # of the training that is wanted
+        self._classes: dict[int, str] = {}
 
     def consider(self, labels: int) -> None:
         """Start a training if the number of labels has grown enough since the last one.
@@ -76,81 +77,69 @@ class BackgroundTraining:
         """
         trained = (sum(run.labels.values()) for run in self._runs if run.has_network)
         last = max(self._tried, *trained, 0)
-        if not self._is_wanted and labels >= max(GROWTH * last, last + MIN_NEW_LABELS):
-            self._tried, self._is_wanted, self._is_new = labels, True, True
-            self._jobs.lane.submit(LANE_NAME, self._work, self._fail)
+        if self._steps is None and labels >= max(GROWTH * last, last + MIN_NEW_LABELS):
+            self._tried, self._steps = labels, self._train()
+            self._jobs.lane.submit(LANE_NAME, partial(self._work, self._steps), partial(self._fail, self._steps))
 
     def cancel(self) -> None:
         """End the training in the background without a result."""
-        if self._is_wanted:
-            self._is_wanted = False
+        if self._steps is not None:
+            self._steps = None
             self._show(None)
         self._jobs.lane.cancel(LANE_NAME)
 
-    def _work(self, stop: Stop) -> Iterator[None]:
-        """Continue the training.
+    def follow_classes(self, scheme: ClassScheme) -> None:
+        """Cancel a training whose classes were renamed or merged, to start it again."""
+        if self._steps is not None and not self._classes.items() <= _class_names(scheme).items():
+            self.cancel()
+            self._tried = 0
 
-        A comparison of presets starts again, since its threads end with an interruption.
-        """
-        if self._is_new and self._events is not None:  # of a training that was cancelled while the lane was held
-            self._events.close()
-            self._events = None
-        self._unfinished = None if self._is_new else self._unfinished
-        self._is_new = False
-        try:
-            while self._is_wanted:
-                if self._unfinished is not None:
-                    yield from self._announce(self._unfinished, stop)
-                if stop():
-                    return
-                if self._events is None:
-                    self._events = self._train()
-                event = next(self._events, None)
-                if event is None:
-                    self._is_wanted, self._events = False, None
-                    self._jobs.post(self._show, None)
-                elif isinstance(event, RunScored) and not event.is_provisional:
-                    self._unfinished = event
-                elif isinstance(event, Progress):
-                    self._text = event.text
-                    self._jobs.post(self._show_wanted, JobState("training", event.done, event.total, event.text))
-                else:
-                    self._jobs.post(self._handle, event)
-                yield
-        finally:
-            if self._events is not None and (not self._is_wanted or self._text.startswith(COMPARING)):
-                self._events.close()
-                self._events = None
-
-    def _announce(self, scored: RunScored, stop: Stop) -> Iterator[None]:
-        """Show a score, after the predictions of a run that replaces the live classifier."""
-        for event in self._replace_live(scored.run, stop):
-            self._jobs.post(self._handle, event)
+    def _work(self, steps: Iterator[None], stop: Stop) -> Iterator[None]:
+        """Continue a training up to its end or its cancellation."""
+        for _ in steps:
+            if self._steps is not steps:
+                return
             yield
-        if not stop():
-            self._unfinished = None
-            self._jobs.post(self._handle, scored)
+        self._end(steps)
 
-    def _train(self) -> Generator[object, None, None]:
-        """Yield the events of a training that concern the project."""
-        for event in train_run(self._make_task(), lambda: False):
+    def _train(self) -> Generator[None, None, None]:
+        """Train, and post the events that concern the project."""
+        task = self._make_task()
+        self._classes = _class_names(task.classes)
+        last: Scoring | None = None
+        for event in train_run(task, lambda: False):
             match event:
+                case Progress():
+                    self._progress.report(event)
                 case FirstRun(run) | (Run() as run):
-                    yield RunAdded(run)
-                case Scoring():
-                    event.may_replace_live = NETWORK in event.run.missing_scores
-                    yield event
-                case RunScored() | Progress():
-                    yield event
-                case RunUnsaved() | LearningCurve() | _:
-                    pass
+                    self._jobs.post(self._handle, RunAdded(run))
+                case RunScored(run, is_provisional=False):
+                    last = Scoring(run, task, news=event)
+                case RunScored():
+                    self._jobs.post(self._handle, event)
+                case Scoring():  # of what a comparison of presets has not scored
+                    event.news = None if last is None else last.news
+                    last = event
+            yield
+        if last is not None:
+            last.may_replace = True
+            self._jobs.post(self._handle, last)
+
+    def _end(self, steps: Iterator[None]) -> None:
+        if self._steps is steps:
+            self._steps = None
+            self._jobs.post(self._show, None)
 
     def _show_wanted(self, state: JobState) -> None:
         """Show the state of the training, unless it was cancelled before."""
-        if self._is_wanted:
+        if self._steps is not None:
             self._show(state)
 
-    def _fail(self, error: Exception) -> None:
-        self._is_wanted, self._events = False, None
-        self._jobs.post(self._show, None)
+    def _fail(self, steps: Iterator[None], error: Exception) -> None:
+        self._end(steps)
         self._jobs.post(self._report, f"No network was trained in the background: {error}")
+
+
+def _class_names(scheme: ClassScheme) -> dict[int, str]:
+    """Return the name as which each class counts, by its id."""
+    return {info.id: scheme.by_id(info.id).name for info in scheme.infos}

@@ -136,7 +136,7 @@ def score_run(run: Run, data: EvaluationData) -> Evaluation:
         source, note, remark, forest, flags = TEST_SET, remark, "", None, data.test_set["action"].value_counts()
     else:
         source, note = CROSS_VALIDATION, run.note
-        table, forest = (_held_out(run, name, data.classes) for name in ("network", "forest"))
+        table, forest = (merge_held_out(run.held_out(name), data.classes) for name in ("network", "forest"))
     note += " The training was stopped early." * run.stopped
     left_out = {flag: int(flags.get(flag, 0)) for flag in EXCLUDING_FLAGS}
     warning = f" {run.warning}" if run.warning else ""
@@ -215,9 +215,8 @@ def test_set_predictions(run: Run, data: EvaluationData) -> tuple[pd.DataFrame |
     )
 
 
-def _held_out(run: Run, architecture: str, classes: ClassScheme) -> pd.DataFrame | None:
-    """Return the cross-validated predictions of a run, after merging classes."""
-    table = run.held_out(architecture)
+def merge_held_out(table: pd.DataFrame | None, classes: ClassScheme) -> pd.DataFrame | None:
+    """Return cross-validated predictions after merging classes."""
     if table is None or classes.merged.keys().isdisjoint(class_ids(table)):
         return table
     # Uncalibrated probabilities refer to the classes before merging, so they are dropped.

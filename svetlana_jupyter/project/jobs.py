@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import math
 import os
 import threading
 import time
@@ -25,8 +26,9 @@ from svetlana_jupyter.project.typing_pause import TypingPause
 
 JobKind = Literal["training", "scoring", "prediction", "sweep", "measurement", "live update", "export"]
 Stop = Callable[[], bool]
-MAX_GROWTH = 1.2  # of the time left that is shown, per second
+MAX_GROWTH = 1.2  # of the time left that is shown, relative to the shortest one so far
 MIN_RATE_SECONDS = 0.5  # time before a rate is shown
+REPORT_SECONDS = 0.25  # between two reports of progress in the background
 LaneWork = Callable[[Stop], Iterator[None]]
 Work = Callable[[Stop], Iterator[object]]  # its argument is a function that returns whether to stop; yields events
 
@@ -111,25 +113,31 @@ class TimeEstimator:
     """Estimator of the time left and the rate of a job, from its progress.
 
     The first progress event of each stage only starts the clock, so that earlier work (opening files, the first import
-    of torch, parts finished earlier) does not bias the estimate. A new stage begins if ``done`` decreases or the total
-    or the unit changes. Until its rate is known, the time left at the end of the previous stage, which included later
-    stages, is counted down. The time left grows by at most 20 % per second, so that an outlier does not make it jump.
+    of torch, parts finished earlier) does not bias the estimate. A new stage begins if ``done`` decreases, the unit
+    changes, or the total changes before anything is done. Until its rate is known, the time left at the end of the
+    previous stage, which included later stages, is counted down.
+
+    The time left never exceeds the shortest one that was shown by more than 20 %: if work becomes slower, it stands
+    still. It starts anew with a stage that the previous stage did not announce, and once it has run out.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._first: tuple[float, float] | None = None
-        self._stage: tuple[float, str] = 0.0, ""  # total and unit
-        self._done = 0.0
+        self._before = Progress(0, 0, "")
         self._shown: tuple[float, float, bool] | None = None  # time of the event, seconds left, at most
+        self._shortest = math.inf
 
     def with_progress(self, state: JobState, progress: Progress) -> JobState:
         """Return the state after a progress event, with the seconds left if known."""
         now = self._clock()
-        stage = progress.total, progress.unit
-        if self._first is None or progress.done < self._done or stage != self._stage:
+        before = self._before
+        is_other_total = progress.total != before.total and not before.done
+        if self._first is None or progress.done < before.done or progress.unit != before.unit or is_other_total:
             self._first = now, progress.done
-        self._stage, self._done = stage, progress.done
+            if before.done and before.later == 0:
+                self._shown, self._shortest = None, math.inf
+        self._before = progress
         seconds, steps = now - self._first[0], progress.done - self._first[1]
         rate = steps / seconds if seconds > MIN_RATE_SECONDS else 0.0
         self._shown = self._estimate(now, progress, rate)
@@ -147,12 +155,11 @@ class TimeEstimator:
             before, shown, at_most = self._shown
             left = shown - (now - before)
             is_decided = at_most and not progress.at_most  # so the bound no longer holds
+            self._shortest = min(self._shortest, left) if left > 0 else math.inf
             return (now, left, at_most) if left > 0 and not is_decided else None
-        left = (progress.total - progress.done + progress.later) / rate
-        if self._shown is not None:
-            before, shown, _ = self._shown
-            left = min(left, max(shown, 1.0) * MAX_GROWTH ** (now - before))
-        return now, left, progress.at_most
+        left, longest = (progress.total - progress.done + progress.later) / rate, MAX_GROWTH * self._shortest
+        self._shortest = min(self._shortest, left)
+        return (now, left, progress.at_most) if left <= longest else (now, longest, False)
 
 
 class _Caller(threading.local):
@@ -471,3 +478,27 @@ class JobRunner:
         for runner in list(self._slot.runners):
             runner.state = state
             runner._show(state)
+
+
+class LaneProgress:
+    """Progress of background work, which is shown a few times per second.
+
+    Parameters
+    ----------
+    jobs : JobRunner
+    kind : str
+        Kind of the `JobState`.
+    show : callable
+        Called with the state on the thread that created the project.
+    """
+
+    def __init__(self, jobs: JobRunner, kind: JobKind, show: Callable[[JobState], None]) -> None:
+        self._jobs, self._kind, self._show = jobs, kind, show
+        self._last = 0.0, ""
+
+    def report(self, event: Progress) -> None:
+        """Show progress if its text is new, or if some time has passed."""
+        now = time.monotonic()
+        if now - self._last[0] > REPORT_SECONDS or event.text != self._last[1]:
+            self._last = now, event.text
+            self._jobs.post(self._show, JobState(self._kind, event.done, event.total, event.text))

@@ -30,7 +30,6 @@ from svetlana_jupyter.project.live_results import (
     count_shown,
     describe_sample,
     live_results,
-    mean_log_loss,
     score_drawn_labels,
 )
 from svetlana_jupyter.project.live_storage import UPDATE_FIRST, LiveSnapshot, keep_live
@@ -55,7 +54,6 @@ if TYPE_CHECKING:
 
 REFRESH_SECONDS = 2.0  # between two updates while features are being computed
 IDLE_SECONDS = 30.0  # after which the thread of the updates ends
-MIN_COMPARED = 10  # labels with held-out predictions of two classifiers
 TOO_FEW_CLASSES = "Label objects of two classes to see predictions."
 NO_LABELS: pd.Series[int] = pd.Series(
     dtype="int64", index=pd.MultiIndex.from_arrays([[], []], names=["image", "object"])
@@ -177,8 +175,6 @@ class Live:
     state : LiveState
     result : LiveResult or None
         The predictions that are shown.
-    replaced : tuple of str
-        Name of the last run that replaced the live classifier, and why; empty for none.
     on_trains : callable
         Called with the new value of `trains`.
     urgent_objects : callable
@@ -203,7 +199,7 @@ class Live:
         self._show, self._report = show, report
         self.state = LiveState()
         self.result: LiveResult | None = None
-        self._trains, self.replaced = True, ("", "")
+        self._trains = True
         self.on_trains: Callable[[bool], None] = lambda allowed: None
         self._is_following = self._is_fitting = False
         self._wanted, self._done = 0, 0
@@ -267,6 +263,14 @@ class Live:
         return lambda stop: keep_live(snapshot, folder, self._images, self._features, stop)
 
     @property
+    def held_out(self) -> pd.DataFrame | None:
+        """Held-out predictions of the labels, as `Run.held_out`.
+
+        They may be those of fewer labels, until those of the last labels are computed. None without predictions.
+        """
+        return None if self.result is None else self._held_out
+
+    @property
     def trains(self) -> bool:
         """Whether networks are trained in the background while labels are followed."""
         return self._trains
@@ -312,51 +316,6 @@ class Live:
         if self._is_following:
             self._compute_features()
             self.request()
-
-    def compare(self, run: Run) -> str:
-        """Return why the live classifier stays; "" if a trained run is better.
-
-        Both are compared by the log loss of held-out predictions of the same labels, of which there must be ten. A
-        stored classifier of the same kind is never better, since it does not follow further labels.
-        """
-        if run.settings["architecture"] == LIVE_CLASSIFIER:
-            return f"The live classifier stays, because run {run.name} is the same classifier for these labels alone."
-        both = self._compare_held_out(run)
-        if both is None:
-            return (
-                f"The live classifier stays, because run {run.name} has too few held-out predictions to compare. "
-                "Choose the run to see its predictions."
-            )
-        n, live, trained = both
-        if not live < trained:
-            return ""
-        return (
-            f"The live classifier stays, because it predicts {n} held-out labels better than run {run.name} "
-            f"(log loss {live:.2f} against {trained:.2f})."
-        )
-
-    def explain_replacement(self, run: Run) -> str:
-        """Return why a run is better than the live classifier; "" if it is not."""
-        both = self._compare_held_out(run)
-        if both is None or self.compare(run):
-            return ""
-        n, live, trained = both
-        return (
-            f"Run {run.name} replaced the live classifier, because it predicts {n} held-out labels better "
-            f"(log loss {trained:.2f} against {live:.2f})."
-        )
-
-    def _compare_held_out(self, run: Run) -> tuple[int, float, float] | None:
-        """Return the number of common labels, and the log losses of both classifiers."""
-        mine, theirs = None if self.result is None else self._held_out, run.held_out()
-        both = pd.DataFrame()
-        if mine is not None and theirs is not None:
-            theirs = theirs.rename(columns=lambda name: f"{name}_run" if name.startswith("p_") else name)
-            both = mine.merge(theirs, on=["image", "object", "truth"], suffixes=("", "_run"))
-        if len(both) < MIN_COMPARED:
-            return None
-        live, trained = (mean_log_loss(both, suffix) for suffix in ("", "_run"))
-        return len(both), live, trained
 
     def handle(self, event: object) -> None:
         """Show a result or a state; called on the thread that created the project."""

@@ -311,7 +311,7 @@ def mean_log_loss(table: pd.DataFrame, suffix: str = "") -> float:
     columns = [f"p_{class_id}{suffix}" for class_id in table["truth"].unique()]
     p = table.reindex(columns=columns, fill_value=0.0).to_numpy(float)
     own = p[rows, pd.Index(table["truth"].unique()).get_indexer(table["truth"])]
-    return float(-np.log(np.clip(own, 0.001, 1)).mean())
+    return float(abs(np.log(np.clip(own, 0.001, 1)).mean()))
 
 
 def score_drawn_labels(held_out: pd.DataFrame, classes: ClassScheme) -> tuple[Estimate | None, str, pd.DataFrame]:

@@ -73,6 +73,7 @@ from svetlana_jupyter.project.repr_html import project_report_html
 from svetlana_jupyter.project.run_scoring import BEING_SCORED, NOT_SCORED, RunScored, RunScorings, Scoring
 from svetlana_jupyter.project.run_store import LIVE, NOTHING_PREDICTED, RunStore
 from svetlana_jupyter.project.runs import AUGMENTATION, COMPARISON, NETWORK, Run
+from svetlana_jupyter.project.shown_run import ShownRun
 from svetlana_jupyter.project.storage import Aspect, Notify, ProjectFolder
 from svetlana_jupyter.project.sweep import PAPER_GRID, sweep, sweep_points, sweep_table
 from svetlana_jupyter.project.test_set import TestSet
@@ -102,7 +103,6 @@ if TYPE_CHECKING:
     ClientChoice: TypeAlias = Client | Literal["local"] | None
 
 SCORES = NETWORK, AUGMENTATION, COMPARISON
-LIVE_UNTIL_SCORED = "The live classifier stays until a score shows that the run is better."
 
 
 class Project(HasTraits):
@@ -194,7 +194,8 @@ class Project(HasTraits):
         self._outdated_changed = False
         self.test_set = TestSet(self._folder, self.images, self.annotations, notify)
         self.runs = RunStore(self._folder, notify, partial(self.set_trait, "current_run"), self._score)
-        self._unpredicted: dict[str, str] = {}  # why a run that is better than live has no predictions; "" if it has
+        self._unpredicted: dict[str, str] = {}  # why a run that is better has no predictions; "" if it has
+        self.runs.on_saved = self._add_saved
         self._scoring = ""  # name of the run that a comparison of presets is about to score
         self.current_run = self.runs.current_name
         notes = (self.annotations.problem, self.annotations.note, self._folder.link_warning, self.runs.problem)
@@ -209,9 +210,10 @@ class Project(HasTraits):
         parts = self.features, self.images, self.annotations, self.test_set, self.classes, self.runs
         self.live = Live(*parts, self._folder, self._jobs, self._show_live, self._report)
         self.features.on_changed = self.live.images_changed
-        calls = self._replace_live, self._handle, partial(self.set_trait, "scoring"), self._report
-        scorings = self._shared.scorings
-        self._scorings = RunScorings(self._jobs, self.runs, scorings, self._recreate_scoring, *calls)
+        self._shown = ShownRun(self.runs, self.live, self.images, self.classes)
+        calls = self._handle, partial(self.set_trait, "scoring"), self._report
+        scorings = self._shared.scorings, self._recreate_scoring, self._predict_better
+        self._scorings = RunScorings(self._jobs, self.runs, *scorings, *calls)
         self._background_training = BackgroundTraining(self._jobs, self.runs, self._background_task, *calls)
         self.live.on_trains = lambda allowed: None if allowed else self._background_training.cancel()
         self.plot = Plots(self.images, self.classes, self._count, self.predictions, self.evaluate)
@@ -645,12 +647,13 @@ class Project(HasTraits):
         Returns
         -------
         Run
-            The finished run. It is now the `current_run`, unless that is ``live``: then the run replaces it if its
-            held-out predictions are better, once it is scored and all images are predicted.
+            The finished run. It is now the `current_run`, unless that is ``live`` or a run that has replaced it: then
+            the new run replaces it if its held-out predictions are better, once it is scored and all images are
+            predicted.
         """
-        threads, shown = thread_count("script"), self.current_run
+        threads = thread_count("script")
         self._jobs.run("training", self._training(settings, changes, predict, network, threads, search))
-        return self.runs[-1] if LIVE in (shown, self.current_run) and self.runs else self.runs.current
+        return self.runs[-1] if self.runs else self.runs.current
 
     def predict(
         self,
@@ -1116,7 +1119,10 @@ class Project(HasTraits):
         self.set_trait(name, getattr(self, name) + 1)
         if aspect == "images":
             self.live.images_changed()
-        elif aspect in ("annotations", "classes"):
+        elif aspect == "annotations":
+            self.live.request()
+        elif aspect == "classes":
+            self._background_training.follow_classes(self.classes.scheme)
             self.live.request()
         elif aspect == "predictions":
             self.live.hide()
@@ -1146,14 +1152,10 @@ class Project(HasTraits):
         match event:
             case LearningCurve():
                 self.training_curve = event
-            case Run() as run, network, replaces_live:
+            case Run() as run, network, is_automatic:
                 self._scoring = run.name
                 self.runs.add(run, network)
-                self.status = run.summary
-                if self.current_run == LIVE:
-                    self.status = f"{run.summary}. {LIVE_UNTIL_SCORED}"
-                elif not replaces_live:
-                    self.runs.choose(run.name)
+                self._show_trained(run, is_automatic)
             case RunUnsaved(save), network, _:
                 self.runs.keep_unsaved(save, network)
             case RunAdded(run):
@@ -1178,6 +1180,22 @@ class Project(HasTraits):
             case ExportFinished():
                 self.last_export, self.status = event, event.text
 
+    def _show_trained(self, run: Run, is_automatic: bool) -> None:
+        """Show a new run, unless it has to be better than the run that is shown."""
+        self.status = run.summary
+        if self._shown.is_automatic:
+            self.status = f"{run.summary}. {self._shown.stays} until a score shows that the run is better."
+        elif not is_automatic:
+            self.runs.choose(run.name)
+
+    def _add_saved(self, run: Run) -> None:
+        """Show a run that was saved after its training, or find out if it is better."""
+        self._show_trained(run, self._shown.is_automatic)
+        if self._shown.is_automatic and run.missing_scores:
+            self._scorings.start(run, may_replace=True)
+        elif self._shown.is_automatic:  # its comparison of presets is lost
+            self.status = f"{run.summary}. {self._shown.why_not(run)}"
+
     def _show_score(self, run: Run, is_provisional: bool = False) -> None:
         """Show a new score, which may come while a later one is known already."""
         known = self.runs.get(run.name)
@@ -1185,16 +1203,16 @@ class Project(HasTraits):
         if not is_first and len(run.missing_scores) > len(known.missing_scores):
             return
         self.runs.update(run)
-        unpredicted, why_live = self._unpredicted.pop(run.name, f"Choose run {run.name} to see its predictions."), ""
-        if self.current_run == LIVE and is_first:
-            why_live = LIVE_UNTIL_SCORED if is_provisional else self.live.compare(run) or unpredicted
-            if not why_live:
-                self.live.replaced = run.name, self.live.explain_replacement(run)
-                self.runs.choose(run.name)
+        unpredicted, why_not = self._unpredicted.pop(run.name, f"Choose run {run.name} to see its predictions."), ""
+        if is_first and self._shown.is_automatic and self.current_run != run.name:
+            until_scored = f"{self._shown.stays} until a score shows that the run is better."
+            why_not = until_scored if is_provisional else self._shown.why_not(run) or unpredicted
+            if not why_not:
+                self._shown.replace(run)
         if not is_first and self.current_run != run.name:
             return
         try:
-            self.status = f"{self._evaluate(run.name).text} {why_live}".rstrip()
+            self.status = f"{self._evaluate(run.name).text} {why_not}".rstrip()
         except ProjectError as error:  # a mask was overwritten during the training
             self.trouble = str(error)
 
@@ -1232,7 +1250,7 @@ class Project(HasTraits):
         if is_panel_call() or self.job is not None or not self._folder.writable:
             return
         name = run or self.current_run
-        if run is None and name == LIVE:
+        if run is None and self._shown.is_automatic:
             for candidate in self._scorings.candidates():
                 self._scorings.finish(candidate.name, (NETWORK,))
             name = self.current_run
@@ -1250,9 +1268,9 @@ class Project(HasTraits):
         parts = self.runs, self.images, self.annotations.edit_groups, self._folder.runs_folder
         return Scoring(run, stored_task(run, *parts, self.features.for_training, self.runs.networks.get(run.name)))
 
-    def _replace_live(self, run: Run, stop: Stop) -> Iterator[object]:
-        """Predict all images with a run that is better than the live classifier."""
-        if self.current_run != LIVE or NETWORK in run.missing_scores or self.live.compare(run):
+    def _predict_better(self, run: Run, stop: Stop) -> Iterator[object]:
+        """Predict all images with a run that is better than the shown one."""
+        if not self._shown.is_automatic or NETWORK in run.missing_scores or self._shown.why_not(run):
             return
         network, threads = self.runs.networks.get(run.name), run.settings["threads"]
         try:
@@ -1260,7 +1278,7 @@ class Project(HasTraits):
             problem = f"The prediction with run {run.name} was stopped." if stop() else ""
         except SvetlanaError as error:
             problem = str(error)
-        self._unpredicted[run.name] = f"The live classifier stays. {problem}" if problem else ""
+        self._unpredicted[run.name] = f"{self._shown.stays}. {problem}" if problem else ""
 
     def _report_predicted(self, predicted: AllPredicted) -> None:
         events = predicted.images
@@ -1423,18 +1441,18 @@ class Project(HasTraits):
         self._background_training.cancel()
         self.training_curve = LearningCurve()
 
-        replaces_live = self.current_run == LIVE
+        is_automatic = self._shown.is_automatic
 
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
-                if isinstance(event, RunScored) and replaces_live and not event.is_provisional:
-                    yield from self._replace_live(event.run, stop)
+                if isinstance(event, RunScored) and is_automatic and not event.is_provisional:
+                    yield from self._predict_better(event.run, stop)
                 elif isinstance(event, Scoring):
-                    event.may_replace_live = replaces_live and NETWORK in event.run.missing_scores
+                    event.may_replace = is_automatic and NETWORK in event.run.missing_scores
                 if not isinstance(event, FirstRun | Run | RunUnsaved):
                     yield event
                     continue
-                yield event.run if isinstance(event, FirstRun) else event, network, replaces_live
+                yield event.run if isinstance(event, FirstRun) else event, network, is_automatic
                 if predict and isinstance(event, Run):
                     count = task.settings.threads or threads
                     yield from predict_images(self._prediction_task(list(task.pairs), event, count, network), stop)
@@ -1448,8 +1466,9 @@ class Project(HasTraits):
     def _show_live(self, state: LiveState) -> None:
         """Show the live state, and train a network once labels have grown enough."""
         self.live_state = state
-        is_shown = self.live.is_following and self.current_run == LIVE and state.stage == "average"
-        if is_shown and self.live.trains and self.job is None and self._folder.writable:
+        self._shown.follow_live()
+        may_train = self.live.is_following and self.live.trains and self.job is None and self._folder.writable
+        if may_train and state.stage == "average" and self._shown.is_automatic:
             self._background_training.consider(state.labels)
 
     def _prediction(

@@ -56,6 +56,7 @@ class _Document(_Stored):
     images: dict[Name, _Image]
     last_class_id: Annotated[int, Field(ge=0, lt=2**31)] = 0
     current_run: Annotated[str, Field(max_length=MAX_NAME)] = ""
+    current_reason: Annotated[str, Field(max_length=MAX_NAME)] = ""
 
 
 def format_of(document: object) -> int:

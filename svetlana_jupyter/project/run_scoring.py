@@ -8,7 +8,6 @@ it is a generator that is kept.
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from svetlana_jupyter.core.settings import FOREST
 from svetlana_jupyter.core.stats.model_selection import augmentation_warning
 from svetlana_jupyter.errors import ProjectError
-from svetlana_jupyter.project.jobs import JobState, Progress
+from svetlana_jupyter.project.jobs import LaneProgress, Progress
 from svetlana_jupyter.project.runs import AUGMENTATION, COMPARISON, NETWORK, uncalibrated_column
 from svetlana_jupyter.project.scoring_plan import is_check_needed, least_augmentation, planned_scoring
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.learn.cross_validation import CrossValidationResult
     from svetlana_jupyter.learn.dataset import TrainingData
-    from svetlana_jupyter.project.jobs import JobRunner, Stop
+    from svetlana_jupyter.project.jobs import JobRunner, JobState, Stop
     from svetlana_jupyter.project.run_store import RunStore
     from svetlana_jupyter.project.runs import Run
     from svetlana_jupyter.project.training_task import TrainingTask
@@ -36,7 +35,6 @@ NOT_SCORED = "No accuracy estimate yet: the run was not scored."
 BEING_SCORED = "No accuracy estimate yet: the run is being scored."
 CUTTING, MEASURING, CHECKING_MASKS = "cutting patches", "measuring objects", "checking masks"
 LANE_NAME = "scores"
-REPORT_SECONDS = 0.25  # between two reports of progress in the background
 KEPT = 2  # runs whose training data are kept until they are scored
 
 
@@ -63,8 +61,8 @@ class Scoring:
         Data of the training; by default they are collected again.
     held_out : DataFrame, optional
         Held-out predictions before calibration, if the run has them.
-    may_replace_live : bool
-        Whether the run replaces the live classifier if its score is better.
+    news : RunScored, optional
+        A score that is not announced yet.
 
     Attributes
     ----------
@@ -72,6 +70,8 @@ class Scoring:
         The run with the scores so far.
     news : RunScored or None
         A new score, until it is announced.
+    may_replace : bool
+        Whether the run replaces the shown one if its score is better.
     """
 
     def __init__(
@@ -80,10 +80,9 @@ class Scoring:
         task: TrainingTask,
         samples: TrainingData | None = None,
         held_out: pd.DataFrame | None = None,
-        may_replace_live: bool = False,
+        news: RunScored | None = None,
     ) -> None:
-        self.run, self.may_replace_live = run, may_replace_live
-        self.news: RunScored | None = None
+        self.run, self.news, self.may_replace = run, news, False
         self._task, self._samples, self._own = task, samples, held_out
         self._events: Iterator[Progress | RunScored] | None = None
         self._lock = threading.Lock()
@@ -274,8 +273,8 @@ class RunScorings:
         Shared by all `Project` objects of a folder; the last one is computed first.
     recreate : callable
         Returns the scoring of a run from what is stored, or raises a `ProjectError`.
-    replace_live : callable
-        Yields the events of predicting a run that is better than the live classifier.
+    predict_better : callable
+        Yields the events of predicting all images with a run that is better than the shown one.
     handle : callable
         Called with each `RunScored` on the thread that created the project.
     show : callable
@@ -295,14 +294,15 @@ class RunScorings:
         runs: RunStore,
         pending: dict[str, Scoring],
         recreate: Callable[[Run], Scoring],
-        replace_live: Callable[[Run, Stop], Iterator[object]],
+        predict_better: Callable[[Run, Stop], Iterator[object]],
         handle: Callable[[object], None],
         show: Callable[[JobState | None], None],
         report: Callable[[str], None],
     ) -> None:
         self._jobs, self._runs, self._pending, self._recreate = jobs, runs, pending, recreate
-        self._replace_live, self._handle, self._show, self._report = replace_live, handle, show, report
-        self._is_paused, self._reported = False, (0.0, "")
+        self._predict_better, self._handle, self._show, self._report = predict_better, handle, show, report
+        self._progress = LaneProgress(jobs, "scoring", show)
+        self._is_paused = False
         self.problems: dict[str, str] = {}
 
     def add(self, scoring: Scoring) -> None:
@@ -312,10 +312,11 @@ class RunScorings:
             older.release()
         self._submit()
 
-    def start(self, run: Run) -> None:
-        """Compute the missing scores of a run in the background."""
+    def start(self, run: Run, may_replace: bool = False) -> None:
+        """Compute the missing scores of a run, which may replace the shown one."""
         if run.missing_scores:
             scoring = self._pending.get(run.name) or self._recreate(run)
+            scoring.may_replace |= may_replace
             self._pending.pop(run.name, None)  # so that it becomes the last
             self.add(scoring)
 
@@ -330,8 +331,8 @@ class RunScorings:
         return bool(run.missing_scores) and run.name in self._pending and not self._is_paused
 
     def candidates(self) -> list[Run]:
-        """Return the runs that may replace the live classifier."""
-        return [scoring.run for scoring in list(self._pending.values()) if scoring.may_replace_live]
+        """Return the runs that may replace the shown one."""
+        return [scoring.run for scoring in list(self._pending.values()) if scoring.may_replace]
 
     def finish(self, name: str, needed: Collection[str]) -> None:
         """Compute missing scores now, as a job with a progress bar.
@@ -350,7 +351,7 @@ class RunScorings:
             return
         stored = self._runs.read(name)
         scoring = self._pending.get(name)
-        if scoring is None or not scoring.may_replace_live:  # otherwise its images may have to be predicted first
+        if scoring is None or not scoring.may_replace:  # otherwise its images may have to be predicted first
             if len(stored.missing_scores) < len(run.missing_scores):  # the event of the background still waits
                 self._handle(RunScored(stored))
             if not set(needed) & set(stored.missing_scores):
@@ -391,7 +392,7 @@ class RunScorings:
             try:
                 for event in self._events(scoring, stop):
                     if isinstance(event, Progress):
-                        self._report_progress(event)
+                        self._progress.report(replace(event, text=describe(event)))
                     else:
                         self._jobs.post(self._handle, event)
                     yield
@@ -410,22 +411,16 @@ class RunScorings:
                 if not scoring.run.missing_scores:
                     self._pending.pop(scoring.run.name, None)
                 return
-            if scoring.may_replace_live:
-                yield from self._replace_live(news.run, stop)
+            if scoring.may_replace:
+                yield from self._predict_better(news.run, stop)
                 if stop():
                     return
-                scoring.may_replace_live = False
+                scoring.may_replace = False
             scoring.news = None
             self.problems.pop(news.run.name, None)
             if not news.run.missing_scores:
                 self._pending.pop(news.run.name, None)
             yield news
-
-    def _report_progress(self, event: Progress) -> None:
-        now, text = time.monotonic(), describe(event)
-        if now - self._reported[0] > REPORT_SECONDS or text != self._reported[1]:
-            self._reported = now, text
-            self._jobs.post(self._show, JobState("scoring", event.done, event.total, text))
 
     def _fail(self, name: str, error: Exception) -> None:
         self._pending.pop(name, None)

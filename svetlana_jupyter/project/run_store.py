@@ -59,8 +59,12 @@ class RunStore(Sequence[Run]):
     ----------
     current_name : str
         Name of the current run; "" before the first training.
+    current_reason : str
+        Why the current run replaced another one (`project.shown_run`); "" if the user has chosen it.
     fit_live : callable
         Returns the live classifier as a run, when it is needed before `set_live` was called.
+    on_saved : callable
+        Called with a run that `save` has written; by default, it becomes the current run.
     networks : dict of str to torch.nn.Module
         Networks that the user passed as objects in this session, by the name of their run.
     """
@@ -79,10 +83,12 @@ class RunStore(Sequence[Run]):
         self._predicted: dict[
             tuple[str, str, bool], tuple[Mapping[int, int], int, pd.DataFrame, Mapping[str, Any]]
         ] = {}
-        chosen = self._last_saved = self._saved_current()
-        self.current_name = chosen if chosen in (*self._runs, LIVE) else max(self._runs, default="")
+        chosen, reason = self._last_saved = self._saved_current()
+        is_known = chosen in (*self._runs, LIVE)
+        self.current_name, self.current_reason = (chosen, reason) if is_known else (max(self._runs, default=""), "")
         self._live: Run | None = None
         self.fit_live: Callable[[], Run] = self._no_live_run
+        self.on_saved: Callable[[Run], None] = lambda run: self.choose(run.name)
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -108,8 +114,9 @@ class RunStore(Sequence[Run]):
         """The run whose predictions, counts and maps are shown."""
         return self.get(None)
 
-    def _saved_current(self) -> str:
-        return str(self._folder.read_document().get("current_run", ""))
+    def _saved_current(self) -> tuple[str, str]:
+        document = self._folder.read_document()
+        return str(document.get("current_run", "")), str(document.get("current_reason", ""))
 
     def get(self, name: str | None) -> Run:
         """Return the run with the given name, or the current run if it is None."""
@@ -149,17 +156,23 @@ class RunStore(Sequence[Run]):
         runs = [run.name for run in self if class_id in run.classes]
         return f"The runs {format_list(runs)} were trained with this class, so it cannot be deleted." if runs else ""
 
-    def choose(self, name: str, *, keep: bool = True) -> None:
+    def choose(self, name: str, *, keep: bool = True, reason: str = "") -> None:
         """Make a run the current run, whose results are shown.
 
-        If ``keep`` is True, the run is also the current run when the project is opened again.
+        Parameters
+        ----------
+        name : str
+        keep : bool
+            Whether the run is also the current run when the project is opened again.
+        reason : str
+            Why it replaces the current run, if the user has not chosen it.
         """
         run = self.get(name)
         if keep and self._folder.writable:
             with self._folder.edit_document() as document:
-                document["current_run"] = run.name
-            self._last_saved = run.name
-        self.current_name = run.name
+                document["current_run"], document["current_reason"] = run.name, reason
+            self._last_saved = run.name, reason
+        self.current_name, self.current_reason = run.name, reason
         self._show(run.name)
         self._notify.changed("predictions")
 
@@ -177,7 +190,7 @@ class RunStore(Sequence[Run]):
     def save(self) -> Run:
         """Write the last trained run, which could not be written when it was trained.
 
-        It becomes the current run. `Project.evaluate` scores it.
+        It is shown as after its training (`Project.train`). `Project.evaluate` scores it.
 
         Raises
         ------
@@ -190,8 +203,8 @@ class RunStore(Sequence[Run]):
         run = write()
         self._unsaved = None
         self.add(run, network)
-        self.choose(run.name)
         self._notify.status(run.summary)
+        self.on_saved(run)
         return run
 
     def update(self, run: Run) -> None:
@@ -261,12 +274,12 @@ class RunStore(Sequence[Run]):
         added, self._runs = runs.keys() - self._runs.keys(), runs
         self.clear_cache()
         is_gone = self.current_name not in ("", LIVE, *runs)  # its folder was deleted
-        if saved in runs and (saved != self._last_saved or is_gone):
-            self._last_saved = self.current_name = saved
-            self._show(saved)
+        if saved[0] in runs and (saved != self._last_saved or is_gone):
+            self._last_saved = self.current_name, self.current_reason = saved
+            self._show(self.current_name)
         elif is_gone:
             self._notify.status(f"The folder of run {self.current_name} is gone, so it is no longer shown.")
-            self.current_name = max(runs, default="")
+            self.current_name, self.current_reason = max(runs, default=""), ""
             self._show(self.current_name)
         if added:
             self._notify.changed("runs")

@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 SEARCH_AGAIN_FACTOR = 2  # growth of the number of annotations after which presets are compared again
 MAX_SAMPLE_BYTES = 2**30  # memory for the patches of all candidate presets together
 STOPPED_SEARCH = "No accuracy estimate yet: the comparison of presets was stopped."
-COMPARING = "comparing"
 DEFAULT_USED = "The default preset was used, since presets are compared only"
 
 

@@ -47,8 +47,8 @@ Pixels = NDArray[np.uint8]
 
 _TRAINS = "Train networks in the background while I label"
 _TRAINS_TIP = (
-    "With live predictions: a training starts when the labels have grown by half, and replaces the live classifier "
-    "only if its predictions of held-out labels are better"
+    "With live predictions: a training starts when the labels have grown by half. Its run replaces what is shown only "
+    "if its predictions of held-out labels are better, unless you have chosen a run"
 )
 _PREVIEW, _RUNS, _SETTINGS = "Augmentation preview", "Earlier runs", "Advanced settings"
 

@@ -102,11 +102,10 @@ class TruthLine(HBox):
             run = project.runs.current
             score = self._score[1] if self._score[0] == run.name else ""
             parts = [count_of_labels(sum(run.labels.values())), *([score] if score else [])]
-            replaced, reason = project.live.replaced
-            parts += [muted(reason)] if replaced == run.name and reason else []
-            self.text.value = line_html(f"Run {run.name}", parts)
         else:
-            self.text.value = line_html("Live" if state.stage else "", live_parts(state))
+            parts = live_parts(state)
+        parts += [muted(project.runs.current_reason)] if project.runs.current_reason else []
+        self.text.value = line_html(f"Run {run.name}" if is_stored else "Live" if state.stage else "", parts)
 
     def _ask_for_score(self) -> None:
         name = self._project.current_run

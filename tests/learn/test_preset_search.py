@@ -30,7 +30,7 @@ from svetlana_jupyter.learn.dataset import (
     collect_for_each,
     max_objects_in_memory,
 )
-from svetlana_jupyter.learn.preset_search import SearchResult, SearchStopped, run_in_threads, search, subsample_objects
+from svetlana_jupyter.learn.preset_search import SearchResult, SearchStopped, run_tasks, search, subsample_objects
 from svetlana_jupyter.learn.search_plan import MIN_FIRST_STEPS
 from svetlana_jupyter.learn.training import never_stop
 from svetlana_jupyter.samples import stripes
@@ -44,51 +44,81 @@ def _without_heartbeats(monkeypatch) -> None:
     monkeypatch.setattr(crew, "HEARTBEAT_SECONDS", 1e9)
 
 
+def returning(compute):
+    """Return a task of one step that returns what ``compute`` returns."""
+
+    def task(stop):
+        yield
+        return compute()
+
+    return task
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_every_task_returns_its_result_with_its_number(workers):
-    tasks = [lambda stop, number=number: number**2 for number in range(7)]
-    assert dict(run_in_threads(tasks, workers, never_stop)) == {number: number**2 for number in range(7)}
-    assert list(run_in_threads([], workers, never_stop)) == []
+    tasks = [returning(lambda number=number: number**2) for number in range(7)]
+    results = [result for result in run_tasks(tasks, workers, never_stop) if result is not None]
+    assert dict(results) == {number: number**2 for number in range(7)}
+    assert list(run_tasks([], workers, never_stop)) == []
+
+
+def test_a_single_worker_does_one_step_at_a_time_in_the_calling_thread():
+    threads = []
+
+    def task(stop):
+        for _ in range(3):
+            threads.append(threading.current_thread())
+            yield
+
+    steps = run_tasks([task], 1, never_stop)
+    assert next(steps) is next(steps) is None
+    assert threads == [threading.current_thread()] * 2
 
 
 def test_two_workers_run_at_the_same_time():
     barrier = threading.Barrier(2, timeout=60)
-    assert len(list(run_in_threads([lambda stop: barrier.wait()] * 2, 2, never_stop))) == 2
+    assert len(list(run_tasks([returning(barrier.wait)] * 2, 2, never_stop))) == 2
 
 
 def run_until_stopped(started: threading.Event, ended: threading.Event):
-    def task(stop) -> None:
+    def task(stop):
         started.set()
         while not stop():
-            pass
+            yield
         ended.set()
 
     return task
 
 
-def test_stopping_ends_running_tasks_and_starts_no_others():
+def test_stopping_ends_the_running_task_and_starts_no_other():
     started, ended, started_tasks = threading.Event(), threading.Event(), []
-    tasks = [run_until_stopped(started, ended), lambda stop: started_tasks.append(True)]
-    assert list(run_in_threads(tasks, 1, started.is_set)) == []
+    tasks = [run_until_stopped(started, ended), returning(lambda: started_tasks.append(True))]
+    assert list(run_tasks(tasks, 1, started.is_set)) == []
     assert ended.is_set()
     assert not started_tasks
+
+
+def test_stopping_ends_the_tasks_in_threads():
+    started, ended = threading.Event(), threading.Event()
+    assert list(run_tasks([run_until_stopped(started, ended)] * 2, 2, started.is_set)) == []
+    assert ended.is_set()
 
 
 def test_an_error_ends_other_tasks_and_is_raised():
     started, ended = threading.Event(), threading.Event()
 
-    def fails(stop) -> None:
+    def fail() -> None:
         started.wait(60)
         raise ValueError("no good")
 
     with pytest.raises(ValueError, match="no good"):
-        list(run_in_threads([run_until_stopped(started, ended), fails], 2, never_stop))
+        list(run_tasks([run_until_stopped(started, ended), returning(fail)], 2, never_stop))
     assert ended.is_set()
 
 
 def test_closing_the_generator_ends_running_tasks():
     started, ended = threading.Event(), threading.Event()
-    running = run_in_threads([lambda stop: 1, run_until_stopped(started, ended)], 2, never_stop)
+    running = run_tasks([returning(lambda: 1), run_until_stopped(started, ended)], 2, never_stop)
     assert next(running) == (0, 1)
     running.close()
     assert not started.is_set() or ended.is_set()
@@ -97,10 +127,10 @@ def test_closing_the_generator_ends_running_tasks():
 def test_heartbeats_are_sent_while_tasks_run(monkeypatch):
     monkeypatch.setattr(crew, "HEARTBEAT_SECONDS", 0.0)
     heartbeat_seen = threading.Event()
-    running = run_in_threads([lambda stop: heartbeat_seen.wait(60)], 1, never_stop)
+    running = run_tasks([returning(lambda: heartbeat_seen.wait(60))] * 2, 2, never_stop)
     assert next(running) is None
     heartbeat_seen.set()
-    assert [result for result in running if result is not None] == [(0, True)]
+    assert sorted(result for result in running if result is not None) == [(0, True), (1, True)]
 
 
 QUICK = TrainingSettings(epochs=6, steps=6, depth=2, width=8, folds=2, trees=10, patches={"size": 34, "sampling": 17})
@@ -240,16 +270,16 @@ def test_progress_is_reported_within_a_training(monkeypatch):
     assert steps[0].text == "comparing preset default: 0 of 2 trainings"
 
 
-@pytest.mark.parametrize(("received_before", "best"), [(1, None), (4, "forest")])
-def test_a_stop_ends_the_search_with_the_best_candidate_so_far(received_before, best):
+@pytest.mark.parametrize(("stage", "best"), [("1 of 6 trainings", None), ("2 of 8 trainings", "forest")])
+def test_a_stop_ends_the_search_with_the_best_candidate_so_far(stage, best):
     assert list(search_among(collected(), stop=lambda: True)) == [], "nothing was trained yet"
     received = []
     candidates = collected() if best else collected(("default", "oriented", "free"))
-    events = search_among(candidates, stop=lambda: len(received) >= received_before)
+    events = search_among(candidates, stop=lambda: bool(received) and stage in received[-1].text)
     received.extend(iter(lambda: next(events, None), None))
     *progress, last = received
     assert all(isinstance(event, WorkProgress) for event in progress)
-    assert len(progress) == received_before
+    assert [stage in event.text for event in progress].count(True) == 1, "nothing is yielded after the stop"
     assert isinstance(last, SearchStopped)
     assert last.preset == (best or "default"), "only the forest was trained in every fold"
     samples = candidates[last.preset]

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from svetlana_jupyter.core import allowed_cues
+from svetlana_jupyter.core.classes import ClassScheme
+from svetlana_jupyter.learn import preset_search
 from svetlana_jupyter.learn.training import _NetworkTraining
-from svetlana_jupyter.project import background_training
+from svetlana_jupyter.project import background_training, live
+from svetlana_jupyter.project.background_training import BackgroundTraining
+from svetlana_jupyter.project.jobs import JobRunner, Progress
+from svetlana_jupyter.project.live_results import live_results
+from svetlana_jupyter.project.run_scoring import NOT_SCORED, RunScored
 from tests.project.test_live import label_some, wait_until
+from tests.project.test_live_replacement import store_held_out
 
 if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
@@ -45,11 +55,23 @@ def test_a_better_network_replaces_the_live_classifier_and_says_why(followed: Pr
     run = followed.runs["0001"]
     assert run.has_network
     assert run.settings["threads"] == 1
-    name, reason = followed.live.replaced
-    assert name == "0001"
-    assert reason.startswith("Run 0001 replaced the live classifier, because it predicts 24 held-out labels better")
+    reason = "Run 0001 replaced the live classifier, because it predicts 24 held-out labels better"
+    assert followed.runs.current_reason.startswith(reason)
     assert followed.predictions()["predicted"].notna().all()
     assert followed.job is None
+
+
+def test_labels_given_after_a_replacement_train_the_next_network(followed: Project, monkeypatch) -> None:
+    monkeypatch.setattr(background_training, "MIN_NEW_LABELS", 4)
+    show_good_labels(followed, 0.5)
+    label_some(followed, 1, 24)
+    wait_until(lambda: followed.current_run == "0001")
+    store_held_out(followed.runs["0001"], 0.5)
+    for label in range(1, 13):
+        followed.annotate("P2_A1", label, "bright" if label % 2 == 0 else "dim")
+    wait_until(lambda: followed.current_run == "0002")
+    assert "Run 0002 replaced run 0001, because it predicts 24 held-out labels better" in followed.runs.current_reason
+    assert followed.predictions()["predicted"].notna().all()
 
 
 def test_a_worse_network_is_kept_as_a_run_and_the_live_classifier_stays(followed: Project) -> None:
@@ -57,7 +79,7 @@ def test_a_worse_network_is_kept_as_a_run_and_the_live_classifier_stays(followed
     label_some(followed, 1, 24)
     wait_until(lambda: len(followed.runs) == 1 and not followed.runs[0].missing_scores)
     assert followed.current_run == "live"
-    assert followed.live.replaced == ("", "")
+    assert not followed.runs.current_reason
 
 
 def test_training_waits_until_labels_have_grown_by_half_and_by_twenty(followed: Project, monkeypatch) -> None:
@@ -66,7 +88,7 @@ def test_training_waits_until_labels_have_grown_by_half_and_by_twenty(followed: 
     training = followed._background_training
     for labels, starts in ((19, False), (20, True), (39, False), (40, True), (59, False), (60, True), (89, False)):
         submitted.clear()
-        training._is_wanted = False
+        training._steps = None
         training.consider(labels)
         assert bool(submitted) == starts, labels
 
@@ -76,14 +98,14 @@ def test_a_switch_ends_the_training_and_starts_none(followed: Project) -> None:
     label_some(followed, 1, 24)
     wait_until(lambda: followed.live.state.labels == 24 and followed.live.state.stage == "average")
     time.sleep(0.3)
-    assert not followed._background_training._is_wanted
+    assert followed._background_training._steps is None
     assert not followed.runs
 
 
 def test_a_script_that_updates_trains_nothing(project: Project) -> None:
     label_some(project, 1, 24)
     project.live.update()
-    assert not project._background_training._is_wanted
+    assert project._background_training._steps is None
     assert not project.runs
 
 
@@ -109,6 +131,124 @@ def test_a_hold_stops_the_training_which_continues_with_the_same_weights(followe
     again = followed.train(followed.runs[0].settings)
     weights = [(run.path / "weights.safetensors").read_bytes() for run in (followed.runs[0], again)]
     assert weights[0] == weights[1]
+
+
+def test_a_training_that_was_cancelled_during_a_hold_does_not_go_on_with_its_labels(monkeypatch) -> None:
+    jobs, handled, begun = JobRunner(*[lambda argument: None] * 3), [], []
+
+    def train(task, stop):
+        begun.append(task.labels)
+        for number in range(3):
+            if task.labels == 20 and number == 1:
+                jobs.lane.begin_hold()
+            yield Progress(number, 3, "training")
+        yield RunScored(task.labels, is_provisional=True)
+
+    labels = [20]
+    task = lambda: SimpleNamespace(labels=labels[0], classes=ClassScheme())  # noqa: E731
+    monkeypatch.setattr(background_training, "train_run", train)
+    training = BackgroundTraining(jobs, [], task, handled.append, lambda state: None, pytest.fail)
+    training.consider(20)
+    wait_until(lambda: bool(jobs.lane._holds))
+    training.cancel()
+    labels[0] = 40
+    training.consider(40)
+    jobs.lane.end_hold()
+    assert jobs.lane.wait(10)
+    assert begun == [20, 40]
+    assert [event.run for event in handled] == [40]
+
+
+def test_an_interrupted_comparison_of_presets_continues_after_its_finished_trainings(followed, monkeypatch) -> None:
+    monkeypatch.setattr(allowed_cues, "CANDIDATE_PRESETS", ("forest", "default", "plain"))
+    monkeypatch.setattr(preset_search, "GAIN_PER_SECOND", -1.0)
+    followed.settings = followed.settings.changed(preset="auto", epochs=2)
+    trained, held = [], []
+    fit = preset_search.fit
+
+    def counted(samples, *args):
+        trained.append(samples.settings.preset)
+        for number, event in enumerate(fit(samples, *args)):
+            if samples.settings.preset != "forest" and number == 1 and len(held) < 3:
+                followed._jobs.lane.begin_hold()
+                held.append(samples.settings.preset)
+            yield event
+
+    monkeypatch.setattr(preset_search, "fit", counted)
+    label_some(followed, 1, 24)
+    for number in range(3):
+        wait_until(lambda number=number: len(held) > number)
+        followed._jobs.lane.end_hold()
+    wait_until(lambda: len(followed.runs) == 2 and followed.runs[1].note != NOT_SCORED)
+    assert trained == ["forest"] * 2 + ["default"] * 2 + ["plain"] * 2
+    assert [run.settings["preset"] == "forest" for run in followed.runs] == [True, False]
+
+
+@pytest.mark.parametrize("edit", ["merge", "split", "rename", "add"])
+def test_a_training_starts_again_with_the_classes_of_an_edit(followed: Project, monkeypatch, edit: str) -> None:
+    followed.classes.add("odd")
+    for label in (1, 3, 5):
+        followed.annotate("P2_A1", label, "odd")
+    if edit == "split":
+        followed.classes.merge("odd", into="dim")
+    begun, ended = [], []
+
+    def train(task, stop):
+        begun.append((task.classes.names, sorted(task.labels.unique())))
+        for number in range(3):
+            if len(begun) == 1 and number == 1:
+                followed._jobs.lane.begin_hold()
+            yield Progress(number, 3, "training")
+        ended.append(begun[-1])
+
+    monkeypatch.setattr(background_training, "train_run", train)
+    label_some(followed, 1, 24)
+    wait_until(lambda: bool(begun))
+    match edit:
+        case "merge":
+            followed.classes.merge("odd", into="dim")
+        case "split":
+            followed.classes.split("odd")
+        case "rename":
+            followed.classes.rename("odd", "round")
+        case "add":
+            followed.classes.add("round")
+    followed._jobs.lane.end_hold()
+    wait_until(lambda: bool(ended))
+    names = followed.classes.names[:3]
+    assert ended == [(names, [1, 2, 3] if len(names) == 3 else [1, 2])]
+    assert len(begun) == (1 if edit == "add" else 2)
+
+
+def test_an_update_during_a_merge_shows_nothing_of_the_vanished_class(followed: Project, monkeypatch) -> None:
+    followed.live.trains = False
+    followed.classes.add("odd")
+    for label in (1, 3, 5):
+        followed.annotate("P2_A1", label, "odd")
+    label_some(followed, 1, 23)
+    wait_until(lambda: followed.live.state.labels == 26 and followed.live.state.stage == "average")
+    assert set(followed.live.state.counts) == {1, 2, 3}
+    computed, merged, states = threading.Event(), threading.Event(), []
+
+    def paused(data, stop):
+        for number, result in enumerate(live_results(data, stop)):
+            if len(data.labels) == 27 and not number:
+                computed.set()
+                merged.wait(10)
+            yield result
+
+    monkeypatch.setattr(live, "live_results", paused)
+    followed.annotate("P1_A2", 12, "bright")
+    assert computed.wait(10)
+    followed.classes.merge("odd", into="dim")
+    followed.observe(lambda change: states.append(change["new"]), "live_state")
+    table = followed.predictions()
+    assert "p_odd" not in table
+    assert set(table["predicted"]) <= {"dim", "bright"}
+    merged.set()
+    wait_until(lambda: followed.live.state.stage == "average" and bool(states))
+    assert all(set(state.counts) == {1, 2} for state in states)
+    assert set(followed.predictions()["predicted"]) == {"dim", "bright"}
 
 
 def test_a_training_that_fails_is_reported(followed: Project, monkeypatch) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -136,12 +135,13 @@ def test_a_job_that_cannot_begin_leaves_no_job(monkeypatch: pytest.MonkeyPatch) 
 
 def follow(*events: tuple[float, Progress]) -> list[float | None]:
     """Return the seconds left after each event ``(time, progress)``."""
+    return [state.seconds_left for state in follow_states(*events)]
+
+
+def follow_states(*events: tuple[float, Progress]) -> list[JobState]:
     times = iter([time for time, _ in events])
-    estimator, state, left = TimeEstimator(lambda: next(times)), JobState("training"), []
-    for _, progress in events:
-        state = estimator.with_progress(state, progress)
-        left.append(state.seconds_left)
-    return left
+    estimator, state = TimeEstimator(lambda: next(times)), JobState("training")
+    return [state := estimator.with_progress(state, progress) for _, progress in events]
 
 
 def test_each_stage_is_timed_on_its_own() -> None:
@@ -168,18 +168,28 @@ def test_a_stage_before_unknown_work_shows_no_time_left() -> None:
     assert follow(*cutting, *search) == [*[None] * 12, 90.0]
 
 
-@pytest.mark.parametrize("events_per_second", [0.2, 1, 5])
-def test_the_time_left_grows_by_at_most_a_fifth_per_second(events_per_second: float) -> None:
+def test_the_time_left_of_work_that_becomes_slower_stands_still_until_it_is_true() -> None:
     events, now = [], 0.0
-    for text, step in (("comparing presets", 40.0), ("training", 0.5), ("scoring", 200.0)):
-        for done in range(round(40 * step * events_per_second)):
-            events.append((now, Progress(done / step / events_per_second, 40, text)))
-            now += 1 / events_per_second
-    left = follow(*events)
-    assert max(filter(None, left[-len(left) // 4 :])) > 100, "it rises to the true time"
-    for (before, first), (after, second) in pairwise((now, left) for (now, _), left in zip(events, left)):
-        if first is not None and second is not None:
-            assert second <= max(first, 1.0) * 1.2 ** (after - before) * (1 + 1e-9)
+    for done in range(121):  # of three presets, the second of which is slow
+        total = 140 if done < 60 else 120
+        events.append((now, Progress(done, total, "comparing presets", later=20, at_most=True)))
+        now += 3.0 if 40 <= done < 80 else 1.0
+    events.extend((now + 2 * done, Progress(done, 20, "training")) for done in range(21))
+    first, *states = follow_states(*events)
+    assert first.seconds_left is None
+    left = [state.seconds_left for state in states if state.seconds_left is not None]
+    for position, seconds in enumerate(left[1:], start=1):
+        assert seconds <= 1.2 * min(left[:position]) + 1e-9
+    held = [state for state in states[40:] if state.seconds_left == left[50]]
+    assert len(held) > 10
+    assert not any(state.at_most for state in held), "it is no upper bound"
+    assert left[-2] == pytest.approx(2.0), "it is true again"
+
+
+def test_a_stage_that_was_not_announced_has_its_own_time_left() -> None:
+    training = [(float(done), Progress(done, 10, "training")) for done in range(10)]
+    predicting = [(9.5, Progress(0, 100, "predicting")), (11.5, Progress(1, 100, "predicting"))]
+    assert follow(*training, *predicting)[-3:] == [1.0, None, 198.0]
 
 
 @pytest.mark.parametrize(

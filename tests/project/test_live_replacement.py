@@ -1,4 +1,4 @@
-"""Replacement of the live classifier by a trained run, which never leaves objects without predictions."""
+"""Replacement of the shown run by a better one, which never leaves objects without predictions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ import numpy as np
 import pytest
 
 from svetlana_jupyter.core import allowed_cues
-from svetlana_jupyter.errors import InputError
+from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.learn import preset_search
 from svetlana_jupyter.learn.preset_search import SearchResult
 from svetlana_jupyter.project import project as project_module
+from svetlana_jupyter.project import training_job
 from svetlana_jupyter.project.jobs import JobState
+from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.run_scoring import RunScored
+from svetlana_jupyter.project.runs import held_out_file
+from svetlana_jupyter.project.storage import write_parquet
 from tests.project.test_live import label_some
 
 if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Project
+    import pandas as pd
+
+    from svetlana_jupyter.project.runs import Run
 
 
 @pytest.fixture
@@ -34,9 +40,18 @@ def poor(project: Project) -> Project:
 
 def show_held_out(project: Project, probability: float) -> None:
     """Let the live classifier predict the true class of every held-out label with this probability."""
-    held_out = project.live.result.held_out
+    give_probability(project.live.result.held_out, probability)
+
+
+def give_probability(held_out: pd.DataFrame, probability: float) -> pd.DataFrame:
     truth = np.eye(2)[held_out["truth"] - 1]
     held_out[["p_1", "p_2"]] = truth * probability + (1 - truth) * (1 - probability)
+    return held_out
+
+
+def store_held_out(run: Run, probability: float) -> None:
+    """Let a stored run predict the true class of every held-out label with this probability."""
+    write_parquet(held_out_file(run.path, "network"), give_probability(run.held_out(), probability))
 
 
 def shown_runs(project: Project) -> list[tuple[str, bool]]:
@@ -79,9 +94,8 @@ def test_a_comparison_of_presets_shows_its_last_run_once_that_is_predicted(poor,
     assert not poor.trouble
     assert [run.settings["preset"] for run in poor.runs] == ["forest", "default"]
     assert shown == [("0002", True)]
-    name, reason = poor.live.replaced
-    assert name == "0002"
-    assert reason.startswith("Run 0002 replaced the live classifier, because it predicts 24 held-out labels better")
+    reason = "Run 0002 replaced the live classifier, because it predicts 24 held-out labels better"
+    assert poor.runs.current_reason.startswith(reason)
     assert any("live classifier stays until a score shows" in status for status in statuses)
 
 
@@ -124,10 +138,100 @@ def test_the_live_classifier_stays_if_a_better_run_could_not_predict_every_image
 
 def test_a_cancelled_training_in_the_background_shows_no_progress(poor) -> None:
     training = poor._background_training
-    training._is_wanted = True
+    training._steps = iter(())
     training._show_wanted(JobState("training", text="comparing preset plain"))
     assert poor.scoring is not None
     training.cancel()
     assert poor.scoring is None
     training._show_wanted(JobState("training", text="comparing preset plain"))  # its event was on the way
     assert poor.scoring is None
+
+
+@pytest.fixture
+def replaced(poor: Project) -> Project:
+    """Project whose run 0001 has replaced the live classifier."""
+    poor.evaluate(poor.train().name)
+    assert poor.current_run == "0001"
+    return poor
+
+
+def test_a_training_shows_its_run_instead_of_a_replaced_one_once_that_is_better_and_predicted(replaced) -> None:
+    store_held_out(replaced.runs[0], 0.5)
+    shown = shown_runs(replaced)
+    run = replaced.train()
+    assert replaced.status.endswith("Run 0001 stays until a score shows that the run is better.")
+    assert run.name == "0002"
+    assert replaced.predictions()["predicted"].notna().all()
+    assert shown == [("0002", True)], "a script asks for predictions, so that the run is scored first"
+    assert "Run 0002 replaced run 0001, because it predicts 24 held-out labels better" in replaced.runs.current_reason
+
+
+def test_a_run_that_is_worse_than_the_shown_one_does_not_replace_it(replaced) -> None:
+    store_held_out(replaced.runs[0], 1.0)
+    replaced.evaluate(replaced.train().name)
+    assert replaced.current_run == "0001"
+    assert "Run 0001 stays, because it predicts 24 held-out labels better than run 0002 (log loss 0.00" in (
+        replaced.status
+    )
+
+
+def test_a_run_that_is_worse_than_the_live_classifier_replaces_no_run(replaced) -> None:
+    store_held_out(replaced.runs[0], 0.5)
+    show_held_out(replaced, 1.0)
+    replaced.evaluate(replaced.train().name)
+    assert replaced.current_run == "0001"
+    assert "Run 0001 stays, because the live classifier predicts 24 held-out labels better than run 0002" in (
+        replaced.status
+    )
+
+
+def test_the_live_classifier_returns_once_it_is_better_and_says_why(replaced) -> None:
+    store_held_out(replaced.runs[0], 1.0)
+    replaced.live.update()
+    assert replaced.current_run == "0001"
+    store_held_out(replaced.runs[0], 0.5)
+    replaced.live.update()
+    assert replaced.current_run == "live"
+    reason = "The live classifier replaced run 0001, because it predicts 24 held-out labels better"
+    assert replaced.runs.current_reason.startswith(reason)
+    replaced.runs.choose("live")
+    assert not replaced.runs.current_reason
+
+
+def test_a_run_that_the_user_has_chosen_stays(replaced) -> None:
+    replaced.runs.choose("0001")
+    store_held_out(replaced.runs[0], 0.5)
+    replaced.live.update()
+    assert replaced.current_run == "0001"
+
+
+def test_a_reopened_project_knows_why_a_run_is_shown(replaced) -> None:
+    replaced.annotations.file.close()
+    again = Project(replaced.path, annotator="ann")
+    assert (again.current_run, again.runs.current_reason) == ("0001", replaced.runs.current_reason)
+    assert again.runs.current_reason
+
+
+def test_labels_of_another_mask_are_not_compared(replaced, wells) -> None:
+    store_held_out(replaced.runs[0], 0.5)
+    for name in ("P1_A1", "P1_A2"):
+        mask = np.asarray(replaced.pair(name).mask)
+        replaced.replace_mask(name, np.where(mask > 0, (mask + 1) % 12 + 1, 0).astype(mask.dtype))
+    replaced.live.update()
+    assert replaced.current_run == "0001"
+
+
+def test_a_run_saved_after_a_full_disk_is_not_shown_before_it_has_predicted(poor, monkeypatch) -> None:
+    def fail(folder):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as full:
+        full.setattr(training_job, "new_run", fail)
+        with pytest.raises(ProjectError, match="Free disk space"):
+            poor.train()
+    shown = shown_runs(poor)
+    run = poor.runs.save()
+    assert poor.status.endswith("The live classifier stays until a score shows that the run is better.")
+    assert poor.current_run == "live"
+    poor.evaluate(run.name)
+    assert shown == [(run.name, True)]

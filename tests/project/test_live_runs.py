@@ -38,7 +38,7 @@ def test_a_trained_live_classifier_predicts_as_the_live_run(project, is_cached, 
     project.evaluate(run.name)  # which waits for the score
     assert (run.settings["preset"], run.settings["architecture"]) == ("live", "live")
     assert project.current_run == "live"  # which follows further labels
-    assert f"run {run.name} is the same classifier" in project.status
+    assert f"run {run.name} is the live classifier for these labels alone" in project.status
     computed = []
     original = PatchSource.compute
     monkeypatch.setattr(PatchSource, "compute", lambda self, *args: computed.append(1) or original(self, *args))
