@@ -80,12 +80,14 @@ def _argument_parser() -> argparse.ArgumentParser:
 
 
 def open_lab(folder: Path, options: Sequence[str]) -> int:
-    """Copy missing notebooks to a folder, and open the first notebook in JupyterLab."""
+    """Copy missing notebooks and their pictures to a folder, and open the first notebook in JupyterLab."""
     notebooks = folder / "notebooks"
-    notebooks.mkdir(parents=True, exist_ok=True)
-    for notebook in sorted(_shipped_notebooks().glob("*.ipynb")):
-        if not (notebooks / notebook.name).exists():
-            shutil.copy(notebook, notebooks)
+    shipped = _shipped_notebooks()
+    for file in (*shipped.glob("*.ipynb"), *shipped.glob("images/*.png")):
+        copy = notebooks / file.relative_to(shipped)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if not copy.exists():
+            shutil.copy(file, copy)
     return subprocess.call([sys.executable, "-m", "jupyter", "lab", PROMPT, *options, str(notebooks / NOTEBOOK)])
 
 

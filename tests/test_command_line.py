@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -15,9 +17,9 @@ from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
 from svetlana_jupyter.cli import PROMPT, main
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_demo_runs_the_complete_workflow_and_prints_the_results(
@@ -45,6 +47,12 @@ def test_lab_opens_the_first_notebook_and_does_not_overwrite_it(
     assert called == [[sys.executable, "-m", "jupyter", "lab", PROMPT, "--no-browser", str(notebook)]]
     assert sorted(path.name for path in notebook.parent.iterdir())[0] == notebook.name
     assert "sv.Project(" in notebook.read_text()
+    copied = {file.relative_to(tmp_path).as_posix() for file in notebook.parent.rglob("*.*")}
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert copied == set(wheel["force-include"]), "an installed package has them, too"
+    links = re.findall(r"\]\(([^)#:]+)\)", "".join(file.read_text("utf-8") for file in notebook.parent.glob("*.ipynb")))
+    assert links
+    assert all((notebook.parent / link).exists() for link in links)
     notebook.write_text("my own work")
     monkeypatch.chdir(tmp_path)
     main(["lab", "--no-browser", "--port=9999"])

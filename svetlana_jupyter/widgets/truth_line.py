@@ -147,6 +147,7 @@ def live_parts(state: LiveState) -> list[str]:
     if state.provisional and state.features_total:
         parts.append(muted(f"provisional: features of {state.features_done:,} of {state.features_total:,} objects"))
     elif state.provisional:
+        parts = [part.removesuffix(".") for part in parts]
         parts.append(muted("the features of the objects are being computed"))
     elif state.stage and state.missing:
         parts.append(muted(f"{state.missing:,} objects without features are not predicted"))

@@ -28,6 +28,10 @@ PANEL = "app.panels['Label']"
 MAP = f"{PANEL}.map"
 LABELS = "int(project.annotations.class_counts().sum())"
 TYPED = 12
+IS_WHOLE = """() => {
+  const [app, page] = [".sv-app", ".jp-WindowedPanel-outer"].map(part => document.querySelector(part).getBoundingClientRect());
+  return app.top >= page.top && app.bottom <= page.bottom;
+}"""
 
 
 def open_workspace(lab: LabPage, tmp_path) -> Locator:
@@ -60,7 +64,9 @@ def test_labels_recolor_everything_and_a_lasso_on_the_map_labels_the_gallery(lab
 
     # Six labels by key change the predictions without a button.
     version = int(lab.evaluate("project.predictions_version"))
+    assert not page.evaluate(IS_WHOLE)
     seen = label_as_seen(lab, 6)
+    assert page.evaluate(IS_WHOLE), "a key shows the whole workspace"
     assert len(set(seen)) == 6
     lab.wait_until(f"project.predictions_version > {version} and project.live_state.labels == 12", timeout=60)
     expect(output.locator(".sv-truth")).to_contain_text("12 labels")

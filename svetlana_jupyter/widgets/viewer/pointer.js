@@ -197,6 +197,7 @@ function render({ model, el }) {
       if (IGNORED.has(e.key) || (/^F\d+$/.test(e.key) && !opensMenu) || e.isComposing) return;
       if (menu && (e.key === "Enter" || e.key === " ")) return; // these press the menu's button
       e.preventDefault();
+      showWhole(e.target.closest(".sv-app"));
       if (menu && moveFocus(menu, e.target, e.key)) return;
       // The search field gets the focus here, so that it receives what is typed before the kernel answers.
       const find = e.key === "/" && panel.querySelector(".sv-find input");
@@ -224,6 +225,13 @@ function render({ model, el }) {
     stop.abort();
     for (const change of CHANGES) model.off(change, follow);
   };
+}
+
+// A new workspace often reaches below the page; a key shows all of it, if it fits.
+function showWhole(app) {
+  const page = app?.closest(".jp-WindowedPanel-outer")?.getBoundingClientRect(), box = app?.getBoundingClientRect();
+  if (page && box.height <= page.height && (box.top < page.top || box.bottom > page.bottom))
+    app.scrollIntoView({ block: "nearest" });
 }
 
 // ipycanvas never releases the images it received. Only these are released, as other code may need its images longer.
