@@ -31,7 +31,7 @@ from svetlana_jupyter.learn.spatial import augmentation_margin
 from svetlana_jupyter.learn.specification import ClassifierSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping
     from pathlib import Path
 
     from torch import nn
@@ -174,16 +174,8 @@ def collect_for_each(
             yield WorkProgress(done, total)
             fitted[kinds[0]] = (features or fit_sources)(kinds[0].settings, parts)
             source = _each_alone(fitted[kinds[0]].compute)
-        pieces, positions = list[list[NDArray[np.float32]]](), list[tuple[int, int]]()
-        for number, (pair, objects, classes) in enumerate(parts):
-            for labels, cut in source(pair, objects.loc[classes.index]):
-                pieces.append(cut)
-                positions += [(number, label) for label in labels.tolist()]
-                done += len(labels)
-                yield WorkProgress(done, total)
-        # Objects were read in the order of the file's chunks. Sorting makes training independent of the chunk layout.
-        order = np.lexsort(np.array(positions).T[::-1])
-        inputs |= {kind: np.concatenate(column)[order] for kind, column in zip(kinds, zip(*pieces), strict=True)}
+        inputs |= yield from _cut_inputs(kinds, source, parts, done, total)
+        done += sum(sizes)
     common: dict[str, Any] = {
         "targets": np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]),
         "images": np.repeat([pair.name for pair, _, _ in parts], sizes),
@@ -203,6 +195,21 @@ def collect_for_each(
         )
         for each in frozen
     ]
+
+
+def _cut_inputs(
+    kinds: Sequence[InputSettings], source: Cut, parts: Sequence[AnnotatedImage], done: int, total: int
+) -> Generator[WorkProgress, None, dict[InputSettings, NDArray[np.float32]]]:
+    """Yield the progress after every block; return the inputs (n, ...) of each kind."""
+    pieces, positions = list[list[NDArray[np.float32]]](), list[tuple[int, int]]()
+    for number, (pair, objects, classes) in enumerate(parts):
+        for labels, cut in source(pair, objects.loc[classes.index]):
+            pieces.append(cut)
+            positions += [(number, label) for label in labels.tolist()]
+            yield WorkProgress(done + len(positions), total)
+    # Objects were read in the order of the file's chunks. Sorting makes training independent of the chunk layout.
+    order = np.lexsort(np.array(positions).T[::-1])
+    return {kind: np.concatenate(column)[order] for kind, column in zip(kinds, zip(*pieces), strict=True)}
 
 
 def fit_sources(

@@ -565,9 +565,9 @@ class ObjectFeatures:
                 make_folder(self._folder.features_folder)
                 write_json(self._source_file(source.name), result.to_json())
         for name, parts in sample.items():
+            objects, values = (np.concatenate(each) for each in zip(*parts, strict=True))
             labels = tables[name].index
-            for objects, values in parts:
-                self._open(result, name, labels).put(labels.get_indexer(pd.Index(objects)), values, result)
+            self._open(result, name, labels).put(labels.get_indexer(pd.Index(objects)), values, result)
         return result
 
     def _known(self, source: FeatureSource) -> FittedSource | None:

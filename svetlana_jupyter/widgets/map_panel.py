@@ -72,7 +72,7 @@ class MapPanel(Panel):
         self.labeling = labeling = SelectionLabeling(
             project, view.shared, lambda: self.shown, self.status, "map", _NOTHING_SELECTED, lambda: None
         )
-        self.controls = controls = SelectionControls(self, labeling, lambda: self.shown, _VIEW_KEYS)
+        self.controls = controls = SelectionControls(self, labeling, _VIEW_KEYS)
         self.class_buttons, self.command_bar = controls.class_buttons, controls.command_bar
         self.selection_text = HTML(layout={"margin": "0"})
         self.hint, self.body = self.arrange(

@@ -59,7 +59,7 @@ class SelectionLabeling:
         nothing_selected: str,
         reveal: Callable[[], object],
     ) -> None:
-        self._project, self._shared, self._shown, self._status = project, shared, shown, status
+        self._project, self._shared, self.shown, self._status = project, shared, shown, status
         self._source, self._nothing_selected, self._reveal = source, nothing_selected, reveal
         self._selected_at = time.monotonic()
 
@@ -107,7 +107,7 @@ class SelectionLabeling:
 
     def describe_selection(self) -> str:
         """Return a sentence about the selected objects."""
-        count = len(self._shared.selection) if self._shown() else 0
+        count = len(self._shared.selection) if self.shown() else 0
         return f"{count:,} object{'' if count == 1 else 's'} selected." if count else self._nothing_selected
 
     def restart_clock(self) -> None:
@@ -120,7 +120,7 @@ class SelectionLabeling:
 
     def _applies_to(self, shown: SelectionId) -> bool:
         """Return whether an action applies to the selection; if not, display the reason."""
-        if shown is None or shown != self._shown():
+        if shown is None or shown != self.shown():
             self._status.say(_KEY_IGNORED if shown else self._nothing_selected)
             return False
         return True
@@ -149,8 +149,6 @@ class SelectionControls:
     ----------
     panel : Panel
     labeling : SelectionLabeling
-    shown : callable
-        Returns the identifier of the selection, or None if nothing is selected.
     view_keys : iterable of (str, str)
         Keys that change the view, separated by spaces, with their help text.
     move : callable, optional
@@ -166,13 +164,12 @@ class SelectionControls:
         self,
         panel: Panel,
         labeling: SelectionLabeling,
-        shown: Callable[[], SelectionId],
         view_keys: Iterable[Line],
         move: Callable[[str], bool] = lambda key: False,
     ) -> None:
         self._project, self._labeling, self._move = panel.project, labeling, move
-        self.command_bar = CommandBar(panel, shown, "Label the whole selection with this class", view_keys)
-        label_selection = partial(panel.run_action, lambda name: labeling.label(name, shown()))
+        self.command_bar = CommandBar(panel, labeling.shown, "Label the whole selection with this class", view_keys)
+        label_selection = partial(panel.run_action, lambda name: labeling.label(name, labeling.shown()))
         self.class_buttons = ClassButtons(
             act=label_selection,
             recolor=lambda name, color: panel.run_action(panel.project.classes.recolor, name, color),

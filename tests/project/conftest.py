@@ -53,6 +53,12 @@ def make_project(wells: Path) -> Project:
     return project
 
 
+def reopen(project: Project, annotator: str = "ann") -> Project:
+    """Return the project as a restarted kernel would open it."""
+    project.annotations.file.close()
+    return Project(project.path, annotator=annotator)
+
+
 @pytest.fixture
 def wells(template: Path, tmp_path: Path) -> Path:
     """Folder with three images and masks, named by plate and well."""

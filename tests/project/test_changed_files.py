@@ -19,8 +19,8 @@ from svetlana_jupyter.project import image_collection, known_files, prediction_j
 from svetlana_jupyter.project.known_files import checked_once
 from svetlana_jupyter.project.open_folders import OpenFolder
 from svetlana_jupyter.project.project import Project
-from tests.project.conftest import make_project, squares
-from tests.project.test_mask_replacement import current_labels, reopened
+from tests.project.conftest import make_project, reopen, squares
+from tests.project.test_mask_replacement import current_labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,7 +121,7 @@ def test_every_reader_refuses_a_mask_that_was_rewritten_in_place(predicted: Proj
     before = file.read_bytes()
     rewrite(file, permuted(squares(seed=1)[1]))
     assert len(file.read_bytes()) == len(before), "only the numbers differ"
-    for project in (predicted, reopened(predicted)):
+    for project in (predicted, reopen(predicted)):
         for name, read in READERS.items():
             with pytest.raises(Exception, match=CHANGED):
                 read(project)
@@ -139,7 +139,7 @@ def test_the_annotations_follow_the_objects_of_a_rewritten_mask(predicted: Proje
     report = predicted.replace_mask(IMAGE)
     assert report.attrs["matched_by"] == "boxes"
     expected = {2: "dim", 4: "dim", 6: "dim", 3: "bright", 5: "bright", 7: "bright"}
-    assert current_labels(predicted) == current_labels(reopened(predicted)) == expected
+    assert current_labels(predicted) == current_labels(reopen(predicted)) == expected
     assert predicted.predictions([IMAGE])["predicted"].isna().all(), "predictions belong to the objects before"
 
 
@@ -157,7 +157,7 @@ def test_a_test_set_does_not_lose_its_score_to_a_rewritten_mask(wells: Path) -> 
     project.train(preset="default", architecture="forest", trees=20, predict=True)
     assert project.evaluate().network.accuracy.value == 1
     rewrite(wells / "many_mask.tif", permuted(mask))
-    for again in (project, reopened(project)):
+    for again in (project, reopen(project)):
         with pytest.raises(ProjectError, match=CHANGED):
             again.evaluate()
         with pytest.raises(Exception, match=CHANGED):
@@ -178,11 +178,11 @@ def test_a_copied_or_touched_mask_is_accepted(
     file.unlink()
     file.with_suffix(".copy").rename(file)
     os.utime(file, (1e9, 1e9))
-    for project in (predicted_in_sizes, reopened(predicted_in_sizes)):
+    for project in (predicted_in_sizes, reopen(predicted_in_sizes)):
         assert project.predictions().equals(expected)
     monkeypatch.setattr(image_collection, "index_objects", lambda *_: pytest.fail("the stat was updated"))
     monkeypatch.setattr(known_files, "fingerprint", lambda *_: pytest.fail("the stat was updated"))
-    assert reopened(project).predictions().equals(expected)
+    assert reopen(project).predictions().equals(expected)
 
 
 def test_a_copied_project_opens_with_its_predictions(
@@ -217,12 +217,12 @@ def test_masks_of_every_kind_are_compared(wells: Path, kind: str, monkeypatch: p
         project.add("one", wells / "wells" / "P1_A1.tif", file)
     project.annotate("one", 3, "dim")
     rewrite(file, permuted(mask))
-    for again in (project, reopened(project)):
+    for again in (project, reopen(project)):
         with pytest.raises(ProjectError, match=CHANGED):
             again.predictions()
     again.replace_mask("one")
     assert current_labels(again) == {4: "dim"}
-    assert current_labels(reopened(again)) == {4: "dim"}
+    assert current_labels(reopen(again)) == {4: "dim"}
     rewrite(file, mask)
     with pytest.raises(ProjectError, match=CHANGED):
         again.predictions()
@@ -234,7 +234,7 @@ def test_predictions_of_a_changed_image_are_marked_everywhere_until_it_is_predic
     file, expected = wells / "wells" / f"{IMAGE}.tif", "image 'P1_A1' has changed after they were computed"
     before = file.read_bytes()
     rewrite(file, 255 - squares(seed=1)[0])
-    for project in (predicted, reopened(predicted)):
+    for project in (predicted, reopen(predicted)):
         version = project.images_version
         with pytest.warns(ResultWarning, match=expected):
             table = project.predictions()
@@ -273,7 +273,7 @@ def test_the_same_pixels_in_a_large_image_are_recognized_in_a_copy(
     predicted.predict(resume=False)
     file = wells / "wells" / f"{IMAGE}.tif"
     tifffile.imwrite(file, tifffile.imread(file), compression="zlib")
-    for project in (predicted, reopened(predicted)):
+    for project in (predicted, reopen(predicted)):
         assert "warning" not in project.predictions().attrs
         monkeypatch.setattr(prediction_job, "_predict_missing", lambda *_: pytest.fail("it is predicted already"))
         project.predict()
@@ -324,7 +324,7 @@ def test_a_notebook_that_never_read_the_mask_does_not_mix_up_its_numbers(
     with pytest.raises(ProjectError, match="was replaced in the meantime, so nothing was saved"):
         other.annotate(IMAGE, 8, "dim")
     other.annotate(IMAGE, 8, "dim")
-    assert current_labels(reopened(predicted))[8] == "dim"
+    assert current_labels(reopen(predicted))[8] == "dim"
 
 
 def test_a_mask_that_changed_before_its_objects_were_read_is_refused(project: Project, wells: Path) -> None:
@@ -378,6 +378,6 @@ def test_the_hashes_of_files_may_be_deleted_or_damaged(predicted: Project) -> No
     file = predicted.path / "objects" / f"{IMAGE}.json"
     for text in (b"", b"[1]", b'{"mask": 3}', b'{"mask": {"version": 1}}', b"\xff", b"[" * 100_000):
         file.write_bytes(text)
-        assert reopened(predicted).predictions().equals(expected)
+        assert reopen(predicted).predictions().equals(expected)
     file.unlink()
-    assert reopened(predicted).predictions().equals(expected)
+    assert reopen(predicted).predictions().equals(expected)

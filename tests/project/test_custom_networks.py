@@ -17,6 +17,7 @@ from svetlana_jupyter.errors import ClassifierError, InputError, ProjectError
 from svetlana_jupyter.learn.classifier import load_classifier
 from svetlana_jupyter.project.project import Project
 from tests.learn.networks import Flat, Plain
+from tests.project.conftest import reopen
 from tests.project.test_whole_loop import QUICK, annotated
 
 NET = "tests.learn.networks:Plain"
@@ -41,8 +42,7 @@ def test_a_network_object_trains_predicts_explains_and_is_required_on_reopening(
     assert project.predictions()["class"].notna().all()
     project.predict(["P1_A1"])
     assert project.explain("P1_A1", 1)["cam"].notnull().all()
-    project.annotations.file.close()
-    reopened = Project(project.path, annotator="ann")
+    reopened = reopen(project)
     with pytest.raises(ClassifierError, match=r"user-defined torch module of class .*networks:Plain\. Pass it"):
         reopened.predict()
     reopened.predict(network=Plain(3, 2))
@@ -97,8 +97,7 @@ def test_a_run_can_start_from_an_earlier_run_with_a_note(project):
     for name, values in tensors(project, "0001").items():
         if name.endswith(("weight", "bias")):
             np.testing.assert_allclose(tensors(project, "0002")[name], values, atol=1e-6)
-    project.annotations.file.close()
-    reopened = Project(project.path, annotator="ann")
+    reopened = reopen(project)
     assert reopened.runs["0002"].remarks == run.remarks
     set_in_file(reopened, start_from="0002")
     assert reopened.train(**QUICK).remarks[0].endswith("weights of 0002.")

@@ -12,12 +12,7 @@ from svetlana_jupyter.core.annotations import AnnotationEvent, AnnotationLog, Ob
 from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project import storage
 from svetlana_jupyter.project.project import Project
-from tests.project.conftest import squares
-
-
-def reopened(project: Project) -> Project:
-    project.annotations.file.close()
-    return Project(project.path, annotator="ann")
+from tests.project.conftest import reopen, squares
 
 
 def order(project: Project, seed: int = 0) -> list[ObjectId]:
@@ -35,7 +30,7 @@ def test_an_object_that_the_queue_handed_out_counts_as_drawn_once_a_script_label
     project.undo()
     project.undo()
     project.annotate(*second, "bright", source="panel")
-    again = reopened(project)
+    again = reopen(project)
     assert again.annotations.drawn_objects() == {second, third}, "undo does not take a draw back"
     assert again.annotations.label_of(*second).class_id == 2
     assert first not in again.annotations.drawn_objects()
@@ -62,7 +57,7 @@ def test_a_labeled_object_that_the_draw_hits_is_marked_and_the_next_is_drawn(pro
     project.annotate(*second, "dim")
     assert project.annotations.drawn_objects() == {first, second}
     project.annotate(*fourth, "dim")
-    assert reopened(project).annotations.drawn_objects() == {first, second, third, fourth}
+    assert reopen(project).annotations.drawn_objects() == {first, second, third, fourth}
 
 
 def test_an_object_labeled_after_the_queue_looked_ahead_is_marked_too(project: Project) -> None:
@@ -96,7 +91,7 @@ def test_the_source_of_a_label_states_that_it_was_drawn(project: Project, source
     project.undo()
     assert project.annotations.drawn_objects() == set(), "an undone edit states nothing"
     project.redo()
-    assert reopened(project).annotations.drawn_objects() == {ObjectId("P1_A1", 1), ObjectId("P1_A1", 2)}
+    assert reopen(project).annotations.drawn_objects() == {ObjectId("P1_A1", 1), ObjectId("P1_A1", 2)}
 
 
 def test_test_set_objects_are_no_part_of_the_draw(project: Project) -> None:
@@ -119,7 +114,7 @@ def test_a_draw_is_carried_over_to_a_new_mask(project: Project) -> None:
     moved = ObjectId(drawn.image, drawn.label + 100)
     assert project.annotations.drawn_objects() == {moved}
     project.annotate(*moved, "bright")
-    assert reopened(project).annotations.drawn_objects() == {moved}
+    assert reopen(project).annotations.drawn_objects() == {moved}
 
 
 def test_an_object_of_a_replaced_mask_that_was_handed_out_is_not_recorded(project: Project) -> None:
@@ -146,7 +141,7 @@ def test_a_draw_whose_label_was_cut_off_by_a_kill_leaves_an_unlabeled_object(pro
     queue = again.queue()
     assert queue.next().id == drawn
     again.annotate(*drawn, "bright")
-    assert reopened(again).annotations.drawn_objects() == {drawn}
+    assert reopen(again).annotations.drawn_objects() == {drawn}
     assert file.read_bytes().count(b",draw,0,") == 1
 
 

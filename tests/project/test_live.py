@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,10 @@ from svetlana_jupyter.errors import ClassifierError, ProjectError
 from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
 from svetlana_jupyter.project import live, live_results
 from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, MISSING, PRESENT
-from svetlana_jupyter.project.project import Project
-from tests.project.conftest import squares
+from tests.project.conftest import reopen, squares
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.project.project import Project
 
 
 def label_some(project: Project, first: int = 1, last: int = 24) -> None:
@@ -144,8 +147,7 @@ def test_a_reopened_project_shows_the_same_predictions(project):
     label_some(project)
     project.live.update()
     expected = probabilities(project)
-    project.annotations.file.close()
-    reopened = Project(project.path, annotator="ann")
+    reopened = reopen(project)
     assert reopened.current_run == "live"
     np.testing.assert_array_equal(probabilities(reopened), expected)
     assert not (project.path / "runs").exists()  # nothing but labels and features is stored

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,10 +12,12 @@ import tifffile
 from svetlana_jupyter.core.features.feature_sources import PatchSource
 from svetlana_jupyter.errors import ClassifierError, ProjectError
 from svetlana_jupyter.project import live_storage
-from svetlana_jupyter.project.project import Project
-from tests.project.conftest import squares
+from tests.project.conftest import reopen, squares
 from tests.project.test_live import label_some
 from tests.project.test_object_features import corners
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.project.project import Project
 
 
 def stored_probabilities(project: Project, run: str) -> np.ndarray:
@@ -73,8 +77,7 @@ def test_a_run_with_an_encoder_needs_it_to_predict_and_names_it(project):
     project.live.update()
     run = project.train(preset="live")
     project.predict(["P1_A1"], run=run.name)
-    project.annotations.file.close()
-    reopened = Project(project.path, annotator="ann")
+    reopened = reopen(project)
     with pytest.raises(ClassifierError, match="'encoder quarters'"):
         reopened.predict(["P2_A1"], run=run.name)
     reopened.features.add("quarters", corners, size=16)
@@ -122,8 +125,7 @@ def test_a_kept_run_opens_again_and_predicts_new_images(project, monkeypatch):
     project.live.update()
     expected = live_probabilities(project)
     project.live.keep()
-    project.annotations.file.close()
-    reopened = Project(project.path, annotator="ann")
+    reopened = reopen(project)
     np.testing.assert_array_equal(stored_probabilities(reopened, "0001"), expected)
     stored = {name: reopened.runs["0001"].predictions_file(name).stat().st_mtime_ns for name in reopened.images}
     reopened.predict(run="0001")

@@ -14,7 +14,7 @@ from svetlana_jupyter.errors import InputError, ProjectError
 from svetlana_jupyter.project import mask_replacement as replacement
 from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.project import Project
-from tests.project.conftest import squares
+from tests.project.conftest import reopen, squares
 from tests.project.test_project import bytes_of
 
 if TYPE_CHECKING:
@@ -45,11 +45,6 @@ def current_labels(project: Project) -> dict[int, str]:
     return {label: name for (_, label), name in project.labels()["class"].items()}
 
 
-def reopened(project: Project, annotator: str = "ann") -> Project:
-    project.annotations.file.close()
-    return Project(project.path, annotator=annotator)
-
-
 @pytest.mark.parametrize("overwritten", [False, True])
 def test_annotations_are_carried_over_and_the_report_gives_the_status(
     project: Project, wells: Path, overwritten: bool
@@ -72,7 +67,7 @@ def test_annotations_are_carried_over_and_the_report_gives_the_status(
     assert report.loc[2, "share"] == 1
     assert report.loc[2, "carried"] == (102,)
     expected = {1: "dim", 102: "bright"} | ({} if overwritten else {30: "dim", 31: "dim", 40: "bright"})
-    assert current_labels(project) == current_labels(reopened(project)) == expected
+    assert current_labels(project) == current_labels(reopen(project)) == expected
     assert log.read_bytes() == before, "the log is not touched"
     assert "1 kept, 1 relabeled" in project.status
 
@@ -105,7 +100,7 @@ def test_undo_works_across_a_mask_replacement(project: Project) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     project.annotate("P1_A1", 102, "dim")
     project.annotate("P1_A1", 6, "bright")
-    again = reopened(project)
+    again = reopen(project)
     assert current_labels(again) == {1: "dim", 102: "dim", 30: "dim", 31: "dim", 40: "bright", 6: "bright"}
     for _ in range(3):
         again.undo()
@@ -121,7 +116,7 @@ def test_a_carried_annotation_can_be_erased(project: Project) -> None:
     annotated(project).replace_mask("P1_A1", resegmented())
     project.erase("P1_A1", 102)
     assert project.annotations.label_of("P1_A1", 102) == Label()
-    assert 102 not in current_labels(reopened(project))
+    assert 102 not in current_labels(reopen(project))
 
 
 @pytest.fixture
@@ -135,10 +130,10 @@ def test_annotations_of_others_are_carried_over_at_any_time(project: Project) ->
     other = Project(project.path, annotator="bo")
     project.replace_mask("P1_A1", resegmented())
     other.annotate("P1_A1", 2, "bright")  # bo's notebook still shows the old mask
-    assert current_labels(reopened(project)) == {102: "bright"}
-    other = reopened(other, "bo")
+    assert current_labels(reopen(project)) == {102: "bright"}
+    other = reopen(other, "bo")
     other.annotate("P1_A1", 102, "dim")
-    assert current_labels(reopened(project)) == {102: "dim"}
+    assert current_labels(reopen(project)) == {102: "dim"}
 
 
 @pytest.mark.usefixtures("other_kernels")
@@ -178,7 +173,7 @@ def test_a_mask_can_be_replaced_again_and_by_the_old_one(project: Project, wells
     report = project.replace_mask("P1_A1", wells / "masks" / "P1_A1.tif")
     assert report.loc[102, "new"] == (2,)
     assert report.loc[30, "status"] == "merged"
-    assert current_labels(reopened(project)) == {1: "dim", 2: "bright", 3: "dim", 4: "bright", 8: "bright"}
+    assert current_labels(reopen(project)) == {1: "dim", 2: "bright", 3: "dim", 4: "bright", 8: "bright"}
     assert len(project.objects("P1_A1")) == 12
 
 
@@ -230,7 +225,7 @@ def test_predictions_of_the_old_mask_are_not_used_for_the_new_one(project: Proje
     assert len(project.probabilities("P1_A2")) == 12
     assert project.predictions_version > version
     project.predict(["P1_A1"])
-    assert sorted(reopened(project).probabilities("P1_A1").index) == sorted(np.unique(resegmented())[1:])
+    assert sorted(reopen(project).probabilities("P1_A1").index) == sorted(np.unique(resegmented())[1:])
 
 
 def test_a_mask_is_not_replaced_during_a_job(project: Project) -> None:
@@ -243,7 +238,7 @@ def test_missing_label_mappings_are_reported_on_opening(project: Project) -> Non
     annotated(project).replace_mask("P1_A1", resegmented())
     (project.path / "masks" / "P1_A1.1.csv").unlink()
     with pytest.raises(ProjectError, match="Restore it from a backup"):
-        reopened(project)
+        reopen(project)
 
 
 def test_the_annotation_table_contains_the_mask_version(project: Project) -> None:

@@ -18,10 +18,12 @@ from svetlana_jupyter.errors import ClassifierError, InputError
 from svetlana_jupyter.project import object_features
 from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, MISSING
 from svetlana_jupyter.project.project import Project
-from tests.project.conftest import squares
+from tests.project.conftest import reopen, squares
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from svetlana_jupyter.project.object_features import ImageFeatures
 
 WIDTHS = count(1)
 
@@ -37,6 +39,15 @@ def compute(project: Project, parts: int | None = None) -> None:
         done += event.unit == "objects"
         if done == parts:
             return
+
+
+def first_image(project: Project) -> ImageFeatures:
+    return project.features.matrix().images["P1_A1"]
+
+
+def values(project: Project) -> np.ndarray:
+    """Return the features of the first image."""
+    return first_image(project).read(slice(None))
 
 
 def test_measurements_are_standardized_over_the_sample_and_weighted(project):
@@ -79,12 +90,12 @@ def small_sample(monkeypatch):
 def test_the_features_of_the_sample_are_those_of_any_other_object(project, monkeypatch):
     compute(project)
     monkeypatch.setattr(object_features, "PART_OBJECTS", 5)
-    features = project.features.matrix().images["P1_A1"]
+    features = first_image(project)
     stored = [part.rows[:].copy() for part in features.parts]
     for part in features.parts:
         part.rows[:], part.state[:] = 0, MISSING
     compute(project)
-    for part, expected in zip(project.features.matrix().images["P1_A1"].parts, stored):
+    for part, expected in zip(first_image(project).parts, stored):
         np.testing.assert_array_equal(part.rows[:], expected)
         assert expected.any()
 
@@ -132,12 +143,12 @@ def test_urgent_objects_are_computed_first_in_parts(project, monkeypatch):
 
 def test_changed_pixels_are_computed_again(project, wells: Path):
     compute(project)
-    before = project.features.matrix().images["P1_A1"].read(slice(None))
+    before = values(project)
     file = wells / "wells/P1_A1.tif"
     tifffile.imwrite(file, 255 - tifffile.imread(file))
-    assert not project.features.matrix().images["P1_A1"].is_present.any()
+    assert not first_image(project).is_present.any()
     compute(project)
-    features = project.features.matrix().images["P1_A1"]
+    features = first_image(project)
     assert features.is_present.all()
     assert np.abs(features.read(slice(None)) - before).max() > 0.01
     assert len(list((project.path / "features/P1_A1").glob("measurements-*.rows"))) == 1
@@ -146,20 +157,19 @@ def test_changed_pixels_are_computed_again(project, wells: Path):
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"version": 1}', b"[]"])
 def test_damaged_files_are_computed_again(project, damage):
     compute(project)
-    expected = project.features.matrix().images["P1_A1"].read(slice(None))
+    expected = values(project)
     next((project.path / "features/P1_A1").glob("measurements-*.rows")).write_bytes(damage)
     (project.path / "features/measurements.json").write_bytes(damage)
-    project.annotations.file.close()
-    reopened = Project(project.path, annotator="ann")
+    reopened = reopen(project)
     compute(reopened)
-    np.testing.assert_array_equal(reopened.features.matrix().images["P1_A1"].read(slice(None)), expected)
+    np.testing.assert_array_equal(values(reopened), expected)
 
 
 @pytest.mark.parametrize("source", ["measurements", "patches"])
 def test_damaged_rows_are_reported_and_computed_again(project, source):
     """Rows of zeros are missing; bits that changed, and rows that were exchanged, are damaged."""
     compute(project)
-    expected = project.features.matrix().images["P1_A1"].read(slice(None))
+    expected = values(project)
     file = next((project.path / "features/P1_A1").glob(f"{source}-*.rows"))
     rows = np.frombuffer(bytearray(file.read_bytes()), np.uint8).reshape(12, -1)
     rows[2, 5] ^= 1
@@ -167,18 +177,17 @@ def test_damaged_rows_are_reported_and_computed_again(project, source):
     rows[7], rows[8, -8:] = 0, 0
     rows[9, -1] ^= 128
     file.write_bytes(rows.tobytes())
-    project.annotations.file.close()
-    reopened = Project(project.path, annotator="ann")
-    image = reopened.features.matrix().images["P1_A1"]
+    reopened = reopen(project)
+    image = first_image(reopened)
     assert np.flatnonzero(image.is_waiting).tolist() == [2, 4, 5, 7, 8, 9]
     assert reopened.trouble == (
         f"Features ({source}) of 5 objects of 'P1_A1' were damaged on disk. They are computed again with the next "
         "update."
     )
     compute(reopened)
-    np.testing.assert_array_equal(reopened.features.matrix().images["P1_A1"].read(slice(None)), expected)
+    np.testing.assert_array_equal(values(reopened), expected)
     again = Project(reopened.path, annotator="bob")
-    assert again.features.matrix().images["P1_A1"].is_present.all()
+    assert first_image(again).is_present.all()
     assert again.trouble == ""
 
 
@@ -209,13 +218,12 @@ def test_learned_numbers_of_other_features_are_refused_with_a_sentence(project):
     document |= {name: document[name][1:] for name in ("center", "scale")}
     document["sizes"] = [document["sizes"][0] - 1]
     file.write_text(json.dumps(document))
-    project.annotations.file.close()
-    reopened = Project(project.path, annotator="ann")
+    reopened = reopen(project)
     compute(reopened)
     assert "project.features.refresh()" in reopened.features.problems["P1_A1"]
     reopened.features.refresh()
     compute(reopened)
-    assert reopened.features.matrix().images["P1_A1"].is_present.all()
+    assert first_image(reopened).is_present.all()
 
 
 def test_a_damaged_file_of_an_encoder_adds_no_features(project):
@@ -223,7 +231,7 @@ def test_a_damaged_file_of_an_encoder_adds_no_features(project):
     (project.path / "features/encoder x.json").write_text('{"version": "1"}')
     compute(project)
     assert list(project.features.matrix().blocks) == ["measurements", "blob", "oriented"]
-    assert project.features.matrix().images["P1_A1"].is_present.all()
+    assert first_image(project).is_present.all()
 
 
 def test_links_are_neither_followed_nor_replaced(project, tmp_path: Path):
@@ -311,10 +319,10 @@ def test_another_encoder_of_the_same_code_is_computed_anew(project):
 
     project.features.add("quarters", times(1), size=16)
     compute(project)
-    before = project.features.matrix().images["P1_A1"].parts[1].rows.copy()
+    before = first_image(project).parts[1].rows.copy()
     project.features.add("quarters", times(np.array([1, -1, 1, -1])), size=16)
     compute(project)
-    assert (project.features.matrix().images["P1_A1"].parts[1].rows != before).any()
+    assert (first_image(project).parts[1].rows != before).any()
 
 
 def test_a_torch_module_is_an_encoder(project):
@@ -327,9 +335,8 @@ def test_a_torch_module_is_an_encoder(project):
 def test_cached_features_of_an_encoder_serve_where_it_is_missing(project):
     project.features.add("quarters", corners, size=16)
     compute(project)
-    expected = project.features.matrix().images["P1_A1"].read(slice(None))
-    project.annotations.file.close()
-    reopened = Project(project.path, annotator="ann")
+    expected = values(project)
+    reopened = reopen(project)
     reopened.add("other", *squares(seed=9), axes="yx")
     compute(reopened)
     matrix = reopened.features.matrix()

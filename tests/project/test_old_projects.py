@@ -16,7 +16,7 @@ from svetlana_jupyter.core.annotations import FLAGS
 from svetlana_jupyter.errors import InputError, ResultWarning
 from svetlana_jupyter.learn.training import _NetworkTraining
 from svetlana_jupyter.project.project import Project
-from tests.project.conftest import squares
+from tests.project.conftest import reopen, squares
 
 DATA = Path(__file__).with_name("data") / "project_0_1_0"
 RENAMED = {"gesture": "edit", "recipe": "preset", "bad": "bad_segmentation"}
@@ -63,8 +63,7 @@ def test_undo_works_on_edits_of_the_old_log(old: Project) -> None:
 
 def test_new_events_are_appended_with_the_old_header(old: Project) -> None:
     old.flag("P2_A1", 9, "bad_segmentation")
-    old.annotations.file.close()
-    reopened = Project(old.path, annotator="ann")
+    reopened = reopen(old)
     assert reopened.annotations.label_of("P2_A1", 9).action == "bad_segmentation"
     assert reopened.annotations.table().shape[0] == len(read_expected("annotations")) + 1
 

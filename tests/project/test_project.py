@@ -14,7 +14,7 @@ from skimage.measure import regionprops_table
 from svetlana_jupyter.core.annotations import Label
 from svetlana_jupyter.errors import InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.project import Project
-from tests.project.conftest import CLASSES, squares
+from tests.project.conftest import CLASSES, reopen, squares
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def reopened(project: Project) -> Project:
-    """Return the project as a restarted kernel would open it."""
-    project.annotations.file.close()
-    return Project(project.path, annotator="ann")
 
 
 def test_images_are_added_by_pattern_with_their_groups(project: Project) -> None:
@@ -64,7 +58,7 @@ def test_arrays_are_stored_in_the_project(project: Project) -> None:
     image, mask = squares(seed=9)
     project.add("array", np.stack([image, image]), mask, axes="cyx", channels=["dna", "actin"], spacing=(0.5, 0.25))
     project.add("array", np.stack([image, image]), mask, axes="cyx", channels=["dna", "actin"], spacing=(0.5, 0.25))
-    again = reopened(project).pair("array")
+    again = reopen(project).pair("array")
     assert again.channels == ("dna", "actin")
     assert again.spacing == (0.5, 0.25)
     np.testing.assert_array_equal(again.image.to_numpy(), np.stack([image, image]))
@@ -93,7 +87,7 @@ def test_the_object_table_is_rebuilt_when_the_mask_is_replaced_by_its_changed_fi
     mask = tifffile.imread(wells / "masks" / "P1_A1.tif")
     mask[mask > 8] = 0
     tifffile.imwrite(wells / "masks" / "P1_A1.tif", mask)
-    again = reopened(project)
+    again = reopen(project)
     again.replace_mask("P1_A1")
     assert len(again.objects("P1_A1")) == 8
 
@@ -102,7 +96,7 @@ def test_annotations_survive_reopening(project: Project) -> None:
     project.annotate("P1_A1", 3, "dim")
     project.annotate("P2_A1", [4, 6], "bright", source="panel", seconds=1.5)
     project.flag("P1_A1", 5, "bad_segmentation")
-    again = reopened(project)
+    again = reopen(project)
     pd.testing.assert_frame_equal(again.labels(), project.labels())
     assert again.annotations.class_counts().to_dict() == {"dim": 1, "bright": 2}
     assert again.annotations.flag_counts() == {"ambiguous": 0, "bad_segmentation": 1, "skip": 0}
@@ -113,7 +107,7 @@ def test_annotations_survive_reopening(project: Project) -> None:
 def test_undo_after_reopening_restores_the_previous_class(project: Project) -> None:
     project.annotate("P1_A1", 3, "dim")
     project.annotate("P1_A1", 3, "bright")
-    again = reopened(project)
+    again = reopen(project)
     assert again.annotations.can_undo
     assert again.undo()
     assert again.annotations.label_of("P1_A1", 3).class_id == again.classes.by_name("dim").id
@@ -142,7 +136,7 @@ def test_renaming_a_class_leaves_the_log_unchanged(project: Project) -> None:
     before = (project.path / "annotations" / "ann.csv").read_bytes()
     project.classes.rename("dim", "resting")
     assert (project.path / "annotations" / "ann.csv").read_bytes() == before
-    assert reopened(project).labels()["class"].tolist() == ["resting"]
+    assert reopen(project).labels()["class"].tolist() == ["resting"]
 
 
 def test_reopening_with_other_classes_adds_them(project: Project) -> None:

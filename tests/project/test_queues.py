@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.project import Project
-from tests.project.conftest import squares
+from tests.project.conftest import reopen, squares
+
+if TYPE_CHECKING:
+    from svetlana_jupyter.project.project import Project
 
 KINDS = [{"kind": "random", "seed": 3}, {"kind": "image"}, {"kind": "near", "near": ("P1_A1", 6)}]
 
@@ -25,8 +28,7 @@ def test_a_queue_resumes_and_never_repeats_an_object(project: Project, kind) -> 
     first = ids(project.queue(**kind), 5)
     for image, label in first:
         project.annotate(image, label, "dim")
-    project.annotations.file.close()
-    again = Project(project.path, annotator="ann")
+    again = reopen(project)
     assert first + ids(again.queue(**kind)) == complete
     assert len(set(complete)) == len(complete)
     assert len(complete) == (11 if "near" in kind else 36)

@@ -16,15 +16,15 @@ from svetlana_jupyter.learn import cross_validation
 from svetlana_jupyter.learn.cross_validation import cross_validate
 from svetlana_jupyter.project import runs as stored_runs
 from svetlana_jupyter.project.jobs import panel_call
-from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.run_scoring import BEING_SCORED, NOT_SCORED, Scoring
 from svetlana_jupyter.project.runs import LABELS_FILE, NETWORK
 from tests.learn.networks import Plain
-from tests.project.conftest import squares
+from tests.project.conftest import reopen, squares
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.project.runs import Run
 
 
@@ -159,8 +159,7 @@ def test_a_restarted_project_computes_the_same_scores(annotated: Project) -> Non
     annotated.annotate("P2_A1", [1, 3], "dim")  # later labels are not the ones of the run
     annotated.annotate("P1_A1", 1, "bright")
     annotated._shared.scorings.clear()
-    annotated.annotations.file.close()
-    reopened = Project(annotated.path, annotator="ann")
+    reopened = reopen(annotated)
     assert reopened.runs.score(run).text == NOT_SCORED
     assert reopened.evaluate().network is not None
     assert_scored(reopened.runs[run.name], expected)

@@ -12,12 +12,12 @@ from scipy.stats import chisquare
 from sklearn.metrics import accuracy_score
 
 from svetlana_jupyter.errors import InputError, ProjectError
-from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.test_set import draw_sample
-from tests.project.conftest import CLASSES, squares
+from tests.project.conftest import CLASSES, reopen, squares
 from tests.project.test_evaluation import add_scored_run, held_out_table
 
 if TYPE_CHECKING:
+    from svetlana_jupyter.project.project import Project
     from svetlana_jupyter.project.runs import Run
 
 N = 24
@@ -78,8 +78,7 @@ def test_a_test_set_is_stored_and_drawn_once(project: Project) -> None:
     assert table["stands_for"].eq(33 / N).all()
     assert not table["action"].any()
     assert not {("P1_A1", 1), ("P1_A1", 2), ("P1_A1", 3)} & set(project.test_set.objects), "they were annotated before"
-    project.annotations.file.close()
-    again = Project(project.path, annotator="ann")
+    again = reopen(project)
     pd.testing.assert_frame_equal(again.test_set.table(), table)
     pd.testing.assert_frame_equal(again.test_set.draw(N, seed=3), table)
     with pytest.raises(ProjectError, match="exists already"):

@@ -24,7 +24,7 @@ from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import read_runs
 from svetlana_jupyter.project.storage import file_name
 from svetlana_jupyter.samples import bright_foci_3d
-from tests.project.conftest import CLASSES, squares
+from tests.project.conftest import CLASSES, reopen, squares
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,8 +88,7 @@ def test_reopening_restores_the_last_run_and_its_predictions(project: Project) -
     annotated(project)
     project.train(**QUICK)
     project.predict()
-    project.annotations.file.close()
-    again = Project(project.path, annotator="ann")
+    again = reopen(project)
     assert again.current_run == project.current_run == "0001"
     pd.testing.assert_frame_equal(again.predictions(), project.predictions())
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pandas as pd
 import pytest
 
+from svetlana_jupyter.errors import ProjectError
 from svetlana_jupyter.project.jobs import JobState
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.widgets.call_names import name_controls
 from svetlana_jupyter.widgets.results_panel import ResultsPanel, fractions_html
+from tests.widgets.test_object_indexing import until
 
 
 @pytest.fixture
@@ -106,6 +111,39 @@ def test_only_a_stored_run_predicts_on_request(project):
     assert project.current_run == "live"
     assert panel.predict.disabled
     assert "bright" in panel.counts.value
+
+
+def test_the_evaluation_is_computed_in_the_background(trained, monkeypatch):
+    threads, original = [], Project.evaluate
+
+    def evaluate(project, run=None):
+        threads.append(threading.current_thread())
+        return original(project, run)
+
+    monkeypatch.setattr(Project, "evaluate", evaluate)
+
+    async def open_section():
+        panel = ResultsPanel(trained)
+        panel.sections.selected_index = 1
+        assert panel.evaluation.value == ""
+        await until(lambda: "data:image/png" in panel.evaluation.value)
+
+    asyncio.run(open_section())
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+def test_an_evaluation_that_fails_replaces_the_old_report_by_the_reason(panel, trained, monkeypatch):
+    panel.sections.selected_index = 1
+    assert "data:image/png" in panel.evaluation.value
+
+    def fail(*arguments):
+        raise ProjectError("The mask has changed.")
+
+    monkeypatch.setattr(Project, "evaluate", fail)
+    panel.show_evaluation()
+    assert "data:image/png" not in panel.evaluation.value
+    assert "The mask has changed." in panel.evaluation.value
 
 
 def test_the_open_evaluation_follows_the_score(annotated):

@@ -80,7 +80,7 @@ class GalleryPanel(Panel):
         self.labeling = labeling = SelectionLabeling(
             project, view.shared, lambda: self.shown, self.status, "gallery", _NOTHING_SELECTED, view.reveal
         )
-        self.controls = controls = SelectionControls(self, labeling, lambda: self.shown, _VIEW_KEYS, view.move)
+        self.controls = controls = SelectionControls(self, labeling, _VIEW_KEYS, view.move)
         self.class_buttons, self.command_bar = controls.class_buttons, controls.command_bar
         self.progress_text = HTML(layout={"margin": "0", "min_height": "38px"})
         self.selection_text = HTML(layout={"margin": "0"})

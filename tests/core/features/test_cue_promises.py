@@ -59,7 +59,8 @@ def test_without_surroundings_only_the_object_pixels_matter(ndim):
     after = measured(
         np.where(kept, image, np.random.default_rng(1).normal(0, 1e4, image.shape)), np.where(kept, mask, 0)
     )
-    assert_same(columns_without(after, "surroundings"), columns_without(before, "surroundings").loc[[1, 3, 4]], 1e-9)
+    # Objects of similar size are computed together, so another neighbor changes the rounding of float32 sums.
+    assert_same(columns_without(after, "surroundings"), columns_without(before, "surroundings").loc[[1, 3, 4]], 1e-5)
     moved = [
         name for name in columns_with(before, "surroundings") if "position" not in name and name != "border_distance"
     ]
