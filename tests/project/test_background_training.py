@@ -185,7 +185,7 @@ def test_an_interrupted_comparison_of_presets_continues_after_its_finished_train
 
 
 @pytest.mark.parametrize("edit", ["merge", "split", "rename", "add", "mask"])
-def test_a_training_starts_again_with_the_classes_and_objects_of_an_edit(followed: Project, monkeypatch, edit: str) -> None:
+def test_a_training_starts_again_after_an_edit_of_its_labels(followed: Project, monkeypatch, edit: str) -> None:
     followed.classes.add("odd")
     for label in (1, 3, 5):
         followed.annotate("P2_A1", label, "odd")
