@@ -89,7 +89,7 @@ class BackgroundTraining:
         self._jobs.lane.cancel(LANE_NAME)
 
     def restart(self) -> None:
-        """Cancel a training whose labels are outdated, so that `consider` starts it again."""
+        """Cancel a training with outdated labels; `consider` starts it again."""
         if self._steps is not None:
             self.cancel()
             self._tried = 0
