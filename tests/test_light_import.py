@@ -34,6 +34,17 @@ def test_project_is_imported_without_torch_or_canvas():
     assert not loaded & {"torch", "torchvision", "albumentations", "sklearn", "ipycanvas", "anywidget"}
 
 
+def test_the_workspace_draws_the_first_picture_without_libraries_that_only_other_tabs_need(tmp_path):
+    blood = sv.samples.blood_smear()
+    project = sv.Project(tmp_path / "blood.svetlana", classes=["RBC", "WBC"])
+    project.add_images(f"{blood}/images/{{smear}}.png", masks=f"{blood}/masks/{{smear}}.tif")
+    project.annotations.file.close()
+    opened = f"import svetlana_jupyter as sv\napp = sv.App({str(project.path)!r})"
+    loaded = modules_after(f"{opened}\nassert app.panels['Label'].viewer.model.scene is not None")
+    assert "ipycanvas" in loaded
+    assert not loaded & {"distributed", "matplotlib", "sklearn", "torch"}
+
+
 def test_every_public_name_resolves_and_is_listed():
     assert sorted(set(sv.__all__)) == sorted(sv.__all__)
     for name in sv.__all__:

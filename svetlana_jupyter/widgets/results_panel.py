@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, Accordion, Dropdown, HBox, VBox
 
-from svetlana_jupyter.project.plots import use_bright_ink
 from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.widgets.call_names import name_controls
 from svetlana_jupyter.widgets.components import (
@@ -232,6 +231,8 @@ def fractions_html(table: pd.DataFrame) -> str:
 
 def picture_html(figure: Figure, text: str) -> str:
     """Return a figure as HTML: two images, of which the page shows that of its theme."""
+    from svetlana_jupyter.project.plots import use_bright_ink  # with matplotlib, which the figure has imported
+
     pictures = []
     for dark in (False, True):
         if dark:

@@ -15,6 +15,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
+from dask.local import get_sync  # its name would make dask import distributed
 
 from svetlana_jupyter.errors import DamagedError
 
@@ -104,7 +105,7 @@ def pixel_hash(image: DataArray) -> str:
     digest = hashlib.blake2b(f"{data.dtype.name} {data.shape} {data.chunks}".encode(), digest_size=16)
     try:
         for number in np.ndindex(data.numblocks):
-            digest.update(np.ascontiguousarray(data.blocks[number].compute(scheduler="synchronous")).data)
+            digest.update(np.ascontiguousarray(data.blocks[number].compute(scheduler=get_sync)).data)
     except DamagedError:
         return ""
     return digest.hexdigest()

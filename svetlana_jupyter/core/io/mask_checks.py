@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
+from dask.local import get_sync  # its name would make dask import distributed
 from scipy import ndimage
 
 from svetlana_jupyter.errors import InputError
@@ -41,7 +42,7 @@ def check_is_label_image(mask: DataArray) -> None:
     pixels = da.asarray(mask.data)
     seen: set[int] = set()
     for block in _blocks_from_center(pixels)[:MAX_CHECKED_BLOCKS]:
-        part = pixels.blocks[block].compute(scheduler="synchronous")
+        part = pixels.blocks[block].compute(scheduler=get_sync)
         check_not_negative(part)
         seen |= {int(part.max()), int(part[part > 0].min(initial=part.max()))} - {0}
         if len(seen) > 1:
@@ -70,7 +71,7 @@ def check_integer(pixels: da.Array, source_name: str) -> None:
             "Label its objects first, for example `skimage.measure.label(mask)`.",
         )
     elif kind == "f":
-        block = pixels.blocks[tuple(count // 2 for count in pixels.numblocks)].compute(scheduler="synchronous")
+        block = pixels.blocks[tuple(count // 2 for count in pixels.numblocks)].compute(scheduler=get_sync)
         finite = np.isfinite(block)
         top = float(np.nanmax(block)) if finite.any() else math.nan
         if finite.all() and np.array_equal(block, np.round(block)):

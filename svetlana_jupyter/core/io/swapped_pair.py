@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from dask.local import get_sync  # its name would make dask import distributed
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -51,7 +52,7 @@ def _equal_neighbors(array: DataArray) -> tuple[float, int, int]:
         dim: slice(max(0, (size - _SIDE) // 2), (size + _SIDE) // 2) if dim in ("y", "x") else size // 2
         for dim, size in array.sizes.items()
     }
-    pixels = np.asarray(array.isel(middle).compute(scheduler="synchronous").data)
+    pixels = np.asarray(array.isel(middle).compute(scheduler=get_sync).data)
     left, right = pixels[:, :-1], pixels[:, 1:]
     inside = (left != 0) & (right != 0)
     pairs = int(inside.sum())
