@@ -88,11 +88,16 @@ class BackgroundTraining:
             self._show(None)
         self._jobs.lane.cancel(LANE_NAME)
 
-    def follow_classes(self, scheme: ClassScheme) -> None:
-        """Cancel a training whose classes were renamed or merged, to start it again."""
-        if self._steps is not None and not self._classes.items() <= _class_names(scheme).items():
+    def restart(self) -> None:
+        """Cancel a training with outdated labels; `consider` starts it again."""
+        if self._steps is not None:
             self.cancel()
             self._tried = 0
+
+    def follow_classes(self, scheme: ClassScheme) -> None:
+        """Restart a training whose classes were renamed or merged."""
+        if not self._classes.items() <= _class_names(scheme).items():
+            self.restart()
 
     def _work(self, steps: Iterator[None], stop: Stop) -> Iterator[None]:
         """Continue a training up to its end or its cancellation."""

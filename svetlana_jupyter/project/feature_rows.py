@@ -87,6 +87,12 @@ class FeatureRows:
             self.words.flush()
         self.state[positions] = states
 
+    def find_others(self) -> None:
+        """Find rows that another `Project` of the same folder has computed."""
+        missing = self.state == MISSING
+        if missing.any():
+            self.state[missing] = _read_states(self.words)[0][missing]
+
 
 def _read_states(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], int]:
     """Return the states of rows (n,), and how many are damaged."""

@@ -209,6 +209,7 @@ class Live:
         self._condition = threading.Condition()
         self._thread: threading.Thread | None = None
         self.urgent_objects: Callable[[], Mapping[str, Sequence[int]]] = dict
+        self._lane_name = f"features {id(self)}"  # each `Project` of a folder shows what is computed
         runs.fit_live, features.on_damaged = self._fit_known, self._post
 
     def update(self) -> LiveState:
@@ -295,7 +296,7 @@ class Live:
     def stop(self) -> None:
         """Follow the labels no longer; the last predictions stay."""
         self._is_following = False
-        self._jobs.lane.cancel("features")
+        self._jobs.lane.cancel(self._lane_name)
         with self._condition:
             self._wanted += 1
             self._done = self._wanted
@@ -505,7 +506,7 @@ class Live:
                 yield
             self.request()
 
-        self._jobs.lane.submit("features", work, lambda error: self._post(str(error)))
+        self._jobs.lane.submit(self._lane_name, work, lambda error: self._post(str(error)))
 
     def _first_objects(self) -> dict[str, list[int]]:
         """Return the objects to compute first: labeled ones, then those of a panel."""

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from svetlana_jupyter.core.allowed_cues import restrict_to_allowed_cues
 from svetlana_jupyter.core.features.feature_sources import FeatureSource, StoredSource
@@ -35,8 +36,6 @@ from svetlana_jupyter.project.storage import file_name, write_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.core.settings import TrainingSettings
@@ -376,7 +375,7 @@ class ObjectFeatures:
         Progress
             After every part of the objects.
         """
-        names, tables = self.similar_images(), dict[str, pd.DataFrame]()
+        names, tables, waiting = self.similar_images(), dict[str, pd.DataFrame](), dict[str, NDArray[np.int64]]()
         others = [name for name in self._images.snapshot() if name not in names]
         self.problems = dict.fromkeys(others, f"It has other dimensions or channels than {names[:1]}.")
         for number, name in enumerate(names):
@@ -397,10 +396,12 @@ class ObjectFeatures:
         for source in sources:
             if isinstance(source, StoredSource):
                 self.problems[source.name] = f"{source.name} is missing in this kernel. {ADD_ENCODER}"
-        waiting: dict[str, NDArray[np.int64]] = {}
         for name in tables:
             with self._noting_problem(name):
-                waiting[name] = np.flatnonzero(self._image(name, fitted).is_waiting)
+                image = self._image(name, fitted)
+                for stored in image.parts:
+                    stored.find_others()
+                waiting[name] = np.flatnonzero(image.is_waiting)
         tables = {name: tables[name] for name in waiting}
         total = sum(map(len, tables.values()))
         done, asked = total - sum(map(len, waiting.values())), set[tuple[str, int]]()

@@ -553,6 +553,7 @@ class Project(HasTraits):
         """
         with self._jobs.lane.hold(), self._folder.lock:
             self._jobs.check_idle()
+            self._background_training.restart()
             if repair is None:
                 report, self.status = self._masks.replace(name, mask)
             else:

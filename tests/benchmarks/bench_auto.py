@@ -1,8 +1,8 @@
 """Preset search ("auto"): the accuracy it reaches, its duration, and the bias of the score it reports.
 
-`python -m tests.benchmarks.bench_auto [--set NAME] [--draws 1] [--first 0] [--compare all|none|NAME ...]
-[--threads 2]`; exit code 1 if search and final training exceed the time limit of the set, or if the mean accuracy is
-more than 0.02 below that of the best single preset, or below that of the paper.
+`python -m tests.benchmarks.bench_auto [--data FOLDER] [--set NAME] [--labels N] [--draws 1] [--first 0]
+[--compare all|none|NAME ...] [--threads 2]`; exit code 1 if search and final training exceed the time limit of the set,
+or if the mean accuracy is more than 0.02 below that of the best single preset, or below that of the paper.
 
 Each draw has other labels and another seed. A project searches and trains; the true accuracy is that on all other
 objects. For comparison each single preset is trained on the same labels with all its epochs. "seconds" are wall time;
@@ -14,6 +14,7 @@ the score after correction for the selection, "winner's own" the cross-validatio
 - oriented textures (at 0° and 90°), real textures: 45 labels; 30 s.
 - gray cells: 10 labels; well: 200 labels of one well; 30 s.
 - bright foci: set c, a volume, 60 labels; tube and somites, also without surroundings: 169 labels; 120 s.
+- real sets, with their folder: 60 labels; 30 s, volumes 120 s.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +48,10 @@ from svetlana_jupyter.samples import (
     tube_and_somites,
 )
 from tests.benchmarks.bench_fit import draw_from_all_classes
+from tests.benchmarks.bench_preset import real_sets
 from tests.benchmarks.bench_sets import FIELD, WELL_CELLS, WELL_SIDE
 from tests.benchmarks.inclusion_set import LABELED_GROUPS, LABELS, inclusion_set
-from tests.benchmarks.labeled_sets import annotated
+from tests.benchmarks.labeled_sets import annotated, set_parts
 from tests.benchmarks.report import print_report
 from tests.learn.calls import collect_training_data, predict
 
@@ -69,11 +71,11 @@ TIMELY = {**FIELD, "sampling": "auto"}  # the sampling of a search, also for the
 class Trial:
     """Set with its labels, and the time limit of search and final training on two idle cores.
 
-    Labels are drawn from the first ``groups`` samples, and all others are predicted; without groups, from all objects.
+    Labels are drawn from the first ``groups`` images, and all others are predicted; without groups, from all objects.
     """
 
     name: str
-    make: Callable[[], Sample | list[Sample]]
+    make: Callable[[], Sample | list[Sample] | list[AnnotatedImage]]
     labels: int
     first: int
     seconds: float
@@ -111,6 +113,12 @@ TRIALS = {
 }
 
 
+def real_trials(folder: Path | None) -> dict[str, Trial]:
+    """Return the real sets of a folder."""
+    limits = {name: 120.0 if name.endswith("3d") else 30.0 for name in (real_sets(folder) if folder else ())}
+    return {name: Trial(name, set_parts(folder)[name], 60, 0, seconds) for name, seconds in limits.items()}
+
+
 @dataclass(frozen=True)
 class Draw:
     """Labeled objects and objects to score, as class ids by object of each image."""
@@ -121,28 +129,28 @@ class Draw:
     scored: list[pd.Series]
 
 
-def draw_labels(trial: Trial, samples: list[Sample], parts: list[AnnotatedImage], seed: int) -> Draw:
+def draw_labels(trial: Trial, names: tuple[str, ...], parts: list[AnnotatedImage], seed: int) -> Draw:
     """Draw the labels of a trial."""
     classes = [part[2] for part in parts]
-    if trial.groups is None:
-        chosen = [draw_from_all_classes(samples[0], classes[0], trial.labels, seed)]
+    if len(parts) == 1:
+        chosen = [draw_from_all_classes(parts[0][0], classes[0], trial.labels, seed)]
     else:
-        keys = [(number, label) for number in range(trial.groups) for label in classes[number].index]
+        keys = [(number, label) for number in range(trial.groups or len(parts)) for label in classes[number].index]
         drawn = [keys[position] for position in np.random.default_rng(seed).permutation(len(keys))[: trial.labels]]
         chosen = [sorted(label for group, label in drawn if group == number) for number in range(len(parts))]
     labeled = [own.loc[sorted(labels)] for own, labels in zip(classes, chosen, strict=True)]
     first = trial.groups or 0
     scored = [own.drop(known.index) for own, known in zip(classes, labeled, strict=True)]
     scored = [own if number >= first else own.iloc[:0] for number, own in enumerate(scored)]
-    return Draw(samples[0].names, parts, labeled, scored)
+    return Draw(names, parts, labeled, scored)
 
 
-def search_and_train(samples: list[Sample], drawn: Draw, settings: TrainingSettings) -> dict[str, Any]:
+def search_and_train(drawn: Draw, settings: TrainingSettings) -> dict[str, Any]:
     """Train with "auto" in a project and return the result."""
     with tempfile.TemporaryDirectory() as folder:
         project = Project(Path(folder) / "auto.svetlana", classes=list(drawn.names), annotator="bench")
-        for sample, (pair, _, _) in zip(samples, drawn.parts, strict=True):
-            project.add(pair.name, sample.image, sample.mask, axes=axes_of(sample))
+        for pair, _, _ in drawn.parts:
+            project.add(pair.name, pair.image, pair.mask)
         names = [pair.name for pair, _, _ in drawn.parts]
         for name, labeled in zip(names, drawn.labeled, strict=True):
             labels = {(name, label): drawn.names[class_id - 1] for label, class_id in labeled.items()}
@@ -190,17 +198,24 @@ def accuracy(drawn: Draw, settings: TrainingSettings) -> float:
     return float(np.concatenate(right).mean())
 
 
+def open_parts(trial: Trial) -> tuple[tuple[str, ...], list[AnnotatedImage]]:
+    """Return the names of the classes, and the images."""
+    made = trial.make()
+    made = made if isinstance(made, list) else [made]
+    if isinstance(made[0], Sample):
+        return made[0].names, [annotated(each, f"group {number}", axes_of(each)) for number, each in enumerate(made)]
+    return tuple(map(str, range(1, max(classes.max() for _, _, classes in made) + 1))), made
+
+
 def measure_trial(trial: Trial, draws: range, compared: Sequence[str], threads: int) -> dict[str, Any]:
     """Return one row: means over the draws."""
-    made = trial.make()
-    samples = made if isinstance(made, list) else [made]
-    parts = [annotated(sample, f"group {number}", axes_of(sample)) for number, sample in enumerate(samples)]
+    names, parts = open_parts(trial)
     results: list[dict[str, Any]] = []
     single: dict[str, list[float]] = {name: [] for name in compared}
     for draw in draws:
-        drawn = draw_labels(trial, samples, parts, trial.first + draw)
+        drawn = draw_labels(trial, names, parts, trial.first + draw)
         settings = TrainingSettings(seed=draw, threads=threads, **trial.changes)
-        results.append(search_and_train(samples, drawn, settings))
+        results.append(search_and_train(drawn, settings))
         print(f"{trial.name} draw {draw}: {results[-1]}", file=sys.stderr)
         for name in compared:
             alone = restrict_to_allowed_cues(TrainingSettings(preset=name, seed=draw, threads=threads, **trial.changes))
@@ -238,7 +253,9 @@ def measure_trial(trial: Trial, draws: range, compared: Sequence[str], threads: 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", choices=list(TRIALS))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--set")
+    parser.add_argument("--labels", type=int, help="number of labels, instead of those of each set")
     parser.add_argument("--draws", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="the first draw, to go on with others")
     parser.add_argument("--compare", nargs="+", choices=["all", "none", *COMPARED_PRESETS], default=["all"])
@@ -247,8 +264,11 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     compared = {"all": COMPARED_PRESETS, "none": ()}.get(arguments.compare[0], arguments.compare)
     draws = range(arguments.first, arguments.first + arguments.draws)
-    trials = [TRIALS[arguments.set]] if arguments.set else TRIALS.values()
-    rows = [measure_trial(trial, draws, compared, arguments.threads) for trial in trials]
+    trials = {**TRIALS, **real_trials(arguments.data)}
+    chosen = [trials[arguments.set]] if arguments.set else trials.values()
+    if arguments.labels:
+        chosen = [replace(trial, labels=arguments.labels) for trial in chosen]
+    rows = [measure_trial(trial, draws, compared, arguments.threads) for trial in chosen]
     print_report("preset search", rows)
     return 0 if all(row["passes"] for row in rows) else 1
 

@@ -31,6 +31,7 @@ from tests.learn.calls import collect_training_data, predict
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from svetlana_jupyter.core.io.image_pair import ImagePair
     from svetlana_jupyter.learn.dataset import AnnotatedImage
 
 
@@ -63,7 +64,7 @@ def annotated_image(sample: Sample) -> AnnotatedImage:
     return pair, index_objects(pair.mask), classes
 
 
-def draw_from_all_classes(sample: Sample, classes: pd.Series, count: int, seed: int) -> list[int]:
+def draw_from_all_classes(sample: Sample | ImagePair, classes: pd.Series, count: int, seed: int) -> list[int]:
     """Draw labels until they contain all classes."""
     while True:
         labels = draw_labels(np.asarray(sample.mask), count, seed)

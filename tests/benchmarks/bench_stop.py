@@ -1,8 +1,8 @@
-"""Response time of Stop, from the call to the end of the job, at many moments of a training in the background.
+"""Response time of Stop, from the call to the end of the work, at many moments of a training and its scoring.
 
 `python -m tests.benchmarks.bench_stop [--most MS]`; exit code 1 if a stop takes longer than this limit (200 ms). A
-training of each kind is stopped in each of its stages, halfway if the duration of the stage is known; so is the preset
-search before it. A browser adds one message in each direction.
+training of each kind, and the scoring of its run in the background, are stopped in each of their stages, at its
+beginning and halfway; so is the preset search before it. A browser adds one message in each direction.
 """
 
 from __future__ import annotations
@@ -43,35 +43,39 @@ def make_project(kind: str, folder: Path) -> sv.Project:
     return project
 
 
-class Stopping:
-    """Training on a thread that is stopped when a condition on the job holds."""
+def stop_when(project: sv.Project, when: Callable[[str, float], bool]) -> tuple[str, float] | None:
+    """Train in the background, and stop the training or its scoring when a condition on the progress holds.
 
-    def __init__(self, project: sv.Project) -> None:
-        self.project = project
+    Return the stopped stage and the milliseconds until the work ended, or None if it had ended before.
+    """
+    requested, ended, stages = threading.Event(), [], []
 
-    def run(self, when: Callable[[str, float], bool]) -> tuple[str, float] | None:
-        """Return the stopped stage and the milliseconds until the job ended, or None if it had ended before."""
-        requested, ended, result = threading.Event(), threading.Event(), {}
+    def follow(change: dict) -> None:
+        state = change["new"]
+        if state is not None and not requested.is_set() and when(state.text, state.done / max(state.total, 1)):
+            stages.append(stage_of(state.text))
+            requested.set()
 
-        def follow(change: dict) -> None:
-            job = change["new"]
-            if job is None:
-                result["ended"] = time.perf_counter()
-                ended.set()
-                requested.set()
-            elif not requested.is_set() and when(job.text, job.done / max(job.total, 1)):
-                result["stage"] = stage_of(job.text)
-                requested.set()
+    def wait_for_the_end() -> None:
+        wait_until_idle(project)
+        ended.append(time.perf_counter())
+        requested.set()
 
-        self.project.observe(follow, "job")
-        self.project.background.train(search=self.project.settings.preset == AUTO_PRESET)
-        requested.wait(600)
-        if "ended" not in result:
-            result["requested"] = time.perf_counter()
-            self.project.stop()
-            ended.wait(600)
-        self.project.unobserve(follow, "job")
-        return (result["stage"], 1000 * (result["ended"] - result["requested"])) if "requested" in result else None
+    project.observe(follow, ["job", "scoring"])
+    project.background.train(search=project.settings.preset == AUTO_PRESET)
+    waiting = threading.Thread(target=wait_for_the_end)
+    waiting.start()
+    requested.wait(600)
+    begun = time.perf_counter()
+    project.stop()
+    waiting.join(600)
+    project.unobserve(follow, ["job", "scoring"])
+    return (stages[0], max(0.0, 1000 * (ended[0] - begun))) if stages else None
+
+
+def wait_until_idle(project: sv.Project) -> None:
+    project._jobs.wait(600)
+    project._jobs.lane.wait(600)
 
 
 def stage_of(text: str) -> str:
@@ -80,12 +84,14 @@ def stage_of(text: str) -> str:
 
 
 def list_stages(project: sv.Project) -> list[str]:
-    """Return the stages of a training, in order."""
+    """Return the stages of a training and of its scoring, in order."""
     texts: dict[str, None] = {}
-    project.observe(lambda change: change["new"] and texts.setdefault(stage_of(change["new"].text)), "job")
+    names = ["job", "scoring"]
+    project.observe(lambda change: change["new"] and texts.setdefault(stage_of(change["new"].text)), names)
     project.background.train()
-    project._jobs.wait(600)
-    project.unobserve_all("job")
+    wait_until_idle(project)
+    for name in names:
+        project.unobserve_all(name)
     return [text for text in texts if text]
 
 
@@ -101,10 +107,10 @@ def main() -> None:
             times: dict[str, list[float]] = defaultdict(list)
             given, searching = project.settings, TrainingSettings(epochs=8, folds=2)
             moments = [(given, stage, share) for stage in list_stages(project) for share in (0.0, 0.5)]
-            moments += [(searching, "trying presets", 0.0), (searching, "trying", 0.1), (searching, "comparing", 0.6)]
+            moments += [(searching, "comparing", share) for share in (0.0, 0.1, 0.6)]
             for settings, stage, share in moments:
                 project.settings = settings
-                found = Stopping(project).run(lambda text, done, s=stage, h=share: text.startswith(s) and done >= h)
+                found = stop_when(project, lambda text, done, s=stage, h=share: text.startswith(s) and done >= h)
                 if found is not None:
                     times[found[0]].append(found[1])
             for stage, milliseconds in times.items():

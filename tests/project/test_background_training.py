@@ -184,8 +184,8 @@ def test_an_interrupted_comparison_of_presets_continues_after_its_finished_train
     assert [run.settings["preset"] == "forest" for run in followed.runs] == [True, False]
 
 
-@pytest.mark.parametrize("edit", ["merge", "split", "rename", "add"])
-def test_a_training_starts_again_with_the_classes_of_an_edit(followed: Project, monkeypatch, edit: str) -> None:
+@pytest.mark.parametrize("edit", ["merge", "split", "rename", "add", "mask"])
+def test_a_training_starts_again_after_an_edit_of_its_labels(followed: Project, monkeypatch, edit: str) -> None:
     followed.classes.add("odd")
     for label in (1, 3, 5):
         followed.annotate("P2_A1", label, "odd")
@@ -213,6 +213,8 @@ def test_a_training_starts_again_with_the_classes_of_an_edit(followed: Project, 
             followed.classes.rename("odd", "round")
         case "add":
             followed.classes.add("round")
+        case "mask":
+            followed.replace_mask("P2_A1", np.asarray(followed.pair("P2_A1").mask)[:, ::-1].copy())
     followed._jobs.lane.end_hold()
     wait_until(lambda: bool(ended))
     names = followed.classes.names[:3]

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
 
+from svetlana_jupyter.core.features import fitted_sources
+from svetlana_jupyter.core.features.feature_sources import PatchSource
 from svetlana_jupyter.errors import ClassifierError, ProjectError
 from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
 from svetlana_jupyter.project import live, live_results
 from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, MISSING, PRESENT
+from svetlana_jupyter.project.project import Project
 from tests.project.conftest import reopen, squares
-
-if TYPE_CHECKING:
-    from svetlana_jupyter.project.project import Project
 
 
 def label_some(project: Project, first: int = 1, last: int = 24) -> None:
@@ -504,3 +503,25 @@ def test_features_that_come_during_an_update_are_not_shown_as_predicted(project,
     project.observe(lambda change: states.append(change["new"]), "live_state")
     project.live.update()
     assert {(state.objects, state.missing) for state in states} == {(32, 4)}
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_projects_of_a_folder_show_features_that_are_computed_once(project, monkeypatch, first):
+    label_some(project)
+    both, computed = (project, Project(project.path, annotator="ann")), []
+    monkeypatch.setattr(fitted_sources, "SAMPLE_OBJECTS", 6)  # the features of the others are missing
+    next(event for event in project.features.compute(lambda: False) if event.unit == "objects")
+    for each in both:
+        assert not all(image.is_present.all() for image in each.features.matrix().images.values())
+    original = PatchSource.compute
+    monkeypatch.setattr(
+        PatchSource, "compute", lambda self, pair, *args: computed.append(pair.name) or original(self, pair, *args)
+    )
+    with project._jobs.lane.hold():
+        both[first].live.start()
+        both[1 - first].live.start()
+    for each in both:
+        wait_until(lambda each=each: each.live_state and each.live_state.objects == 36, seconds=20)
+    assert computed == ["P1_A2", "P2_A1"]
+    for each in both:
+        each.live.stop()

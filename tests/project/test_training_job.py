@@ -181,6 +181,7 @@ def recorded(_short_search: None, tmp_path_factory: pytest.TempPathFactory) -> R
         patch.setattr(search_module, "search", record)
         patch.setattr(allowed_cues, "CANDIDATE_PRESETS", [name for name in CANDIDATE_PRESETS if name != "live"])
         project.train()
+    assert project._jobs.lane.wait(60), "so that no score is written while the project is copied"
     return found
 
 

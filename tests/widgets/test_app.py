@@ -174,6 +174,19 @@ def test_show_live_returns_from_a_stored_run_to_the_live_predictions(trained):
     assert "Run 0001" in app.truth.text.value
 
 
+def test_the_line_of_truth_says_why_a_run_replaced_another_one(trained):
+    app = App(trained)
+    trained.live.update()
+    trained.runs.choose(LIVE)
+    trained.runs.choose("0001", reason="Run 0001 replaced the live classifier, because 1 < 2.")
+    assert "Run 0001 replaced the live classifier, because 1 &lt; 2." in app.truth.text.value
+    trained.runs.choose(LIVE, reason="The live classifier replaced run 0001.")
+    assert "The live classifier replaced run 0001." in app.truth.text.value
+    assert "Live" in app.truth.text.value
+    trained.runs.choose("0001")
+    assert "replaced" not in app.truth.text.value, "the user has chosen it"
+
+
 def test_the_line_of_truth_has_its_whole_text_as_a_tooltip():
     tooltip = line_html("Live", ["<b>24 labels</b>", score_html(None, 'needs 5 of "a & b"')])
     assert 'title="24 labels · needs 5 of &quot;a &amp; b&quot;"' in tooltip
