@@ -399,8 +399,8 @@ class ObjectFeatures:
         for name in tables:
             with self._noting_problem(name):
                 image = self._image(name, fitted)
-                for known in image.parts:
-                    known.find_others()
+                for stored in image.parts:
+                    stored.find_others()
                 waiting[name] = np.flatnonzero(image.is_waiting)
         tables = {name: tables[name] for name in waiting}
         total = sum(map(len, tables.values()))
