@@ -80,7 +80,7 @@ def _argument_parser() -> argparse.ArgumentParser:
 
 
 def open_lab(folder: Path, options: Sequence[str]) -> int:
-    """Copy missing notebooks and their pictures to a folder, and open the first notebook in JupyterLab."""
+    """Copy the missing notebooks to a folder, and open the first in JupyterLab."""
     notebooks = folder / "notebooks"
     shipped = _shipped_notebooks()
     for file in (*shipped.glob("*.ipynb"), *shipped.glob("images/*.png")):
