@@ -28,6 +28,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from svetlana_jupyter.core.stats.model_selection import (
@@ -150,7 +151,11 @@ def search(
     first = next(iter(candidates.values()))
     if choose_device(first.device, len(first.patches.shape)).type != "cpu":
         workers = 1
-    yield from _Search(candidates, collect, keep_epochs, workers, stop).run()
+    threads = torch.get_num_threads()
+    try:
+        yield from _Search(candidates, collect, keep_epochs, workers, stop).run()
+    finally:
+        torch.set_num_threads(threads)  # a single worker has trained with one, in this thread
 
 
 def subsample_objects(targets: NDArray[np.int64], seed: int, max_objects: int | None = None) -> NDArray[np.int64]:

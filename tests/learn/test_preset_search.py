@@ -160,6 +160,15 @@ def search_among(samples_by_preset: dict[str, TrainingData], **options) -> Itera
     return search(settings, collect, keep_epochs=True, **options)
 
 
+def test_a_search_in_the_calling_thread_leaves_its_number_of_torch_threads(monkeypatch):
+    threads = [3]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads[-1])
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    run_search(collected(("default", "forest")))
+    assert 1 in threads
+    assert threads[-1] == 3
+
+
 def run_search(samples_by_preset: dict[str, TrainingData], **options) -> SearchResult:
     (*_, last) = search_among(samples_by_preset, **options)
     assert isinstance(last, SearchResult)
