@@ -210,9 +210,11 @@ def suspect(pool: Pool, count: int) -> list[Pick]:
 def unlike(pool: Pool, count: int) -> list[Pick]:
     """Choose objects whose features are far from those of all labeled ones.
 
-    Requires ``features`` and ``labeled``.
+    Without labeled objects, they are those of `diverse`. Requires ``features`` and ``labeled``.
     """
     features, labeled = _required(pool.features), _required(pool.labeled)
+    if not len(labeled):
+        return diverse(pool, count)
     norms = (features**2).sum(axis=1)
     distance = (norms[:, None] - 2 * features @ labeled.T + (labeled**2).sum(axis=1)).min(axis=1)
     ranks = np.argsort(np.argsort(distance)) / max(len(distance), 1)
@@ -281,9 +283,12 @@ def _weights(pool: Pool) -> NDArray[np.float32] | None:
 
 
 def _two_likeliest(probabilities: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the positions of the likeliest and the second likeliest class."""
+    """Return the positions of the likeliest and the second likeliest class.
+
+    A single class, of merged ones, is both.
+    """
     order = np.argsort(-probabilities, axis=1, kind="stable")
-    return order[:, 0], order[:, 1]
+    return order[:, 0], order[:, :2][:, -1]
 
 
 def _margins(probabilities: Floats) -> Floats:

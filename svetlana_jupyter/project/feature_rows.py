@@ -5,8 +5,9 @@ deviations. ``features/<image>/<source>-<key>.rows`` has one row per object: 16-
 `core.features.fitted_sources.STEP`), padded to whole words of 64 bits, and a checksum; rows of zeros are missing. The
 key is a hash of image, mask, source and sample. Files of another key are removed. The files may be deleted at any time.
 
-The checksum is the word for which all words of a row give 4 × row + state (exclusive or). Checking it when a file is
-opened takes 25 ms for 100,000 objects × 640 features; CRC-32 of each row would take 100 to 300 ms.
+The checksum is the word for which all words of a row give 4 × row + state + key (exclusive or; the last two bits of the
+key do not count), so that rows of another image are damaged, too. Checking it when a file is opened takes 25 ms for
+100,000 objects × 640 features; CRC-32 of each row would take 100 to 300 ms.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.core.features.fitted_sources import FittedSource
 
 MISSING, PRESENT, IMPOSSIBLE = 0, 1, 2  # states of the features of an object
-LAYOUT = 2  # of the files; those of another layout are computed again
+LAYOUT = 3  # of the files; those of another layout are computed again
 MAX_MEMORY = 2**29  # bytes of the features of an image that cannot be written to disk
 _ZEROS = bytes(2**20)
 
@@ -81,7 +82,7 @@ class FeatureRows:
         states = np.where(np.isfinite(values).any(axis=1), PRESENT, IMPOSSIBLE)
         words = np.zeros((len(values), self.words.shape[1]), "<u8")
         words.view("<i2")[:, : self.width] = fitted.standardize(values)
-        words[:, -1] = np.bitwise_xor.reduce(words, axis=1) ^ _tags(positions) ^ states.astype("<u8")
+        words[:, -1] = np.bitwise_xor.reduce(words, axis=1) ^ _tags(self.key, positions) ^ states.astype("<u8")
         self.words[positions] = words
         if isinstance(self.words, np.memmap):
             self.words.flush()
@@ -91,20 +92,20 @@ class FeatureRows:
         """Find rows that another `Project` of the same folder has computed."""
         missing = self.state == MISSING
         if missing.any():
-            self.state[missing] = _read_states(self.words)[0][missing]
+            self.state[missing] = _read_states(self.key, self.words)[0][missing]
 
 
-def _read_states(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], int]:
+def _read_states(key: str, words: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], int]:
     """Return the states of rows (n,), and how many are damaged."""
     sums = np.bitwise_xor.reduce(words, axis=1)
-    states = sums ^ _tags(np.arange(len(sums)))
+    states = sums ^ _tags(key, np.arange(len(sums)))
     is_valid = (states == PRESENT) | (states == IMPOSSIBLE)
     return np.where(is_valid, states, MISSING).astype(np.uint8), int(np.count_nonzero(sums[~is_valid]))
 
 
-def _tags(positions: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _tags(key: str, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Return what the words of complete rows (n,) give with state 0."""
-    return np.asarray(4 * positions, np.uint64)
+    return np.asarray(4 * positions, np.uint64) ^ np.uint64(int(key, 16) & ~3)
 
 
 def open_rows(folder: Path, source: str, key: str, shape: tuple[int, int], writable: bool) -> FeatureRows:
@@ -139,7 +140,7 @@ def open_rows(folder: Path, source: str, key: str, shape: tuple[int, int], writa
             _write_zeros(file, size)
         mode: Any = "r+" if writable else "c"
         words = np.memmap(file, "<u8", mode, 0, layout)
-        state, n_wrong = _read_states(words)
+        state, n_wrong = _read_states(key, words)
         return FeatureRows(key, words, shape[1], state, n_damaged or n_wrong)
     if size > MAX_MEMORY:
         raise ProjectError(

@@ -477,7 +477,7 @@ class Live:
             generation = self._wanted  # one update for all labels that were typed meanwhile
             self._post_results(generation)
             with self._condition:
-                self._done = generation
+                self._done = max(self._done, generation)  # unless the following ended meanwhile
 
     def _post_results(self, generation: int) -> None:
         """Compute and show results until other ones are wanted."""
@@ -500,11 +500,14 @@ class Live:
         def work(stop: Stop) -> Iterator[None]:
             last = -math.inf  # the first part includes the labeled objects
             for _ in self._features.compute(stop, self._first_objects):
+                if stop():  # by a job, whose update must not be outdated by a request
+                    return
                 if time.monotonic() - last > REFRESH_SECONDS and self._done == self._wanted:
                     last = time.monotonic()
                     self.request()
                 yield
-            self.request()
+            if not stop():
+                self.request()
 
         self._jobs.lane.submit(self._lane_name, work, lambda error: self._post(str(error)))
 

@@ -129,6 +129,16 @@ def test_objects_unlike_the_labeled_ones_are_also_unlike_each_other():
     assert positions("unlike", Pool(features=features, labeled=labeled), 5) == expected
 
 
+def test_objects_predicted_as_the_only_class_are_chosen():
+    pool = Pool(probabilities=np.ones((3, 1), np.float32), names=("a",), chosen=(0,))
+    assert positions("predicted", pool) == [0, 1, 2]
+
+
+def test_objects_unlike_none_are_diverse():
+    pool = Pool(features=rows(40), labeled=rows(1)[:0])
+    assert QUERIES["unlike"].function(pool, 5) == QUERIES["diverse"].function(pool, 5)
+
+
 def test_objects_without_prediction_are_left_out():
     p = P.copy()
     p[3] = np.nan

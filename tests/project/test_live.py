@@ -188,6 +188,56 @@ def test_labels_that_are_typed_fast_need_one_update(project, monkeypatch):
     assert fitted == [24]
 
 
+def test_labels_after_a_stop_are_not_followed(project, monkeypatch):
+    label_some(project, 1, 20)
+    project.live.start()
+    wait_until(lambda: project._jobs.lane.wait(0) and project.live._done == project.live._wanted)
+    begun, go_on = threading.Event(), threading.Event()
+    original = live.live_results
+
+    def interrupted(data, stop):
+        begun.set()
+        assert go_on.wait(60)
+        return original(data, stop)
+
+    monkeypatch.setattr(live, "live_results", interrupted)
+    label_some(project, 21, 21)
+    assert begun.wait(60)
+    project.live.stop()
+    begun.clear()
+    go_on.set()
+    assert not begun.wait(0.5)
+    assert project.live_state.labels == 20
+
+
+def test_features_in_the_background_do_not_replace_an_update_by_script(project, monkeypatch):
+    label_some(project)
+    begun, go_on, updated = threading.Event(), threading.Event(), threading.Event()
+    original, results = project.features._fit, live.live_results
+
+    def fit(*arguments):
+        fitted = original(*arguments)
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            assert go_on.wait(60)
+        return fitted
+
+    def late_results(data, stop):
+        if threading.current_thread() is not threading.main_thread():
+            assert updated.wait(60)
+        go_on.set()
+        project._jobs.lane._thread.join(0.5)  # the lane waits for the job, after its work has ended
+        return results(data, stop)
+
+    monkeypatch.setattr(project.features, "_fit", fit)
+    monkeypatch.setattr(live, "live_results", late_results)
+    project.live.start()
+    assert begun.wait(60)
+    assert project.live.update().objects == 36
+    updated.set()
+    project.live.stop()
+
+
 def test_objects_of_the_test_set_are_hidden_until_they_are_annotated(project):
     label_some(project, 1, 12)
     project.test_set.draw(20)

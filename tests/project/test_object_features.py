@@ -191,6 +191,17 @@ def test_damaged_rows_are_reported_and_computed_again(project, source):
     assert again.trouble == ""
 
 
+def test_rows_of_another_image_are_computed_again(project):
+    compute(project)
+    expected = values(project)
+    first, second = (next((project.path / "features" / name).glob("patches-*.rows")) for name in ("P1_A1", "P1_A2"))
+    first.write_bytes(second.read_bytes())
+    reopened = reopen(project)
+    assert first_image(reopened).is_waiting.all()
+    compute(reopened)
+    np.testing.assert_array_equal(values(reopened), expected)
+
+
 def test_the_state_of_a_row_is_a_part_of_its_checksum(project):
     project.features.add("none", lambda patches: np.full((len(patches), 2), np.nan), size=16)
     compute(project)
@@ -198,7 +209,8 @@ def test_the_state_of_a_row_is_a_part_of_its_checksum(project):
     file = next(folder.glob("encoder none-*.rows"))
     words = np.frombuffer(file.read_bytes(), np.uint64).reshape(12, 2).copy()
     assert words[:, 0].tolist() == [0] * 12
-    assert words[:, 1].tolist() == [4 * row + IMPOSSIBLE for row in range(12)]
+    key = int(file.stem.rpartition("-")[2], 16) // 4
+    assert words[:, 1].tolist() == [4 * (key ^ row) + IMPOSSIBLE for row in range(12)]
 
 
 def test_files_of_an_encoder_with_a_longer_name_stay(project):
