@@ -224,7 +224,9 @@ class JobProgress(HBox):
     """
 
     def __init__(self, stop: Callable[[], None]) -> None:
-        self.bar = FloatProgress(min=0.0, max=1.0, layout={"width": "180px", "flex": "0 0 auto", "height": "18px"})
+        self.bar = FloatProgress(
+            min=0.0, max=1.0, layout={"width": "120px", "flex": "0 0 auto", "margin": "0 2px 0 10px"}
+        )
         self.text = HTML(layout={"flex": "1 1 0", "min_width": "0", "margin": "2px 8px"})
         tooltip = "Stop and keep the best result so far"
         self.stop = button(stop, "Stop", "stop", tooltip, width="90px", flex="0 0 auto")
@@ -243,7 +245,7 @@ class JobProgress(HBox):
         self.layout.visibility = "visible" if self._job else "hidden"
         if job := self._job:
             self.bar.value = job.done / job.total if job.total else 0.0
-            self.text.value = f'<div class="sv-line">{muted(job.message)}</div>'
+            self.text.value = f'<div class="sv-two-lines">{muted(job.message)}</div>'
             self.stop.disabled = job.stopping
 
 

@@ -96,7 +96,9 @@ class ExportForm(VBox):
         formats_row = HBox(list(self.formats.values()), layout={"flex_flow": "row wrap"})
         folder_row = field_row(self.folder, "A new folder is created")
         self.waiting = HTML(layout={"margin": "0 8px"})
-        super().__init__([folder_row, formats_row, HBox([self.export, self.waiting]), self.result])
+        super().__init__(
+            [folder_row, formats_row, HBox([self.export, self.waiting], layout={"align_items": "center"}), self.result]
+        )
         panel.observe_project(self._show_job, "job")
         panel.observe_project(self._show_exported, "last_export")
         panel.observe_project(self._show_error, "trouble")

@@ -123,7 +123,8 @@ def line_html(chip: str, parts: list[str]) -> str:
     """Return the line of truth as HTML; ``parts`` are HTML."""
     badge = f'<span class="sv-chip">{html.escape(chip)}</span>' if chip else ""
     plain = re.sub(r"<[^>]+>", "", " · ".join(parts))  # still escaped
-    return f'<div class="sv-truth-text" role="status" title="{plain}">{badge}<span>{" · ".join(parts)}</span></div>'
+    text = f"{badge}<span>{' · '.join(parts)}</span>"
+    return f'<div class="sv-truth-text sv-two-lines" role="status" title="{plain}">{text}</div>'
 
 
 def count_of_labels(number: int) -> str:
