@@ -167,6 +167,23 @@ def test_a_test_object_shows_neither_prediction_nor_similar_objects_until_it_is_
     assert live.shared.listed == ("", ())
 
 
+def test_objects_of_the_test_set_are_not_similar_to_others_until_they_are_labeled(live, annotated):
+    nearest = annotated.features.similar("left", 1, 48).index
+    annotated.test_set.draw(20)
+    hidden = [each for each in nearest if each in annotated.test_set]
+    assert set(hidden) & set(nearest[:15])
+    select(live, 1)
+    expected = [each for each in nearest if each not in hidden]
+    similar = live.similar.strip.grid.objects
+    assert list(similar) == expected[: len(similar)]
+    live.show_similar(ObjectId("left", 1))
+    assert not set(hidden) & set(live.shared.listed[1])
+    annotated.annotate(*hidden[0], "dark")
+    select(live, 1)
+    live.show_similar(ObjectId("left", 1))
+    assert hidden[0] in live.shared.listed[1]
+
+
 def tallies(panel):
     return [panel.class_buttons.row(i).children[3].value for i in (1, 2)]
 
