@@ -233,10 +233,13 @@ class ObjectFeatures:
                 from svetlana_jupyter.learn.encoder import EncoderSource
 
                 encoders.append(EncoderSource(ENCODER_PREFIX + name, *self._encoders[name], settings))
-            elif version := self._stored_version(ENCODER_PREFIX + name):
-                stored = StoredSource(ENCODER_PREFIX + name, version)
-                if self._known(stored) is not None:  # otherwise the file is damaged
+            else:
+                stored = StoredSource(ENCODER_PREFIX + name, self._stored_version(ENCODER_PREFIX + name))
+                if self._known(stored) is not None:
                     encoders.append(stored)
+                elif name not in self.problems:
+                    self.problems[name] = f"The cache of encoder {name} is damaged, so it is left out. {ADD_ENCODER}"
+                    self.on_damaged(self.problems[name])
         return measurements, *encoders, patches
 
     def encoder_sources(self, settings: TrainingSettings) -> dict[str, FeatureSource]:

@@ -80,7 +80,7 @@ class FittedSource:
         """Return a JSON document that `from_json` reads."""
         fitted = {name: np.asarray(values, np.float64).tolist() for name, values in self.fitted.items()}
         numbers = {"center": self.center.tolist(), "scale": self.scale.tolist(), "sizes": list(self.sizes)}
-        return {"version": self.source.version, "learned": fitted, **numbers}
+        return {"version": self.source.version, "digest": self.digest, "learned": fitted, **numbers}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any], source: FeatureSource) -> FittedSource:
@@ -97,6 +97,8 @@ class FittedSource:
         center, scale = (np.array(document[name], np.float64) for name in ("center", "scale"))
         result = cls(source, fitted, center, scale, tuple(map(int, document["sizes"])))
         result.check()
+        if document["digest"] != result.digest:
+            raise ValueError("a number has changed")
         return result
 
     def check(self) -> None:
