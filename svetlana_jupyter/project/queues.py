@@ -97,6 +97,7 @@ class Queue:
                 'both, for example kind="near", near=("P1_A1", 17).'
             )
         pools.check(kind, classes)
+        images.chosen([] if near is None else [near[0]])  # raises for an unknown image
         self._pools, self._classes = pools, list(classes)
         self._images, self._annotations, self._test_set = images, annotations, test_set
         self._predictions, self._kind, self._seed, self._near = predictions, kind, seed, near

@@ -51,6 +51,9 @@ def test_a_queue_of_near_objects_needs_a_reference_object(project: Project) -> N
         project.queue("near")
     with pytest.raises(InputError, match="requires near="):
         project.queue("random", near=("P1_A1", 6))
+    for kind in ("near", "similar"):
+        with pytest.raises(InputError, match="'P9'"):
+            project.queue(kind, near=("P9", 6))
 
 
 def test_a_queue_continues_with_the_objects_of_a_new_mask(project: Project) -> None:
