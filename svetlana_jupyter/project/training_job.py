@@ -89,10 +89,10 @@ def train_run(
 ) -> Iterator[Progress | LearningCurve | FirstRun | Run | RunUnsaved | RunScored | Scoring | TrainingAbandoned]:
     """Select a preset, train a classifier, and store it as a run.
 
-    If presets are compared, a random forest on all annotations is stored as the first run after seconds, unless the task
-    says otherwise. A second run follows if another preset is better. The comparison of presets is also the score of the run; otherwise, a `Scoring`
-    at the end computes it. After a stop, the best classifier so far is kept without a score; before any training, no
-    run is stored.
+    If presets are compared, a random forest on all annotations is stored as the first run after seconds, unless the
+    task says otherwise. A second run follows if another preset is better. The comparison of presets is also the score
+    of the run; otherwise, a `Scoring` at the end computes it. After a stop, the best classifier so far is kept without
+    a score; before any training, no run is stored.
     """
     yield Progress(0, 1, "starting")  # the first import of torch takes a second or two
     from svetlana_jupyter.learn.novelty import fit_reference
