@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from svetlana_jupyter.project.jobs import LaneProgress, Progress
 from svetlana_jupyter.project.run_scoring import RunScored, Scoring
 from svetlana_jupyter.project.runs import Run
-from svetlana_jupyter.project.training_job import FirstRun, train_run
+from svetlana_jupyter.project.training_job import train_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -116,7 +116,7 @@ class BackgroundTraining:
             match event:
                 case Progress():
                     self._progress.report(event)
-                case FirstRun(run) | (Run() as run):
+                case Run() as run:
                     self._jobs.post(self._handle, RunAdded(run))
                 case RunScored(run, is_provisional=False):
                     last = Scoring(run, task, news=event)

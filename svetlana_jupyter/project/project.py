@@ -1461,8 +1461,11 @@ class Project(HasTraits):
         return work
 
     def _background_task(self) -> TrainingTask:
-        """Return the inputs of a training in the background, with one thread."""
-        return self._task(self.settings.changed(threads=1), {}, 1)
+        """Return the inputs of a training in the background, with one thread.
+
+        No forest is stored first, since the live classifier is shown meanwhile.
+        """
+        return replace(self._task(self.settings.changed(threads=1), {}, 1), stores_first=False)
 
     def _show_live(self, state: LiveState) -> None:
         """Show the live state, and train a network once labels have grown enough."""

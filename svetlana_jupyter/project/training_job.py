@@ -89,10 +89,10 @@ def train_run(
 ) -> Iterator[Progress | LearningCurve | FirstRun | Run | RunUnsaved | RunScored | Scoring | TrainingAbandoned]:
     """Select a preset, train a classifier, and store it as a run.
 
-    If presets are compared, a random forest on all annotations is stored as the first run after seconds. A second run
-    follows if another preset is better. The comparison of presets is also the score of the run; otherwise, a `Scoring`
-    at the end computes it. After a stop, the best classifier so far is kept without a score; before any training, no
-    run is stored.
+    If presets are compared, a random forest on all annotations is stored as the first run after seconds, unless the
+    task says otherwise. A second run follows if another preset is better. The comparison of presets is also the score
+    of the run; otherwise, a `Scoring` at the end computes it. After a stop, the best classifier so far is kept without
+    a score; before any training, no run is stored.
     """
     yield Progress(0, 1, "starting")  # the first import of torch takes a second or two
     from svetlana_jupyter.learn.novelty import fit_reference
@@ -373,7 +373,7 @@ def _preset_of_initial_run(task: TrainingTask, presets: Mapping[str, TrainingSet
 def _compare_presets(
     task: TrainingTask, presets: Mapping[str, TrainingSettings], parts: Sequence[AnnotatedImage], stop: Stop
 ) -> Generator[Progress | FirstRun | RunUnsaved, None, PresetChoice | None]:
-    """Store a forest as the first run, compare the presets and return the choice.
+    """Compare the presets and return the choice; first store a forest if wanted.
 
     The result is None if nothing was trained.
     """
@@ -382,7 +382,7 @@ def _compare_presets(
     start = time.monotonic()
     first = PresetChoice(task.settings)
     for settings in presets.values():
-        if settings.architecture == FOREST:
+        if settings.architecture == FOREST and task.stores_first:
             first = yield from _train_first(task, settings, stop)
     if stop():
         return first if first.first is not None else None

@@ -127,6 +127,8 @@ class TrainingTask:
         Folder of the runs.
     search : bool
         Whether to compare presets again, even if an earlier run has compared them.
+    stores_first : bool
+        Whether to store a forest to use while presets are compared.
     features : callable, optional
         Returns the sources of features for a live classifier (`learn.dataset.FeatureSupply`), which may be cached.
     check_masks : callable
@@ -150,6 +152,7 @@ class TrainingTask:
     runs: tuple[Run, ...]
     folder: Path
     search: bool = False
+    stores_first: bool = True
     features: FeatureSupply | None = None
     check_masks: Callable[[], None] = lambda: None
 
