@@ -196,3 +196,9 @@ def make_folder(folder: Path) -> None:
     if not any((above / DOCUMENT).is_file() for above in folder.parents):
         raise OSError("the project folder is missing")
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def remove_file(file: Path) -> None:
+    """Remove a file if it exists; raise a `ProjectError` if the path leads through a link."""
+    refuse_link(file)
+    file.unlink(missing_ok=True)

@@ -72,6 +72,7 @@ class ImagePredictions:
     """
 
     mask: int
+    fingerprint: str
     labels: pd.Index
     probabilities: NDArray[np.float32]
     classes: tuple[int, ...]
@@ -90,7 +91,7 @@ class ImagePredictions:
         columns = {"predicted": self.predicted[known], "probability": p.max(axis=1, initial=0)}
         columns |= {f"p_{class_id}": p[:, column] for column, class_id in enumerate(self.classes)}
         table = pd.DataFrame(columns, self.labels[known].rename("object"))
-        table.attrs["mask"] = self.mask
+        table.attrs |= {"mask": self.mask, "image": self.fingerprint}
         return table
 
 
@@ -230,7 +231,7 @@ def _predict_images(
         own = names == name
         p[image.labels.get_indexer(labeled[own].get_level_values("object"))] = left_out[own]
         p[~present | ~np.isfinite(p).all(axis=1)] = np.nan
-        images[name] = ImagePredictions(image.mask, image.labels, p, classes)
+        images[name] = ImagePredictions(image.mask, image.fingerprint, image.labels, p, classes)
     return images
 
 

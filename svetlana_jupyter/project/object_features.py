@@ -28,7 +28,7 @@ from svetlana_jupyter.core.io.images import fingerprint
 from svetlana_jupyter.core.objects import centroid_columns
 from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, SvetlanaError
 from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, LAYOUT, MISSING, PRESENT, FeatureRows, open_rows
-from svetlana_jupyter.project.file_access import make_folder, read_json, refuse_link
+from svetlana_jupyter.project.file_access import make_folder, read_json, remove_file
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
 from svetlana_jupyter.project.known_files import checked_live
 from svetlana_jupyter.project.storage import file_name, write_json
@@ -59,6 +59,8 @@ class ImageFeatures:
     name : str
     mask : int
         Number of the mask that contains the objects.
+    fingerprint : str
+        Fingerprint of the file of the image.
     labels : Index of int
     parts : tuple of FeatureRows
         One per source.
@@ -68,6 +70,7 @@ class ImageFeatures:
 
     name: str
     mask: int
+    fingerprint: str
     labels: pd.Index
     parts: tuple[FeatureRows, ...]
     weights: tuple[NDArray[np.float32], ...]
@@ -346,7 +349,7 @@ class ObjectFeatures:
             self._encoders.pop(name, None)
             self._fitted.pop(ENCODER_PREFIX + name, None)
             if self._folder.writable:
-                _remove_file(self._source_file(ENCODER_PREFIX + name))
+                remove_file(self._source_file(ENCODER_PREFIX + name))
         self.on_changed()
 
     def refresh(self) -> None:
@@ -360,7 +363,7 @@ class ObjectFeatures:
             if self._folder.writable:
                 for source in self.sources():
                     if not isinstance(source, StoredSource):
-                        _remove_file(self._source_file(source.name))
+                        remove_file(self._source_file(source.name))
         self.on_changed()
 
     def compute(self, stop: Stop, first: Callable[[], Mapping[str, Collection[int]]] = dict) -> Iterator[Progress]:
@@ -495,8 +498,9 @@ class ObjectFeatures:
     def _image(self, name: str, fitted: FittedSources) -> ImageFeatures:
         """Return the features of an image that are known so far."""
         labels, mask = self._images.objects(name, wait=True).index, self._images.entry(name).mask_number
+        pixels = self._images.image_fingerprint(name)
         parts = tuple(self._open(each, name, labels) for each in fitted.sources)
-        return ImageFeatures(name, mask, labels, parts, fitted.weights)
+        return ImageFeatures(name, mask, pixels, labels, parts, fitted.weights)
 
     def _open(self, fitted: FittedSource, name: str, labels: pd.Index) -> FeatureRows:
         """Return the features of a source for an image, from memory or disk."""
@@ -588,15 +592,9 @@ class ObjectFeatures:
 
     def _stored_version(self, source: str) -> str:
         """Return the version of a source whose features are cached; "" without any."""
-        try:
+        with suppress(OSError, ValueError, TypeError, KeyError):
             return str(read_json(self._source_file(source))["version"])
-        except (OSError, ValueError, TypeError, KeyError):
-            return ""
+        return ""
 
     def _source_file(self, source: str) -> Path:
         return self._folder.features_folder / f"{file_name(source)}.json"
-
-
-def _remove_file(file: Path) -> None:
-    refuse_link(file)
-    file.unlink(missing_ok=True)

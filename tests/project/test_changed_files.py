@@ -257,6 +257,18 @@ def test_predictions_of_a_changed_image_are_marked_everywhere_until_it_is_predic
     assert project.images.warnings.of_images(project.images) == {}
 
 
+def test_live_predictions_of_a_changed_image_are_marked_until_they_are_updated(project: Project, wells: Path) -> None:
+    project.annotate(IMAGE, [1, 3, 5], "dim")
+    project.annotate(IMAGE, [2, 4, 6], "bright")
+    project.live.update()
+    assert "warning" not in project.predictions().attrs
+    rewrite(wells / "wells" / f"{IMAGE}.tif", 255 - squares(seed=1)[0])
+    with pytest.warns(ResultWarning, match="image 'P1_A1' has changed after they were computed"):
+        project.predictions()
+    project.live.update()
+    assert "warning" not in project.predictions().attrs
+
+
 def test_measurements_of_a_changed_image_are_repeated(predicted: Project, wells: Path) -> None:
     before = predicted.measure([IMAGE])["grey_mean"]
     image = squares(seed=1)[0]
