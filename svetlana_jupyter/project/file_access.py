@@ -199,6 +199,12 @@ def make_folder(folder: Path) -> None:
 
 
 def remove_file(file: Path) -> None:
-    """Remove a file if it exists; raise a `ProjectError` if the path leads through a link."""
+    """Remove a file if it exists.
+
+    Raises
+    ------
+    ProjectError
+        If the path leads through a link.
+    """
     refuse_link(file)
     file.unlink(missing_ok=True)
