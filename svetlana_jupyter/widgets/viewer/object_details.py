@@ -52,9 +52,9 @@ _WINDOWS: dict[str, ContrastLimits] = {
     "grain": (-0.3, 0.3),
 }
 _SECTION_TITLES = {"xy": "Plane (xy)", "xz": "Front (xz)", "zy": "Side (zy)", "maximum": "Maximum along z"}
-_NOTHING_SELECTED = "Select an object to see what the classifier sees of it."
+_NOTHING_SELECTED = "Select an object to see its classifier input."
 _DELAY = 0.25  # seconds; keys that follow each other quickly need no images in between
-_EMPTY_FIGURE = '<figure><div class="sv-blank"></div><figcaption>{}</figcaption></figure>'
+_EMPTY_FIGURE = '<figure><div class="sv-blank"></div><figcaption>&nbsp;</figcaption></figure>'
 
 
 class ObjectDetails(HTML):
@@ -156,13 +156,15 @@ class Inspector(VBox):
         self.class_buttons.show(classes, probabilities, chosen=label.class_id)
 
     def show_pictures(self, patch: bytes = b"", cam: bytes = b"", caption: str = "") -> None:
-        """Show two PNGs side by side, or empty frames of the same size.
+        """Show two PNGs side by side.
 
-        The caption belongs to the second PNG or, without PNGs, to the first frame.
+        Without PNGs, show the caption alone or, without a caption too, empty frames of the same size.
         """
-        left = figure_html(patch, "Patch") if patch else _EMPTY_FIGURE.format(html.escape(caption))
-        right = figure_html(cam, caption) if cam else _EMPTY_FIGURE.format("&nbsp;")
-        self.pictures.value = f'<div class="sv-pictures">{left}{right}</div>'
+        if caption and not patch:
+            self.pictures.value = f'<div class="sv-beside sv-nothing">{muted(caption)}</div>'
+            return
+        figures = figure_html(patch, "Patch") + figure_html(cam, caption) if patch else _EMPTY_FIGURE * 2
+        self.pictures.value = f'<div class="sv-pictures">{figures}</div>'
 
 
 def section_picture(section: OrthoView, palette: DisplaySettings) -> bytes:
