@@ -108,6 +108,11 @@ class Queue:
         self._masks: list[int] | None = None
         self._follow_masks()
 
+    @property
+    def end(self) -> str:
+        """Sentence to show at the end of the queue."""
+        return "No label looks wrong." if self._kind == "suspect" else "No object is left in the queue."
+
     def next(self) -> QueuedObject | None:
         """Go to the next unlabeled object and return it; None at the end of the queue.
 

@@ -331,7 +331,7 @@ class LabelingPanel(Panel):
     def _report_candidate(self, candidate: QueuedObject | None, done: str = "") -> None:
         """Say which object of the queue is shown, after a sentence on the last edit."""
         if candidate is None:
-            self.status.say(f"{done} No object is left in the queue.".strip())
+            self.status.say(f"{done} {self.queue.end}".strip())
             return
         now = f"bject {candidate.label} in {candidate.image}, {candidate.reason}."
         ignored, self._ignored = self._ignored, 0

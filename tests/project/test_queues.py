@@ -174,7 +174,9 @@ def test_labels_are_not_compared_with_predictions_of_the_mask_before(project):
     mask = squares(seed=1)[1]
     project.replace_mask("P1_A1", np.where(mask == 12, 0, mask))
     assert project.labels().loc[("P1_A1", 5), "class"] == "bright"
-    assert project.queue("suspect").next() is None
+    finished = project.queue("suspect")
+    assert finished.next() is None
+    assert finished.end == "No label looks wrong."
     project.live.update()
     assert project.queue("suspect").next()[:2] == ("P1_A1", 5)
 
