@@ -219,13 +219,16 @@ def _free_key(infos: Iterable[ClassInfo]) -> str:
 def check_class_name(name: str) -> str:
     """Return a class name as it is stored.
 
-    Raise an `InputError` if it is not text or has no visible character.
+    Raise an `InputError` if it is not text, has no visible character, or has line breaks, which would break tables.
     """
     if not isinstance(name, str) or not any(
         unicodedata.category(c)[0] not in "ZC" and c not in _INVISIBLE_LETTERS for c in name
     ):
         raise InputError(f"Class name {name!r} is not valid. Give text with at least one visible character.")
-    return unicodedata.normalize("NFC", name).strip()
+    name = unicodedata.normalize("NFC", name).strip()
+    if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):
+        raise InputError(f"Class name {name!r} is not valid. Give text without line breaks or tabs.")
+    return name
 
 
 def check_color(color: str) -> str:

@@ -39,6 +39,7 @@ def test_classes_have_shortcut_keys_until_these_are_used_up() -> None:
     [
         (lambda c: c.with_added(["a", "b", "a"]), "'a' was given more than once"),
         (lambda c: c.with_added([" "]), "at least one visible character"),
+        (lambda c: c.with_added(["a\nb"]), "without line breaks"),
         (lambda c: c.by_name("activ"), "The classes are 'resting', 'active'"),
         (lambda c: c.with_renamed("active", "resting"), "already"),
         (lambda c: c.with_recolored("active", "red"), "#e69f00"),
