@@ -66,6 +66,7 @@ def test_nothing_is_cut_and_the_mouse_hits_its_object_at_any_width(lab: LabPage,
     output, page = lab.output(1), lab.page
     tab = lambda name: output.get_by_role("tab", name=name, exact=True)  # noqa: E731
 
+    lab.wait_until("project.live_state.stage == 'average' and not project.live_state.provisional", timeout=60)
     # No text is cut in any tab, with the sections below it opened.
     problems = {}
     for title in ("Images", "Train", "Results", "Label"):
