@@ -92,6 +92,8 @@ def normalize(
     settings: PatchSettings,
     statistics: ImageStatistics | None,
     out: Floats,
+    hidden: int = 0,
+    bbox: tuple[slice, ...] = (),
 ) -> Floats:
     """Write the normalized channels of patches to ``out``.
 
@@ -107,6 +109,10 @@ def normalize(
         Needed for "percentile" and "both", and for "minmax" and "max" with ``scope="image"``.
     out : float32 of shape (n, C', [z,] y, x)
         Array to write the result to. C' is 2 C for normalizations that double the channels.
+    hidden : int
+        Number of channels, the last ones, of which only ``bbox`` is written: 0, C or C'.
+    bbox : tuple of slice
+        Bounding box that contains all masks.
 
     Returns
     -------
@@ -119,24 +125,27 @@ def normalize(
         If the normalization is not implemented, or the statistics of the image are missing.
     """
     kinds, seen = DOUBLED_NORMALIZATIONS.get(settings.normalize, (settings.normalize,)), index_last_axes(field_of_view)
-    for kind, target in zip(kinds, np.split(out, len(kinds), axis=1)):
+    channels = pixels.shape[1]
+    for first, kind in zip(range(0, out.shape[1], channels), kinds):
+        part = index_last_axes(bbox if first >= out.shape[1] - hidden else ())
+        target = out[:, first : first + channels]
         if kind == "none":
-            target[:] = pixels
+            target[part] = pixels[part]
         elif kind == "grain":
-            target[:] = residual_texture(pixels, masks, field_of_view)
+            target[part] = residual_texture(pixels, masks, field_of_view)[part]
         elif kind == "object":
-            _rescale(pixels, *_object_statistics(pixels[seen], masks[seen]), target)
+            _rescale(pixels[part], *_object_statistics(pixels[seen], masks[seen]), target[part])
         elif kind == "apart":
             assert settings.rim != "auto"
             around = ~dilate_masks(masks, (2 * settings.rim,) * len(field_of_view))
-            _rescale(pixels, *_object_statistics(pixels[seen], around[seen]), target)
-            part = index_last_axes(joint_bbox(masks, (0,) * len(field_of_view)))
-            own = np.empty((*target.shape[:2], *masks[part].shape[1:]), np.float32)
-            _rescale(pixels[part], *_object_statistics(pixels[seen], masks[seen]), own)
-            np.copyto(target[part], own, where=masks[part][:, None])
+            _rescale(pixels[part], *_object_statistics(pixels[seen], around[seen]), target[part])
+            inside = index_last_axes(joint_bbox(masks, (0,) * len(field_of_view)))
+            own = np.empty((*target.shape[:2], *masks[inside].shape[1:]), np.float32)
+            _rescale(pixels[inside], *_object_statistics(pixels[seen], masks[seen]), own)
+            np.copyto(target[inside], own, where=masks[inside][:, None])
         elif kind in ("minmax", "max", "percentile"):
             low, high = _value_range(pixels[seen], kind, settings.scope, statistics)
-            _rescale(pixels, low, high - low, target)
+            _rescale(pixels[part], low, high - low, target[part])
         else:
             raise ValueError(f"Normalization {kind!r} is not implemented in core.normalization.")
     return out

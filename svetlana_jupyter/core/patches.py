@@ -289,24 +289,28 @@ def _finish_patches(
         inner = erode_masks(masks, margin)
     ready = all(step == 1.0 for step in steps)  # then patches are written in place, without resampling
     channels = pixels.shape[1] * (2 if settings.has_doubled_channels else 1)
-    patches = np.empty((len(pixels), channels + (ready and settings.mask_channel), *pixels.shape[2:]), np.float32)
-    image = normalize(pixels, inner, field_of_view, settings, statistics, patches[:, :channels])
-    if settings.rim:
-        image *= _as_factor(~(dilate_masks(inner, [2 * width for width in margin]) & ~inner))
     hidden = count_object_only_channels(channels, settings)
+    visible = channels - hidden
     shown = inner if settings.rim or not hidden else dilate_masks(masks, dilation)
+    bbox = joint_bbox(shown, (0,) * len(steps))  # outside, object-only channels are zero
+    part = index_last_axes(bbox)
+    patches = np.empty((len(pixels), channels + (ready and settings.mask_channel), *pixels.shape[2:]), np.float32)
+    if ready:
+        patches[:, visible:channels] = 0
+    image = normalize(pixels, inner, field_of_view, settings, statistics, patches[:, :channels], hidden, bbox)
+    if visible and settings.rim:
+        image[:, :visible] *= _as_factor(~(dilate_masks(inner, [2 * width for width in margin]) & ~inner))
     if hidden:
-        image[:, -hidden:] *= _as_factor(shown)
+        image[part][:, visible:] *= _as_factor(shown[part])
     if ready:
         if settings.mask_channel:
             patches[:, -1] = masks
         return patches
-    parts, visible = [], channels - hidden
+    parts = []
     if visible:
         parts.append(resample(image[:, :visible], steps, geometry.shape))
-    if hidden:  # zero outside the bounding box
-        bbox = joint_bbox(shown, (0,) * len(steps))
-        parts.append(resample(image[index_last_axes(bbox)][:, visible:], steps, geometry.shape, bbox, image.shape[2:]))
+    if hidden:
+        parts.append(resample(image[part][:, visible:], steps, geometry.shape, bbox, image.shape[2:]))
     if settings.mask_channel:
         parts.append(resample_nearest(masks, steps, geometry.shape)[:, None].astype(np.float32))
     return np.concatenate(parts, axis=1)

@@ -12,7 +12,7 @@ from svetlana_jupyter.core.stats.metrics import Estimate, score
 from svetlana_jupyter.learn.augmentation import center_crop
 from svetlana_jupyter.learn.classifier import Classifier, NetworkClassifier
 from svetlana_jupyter.learn.dataset import WorkProgress
-from svetlana_jupyter.learn.inference import BATCH_SIZES
+from svetlana_jupyter.learn.inference import default_batch_size
 from svetlana_jupyter.learn.splits import split_folds
 from svetlana_jupyter.learn.training import Batch, FitResult, fit, never_stop
 
@@ -185,7 +185,7 @@ def predicted_probabilities(
     inputs = testing.inputs
     if isinstance(classifier, NetworkClassifier):
         inputs = center_crop(inputs, classifier.patches.shape)
-    pieces = np.array_split(inputs, -(-len(inputs) // BATCH_SIZES[testing.ndim]))
+    pieces = np.array_split(inputs, -(-len(inputs) // default_batch_size(classifier)))
     probabilities = np.zeros((len(inputs), len(classes)), np.float32)  # 0 for classes without training objects
     columns = np.searchsorted(classes, classifier.classes)
     probabilities[:, columns] = np.concatenate([classifier.classify(piece) for piece in pieces])

@@ -11,6 +11,7 @@ predicted.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -49,9 +50,10 @@ Labels = NDArray[np.int64]
 Floats = NDArray[np.float32]
 UncutBatch = list["UncutInputs"]
 
-# Patches per batch. In batches of 32, a patch of 44² took a fifth more time; batches of 128 were a little faster,
-# but need twice the memory.
-BATCH_SIZES = {2: 64, 3: 8}
+# Patches of 44 × 44 pixels took 141, 119 and 100 µs each in batches of 32, 64 and 128, because each batch costs time.
+# Patches of 64 × 64 pixels were fastest in batches of 64, because feature maps of more patches exceed the caches.
+PIXELS_PER_BATCH = 2**18
+PATCHES_PER_BATCH = (8, 128)
 # A network classifies a part in less than a second. For forests, parts are larger, because features are stored for many
 # objects at a time.
 OBJECTS_PER_PART = {
@@ -124,7 +126,7 @@ def predict_parts(
     compared : collection of int
         Labels of the objects to compare with ``reference``.
     batch_size : int, optional
-        Maximum number of patches that are classified at a time; by default 64 in 2D and 8 in 3D.
+        Maximum number of patches that are classified at a time; by default `default_batch_size`.
 
     Yields
     ------
@@ -133,7 +135,7 @@ def predict_parts(
     PartFinished
         After the last batch of each part.
     """
-    batches = _read_parts(pair, parts, classifier, batch_size or BATCH_SIZES[pair.ndim])
+    batches = _read_parts(pair, parts, classifier, batch_size or default_batch_size(classifier))
     threads = ThreadpoolController()
     # Patches are cut with a single BLAS thread; more would compete with the network for the cores.
     with (
@@ -153,8 +155,16 @@ def predict_part(
     """Classify the objects of one part as in `predict_parts`, without a thread."""
     failed: dict[int, str] = {}
     classify = _BatchClassifier(classifier, reference, compared)
-    batches = _read_batches(classifier, pair, objects, BATCH_SIZES[pair.ndim], failed)
+    batches = _read_batches(classifier, pair, objects, default_batch_size(classifier), failed)
     return [classify(batch) for batch in batches], PartFinished(0, failed)
+
+
+def default_batch_size(classifier: Classifier) -> int:
+    """Return how many objects to classify at a time; fewer if patches are large."""
+    fewest, most = PATCHES_PER_BATCH
+    if classifier.kind != "network":
+        return most
+    return min(max(fewest, PIXELS_PER_BATCH // math.prod(classifier.patches.shape)), most)
 
 
 def split_into_parts(pair: ImagePair, objects: pd.DataFrame, classifier: Classifier) -> list[pd.DataFrame]:

@@ -296,14 +296,16 @@ class FoldedSmallCNN:
     gives ``scale * conv(x) + shift``, from which the normalized rectified maps differ only by a bound: ``shift`` is
     their minimum where the scale is positive, and their maximum where it is negative. Bounds commute with maximum
     pooling, so they are applied to the pooled maps, which are 4 or 8 times smaller. Logits differ from those of the
-    network only by rounding. Later changes of the network do not affect the copy.
+    network only by rounding. The first convolution divides by the deviations of the standardization, because each
+    additional pass over the patches takes about a tenth of the time. Later changes of the network do not affect the
+    copy.
 
     Parameters
     ----------
     network : SmallCNN
     dtype : torch.dtype
-        Type of weights and feature maps. Standardization, the mean over the last maps and the last layer are always
-        computed in 32 bits.
+        Type of weights and feature maps. The subtraction of the means of the channels, the mean over the last maps and
+        the last layer are always computed in 32 bits.
 
     Attributes
     ----------
@@ -315,8 +317,9 @@ class FoldedSmallCNN:
     def __init__(self, network: SmallCNN, dtype: torch.dtype) -> None:
         self._dtype = dtype
         self.head = copy.deepcopy(network.head)
-        self._standardize = copy.deepcopy(network.standardize)
-        self._blocks = [_fold_block(block, dtype) for block in network.blocks]
+        self._mean, deviation = network.standardize.mean.clone(), network.standardize.deviation
+        first, *others = network.blocks
+        self._blocks = [_fold_block(first, dtype, deviation), *(_fold_block(block, dtype) for block in others)]
 
     @torch.inference_mode()
     def __call__(self, patches: Tensor) -> Tensor:
@@ -329,7 +332,9 @@ class FoldedSmallCNN:
         """Return the features (n, d) that the last layer classifies, in 32 bits."""
         convolve = nn.functional.conv2d if patches.ndim == 4 else nn.functional.conv3d
         # Channel by channel, before channels are interleaved: ten times as fast.
-        maps = self._standardize(patches.contiguous()).to(self._dtype)
+        mean = self._mean.view(-1, *(1,) * (patches.ndim - 2))
+        maps = torch.empty(patches.shape, dtype=self._dtype)
+        torch.sub(patches.contiguous(), mean, out=maps)
         maps = maps.to(memory_format=MEMORY_FORMATS[patches.ndim - 2])
         for weight, bias, lowest, highest in self._blocks:
             maps = _pool_pairs(convolve(maps, weight, bias, padding=1))
@@ -338,8 +343,13 @@ class FoldedSmallCNN:
         return features
 
 
-def _fold_block(block: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return weight and bias of the folded convolution, and bounds of the maps."""
+def _fold_block(
+    block: nn.Module, dtype: torch.dtype, deviation: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return weight and bias of the folded convolution, and bounds of the maps.
+
+    If a deviation (channels) is given, the convolution divides its input by it.
+    """
     convolution, _, norm, _ = block.children()
     assert isinstance(convolution, nn.Conv2d | nn.Conv3d)
     assert isinstance(norm, nn.BatchNorm2d | nn.BatchNorm3d)
@@ -349,7 +359,8 @@ def _fold_block(block: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor, T
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
     per_channel = -1, *(1,) * (convolution.weight.ndim - 2)
-    weight = (convolution.weight * scale.view(-1, 1, *per_channel[1:])).to(dtype)
+    weight = convolution.weight * scale.view(-1, 1, *per_channel[1:])
+    weight = (weight if deviation is None else weight / deviation.view(per_channel)).to(dtype)
     bounds = shift.where(scale >= 0, -torch.inf), shift.where(scale < 0, torch.inf)
     lowest, highest = (bound.view(per_channel).to(dtype) for bound in bounds)
     layout = MEMORY_FORMATS[len(convolution.kernel_size)]

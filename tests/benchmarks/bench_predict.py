@@ -37,7 +37,7 @@ from distributed import Client, LocalCluster
 
 from svetlana_jupyter.learn.classifier import NetworkClassifier, load_classifier
 from svetlana_jupyter.learn.device import autocast_context
-from svetlana_jupyter.learn.inference import BATCH_SIZES
+from svetlana_jupyter.learn.inference import default_batch_size
 from svetlana_jupyter.learn.networks import MEMORY_FORMATS, fold_network
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.samples import StoredSample, bright_foci_3d, osteoclast_well, stripes, tile_sample
@@ -137,7 +137,7 @@ def bare_pass(project: Project, threads: int) -> Callable[[], dict[str, float]]:
     """Return a function that applies both forms of the network to patches in memory and returns seconds per object."""
     classifier, pair = load_classifier(project.runs.current.path), project.pair("set")
     assert isinstance(classifier, NetworkClassifier)
-    objects, batch = project.objects("set").iloc[: READY[pair.ndim]], BATCH_SIZES[pair.ndim]
+    objects, batch = project.objects("set").iloc[: READY[pair.ndim]], default_batch_size(classifier)
     inputs = np.concatenate([inputs for _, inputs in cut(classifier, pair, objects)])
     plain = [torch.from_numpy(inputs[start : start + batch]) for start in range(0, len(inputs), batch)]
     dtype = getattr(torch, classifier.precision)

@@ -50,7 +50,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored, "BLOCK_PIXELS", SMALL_PARTS["pixels"])
     monkeypatch.setitem(blocks.MIN_BLOCK_SHAPE, 2, SMALL_PARTS["sides"])
     monkeypatch.setitem(predict.OBJECTS_PER_PART, ("network", 2), SMALL_PARTS["least"])
-    monkeypatch.setattr(predict, "BATCH_SIZES", {2: 2})
+    monkeypatch.setattr(predict, "PATCHES_PER_BATCH", (2, 2))
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ from svetlana_jupyter.project.project import Project
 path, small = json.loads(sys.stdin.readline())
 stored.BLOCK_PIXELS = small["pixels"]
 blocks.MIN_BLOCK_SHAPE[2] = tuple(small["sides"])
-predict.OBJECTS_PER_PART["network", 2], predict.BATCH_SIZES[2] = small["least"], 2
+predict.OBJECTS_PER_PART["network", 2], predict.PATCHES_PER_BATCH = small["least"], (2, 2)
 original = Network.read
 
 def counting(self, pair, objects, max_objects):
