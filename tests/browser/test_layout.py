@@ -31,7 +31,8 @@ CUT = """() => {
   const ruler = document.createElement("canvas").getContext("2d");
   const panels = document.querySelectorAll(".jp-OutputArea .svetlana");
   const parts = [...panels].flatMap(panel => [...panel.querySelectorAll(
-    "button, select, .widget-label, .widget-label-basic, .lm-TabBar-tabLabel, .jupyter-widget-Collapse-header, th")]);
+    `button, select, .sv-two-lines, .widget-label, .widget-label-basic, .lm-TabBar-tabLabel,
+     .jupyter-widget-Collapse-header, th`)]);
   for (const part of parts.filter(part => part.getBoundingClientRect().width)) {
     const style = getComputedStyle(part), box = part.getBoundingClientRect();
     if (part.tagName === "SELECT") {
@@ -39,7 +40,8 @@ CUT = """() => {
       const room = part.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
       for (const option of part.options)
         if (ruler.measureText(option.text).width > room) cut.push(`${option.text} (option)`);
-    } else if (part.scrollWidth > part.clientWidth && part.clientWidth) cut.push(part.textContent || part.title);
+    } else if (part.scrollHeight > part.clientHeight && part.matches(".sv-two-lines")) cut.push(part.textContent);
+    else if (part.scrollWidth > part.clientWidth && part.clientWidth) cut.push(part.textContent || part.title);
     for (let outer = part.parentElement; outer && !outer.matches(".jp-OutputArea"); outer = outer.parentElement) {
       const frame = outer.getBoundingClientRect();
       if (getComputedStyle(outer).overflowX !== "visible" && (box.right > frame.right + 1 || box.left < frame.left - 1))
