@@ -261,7 +261,7 @@ class LabelPanel(LabelingPanel):
     def _make_side(self) -> VBox:
         """Return the column with classes, selected object, queue and similar objects."""
         buttons = self.command_bar.buttons
-        flag = Dropdown(options=_FLAGS, tooltip="Flag the object, or erase its label", layout={"width": "108px"})
+        flag = Dropdown(options=_FLAGS, tooltip="Flag the object, or erase its label")
 
         def flagged(change: Any) -> None:
             if change["new"]:
