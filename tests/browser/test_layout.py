@@ -130,8 +130,16 @@ def test_nothing_is_cut_and_the_mouse_hits_its_object_at_any_width(lab: LabPage,
         lab.screenshot(f"layout-both-{'dark' if dark else 'light'}")
     lab.wait_until(f"{grid}.selected == [('smear_01', {red[-1]})]")
 
-    # In the gallery, too, a click selects the thumbnail under it at any width, in all views.
+    # In the gallery, no filter is cut, such as the name of a region of the map.
     output.get_by_role("button", name="Gallery").click()
+    lab.evaluate(f"{PANEL}.shared.set_trait('listed', ('In the region of the map', tuple({grid}.objects)))")
+    expect(output.locator(".sv-filter-bar option:checked").first).to_have_text("In the region of the map")
+    for width in WIDTHS:
+        resize(lab, width)
+        assert cut_texts(lab) == []
+    lab.evaluate(f"{PANEL}.shared.set_trait('listed', ('', ()))")
+
+    # In the gallery, too, a click selects the thumbnail under it at any width, in all views.
     for width in (1920, 960):
         resize(lab, width)
         lab.wait_until(f"{grid}.size[1] {'>' if width == 1920 else '<'} 1000")
