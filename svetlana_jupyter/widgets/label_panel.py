@@ -14,6 +14,7 @@ from svetlana_jupyter.widgets.class_editor import ClassEditor, NewClassField
 from svetlana_jupyter.widgets.components import muted, no_images_hint, set_options
 from svetlana_jupyter.widgets.gallery.gallery_view import GalleryView
 from svetlana_jupyter.widgets.label_sidebar import (
+    CONFLICT_TIP,
     HIDDEN_SIMILAR,
     QUEUED,
     NextObjects,
@@ -54,7 +55,7 @@ _VIEW_TIPS = (
 _OVERLAYS = (("Predictions", "predictions"), ("Uncertainty", "uncertainty"), ("Labels", "annotations"), ("Off", "off"))
 _OVERLAY_ICONS = ("circle", "adjust", "dot-circle-o", "ban")
 _OVERLAY_TIPS = (
-    "Colors of predicted classes; labeled objects have a thick outline and a dot",
+    f"Colors of predicted classes; labeled objects have a thick outline and a dot. {CONFLICT_TIP}",
     "Brighter where the classifier is less certain",
     "Colors of labeled objects only",
     "No colors",
@@ -261,7 +262,7 @@ class LabelPanel(LabelingPanel):
     def _make_side(self) -> VBox:
         """Return the column with classes, selected object, queue and similar objects."""
         buttons = self.command_bar.buttons
-        flag = Dropdown(options=_FLAGS, tooltip="Flag the object, or erase its label", layout={"width": "108px"})
+        flag = Dropdown(options=_FLAGS, tooltip="Flag the object, or erase its label")
 
         def flagged(change: Any) -> None:
             if change["new"]:

@@ -61,6 +61,7 @@ HIDDEN_SIMILAR = "Hidden until this object of the test set is labeled."
 _NO_SIMILAR = "Select an object to see those most like it."
 SIMILAR = 60  # similar objects to find; as many are shown as there is room for
 _HIDDEN = "Test set: its prediction is hidden until it is labeled."
+CONFLICT_TIP = "A square in two colors: the label at the left, and a prediction that differs at the right"
 _NONE_SELECTED = "Click an object, or press n for the next one."
 
 
@@ -182,7 +183,8 @@ class SelectedObject(VBox):
         told = f"Predicted {name}{', which differs' if differs else ''}."
         if differs and project.current_run == LIVE:
             told = f"The other labels suggest {name}."
-        return f'{bars}<p class="sv-soft">{state or "Not labeled."} {told}</p>'
+        mark = _conflict_html(classes.by_id(label.class_id), predicted) if differs else ""
+        return f'{bars}<p class="sv-soft">{mark}{state or "Not labeled."} {told}</p>'
 
     def _many_html(self, selection: Sequence[ObjectId]) -> str:
         if not selection:
@@ -201,6 +203,12 @@ class SelectedObject(VBox):
 
     def _say_why(self, text: str) -> None:
         self.why.value = muted(text)
+
+
+def _conflict_html(given: ClassInfo, predicted: ClassInfo) -> str:
+    """Return the square with which image and gallery mark a conflict, as HTML."""
+    colors = f"linear-gradient(to right, {html.escape(given.color)} 50%, {html.escape(predicted.color)} 50%)"
+    return f'<span class="sv-conflict" title="{CONFLICT_TIP}" style="background:{colors}"></span>'
 
 
 def _bar_html(info: ClassInfo, probability: float) -> str:

@@ -40,7 +40,7 @@ class PredictionPanel(LabelingPanel):
     project : Project or path
     """
 
-    job_kinds = frozenset({"prediction", "export"})
+    job_kinds = frozenset({"prediction"})  # the form shows what an export has written
 
     def __init__(self, project: Project | str | Path) -> None:
         super().__init__(project, "uncertain", "correction", queue_source="correction")

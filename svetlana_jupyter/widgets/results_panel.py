@@ -70,7 +70,7 @@ class ResultsPanel(Panel):
         Holds all but the counts; a section is computed when it is opened.
     """
 
-    job_kinds = frozenset({"prediction", "export"})
+    job_kinds = frozenset({"prediction"})  # the form shows what an export has written
     _estimated: tuple[object, ...] = ()  # what the displayed fractions depend on
 
     def __init__(self, project: Project | str | Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ipywidgets import HTML, HBox
 
 from svetlana_jupyter.project.run_store import LIVE
+from svetlana_jupyter.widgets.call_names import name_controls
 from svetlana_jupyter.widgets.components import JobProgress, button, error_text, muted
 from svetlana_jupyter.widgets.panel import Watcher, catch_errors
 from svetlana_jupyter.widgets.scheduling import KeyPause, LatestQuestion
@@ -104,7 +105,7 @@ class TruthLine(HBox):
             parts = [count_of_labels(sum(run.labels.values())), *([score] if score else [])]
         else:
             parts = live_parts(state)
-        parts += [muted(project.runs.current_reason)] if project.runs.current_reason else []
+        parts += [detailed(project.runs.current_reason)] if project.runs.current_reason else []
         self.text.value = line_html(f"Run {run.name}" if is_stored else "Live" if state.stage else "", parts)
 
     def _ask_for_score(self) -> None:
@@ -127,6 +128,18 @@ def line_html(chip: str, parts: list[str]) -> str:
     return f'<div class="sv-truth-text sv-two-lines" role="status" title="{plain}">{text}</div>'
 
 
+def detailed(text: str) -> str:
+    """Return text as HTML; narrow pages show it only up to its explanation.
+
+    >>> detailed("provisional: features of 2 of 9 objects")
+    '<span class="sv-muted">provisional<span class="sv-detail">: features of 2 of 9 objects</span></span>'
+    """
+    text = name_controls(text)
+    brief = re.split(": |, because ", text, maxsplit=1)[0]
+    more = f'<span class="sv-detail">{html.escape(text[len(brief) :])}</span>' if brief != text else ""
+    return f'<span class="sv-muted">{html.escape(brief)}{more}</span>'
+
+
 def count_of_labels(number: int) -> str:
     """Return a number of labels as HTML."""
     return f"<b>{number:,} label{'' if number == 1 else 's'}</b>"
@@ -146,7 +159,7 @@ def live_parts(state: LiveState) -> list[str]:
     if state.stage and state.changed is not None:
         parts.append(f"last label changed <b>{state.changed:,}</b> object{'' if state.changed == 1 else 's'}")
     if state.provisional and state.features_total:
-        parts.append(muted(f"provisional: features of {state.features_done:,} of {state.features_total:,} objects"))
+        parts.append(detailed(f"provisional: features of {state.features_done:,} of {state.features_total:,} objects"))
     elif state.provisional:
         parts = [part.removesuffix(".") for part in parts]
         parts.append(muted("the features of the objects are being computed"))
@@ -159,7 +172,7 @@ def score_html(score: Estimate | None, source: str) -> str:
     """Return a score with its interval and its source as HTML."""
     tip = html.escape(source, quote=True)
     if score is None or not score.n:
-        return f'<span class="sv-muted" title="{tip}">{html.escape(source or "no score yet")}</span>'
+        return f'<span title="{tip}">{detailed(source or "no score yet")}</span>'
     short = source if len(source) <= _SHORT_SOURCE else f"{source[:_SHORT_SOURCE].rsplit(' ', 1)[0]} …"
     interval = f"{100 * score.low:.0f}–{100 * score.high:.0f} %{f', {short}' if short else ''}"
     text = f"balanced accuracy <b>{score.value:.0%}</b>".replace("%", " %")

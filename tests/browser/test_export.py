@@ -38,7 +38,7 @@ def test_ticked_formats_are_written_and_the_folder_is_displayed(lab: LabPage, tm
     button.click()
     expect(button).to_be_enabled(timeout=60_000)
     expect(button).to_be_in_viewport()
-    result = output.get_by_text("Written to").last
+    result = output.get_by_text("Written to")
     expect(result).to_contain_text("blood_results: results.xlsx", timeout=60_000)
     lab.screenshot("export-written")
     names = {file.name for file in (lab.folder / "blood_results").iterdir()}

@@ -14,7 +14,7 @@ from tests.browser.test_harness import write_notebook
 if TYPE_CHECKING:
     from tests.browser.lab import LabPage
 
-WIDTHS = (1100, 1920, 960)  # of the browser window, in which the file browser is open
+WIDTHS = (1100, 1920, 1280, 960)  # of the browser window, in which the file browser is open
 PROJECT = """\
 import svetlana_jupyter as sv
 blood = sv.samples.blood_smear()
@@ -31,15 +31,19 @@ CUT = """() => {
   const ruler = document.createElement("canvas").getContext("2d");
   const panels = document.querySelectorAll(".jp-OutputArea .svetlana");
   const parts = [...panels].flatMap(panel => [...panel.querySelectorAll(
-    "button, select, .widget-label, .widget-label-basic, .lm-TabBar-tabLabel, .jupyter-widget-Collapse-header, th")]);
+    `button, select, .sv-two-lines, .widget-label, .widget-label-basic, .lm-TabBar-tabLabel,
+     .jupyter-widget-Collapse-header, th`)]);
   for (const part of parts.filter(part => part.getBoundingClientRect().width)) {
     const style = getComputedStyle(part), box = part.getBoundingClientRect();
     if (part.tagName === "SELECT") {
       ruler.font = style.font;
       const room = part.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
-      for (const option of part.options)
+      // A dropdown with actions always shows its caption again.
+      const shown = part.options[0].text.endsWith("…") ? [part.options[0]] : part.options;
+      for (const option of shown)
         if (ruler.measureText(option.text).width > room) cut.push(`${option.text} (option)`);
-    } else if (part.scrollWidth > part.clientWidth && part.clientWidth) cut.push(part.textContent || part.title);
+    } else if (part.scrollHeight > part.clientHeight && part.matches(".sv-two-lines")) cut.push(part.textContent);
+    else if (part.scrollWidth > part.clientWidth && part.clientWidth) cut.push(part.textContent || part.title);
     for (let outer = part.parentElement; outer && !outer.matches(".jp-OutputArea"); outer = outer.parentElement) {
       const frame = outer.getBoundingClientRect();
       if (getComputedStyle(outer).overflowX !== "visible" && (box.right > frame.right + 1 || box.left < frame.left - 1))
@@ -108,8 +112,8 @@ def test_nothing_is_cut_and_the_mouse_hits_its_object_at_any_width(lab: LabPage,
         lab.wait_until(f"{size}[1] > {width // 2 - 120} and {size}[0] > {height // 2}")
         scroller = page.locator(".jp-WindowedPanel-outer:visible").bounding_box()["height"]
         assert output.locator(".sv-app").bounding_box()["height"] <= scroller, "it fits without scrolling"
-        tools = output.locator(".sv-tools").bounding_box()["height"]
-        assert tools < 44, "the tools are in one row"
+        for row, limit in ((".sv-tools", 44), (".sv-actions", 34)):
+            assert output.locator(row).bounding_box()["height"] < limit, f"{row} is one row"
         panel.click("smear_01", red[-1])
         lab.screenshot(f"layout-label-{width}")
 
@@ -126,8 +130,16 @@ def test_nothing_is_cut_and_the_mouse_hits_its_object_at_any_width(lab: LabPage,
         lab.screenshot(f"layout-both-{'dark' if dark else 'light'}")
     lab.wait_until(f"{grid}.selected == [('smear_01', {red[-1]})]")
 
-    # In the gallery, too, a click selects the thumbnail under it at any width, in all views.
+    # In the gallery, no filter is cut, such as the name of a region of the map.
     output.get_by_role("button", name="Gallery").click()
+    lab.evaluate(f"{PANEL}.shared.set_trait('listed', ('In the region of the map', tuple({grid}.objects)))")
+    expect(output.locator(".sv-filter-bar option:checked").first).to_have_text("In the region of the map")
+    for width in WIDTHS:
+        resize(lab, width)
+        assert cut_texts(lab) == []
+    lab.evaluate(f"{PANEL}.shared.set_trait('listed', ('', ()))")
+
+    # In the gallery, too, a click selects the thumbnail under it at any width, in all views.
     for width in (1920, 960):
         resize(lab, width)
         lab.wait_until(f"{grid}.size[1] {'>' if width == 1920 else '<'} 1000")

@@ -12,7 +12,7 @@ from svetlana_jupyter.project.live import LiveState
 from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.widgets.app import App
 from svetlana_jupyter.widgets.training_results import RunScores
-from svetlana_jupyter.widgets.truth_line import line_html, live_parts, score_html
+from svetlana_jupyter.widgets.truth_line import detailed, line_html, live_parts, score_html
 
 
 def open_tab(app, title):
@@ -118,7 +118,15 @@ def test_the_line_of_truth_gives_the_interval_and_its_source():
     assert changed == "last label changed <b>14</b> objects"
     unsure = LiveState(labels=3, stage="average", score_text="Not enough <labels>", provisional=True, features_total=9)
     assert "Not enough &lt;labels&gt;" in live_parts(unsure)[1]
-    assert "provisional: features of 0 of 9 objects" in live_parts(unsure)[2]
+    assert live_parts(unsure)[2] == detailed("provisional: features of 0 of 9 objects")
+
+
+def test_narrow_pages_show_no_explanations_in_the_line_of_truth():
+    hidden = '<span class="sv-detail">'
+    reason = "Run 0001 replaced the live classifier, because 1 < 2. Call project.train()."
+    assert f"classifier{hidden}, because 1 &lt; 2. Press Train.</span>" in detailed(reason)
+    assert f"a score{hidden}: it needs" in score_html(None, "Not enough labels for a score: it needs 5 of each")
+    assert hidden not in detailed("no score yet")
 
 
 def test_the_line_of_truth_names_a_stored_run_and_its_score(trained):

@@ -124,6 +124,7 @@ def test_the_selected_object_shows_probabilities_label_and_conflict(live, annota
     select(live, 13)
     assert "Not labeled. Predicted <b>bright</b>." in live.object.bars.value
     assert live.object.bars.value.count("sv-probability") == 2
+    assert "sv-conflict" not in live.object.bars.value
     assert "left · 13" in live.object.name.value
     press(live, "2")
     select(live, 13)
@@ -132,6 +133,8 @@ def test_the_selected_object_shows_probabilities_label_and_conflict(live, annota
     annotated.annotate("left", range(15, 25, 2), "bright")
     annotated.live.update()
     assert "Labeled <b>dark</b>. The other labels suggest <b>bright</b>." in live.object.bars.value
+    bright, dark = (info.color for info in annotated.classes)
+    assert f"linear-gradient(to right, {dark} 50%, {bright} 50%)" in live.object.bars.value, "as in the image"
     assert matching_objects(annotated, "left", ObjectFilter("corrected")).tolist() == [13]
     select(live, 13, 14)
     assert "2 objects" in live.object.bars.value

@@ -139,7 +139,8 @@ def test_the_ticked_formats_are_written_and_their_folder_is_displayed(panel, tra
     names = {file.name for file in (tmp_path / "results <b>").iterdir()}
     assert names >= {"objects.csv", "left_classes.tif", "right.geojson", "export.json"}
     result = panel.export_form.result
-    assert result.text == panel.status.text == trained.last_export.text
+    assert result.text == trained.last_export.text
+    assert "Written" not in panel.status.text, "not twice"
     assert result.text.startswith(f"Written to {tmp_path / 'results <b>'}: objects.csv, counts.csv, ")
     assert "<b>" not in result.value
     assert "sv-trouble" not in result.value

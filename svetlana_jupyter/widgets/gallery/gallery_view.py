@@ -292,10 +292,10 @@ class FilterBar(HBox):
     """
 
     def __init__(self, page: PatchGrid, on_change: Callable[[], None]) -> None:
-        self.which = _dropdown(STATUS_TITLES, "Filter by annotation", "128px")
-        self.class_id = _dropdown([("Any class", 0)], "Filter by class, annotated or predicted", "124px")
-        self.order = _dropdown(_ORDERS, "Order", "150px")
-        self.image = _dropdown([(ALL_IMAGES, "")], "Filter by image", "124px")
+        self.which = _dropdown(STATUS_TITLES, "Filter by annotation")
+        self.class_id = _dropdown([("Any class", 0)], "Filter by class, annotated or predicted")
+        self.order = _dropdown(_ORDERS, "Order")
+        self.image = _dropdown([(ALL_IMAGES, "")], "Filter by image")
         self.count_label = _spacer(min_width="max-content")
         again = "Arrange again with current labels and predictions (g)"
         self.refresh_button = page.screen.button("refresh", again, on_change)
@@ -467,7 +467,7 @@ def _spacer(min_width: str = "0") -> Label:
     return Label(layout={"flex": "1 1 auto", "min_width": min_width, "justify_content": "flex-end"})
 
 
-def _dropdown(options: Iterable[object], tooltip: str, width: str) -> Dropdown:
-    return Dropdown(
-        options=options, tooltip=tooltip, layout={"width": width, "flex": "0 0 auto", "margin": "0 4px 0 0"}
-    )
+def _dropdown(options: Iterable[object], tooltip: str) -> Dropdown:
+    """Return a dropdown as wide as its longest option."""
+    layout = {"width": "max-content", "max_width": "200px", "flex": "0 0 auto", "margin": "0 4px 0 0"}
+    return Dropdown(options=options, tooltip=tooltip, layout=layout)
