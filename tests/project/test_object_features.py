@@ -25,7 +25,7 @@ from tests.project.conftest import reopen, squares
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from svetlana_jupyter.project.object_features import ImageFeatures
+    from svetlana_jupyter.project.feature_matrix import ImageFeatures
 
 WIDTHS = count(1)
 
