@@ -222,8 +222,9 @@ class BackgroundLane:
             self._tasks[name] = work, fail
             self._interrupt.set()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="svetlana background", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="svetlana background", daemon=True)
+                thread.start()
+                self._thread = thread  # once it can be waited for
             self._condition.notify_all()
 
     def cancel(self, name: str) -> None:

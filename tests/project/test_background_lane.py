@@ -81,6 +81,14 @@ def test_cancelled_work_ends():
     assert seen == []
 
 
+def test_the_lane_can_be_waited_for_while_another_thread_gives_it_work(monkeypatch):
+    lane, start, waited = BackgroundLane(), threading.Thread.start, []
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: waited.append(lane.wait(0)) or start(thread))
+    lane.submit("count", counting([], threading.Event()), fail)
+    assert lane.wait(5)
+    assert waited == [True]
+
+
 @pytest.mark.parametrize("kind", [ValueError, SystemExit])
 def test_an_exception_is_reported_and_other_work_is_done(kind):
     lane, seen, errors = BackgroundLane(), [], []
