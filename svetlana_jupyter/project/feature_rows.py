@@ -16,11 +16,12 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from mmap import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from svetlana_jupyter.errors import ClassifierError, ProjectError
+from svetlana_jupyter.errors import ClassifierError, DamagedError, ProjectError
 from svetlana_jupyter.project.file_access import check_readable, make_folder, refuse_link
 from svetlana_jupyter.project.storage import atomic_write, file_name
 
@@ -61,10 +62,22 @@ class FeatureRows:
     state: NDArray[np.uint8]
     n_damaged: int = 0
 
-    @cached_property
+    @property
     def rows(self) -> NDArray[np.int16]:
-        """Standardized features (n, d), in steps of `core.features.fitted_sources.STEP`."""
-        return self.words.view("<i2")[:, : self.width]
+        """Standardized features (n, d), in steps of `core.features.fitted_sources.STEP`.
+
+        Raises
+        ------
+        DamagedError
+            If the file was cut off by another program.
+        """
+        self._check_complete()
+        return self._features
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the file still has its size; touching what was cut off would kill the kernel."""
+        return not isinstance(self.words.base, mmap) or self.words.base.size() >= self.words.nbytes
 
     def put(self, positions: NDArray[np.int64], values: NDArray[np.float32], fitted: FittedSource) -> None:
         """Store features (m, d) of some objects; rows without any number are impossible.
@@ -73,7 +86,10 @@ class FeatureRows:
         ------
         ClassifierError
             If there are more or fewer features than the source has learned from.
+        DamagedError
+            If the file was cut off by another program.
         """
+        self._check_complete()
         if values.shape[1] != self.width:
             raise ClassifierError(
                 f"{fitted.source.name} has {values.shape[1]} features, but learned from {self.width}. Call "
@@ -91,8 +107,19 @@ class FeatureRows:
     def find_others(self) -> None:
         """Find rows that another `Project` of the same folder has computed."""
         missing = self.state == MISSING
-        if missing.any():
+        if missing.any() and self.is_complete:
             self.state[missing] = _read_states(self.key, self.words)[0][missing]
+
+    @cached_property
+    def _features(self) -> NDArray[np.int16]:
+        return self.words.view("<i2")[:, : self.width]
+
+    def _check_complete(self) -> None:
+        if not self.is_complete:
+            raise DamagedError(
+                "Features that were cached on disk were cut off by another program. Call project.live.update() to "
+                "compute them again."
+            )
 
 
 def _read_states(key: str, words: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], int]:

@@ -86,7 +86,7 @@ class ObjectFeatures:
     Attributes
     ----------
     on_changed : callable
-        Called after a change of the sources.
+        Called after a change of the sources, and when features have to be computed again; may be called on any thread.
     on_damaged : callable
         Called with a sentence about features that were damaged on disk; may be called on any thread.
     problems : dict of str to str
@@ -406,7 +406,7 @@ class ObjectFeatures:
         key = hashlib.sha256(f"{LAYOUT} {files} {fitted.digest} ".encode() + numbers).hexdigest()[:16]
         with self._lock:
             known = self._rows.get((name, source))
-            if known is not None and known.key == key:
+            if known is not None and known.key == key and known.is_complete:
                 return known
             folder, shape = self._folder.features_folder / file_name(name), (len(labels), len(fitted.center))
             self._rows[name, source] = opened = open_rows(folder, source, key, shape, self._folder.writable)
@@ -415,6 +415,7 @@ class ObjectFeatures:
                 f"Features ({source}) of {opened.n_damaged:,} objects of {name!r} were damaged on disk. They are "
                 "computed again with the next update."
             )
+            self.on_changed()
         return opened
 
     def _parts(self, name: str, objects: pd.DataFrame) -> Iterator[pd.DataFrame]:

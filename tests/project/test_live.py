@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 
@@ -186,6 +187,17 @@ def test_labels_that_are_typed_fast_need_one_update(project, monkeypatch):
     wait_until(lambda: project.live_state.labels == 24 and project.live._done == project.live._wanted)
     project.live.stop()
     assert fitted == [24]
+
+
+def test_features_that_are_cut_off_on_disk_are_computed_again_while_labels_are_followed(project):
+    label_some(project, 1, 20)
+    project.live.start()
+    wait_until(lambda: project._jobs.lane.wait(0) and project.live._done == project.live._wanted)
+    os.truncate(next((project.path / "features/P2_A1").glob("patches-*.rows")), 100)
+    label_some(project, 21, 24)
+    wait_until(lambda: (project.live_state.labels, project.live_state.missing) == (24, 0))
+    project.live.stop()
+    assert project.trouble.startswith("Features (patches) of 12 objects of 'P2_A1' were damaged on disk.")
 
 
 def test_labels_after_a_stop_are_not_followed(project, monkeypatch):

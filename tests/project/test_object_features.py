@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import zipfile
 from itertools import count
@@ -16,7 +17,7 @@ from svetlana_jupyter.core.features import fitted_sources
 from svetlana_jupyter.core.features.catalog import columns
 from svetlana_jupyter.core.features.feature_sources import MeasurementSource
 from svetlana_jupyter.core.features.fitted_sources import FittedSource
-from svetlana_jupyter.errors import ClassifierError, InputError
+from svetlana_jupyter.errors import ClassifierError, DamagedError, InputError
 from svetlana_jupyter.project import object_features
 from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, MISSING
 from svetlana_jupyter.project.project import Project
@@ -191,6 +192,25 @@ def test_damaged_rows_are_reported_and_computed_again(project, source):
     again = Project(reopened.path, annotator="bob")
     assert first_image(again).is_present.all()
     assert again.trouble == ""
+
+
+def test_a_file_that_is_cut_off_while_it_is_open_is_reported_and_computed_again(project):
+    compute(project)
+    image, expected = first_image(project), values(project)
+    file = next((project.path / "features/P1_A1").glob("patches-*.rows"))
+    os.truncate(file, file.stat().st_size // 2)
+    rows, fitted = image.parts[1], project.features.matrix().fitted.sources[1]
+    with pytest.raises(DamagedError, match=r"cut off by another program. Call project.live.update\(\)"):
+        image.read(slice(None))
+    with pytest.raises(DamagedError):
+        rows.put(np.arange(12), np.zeros((12, rows.width), np.float32), fitted)
+    rows.state[:] = MISSING
+    rows.find_others()
+    assert (rows.state == MISSING).all()
+    assert first_image(project).is_waiting.all()
+    assert project.trouble.startswith("Features (patches) of 12 objects of 'P1_A1' were damaged on disk.")
+    compute(project)
+    np.testing.assert_array_equal(values(project), expected)
 
 
 def test_rows_of_another_image_are_computed_again(project):
