@@ -108,10 +108,12 @@ class EncoderSource:
             with torch.inference_mode():
                 result = self.encoder(torch.from_numpy(patches) if is_module else patches)
                 values = np.asarray(result.detach().cpu() if isinstance(result, torch.Tensor) else result, np.float32)
-        except Exception as error:  # the encoder is the user's
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the encoder is the user's, and may exit
             raise ClassifierError(
-                f"The {self.name} failed on patches of shape {patches.shape}: {error}. Correct it, or call "
-                "project.features.remove to do without it."
+                f"The {self.name} failed on patches of shape {patches.shape} ({type(error).__name__}: {error}). "
+                "Correct it, or call project.features.remove to do without it."
             ) from error
         if values.ndim != 2 or len(values) != len(patches) or not values.shape[1]:
             raise ClassifierError(

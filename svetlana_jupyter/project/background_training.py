@@ -140,7 +140,7 @@ class BackgroundTraining:
         if self._steps is not None:
             self._show(state)
 
-    def _fail(self, steps: Iterator[None], error: Exception) -> None:
+    def _fail(self, steps: Iterator[None], error: BaseException) -> None:
         self._end(steps)
         self._jobs.post(self._report, f"No network was trained in the background: {error}")
 

@@ -199,14 +199,14 @@ class BackgroundLane:
 
     def __init__(self) -> None:
         self.typing = TypingPause()
-        self._tasks: dict[str, tuple[LaneWork, Callable[[Exception], None]]] = {}
+        self._tasks: dict[str, tuple[LaneWork, Callable[[BaseException], None]]] = {}
         self._condition = threading.Condition()
         self._interrupt = threading.Event()
         self._holds = 0
         self._thread: threading.Thread | None = None
         _lanes.add(self)
 
-    def submit(self, name: str, work: LaneWork, fail: Callable[[Exception], None]) -> None:
+    def submit(self, name: str, work: LaneWork, fail: Callable[[BaseException], None]) -> None:
         """Do some work later; it replaces work of the same name, which is interrupted.
 
         Parameters
@@ -273,7 +273,7 @@ class BackgroundLane:
             name, (work, fail) = task
             try:
                 ended = self._exhaust(work(self._interrupt.is_set))
-            except Exception as error:
+            except BaseException as error:  # other work must find the thread alive, even if the user's code exits
                 ended = True
                 fail(error)
             with self._condition:
@@ -291,7 +291,7 @@ class BackgroundLane:
             if isinstance(events, Generator):
                 events.close()
 
-    def _next_task(self) -> tuple[str, tuple[LaneWork, Callable[[Exception], None]]] | None:
+    def _next_task(self) -> tuple[str, tuple[LaneWork, Callable[[BaseException], None]]] | None:
         """Return the oldest work after all holds have ended; None if there is none."""
         with self._condition:
             self._condition.wait_for(lambda: not (self._holds and self._tasks))

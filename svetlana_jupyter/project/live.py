@@ -20,6 +20,7 @@ from svetlana_jupyter.core.groups import name_groups
 from svetlana_jupyter.core.io.table_files import format_list
 from svetlana_jupyter.core.settings import LIVE_CLASSIFIER
 from svetlana_jupyter.errors import ProjectError, SvetlanaError
+from svetlana_jupyter.project.feature_matrix import FeatureMatrix
 from svetlana_jupyter.project.known_files import checked_live
 from svetlana_jupyter.project.live_results import (
     ImagePredictions,
@@ -33,7 +34,6 @@ from svetlana_jupyter.project.live_results import (
     score_drawn_labels,
 )
 from svetlana_jupyter.project.live_storage import UPDATE_FIRST, LiveSnapshot, keep_live
-from svetlana_jupyter.project.object_features import FeatureMatrix
 from svetlana_jupyter.project.run_store import LIVE
 from svetlana_jupyter.project.runs import Run
 from svetlana_jupyter.project.training_task import label_digest

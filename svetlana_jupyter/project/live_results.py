@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from svetlana_jupyter.core.classes import ClassScheme
     from svetlana_jupyter.learn.live_head import LiveModel
+    from svetlana_jupyter.project.feature_matrix import FeatureMatrix, ImageFeatures
     from svetlana_jupyter.project.jobs import Stop
-    from svetlana_jupyter.project.object_features import FeatureMatrix, ImageFeatures
 
     Check = Callable[[], None]  # raises `_StoppedError` to stop
 

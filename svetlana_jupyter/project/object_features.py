@@ -27,7 +27,8 @@ from svetlana_jupyter.core.io.chunks import group_blocks_into_parts, processing_
 from svetlana_jupyter.core.io.images import fingerprint
 from svetlana_jupyter.core.objects import centroid_columns
 from svetlana_jupyter.errors import DamagedError, InputError, ProjectError, SvetlanaError
-from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, LAYOUT, MISSING, PRESENT, FeatureRows, open_rows
+from svetlana_jupyter.project.feature_matrix import FeatureMatrix, ImageFeatures
+from svetlana_jupyter.project.feature_rows import LAYOUT, MISSING, FeatureRows, open_rows
 from svetlana_jupyter.project.file_access import make_folder, read_json, remove_file
 from svetlana_jupyter.project.jobs import Progress, Stop, thread_count
 from svetlana_jupyter.project.known_files import checked_live
@@ -46,123 +47,7 @@ if TYPE_CHECKING:
 
 ENCODER_PREFIX = "encoder "  # of the names of sources, and so of their files
 ADD_ENCODER = "Call project.features.add with it, or project.features.remove to do without it."
-CACHED_ROWS = 512  # rows converted to floats at a time, which fit in the cache of a core
 PART_OBJECTS = 500  # objects computed between two chances to stop
-
-
-@dataclass(frozen=True, eq=False)
-class ImageFeatures:
-    """Features of the objects of an image, in the order of its object table.
-
-    Attributes
-    ----------
-    name : str
-    mask : int
-        Number of the mask that contains the objects.
-    fingerprint : str
-        Fingerprint of the file of the image.
-    labels : Index of int
-    parts : tuple of FeatureRows
-        One per source.
-    weights : tuple of float32 arrays
-        Factors of the columns of each part.
-    """
-
-    name: str
-    mask: int
-    fingerprint: str
-    labels: pd.Index
-    parts: tuple[FeatureRows, ...]
-    weights: tuple[NDArray[np.float32], ...]
-
-    @property
-    def is_present(self) -> NDArray[np.bool_]:
-        """Which objects (n,) have the features of all sources."""
-        return np.asarray(np.logical_and.reduce([part.state == PRESENT for part in self.parts]))
-
-    @property
-    def is_waiting(self) -> NDArray[np.bool_]:
-        """Which objects (n,) lack features that can still be computed."""
-        states = np.stack([part.state for part in self.parts])
-        return np.asarray((states == MISSING).any(axis=0) & ~(states == IMPOSSIBLE).any(axis=0))
-
-    def project(self, weights: NDArray[np.float32], rows: slice) -> NDArray[np.float32]:
-        """Return the products (m, k) of the features of some rows with weights (D, k)."""
-        parts = np.split(weights, np.cumsum([len(each) for each in self.weights])[:-1])
-        each = zip(self.parts, self.weights, parts, strict=True)
-        return np.asarray(sum(part.rows[rows].astype(np.float32) @ (factor[:, None] * w) for part, factor, w in each))
-
-    def squared_distances(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the squared distances (n,) from features (D,); inf where unknown."""
-        queries = np.split(query, np.cumsum([len(each) for each in self.weights])[:-1])
-        distances = np.full(len(self.labels), np.dot(query, query), np.float32)
-        for part, weights, own in zip(self.parts, self.weights, queries, strict=True):
-            for start in range(0, len(distances), CACHED_ROWS):
-                rows = part.rows[start : start + CACHED_ROWS].astype(np.float32)
-                products = rows @ (weights * own)
-                distances[start : start + CACHED_ROWS] += np.square(rows, out=rows) @ weights**2 - 2 * products
-        return np.where(self.is_present, np.maximum(distances, 0), np.float32(np.inf))
-
-    def read(self, positions: NDArray[np.int64] | slice) -> NDArray[np.float32]:
-        """Return the features (n, D) of objects.
-
-        Each of b blocks has a mean squared row norm of about 1 / b.
-        """
-        parts = zip(self.parts, self.weights, strict=True)
-        return np.concatenate([part.rows[positions].astype(np.float32) * weights for part, weights in parts], axis=1)
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureMatrix:
-    """Features of the objects of several images.
-
-    Attributes
-    ----------
-    images : mapping of image name to ImageFeatures
-    fitted : FittedSources
-    """
-
-    images: Mapping[str, ImageFeatures]
-    fitted: FittedSources
-
-    @property
-    def blocks(self) -> Mapping[str, slice]:
-        """Columns of each block of features."""
-        return self.fitted.blocks
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return self.fitted.width
-
-    def impossible_sources(self) -> list[str]:
-        """Return the sources whose features some objects can never have."""
-        images, sources = self.images.values(), enumerate(self.fitted.sources)
-        return [
-            each.source.name
-            for number, each in sources
-            if any((image.parts[number].state == IMPOSSIBLE).any() for image in images)
-        ]
-
-    def find(self, objects: pd.Index) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Return which objects (n,) have features, and the features (m, D) of those.
-
-        Parameters
-        ----------
-        objects : Index
-            Pairs ``(image, object)``.
-        """
-        values, is_known = np.zeros((len(objects), self.width), np.float32), np.zeros(len(objects), bool)
-        names, labels = objects.get_level_values(0), objects.get_level_values(1)
-        for name in names.unique():
-            if (features := self.images.get(str(name))) is None:
-                continue
-            places = np.flatnonzero(names == name)
-            rows = features.labels.get_indexer(labels[places])
-            known = (rows >= 0) & features.is_present[rows]
-            values[places[known]] = features.read(rows[known])
-            is_known[places[known]] = True
-        return is_known, values[is_known]
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +80,8 @@ class ObjectFeatures:
     images : ImageCollection
     settings : callable
         Returns the training settings, whose allowed cues all sources obey.
+    hidden : callable
+        Returns the objects of the test set of an image that are not annotated yet.
 
     Attributes
     ----------
@@ -207,9 +94,13 @@ class ObjectFeatures:
     """
 
     def __init__(
-        self, folder: ProjectFolder, images: ImageCollection, settings: Callable[[], TrainingSettings]
+        self,
+        folder: ProjectFolder,
+        images: ImageCollection,
+        settings: Callable[[], TrainingSettings],
+        hidden: Callable[[str], frozenset[int]],
     ) -> None:
-        self._folder, self._images, self._settings = folder, images, settings
+        self._folder, self._images, self._settings, self._hidden = folder, images, settings, hidden
         self._fitted: dict[str, FittedSource] = {}
         self._rows: dict[tuple[str, str], FeatureRows] = {}
         self._lock = threading.RLock()
@@ -458,13 +349,19 @@ class ObjectFeatures:
         -------
         DataFrame
             ``distance`` by ``(image, object)``, the nearest first: the Euclidean distance of the features, whose mean
-            squared norm is about 1. Objects without features are left out.
+            squared norm is about 1. Objects without features are left out, and those of the test set that are not
+            annotated yet.
 
         Raises
         ------
         ProjectError
-            If the features of the object are not known.
+            If the features of the object are not known, or if it belongs to the test set and is not annotated yet.
         """
+        if label in self._hidden(image):
+            raise ProjectError(
+                f"Object {label} of {image!r} belongs to the test set, so similar objects are hidden. Annotate it "
+                "first."
+            )
         matrix = self.matrix()
         is_known, query = matrix.find(pd.MultiIndex.from_tuples([(image, label)]))
         if not is_known[0]:
@@ -474,8 +371,7 @@ class ObjectFeatures:
         found = []
         for name, each in matrix.images.items():
             distances = each.squared_distances(query[0])
-            if name == image:
-                distances[each.labels.get_indexer(pd.Index([label]))] = np.inf
+            distances[each.labels.isin([*self._hidden(name), *([label] if name == image else [])])] = np.inf
             nearest = np.argsort(distances, kind="stable")[:count]
             index = pd.MultiIndex.from_product([[name], each.labels[nearest]], names=["image", "object"])
             found.append(pd.DataFrame({"distance": np.sqrt(distances[nearest])}, index))

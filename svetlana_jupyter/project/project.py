@@ -212,7 +212,7 @@ class Project(HasTraits):
         self._masks = MaskReplacement(self._folder, self.images, self.annotations, self.classes)
         self._jobs = JobRunner(self._handle, self._show_job, self._report, self._shared.slot)
         self.job = self._jobs.state
-        self.features = ObjectFeatures(self._folder, self.images, self._folder.read_settings)
+        self.features = ObjectFeatures(self._folder, self.images, self._folder.read_settings, self.test_set.hidden)
         parts = self.features, self.images, self.annotations, self.test_set, self.classes, self.runs
         self.live = Live(*parts, self._folder, self._jobs, self._show_live, self._report)
         self.features.on_changed = self.live.images_changed

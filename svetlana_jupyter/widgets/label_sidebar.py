@@ -270,13 +270,8 @@ class ObjectStrip(VBox):
 
 
 def similar_objects(project: Project, object_id: ObjectId) -> list[tuple[str, int]]:
-    """Return the objects most similar to an object, the nearest first.
-
-    Objects of the test set are left out until they are labeled.
-    """
-    hidden = {(name, label) for name in project.images for label in project.test_set.hidden(name)}
-    found = project.features.similar(*object_id, SIMILAR + len(hidden)).index
-    return [(str(image), int(label)) for image, label in found if (image, label) not in hidden][:SIMILAR]
+    """Return the objects most similar to an object, the nearest first."""
+    return [(str(image), int(label)) for image, label in project.features.similar(*object_id, SIMILAR).index]
 
 
 class NextObjects(VBox):

@@ -30,7 +30,7 @@ def counting(seen: list[int], started: threading.Event, until: threading.Event |
     return work
 
 
-def fail(error: Exception) -> None:
+def fail(error: BaseException) -> None:
     pytest.fail(str(error))
 
 
@@ -81,12 +81,13 @@ def test_cancelled_work_ends():
     assert seen == []
 
 
-def test_an_exception_is_reported_and_other_work_is_done():
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_an_exception_is_reported_and_other_work_is_done(kind):
     lane, seen, errors = BackgroundLane(), [], []
 
     def broken(stop: Stop) -> Iterator[None]:
         yield
-        raise ValueError("no disk")
+        raise kind("no disk")
 
     lane.begin_hold()
     lane.submit("broken", broken, errors.append)

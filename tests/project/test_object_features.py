@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from itertools import count
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from tests.project.conftest import reopen, squares
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from svetlana_jupyter.project.object_features import ImageFeatures
+    from svetlana_jupyter.project.feature_matrix import ImageFeatures
 
 WIDTHS = count(1)
 
@@ -402,11 +403,21 @@ def test_an_encoder_sees_no_brightness_where_it_is_not_allowed(project):
         (lambda patches: patches[:, 0, 0, :0], "one row of features per patch"),
         (lambda patches: np.ones((len(patches), next(WIDTHS))), "same number of features"),
         (lambda patches: 1 / 0, "division by zero"),
+        (lambda patches: sys.exit(3), "SystemExit: 3"),
     ],
 )
 def test_a_failing_encoder_is_reported(project, encoder, message):
     project.features.add("broken", encoder, size=16)
     with pytest.raises(ClassifierError, match=message):
+        compute(project)
+
+
+def test_the_user_interrupts_an_encoder(project):
+    def interrupted(patches: np.ndarray) -> np.ndarray:
+        raise KeyboardInterrupt
+
+    project.features.add("slow", interrupted, size=16)
+    with pytest.raises(KeyboardInterrupt):
         compute(project)
 
 

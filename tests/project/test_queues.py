@@ -235,6 +235,21 @@ def test_similar_objects_come_in_the_order_of_the_distance_of_their_features(pro
     assert queued == [key for key in expected if key not in project.annotations.labels]
 
 
+def test_similar_objects_hide_the_test_set_until_it_is_annotated(project):
+    labeled(project, range(1, 5))
+    project.live.update()
+    nearest = project.features.similar("P1_A1", 2).index
+    first, *others = project.test_set.draw(20).index
+    expected = [each for each in nearest if each not in {first, *others}]
+    assert project.features.similar("P1_A1", 2).index.tolist() == expected
+    assert project.features.similar("P1_A1", 2, 3).index.tolist() == expected[:3]
+    with pytest.raises(ProjectError, match="belongs to the test set, so similar objects are hidden"):
+        project.features.similar(*first)
+    project.annotate(*first, "dim")
+    assert len(project.features.similar("P1_A1", 2)) == len(expected) + 1
+    assert not project.features.similar(*first).index.isin(others).any()
+
+
 def test_similar_objects_need_features(project):
     with pytest.raises(ProjectError, match="has no features yet"):
         project.queue("similar", near=("P1_A1", 2)).next()
