@@ -145,9 +145,11 @@ class BackgroundJobs:
     ) -> None:
         """Train a classifier in the background, as `Project.train` does.
 
-        ``project.training_curve`` is the learning curve; ``project.current_run`` changes when the run is finished.
+        ``project.training_curve`` is the learning curve; ``project.current_run`` changes when the run is finished. A
+        shown run with predictions stays until the new run has predicted the same images.
         """
-        self._jobs.start("training", self._training(settings, changes, predict, network, thread_count("panel"), search))
+        arguments = settings, changes, predict, network, thread_count("panel"), search
+        self._jobs.start("training", self._training(*arguments, waits=True))
 
     def predict(self, images: Iterable[str] | None = None, run: str | None = None) -> None:
         """Classify the objects of images in the background, as `Project.predict` does."""

@@ -73,6 +73,8 @@ def entry_from_json(name: str, document: dict[str, Any]) -> ImageEntry:
         for field in fields(ImageEntry)
         if field.name in document
     }
+    if plain.get("channels") == ("grey",):  # of a gray image that an earlier version has added
+        plain["channels"] = ("gray",)
     return ImageEntry(name, **plain)
 
 

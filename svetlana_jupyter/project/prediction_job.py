@@ -52,6 +52,13 @@ class ImagePredicted:
 
 
 @dataclass(frozen=True)
+class RunPredicted:
+    """Event with a new run that has predicted the images of the shown run."""
+
+    run: Run
+
+
+@dataclass(frozen=True)
 class AllPredicted:
     """Event at the end of the prediction of several images."""
 

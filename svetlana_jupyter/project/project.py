@@ -65,7 +65,13 @@ from svetlana_jupyter.project.mask_replacement import MaskReplacement
 from svetlana_jupyter.project.object_features import ObjectFeatures
 from svetlana_jupyter.project.open_folders import open_folder
 from svetlana_jupyter.project.patch_previews import augmented_patches, check_pipeline
-from svetlana_jupyter.project.prediction_job import AllPredicted, ImagePredicted, PredictionTask, predict_images
+from svetlana_jupyter.project.prediction_job import (
+    AllPredicted,
+    ImagePredicted,
+    PredictionTask,
+    RunPredicted,
+    predict_images,
+)
 from svetlana_jupyter.project.project_classes import ProjectClasses
 from svetlana_jupyter.project.query_pools import QueryPools
 from svetlana_jupyter.project.queues import Queue
@@ -1153,14 +1159,16 @@ class Project(HasTraits):
         match event:
             case LearningCurve():
                 self.training_curve = event
-            case Run() as run, network, is_automatic:
+            case Run() as run, network, stays:
                 self._scoring = run.name
                 self.runs.add(run, network)
-                self._show_trained(run, is_automatic)
+                self._show_trained(run, stays)
             case RunUnsaved(save), network, _:
                 self.runs.keep_unsaved(save, network)
             case RunAdded(run):
                 self.runs.add(run)
+            case RunPredicted(run) if not self._shown.is_automatic:
+                self.runs.choose(run.name)
             case Scoring():
                 self._scorings.add(event)
             case RunScored(run, is_provisional):
@@ -1181,12 +1189,14 @@ class Project(HasTraits):
             case ExportFinished():
                 self.last_export, self.status = event, event.text
 
-    def _show_trained(self, run: Run, is_automatic: bool) -> None:
-        """Show a new run, unless it has to be better than the run that is shown."""
+    def _show_trained(self, run: Run, stays: bool) -> None:
+        """Show a new run, unless the run that is shown stays for now."""
         self.status = run.summary
         if self._shown.is_automatic:
             self.status = f"{run.summary}. {self._shown.stays} until a score shows that the run is better."
-        elif not is_automatic:
+        elif stays:
+            self.status = f"{run.summary}. {self._shown.stays} for now."
+        else:
             self.runs.choose(run.name)
 
     def _add_saved(self, run: Run) -> None:
@@ -1205,7 +1215,9 @@ class Project(HasTraits):
             return
         self.runs.update(run)
         unpredicted, why_not = self._unpredicted.pop(run.name, f"Choose run {run.name} to see its predictions."), ""
-        if is_first and self._shown.is_automatic and self.current_run != run.name:
+        if is_first and not self._shown.is_automatic and self.current_run != run.name:
+            why_not = unpredicted
+        elif is_first and self.current_run != run.name:
             until_scored = f"{self._shown.stays} until a score shows that the run is better."
             why_not = until_scored if is_provisional else self._shown.why_not(run) or unpredicted
             if not why_not:
@@ -1436,13 +1448,18 @@ class Project(HasTraits):
         network: Module | None,
         threads: int,
         search: bool,
+        waits: bool = False,
     ) -> Work:
+        """Return the work of a training.
+
+        If it ``waits``, a shown run with predictions stays until the new one has predicted the same images.
+        """
         given = TrainingSettings(**settings) if isinstance(settings, Mapping) else settings
         task = self._task(given, changes, threads, network, search)
         self._background_training.cancel()
         self.training_curve = LearningCurve()
-
         is_automatic = self._shown.is_automatic
+        predicted = [] if is_automatic or not waits else self.runs.predicted_images(self.images)
 
         def work(stop: Stop) -> Iterator[object]:
             for event in train_run(task, stop):
@@ -1453,10 +1470,13 @@ class Project(HasTraits):
                 if not isinstance(event, FirstRun | Run | RunUnsaved):
                     yield event
                     continue
-                yield event.run if isinstance(event, FirstRun) else event, network, is_automatic
-                if predict and isinstance(event, Run):
+                yield event.run if isinstance(event, FirstRun) else event, network, is_automatic or bool(predicted)
+                names = list(task.pairs) if predict else predicted
+                if names and isinstance(event, Run):
                     count = task.settings.threads or threads
-                    yield from predict_images(self._prediction_task(list(task.pairs), event, count, network), stop)
+                    yield from predict_images(self._prediction_task(names, event, count, network), stop)
+                    if predicted and not stop():
+                        yield RunPredicted(event)
 
         return work
 

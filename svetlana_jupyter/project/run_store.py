@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import pandas as pd
@@ -261,6 +261,11 @@ class RunStore(Sequence[Run]):
         """Return the attributes of the predictions that were read last."""
         known = self._predicted.get((run.name, image, True))
         return known[3] if known is not None else {}
+
+    def predicted_images(self, images: Iterable[str]) -> list[str]:
+        """Return which images the current run has predicted; for the live run, none."""
+        run = self._runs.get(self.current_name)
+        return [] if run is None else [name for name in images if run.predictions_file(name).exists()]
 
     def forget_predictions(self, run_name: str, image: str) -> None:
         """Discard the cached predictions of an image after new ones were written."""

@@ -35,7 +35,7 @@ def samples(count: int, classes: int, **values) -> TrainingData:
         objects=np.arange(count),
         names={},
         ndim=2,
-        channels=("grey",),
+        channels=("gray",),
         settings=TrainingSettings(architecture="forest", **values),
         edit_groups=no_names,
     )

@@ -30,7 +30,7 @@ def samples(targets, groups, edit_groups=None, **settings) -> TrainingData:
         objects=np.arange(n),
         names={},
         ndim=2,
-        channels=("grey",),
+        channels=("gray",),
         settings=TrainingSettings(**settings),
         edit_groups=np.full(n, "") if edit_groups is None else np.asarray(edit_groups, str),
     )

@@ -270,11 +270,11 @@ def test_live_predictions_of_a_changed_image_are_marked_until_they_are_updated(p
 
 
 def test_measurements_of_a_changed_image_are_repeated(predicted: Project, wells: Path) -> None:
-    before = predicted.measure([IMAGE])["grey_mean"]
+    before = predicted.measure([IMAGE])["gray_mean"]
     image = squares(seed=1)[0]
     rewrite(wells / "wells" / f"{IMAGE}.tif", 255 - image)
     with pytest.warns(ResultWarning):
-        after = predicted.measure([IMAGE])["grey_mean"]
+        after = predicted.measure([IMAGE])["gray_mean"]
     np.testing.assert_allclose(after, 255 - before, rtol=1e-5)
 
 

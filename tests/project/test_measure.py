@@ -50,8 +50,8 @@ def test_the_table_has_one_row_per_object_with_class_and_measurements(project: P
     row = table.loc["P2_A1", 5]
     assert row["area"] == 144
     assert row["extent"] == 1
-    assert row["grey_mean"] == pytest.approx(image[mask == 5].mean())
-    assert np.isfinite(row["grey_ring_contrast"])
+    assert row["gray_mean"] == pytest.approx(image[mask == 5].mean())
+    assert np.isfinite(row["gray_ring_contrast"])
     assert row["position_x"] == row["x"]
     assert project.job is None
 
@@ -111,7 +111,7 @@ def test_a_changed_mask_or_image_is_measured_again(project: Project, wells: Path
     assert ("P1_A1", 30) in after.index
     tifffile.imwrite(wells / "wells/P1_A1.tif", 255 - image)
     brightened = Project(wells / "cells.svetlana").measure(["P1_A1"], groups=["intensity"])
-    np.testing.assert_allclose(brightened["grey_mean"], 255 - after["grey_mean"], rtol=1e-5)
+    np.testing.assert_allclose(brightened["gray_mean"], 255 - after["gray_mean"], rtol=1e-5)
 
 
 def test_ctrl_c_keeps_finished_measurements(project: Project, monkeypatch, measured_counts: Counter) -> None:

@@ -76,6 +76,13 @@ def test_runs_and_their_search_results_are_read(old: Project) -> None:
     assert old.settings.preset == "auto"
 
 
+def test_old_and_new_gray_images_have_the_same_columns_of_measurements(old: Project) -> None:
+    old.add("new", *squares())
+    table = old.measure(["P1_A1", "new"])
+    assert table["gray_mean"].notna().all()
+    assert not [name for name in table if name.startswith("grey")]
+
+
 def test_predictions_and_counts_are_the_same(old: Project) -> None:
     expected = read_expected("predictions", ["image", "object"])
     flags = expected["annotation"].where(

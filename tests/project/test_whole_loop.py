@@ -19,6 +19,7 @@ import torch
 
 from svetlana_jupyter.core.settings import TrainingSettings
 from svetlana_jupyter.errors import ClassifierError, ProjectError, SettingsError
+from svetlana_jupyter.project import project as project_module
 from svetlana_jupyter.project.jobs import JobState, thread_count
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.runs import read_runs
@@ -123,6 +124,35 @@ def test_training_can_be_followed_by_prediction(project: Project) -> None:
     annotated(project)
     project.train(**QUICK, predict=True)
     assert project.predictions()["predicted"].notna().all()
+
+
+def test_a_chosen_run_stays_in_a_panel_until_the_next_one_has_predicted_its_images(project, monkeypatch) -> None:
+    annotated(project)
+    project.train(**QUICK)
+    project.predict(["P1_A1"])
+    shown: list[tuple[str, bool]] = []
+
+    def look(change: dict[str, str]) -> None:
+        shown.append((change["new"], bool(project.predictions(["P1_A1"])["predicted"].notna().all())))
+
+    def train() -> None:
+        project.background.train(**QUICK, seed=len(project.runs))
+        project._jobs.wait(60)
+        assert project.trouble == ""
+
+    project.observe(look, "current_run")
+    train()
+    assert shown == [("0002", True)]
+    assert project.runs.predicted_images(project.images) == ["P1_A1"]
+    with monkeypatch.context() as stopped:
+        stopped.setattr(project_module, "predict_images", lambda *_: iter((project.stop(),)))
+        train()
+    assert project.current_run == "0002"
+    assert project.status.endswith("Choose run 0003 to see its predictions.")
+    project.train(**QUICK, seed=9)
+    assert shown[1:] == [("0004", False)], "a script predicts with the new run"
+    train()
+    assert shown[2:] == [("0005", False)], "there were no predictions to keep"
 
 
 def test_a_run_can_be_used_before_it_is_scored(project: Project) -> None:

@@ -428,8 +428,8 @@ def _with_warnings(array: DataArray) -> DataArray:
 
 
 def with_channel_axis(image: DataArray) -> DataArray:
-    """Return the image with a channel axis; a gray image gets the channel "grey"."""
-    return image if "c" in image.dims else image.expand_dims(c=["grey"])
+    """Return the image with a channel axis; a gray image gets the channel "gray"."""
+    return image if "c" in image.dims else image.expand_dims(c=["gray"])
 
 
 def is_rgb(image: DataArray) -> bool:

@@ -20,7 +20,7 @@ def test_a_pair_has_channels_names_spacing_and_groups():
     assert opened.name == "P1_B2"
     assert opened.ndim == 2
     assert opened.image.dims == ("c", "y", "x")
-    assert opened.channels == ("grey",)
+    assert opened.channels == ("gray",)
     assert opened.spacing == (0.5, 0.25)
     assert opened.groups == {"plate": "P1"}
 

@@ -123,7 +123,7 @@ def test_a_gray_image_gets_a_channel_axis():
     gray = open_image(np.zeros((30, 40)), spacing=0.5)
 
     assert with_channel_axis(gray).dims == ("c", "y", "x")
-    assert with_channel_axis(gray).c.values.tolist() == ["grey"]
+    assert with_channel_axis(gray).c.values.tolist() == ["gray"]
     assert spacing_of(with_channel_axis(gray)) == (0.5, 0.5)
     assert open_image(np.zeros((30, 40)), channels=["dna"]).c.values.tolist() == ["dna"]
 
