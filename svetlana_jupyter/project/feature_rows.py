@@ -76,7 +76,10 @@ class FeatureRows:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the file still has its size; touching what was cut off would kill the kernel."""
+        """Whether the file still has its size.
+
+        Touching rows that were cut off would kill the kernel (SIGBUS).
+        """
         return not isinstance(self.words.base, mmap) or self.words.base.size() >= self.words.nbytes
 
     def put(self, positions: NDArray[np.int64], values: NDArray[np.float32], fitted: FittedSource) -> None:
