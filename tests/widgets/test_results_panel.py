@@ -102,6 +102,14 @@ def test_export_says_why_it_waits(panel, trained):
     assert "ended" not in form.waiting.value
 
 
+def test_the_files_of_an_export_are_named_once(panel, trained, finish, tmp_path):
+    before, panel.export_form.folder.value = panel.status.text, str(tmp_path / "results")
+    panel.export_form.export.click()
+    finish(trained)
+    assert panel.export_form.result.text == trained.last_export.text
+    assert panel.status.text == before
+
+
 def test_only_a_stored_run_predicts_on_request(project):
     panel = ResultsPanel(project)
     assert panel.predict.disabled
