@@ -53,9 +53,17 @@ class ImagePredicted:
 
 @dataclass(frozen=True)
 class RunPredicted:
-    """Event with a new run that has predicted the images of the shown run."""
+    """Event with a new run that has predicted the images of the shown run.
+
+    Parameters
+    ----------
+    run : Run
+    shown : str
+        Name of the run that was shown when the training began.
+    """
 
     run: Run
+    shown: str
 
 
 @dataclass(frozen=True)

@@ -1167,7 +1167,7 @@ class Project(HasTraits):
                 self.runs.keep_unsaved(save, network)
             case RunAdded(run):
                 self.runs.add(run)
-            case RunPredicted(run) if not self._shown.is_automatic:
+            case RunPredicted(run, shown) if self.current_run == shown:
                 self.runs.choose(run.name)
             case Scoring():
                 self._scorings.add(event)
@@ -1458,10 +1458,11 @@ class Project(HasTraits):
         task = self._task(given, changes, threads, network, search)
         self._background_training.cancel()
         self.training_curve = LearningCurve()
-        is_automatic = self._shown.is_automatic
+        is_automatic, shown = self._shown.is_automatic, self.current_run
         predicted = [] if is_automatic or not waits else self.runs.predicted_images(self.images)
 
         def work(stop: Stop) -> Iterator[object]:
+            problem: SvetlanaError | None = None
             for event in train_run(task, stop):
                 if isinstance(event, RunScored) and is_automatic and not event.is_provisional:
                     yield from self._predict_better(event.run, stop)
@@ -1474,9 +1475,14 @@ class Project(HasTraits):
                 names = list(task.pairs) if predict else predicted
                 if names and isinstance(event, Run):
                     count = task.settings.threads or threads
-                    yield from predict_images(self._prediction_task(names, event, count, network), stop)
-                    if predicted and not stop():
-                        yield RunPredicted(event)
+                    try:
+                        yield from predict_images(self._prediction_task(names, event, count, network), stop)
+                        if predicted and not stop():
+                            yield RunPredicted(event, shown)
+                    except SvetlanaError as error:
+                        problem = error
+            if problem is not None:  # after the score
+                raise problem
 
         return work
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -22,12 +22,14 @@ from svetlana_jupyter.errors import ClassifierError, ProjectError, SettingsError
 from svetlana_jupyter.project import project as project_module
 from svetlana_jupyter.project.jobs import JobState, thread_count
 from svetlana_jupyter.project.project import Project
+from svetlana_jupyter.project.run_scoring import NOT_SCORED
 from svetlana_jupyter.project.runs import read_runs
 from svetlana_jupyter.project.storage import file_name
 from svetlana_jupyter.samples import bright_foci_3d
 from tests.project.conftest import CLASSES, reopen, squares
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 QUICK = {"epochs": 2, "steps": 3, "width": 4, "depth": 2, "threads": 1, "trees": 10}
@@ -153,6 +155,38 @@ def test_a_chosen_run_stays_in_a_panel_until_the_next_one_has_predicted_its_imag
     assert shown[1:] == [("0004", False)], "a script predicts with the new run"
     train()
     assert shown[2:] == [("0005", False)], "there were no predictions to keep"
+
+
+def test_a_run_that_the_user_chooses_during_a_prediction_stays(project, monkeypatch) -> None:
+    for seed in range(2):
+        annotated(project).train(**QUICK, seed=seed)
+        project.predict(["P1_A1"])
+    predict_images = project_module.predict_images
+
+    def choose_and_predict(*arguments: Any) -> Iterator[object]:
+        project.runs.choose("0001")
+        return predict_images(*arguments)
+
+    monkeypatch.setattr(project_module, "predict_images", choose_and_predict)
+    project.background.train(**QUICK, seed=2)
+    project._jobs.wait(60)
+    assert project.runs.predicted_images(project.images) == ["P1_A1"]
+    assert project.current_run == "0001"
+    assert project.status.endswith("Choose run 0003 to see its predictions.")
+
+
+@pytest.mark.parametrize("predict", [False, True])
+def test_a_training_whose_prediction_fails_is_scored(project, wells, predict) -> None:
+    annotated(project).train(**QUICK)
+    project.predict()
+    tifffile.imwrite(wells / "wells/P2_A1.tif", np.zeros((3, 72, 96), np.uint8), photometric="minisblack")
+    again = reopen(project)
+    again.background.train(**QUICK, predict=predict)
+    again._jobs.wait(60)
+    assert "'P2_A1' has 3" in again.trouble
+    assert again.runs["0002"].note != NOT_SCORED
+    assert again.current_run == "0001"
+    assert again.status.endswith("Choose run 0002 to see its predictions.")
 
 
 def test_a_run_can_be_used_before_it_is_scored(project: Project) -> None:
