@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -176,25 +176,31 @@ def collect_for_each(
             source = _each_alone(fitted[kinds[0]].compute)
         inputs |= yield from _cut_inputs(kinds, source, parts, done, total)
         done += sum(sizes)
-    common: dict[str, Any] = {
-        "targets": np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]),
-        "images": np.repeat([pair.name for pair, _, _ in parts], sizes),
-        "objects": np.concatenate([classes.index.to_numpy(np.int64) for _, _, classes in parts]),
-        "names": dict(names or {}),
-        "ndim": parts[0][0].ndim,
-        "channels": tuple(map(str, parts[0][0].channels)),
-        "edit_groups": np.full(sum(sizes), ""),
-    }
-    yield [
-        TrainingData(
-            inputs=inputs[_input_settings(each)],
-            groups=_name_groups(parts, each),
-            settings=each,
-            sources=fitted.get(_input_settings(each)),
-            **common,
-        )
-        for each in frozen
-    ]
+    yield [_training_data(parts, settings, inputs, fitted, names or {}) for settings in frozen]
+
+
+def _training_data(
+    parts: Sequence[AnnotatedImage],
+    settings: TrainingSettings,
+    inputs: Mapping[InputSettings, NDArray[np.float32]],
+    fitted: Mapping[InputSettings, FittedSources],
+    names: Mapping[int, str],
+) -> TrainingData:
+    """Return the data of one training, given the inputs of all."""
+    kind, n = _input_settings(settings), sum(len(classes) for _, _, classes in parts)
+    return TrainingData(
+        inputs=inputs[kind],
+        targets=np.concatenate([classes.to_numpy(np.int64) for _, _, classes in parts]),
+        groups=_name_groups(parts, settings),
+        images=np.repeat([pair.name for pair, _, _ in parts], [len(classes) for _, _, classes in parts]),
+        objects=np.concatenate([classes.index.to_numpy(np.int64) for _, _, classes in parts]),
+        names=dict(names),
+        ndim=parts[0][0].ndim,
+        channels=tuple(map(str, parts[0][0].channels)),
+        settings=settings,
+        edit_groups=np.full(n, ""),
+        sources=fitted.get(kind),
+    )
 
 
 def _cut_inputs(

@@ -19,6 +19,7 @@ from svetlana_jupyter.project import live, live_results
 from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, MISSING, PRESENT
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.typing_pause import TypingPause
+from tests.blocking import block
 from tests.project.conftest import reopen, squares
 
 
@@ -204,15 +205,7 @@ def test_labels_after_a_stop_are_not_followed(project, monkeypatch):
     label_some(project, 1, 20)
     project.live.start()
     wait_until(lambda: project._jobs.lane.wait(0) and project.live._done == project.live._wanted)
-    begun, go_on = threading.Event(), threading.Event()
-    original = live.live_results
-
-    def interrupted(data, stop):
-        begun.set()
-        assert go_on.wait(60)
-        return original(data, stop)
-
-    monkeypatch.setattr(live, "live_results", interrupted)
+    begun, go_on = block(monkeypatch, live, "live_results")
     label_some(project, 21, 21)
     assert begun.wait(60)
     project.live.stop()

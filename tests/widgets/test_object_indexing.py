@@ -15,20 +15,16 @@ from svetlana_jupyter.widgets import object_indexing as indexing
 from svetlana_jupyter.widgets.annotation_panel import AnnotationPanel
 from svetlana_jupyter.widgets.gallery.gallery_panel import GalleryPanel
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
+from tests.blocking import block
+
+
+def report_progress(mask, progress) -> None:
+    progress(1, 4)
 
 
 def test_the_image_is_drawn_before_indexing_ends_and_the_progress_is_displayed(project, monkeypatch):
     monkeypatch.setattr(indexing, "_LARGE", 1)
-    begun, go_on = threading.Event(), threading.Event()
-    find = catalog.index_objects
-
-    def slowly(mask, progress):
-        progress(1, 4)
-        begun.set()
-        assert go_on.wait(30)
-        return find(mask, progress)
-
-    monkeypatch.setattr(catalog, "index_objects", slowly)
+    begun, go_on = block(monkeypatch, catalog, "index_objects", report_progress)
 
     async def look():
         texts, changed = [], asyncio.Event()
@@ -58,15 +54,7 @@ def test_the_image_is_drawn_before_indexing_ends_and_the_progress_is_displayed(p
 @pytest.fixture
 def slow(monkeypatch):
     """Indexing waits until this event is set."""
-    go_on, find = threading.Event(), catalog.index_objects
-
-    def slowly(mask, progress):
-        progress(1, 4)
-        assert go_on.wait(30)
-        return find(mask, progress)
-
-    monkeypatch.setattr(catalog, "index_objects", slowly)
-    return go_on
+    return block(monkeypatch, catalog, "index_objects", report_progress)[1]
 
 
 async def until(condition):
@@ -180,15 +168,7 @@ def test_a_failed_indexing_is_reported_and_its_waiting_actions_are_dropped(proje
 
 
 def test_asking_for_objects_that_another_thread_is_indexing_raises_an_error(project, monkeypatch):
-    begun, go_on = threading.Event(), threading.Event()
-    find = catalog.index_objects
-
-    def slowly(mask, progress):
-        begun.set()
-        assert go_on.wait(30)
-        return find(mask, progress)
-
-    monkeypatch.setattr(catalog, "index_objects", slowly)
+    begun, go_on = block(monkeypatch, catalog, "index_objects")
     monkeypatch.setattr(catalog, "LOCK_WAIT_SECONDS", 0.01)
     found = []
     thread = threading.Thread(target=lambda: found.append(project.objects("left")))
