@@ -29,7 +29,9 @@ MIN_COMPARED = 10  # labels with held-out predictions of two classifiers
 class ShownRun:
     """Replacement of the shown run by a better one.
 
-    Two runs are compared by the log loss of held-out predictions of the same labels, of which there must be ten.
+    Two runs are compared by the log loss of held-out predictions of the same labels, of which there must be ten. If at
+    least ten of them were drawn at random, a run must not be worse than the live classifier on those either, since
+    queues choose labels that are hard for the live classifier.
 
     Parameters
     ----------
@@ -63,38 +65,37 @@ class ShownRun:
         if run.settings["architecture"] == LIVE_CLASSIFIER:
             return f"{self.stays}, because run {run.name} is the live classifier for these labels alone."
         for name in dict.fromkeys([shown, LIVE]):
-            both = _compare(self._held_out(name), mine)
-            if both is None and name == shown:
+            compared = _compare(self._held_out(name), mine)
+            if not compared and name == shown:
                 return (
                     f"{self.stays}, because run {run.name} has too few held-out predictions to compare. "
                     "Choose the run to see its predictions."
                 )
-            if both is not None and both[1] < both[2]:
-                n, theirs, own = both
-                return (
-                    f"{self.stays}, because {'it' if name == shown else _title(name)} predicts {n} held-out labels "
-                    f"better than run {run.name} (log loss {theirs:.2f} against {own:.2f})."
-                )
+            for labels, theirs, own in compared:
+                if theirs < own:
+                    return (
+                        f"{self.stays}, because {'it' if name == shown else _title(name)} predicts {labels} better "
+                        f"than run {run.name} (log loss {theirs:.2f} against {own:.2f})."
+                    )
         return ""
 
     def replace(self, run: Run) -> None:
         """Show a better run, with the reason."""
-        both = _compare(self._stored(run), self._held_out(self._runs.current_name))
-        assert both is not None
-        self._show(run.name, *both)
+        compared = _compare(self._stored(run), self._held_out(self._runs.current_name))
+        self._show(run.name, *compared[0])
 
     def follow_live(self) -> None:
         """Show the live classifier again once it is better than the run that replaced it."""
         result, shown = self._live.result, self._runs.current_name
         if not self.is_automatic or shown == LIVE or result is None or result.held_out is None:
             return
-        both = _compare(self._held_out(LIVE), self._held_out(shown))
-        if both is not None and both[1] < both[2]:
-            self._show(LIVE, *both)
+        compared = _compare(self._held_out(LIVE), self._held_out(shown))
+        if better := next((each for each in compared if each[1] < each[2]), None):
+            self._show(LIVE, *better)
 
-    def _show(self, name: str, n: int, loss: float, loss_before: float) -> None:
+    def _show(self, name: str, labels: str, loss: float, loss_before: float) -> None:
         title, before = _title(name), _title(self._runs.current_name)
-        reason = f"because it predicts {n} held-out labels better (log loss {loss:.2f} against {loss_before:.2f})"
+        reason = f"because it predicts {labels} better (log loss {loss:.2f} against {loss_before:.2f})"
         self._runs.choose(name, reason=f"{title[:1].upper()}{title[1:]} replaced {before}, {reason}.")
 
     def _held_out(self, name: str) -> pd.DataFrame | None:
@@ -115,12 +116,19 @@ def _title(name: str) -> str:
     return "the live classifier" if name == LIVE else f"run {name}"
 
 
-def _compare(first: pd.DataFrame | None, second: pd.DataFrame | None) -> tuple[int, float, float] | None:
-    """Return the number of common labels and the log losses of both; None if too few."""
+def _compare(first: pd.DataFrame | None, second: pd.DataFrame | None) -> list[tuple[str, float, float]]:
+    """Return the log losses of both for their common labels, and for the drawn ones.
+
+    Samples of too few labels are left out. The drawn ones are known if one of the two is the live classifier.
+    """
     if first is None or second is None:
-        return None
+        return []
     second = second.rename(columns=lambda name: f"{name}_second" if name.startswith("p_") else name)
     both = first.merge(second, on=["image", "object", "truth"], suffixes=("", "_second"))
-    if len(both) < MIN_COMPARED:
-        return None
-    return len(both), mean_log_loss(both), mean_log_loss(both, "_second")
+    drawn = both[both["drawn"]] if "drawn" in both else both.iloc[:0]
+    samples = {f"{len(both)} held-out labels": both, f"{len(drawn)} held-out labels drawn at random": drawn}
+    return [
+        (labels, mean_log_loss(sample), mean_log_loss(sample, "_second"))
+        for labels, sample in samples.items()
+        if len(sample) >= MIN_COMPARED
+    ]

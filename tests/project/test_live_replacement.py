@@ -180,6 +180,36 @@ def test_a_run_that_is_worse_than_the_shown_one_or_the_live_classifier_replaces_
     assert f"Run 0001 stays, because {reason}" in replaced.status
 
 
+def know_drawn_labels(project: Project, n: int) -> None:
+    """Let the live classifier know only the first ``n`` labels, which were drawn at random."""
+    held_out = project.live.result.held_out
+    drawn = give_probability(held_out.copy(), 1.0)[:n]
+    give_probability(held_out, 0.01)[:n] = drawn
+    held_out["drawn"] = np.arange(len(held_out)) < n
+
+
+def test_a_run_that_is_worse_on_labels_drawn_at_random_does_not_replace_the_live_classifier(poor) -> None:
+    know_drawn_labels(poor, 10)
+    run = poor.runs.get(poor.evaluate(poor.train().name).run)
+    assert poor.current_run == "live"
+    reason = "because it predicts 10 held-out labels drawn at random better than run 0001"
+    assert f"The live classifier stays, {reason}" in poor.status
+    know_drawn_labels(poor, 9)  # too few
+    assert not poor._shown.why_not(run)
+
+
+def test_the_live_classifier_returns_once_it_is_better_on_labels_drawn_at_random(replaced) -> None:
+    know_drawn_labels(replaced, 9)
+    replaced._shown.follow_live()
+    assert replaced.current_run == "0001"
+    know_drawn_labels(replaced, 10)
+    replaced._shown.follow_live()
+    assert replaced.current_run == "live"
+    assert (
+        "because it predicts 10 held-out labels drawn at random better (log loss 0.00" in replaced.runs.current_reason
+    )
+
+
 def test_the_live_classifier_returns_once_it_is_better_and_says_why(replaced) -> None:
     store_held_out(replaced.runs[0], 1.0)
     replaced.live.update()
