@@ -377,7 +377,7 @@ class Live:
             self._runs.choose(LIVE)
 
     def _count_changes(self, result: LiveResult) -> int | None:
-        """Return how many predictions changed with the last change of the labels, as seen by one stage.
+        """Count the predictions that the last edit of the labels changed.
 
         The average may be missing for the labels before, if it was superseded. The number of least squares stays then.
         """

@@ -369,7 +369,7 @@ class Viewer(VBox):
         return image is not None and bool(model.selected) and image.is_visible(model.selected, model.view)
 
     def _show_details(self) -> None:
-        """Show small images of the selected object, also of one in another image than the displayed one."""
+        """Show small images of the selected object, whichever image it is in."""
         opened, selection = self._opened, self.model.shared.selection
         one = selection[0] if len(selection) == 1 else None
         palette = opened.palette if opened and one and opened.name == one.image else None
