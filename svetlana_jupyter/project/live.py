@@ -381,13 +381,13 @@ class Live:
 
         The average may be missing for the labels before, if it was superseded. The number of least squares stays then.
         """
-        last, labels = self._last.get(result.stage), result.data.labels
-        is_new = self.result is None or not self.result.data.labels.equals(labels)
+        last, before, shown = self._last.get(result.stage), self._labels_before, self.result
+        is_new = shown is None or not shown.data.labels.equals(result.data.labels)
         if is_new:
-            self._labels_before = None if self.result is None else self.result.data.labels
-        if is_new or (last is not None and last.data.labels.equals(self._labels_before)):
-            return count_changes(result, last)
-        return self.state.changed
+            self._labels_before = None if shown is None else shown.data.labels
+        elif last is None or before is None or not last.data.labels.equals(before):
+            return self.state.changed
+        return count_changes(result, last)
 
     def _make_run(self, result: LiveResult, note: str) -> LiveRun:
         scheme, labels = self._classes.scheme, result.labels
