@@ -23,6 +23,7 @@ LEAST_REGULARIZATION = 10**-1.5  # smaller values would regard labeled objects a
 BLOCK = 256  # rows of the matrix of all pairs that are changed at a time
 ALIKE = 0.5  # cosine of the features of two objects from which they count as alike
 CLEAR = 0.5  # difference of the two highest probabilities of a clear prediction
+WEIGHT_POWER = 4  # of the margins; a higher power finds the boundary between separate classes with fewer labels
 
 Floats = NDArray[np.float32]
 
@@ -279,7 +280,7 @@ def _weights(pool: Pool) -> NDArray[np.float32] | None:
     if pool.probabilities is None:
         return None
     rarity = pool.probabilities / np.maximum(pool.probabilities.sum(axis=0), 1)
-    return np.asarray((1 - _margins(pool.probabilities)) * rarity.sum(axis=1))
+    return np.asarray((1 - _margins(pool.probabilities)) ** WEIGHT_POWER * rarity.sum(axis=1))
 
 
 def _two_likeliest(probabilities: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -204,6 +204,7 @@ class Live:
         self._is_following = self._is_fitting = False
         self._wanted, self._done = 0, 0
         self._last: dict[Stage, LiveResult] = {}
+        self._labels_before: pd.Series[int] | None = None  # before the labels that are shown
         self._scored = pd.DataFrame()
         self._held_out: pd.DataFrame | None = None  # the last ones, while those of a new label are computed
         self._condition = threading.Condition()
@@ -351,9 +352,7 @@ class Live:
 
     def _apply(self, result: LiveResult) -> None:
         """Show a result, with the change since the labels before."""
-        before, state = self._last.get(result.stage), self.state
-        same_labels = self.result is not None and self.result.data.labels.equals(result.data.labels)
-        changed = state.changed if same_labels and state.stage else count_changes(result, before)
+        state, changed = self.state, self._count_changes(result)
         self._last[result.stage] = self.result = result
         estimate, text = state.score, state.score_text
         if result.held_out is not None:
@@ -376,6 +375,19 @@ class Live:
         )
         if not self._runs.current_name:
             self._runs.choose(LIVE)
+
+    def _count_changes(self, result: LiveResult) -> int | None:
+        """Count the predictions that the last edit of the labels changed.
+
+        The average may be missing for the labels before, if it was superseded. The number of least squares stays then.
+        """
+        last, before, shown = self._last.get(result.stage), self._labels_before, self.result
+        is_new = shown is None or not shown.data.labels.equals(result.data.labels)
+        if is_new:
+            self._labels_before = None if shown is None else shown.data.labels
+        elif last is None or before is None or not last.data.labels.equals(before):
+            return self.state.changed
+        return count_changes(result, last)
 
     def _make_run(self, result: LiveResult, note: str) -> LiveRun:
         scheme, labels = self._classes.scheme, result.labels

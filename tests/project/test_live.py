@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from svetlana_jupyter.errors import ClassifierError, ProjectError
 from svetlana_jupyter.learn.live_head import fit_least_squares, fit_live_forest
 from svetlana_jupyter.project import live, live_results
 from svetlana_jupyter.project.feature_rows import IMPOSSIBLE, MISSING, PRESENT
+from svetlana_jupyter.project.live_results import count_changes
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.project.typing_pause import TypingPause
 from tests.blocking import block
@@ -143,6 +145,28 @@ def test_changes_with_the_last_label_are_counted(project):
     state = project.live.update()
     assert state.changed == (project.predictions()["predicted"] != before).sum() == 36
     assert project.live.update().changed == 36  # no new label
+
+
+def test_changes_are_those_of_the_shown_predictions_and_of_the_last_label_alone(project, monkeypatch):
+    counted = []
+    monkeypatch.setattr(live, "count_changes", lambda *both: counted.append(both) or count_changes(*both))
+    label_some(project, last=12)
+    project.live.update()
+    for number, name in ((2, "dim"), (5, "bright"), (8, "dim")):
+        before = project.predictions()["predicted"]
+        project.annotate("P1_A2", number, name)
+        assert project.live.update().changed == (project.predictions()["predicted"] != before).sum()
+        assert [result.stage for result, _ in counted[-2:]] == ["least squares", "average"]
+
+    # The average of the label before is superseded: least squares alone knows what the last label changed.
+    whole, counted[:] = live_results.live_results, []
+    monkeypatch.setattr(live, "live_results", lambda *given: itertools.islice(whole(*given), 1))
+    project.annotate("P1_A2", 3, "bright")
+    project.live.update()
+    monkeypatch.setattr(live, "live_results", whole)
+    project.annotate("P1_A2", 4, "dim")
+    project.live.update()
+    assert [result.stage for result, _ in counted] == ["least squares"] * 2
 
 
 def test_a_reopened_project_shows_the_same_predictions(project):

@@ -16,6 +16,7 @@ from svetlana_jupyter.core.display.channels import (
     ContrastLimits,
     DisplaySettings,
     as_rgb,
+    default_display_settings,
     initial_display_settings,
     render_pixels,
 )
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from svetlana_jupyter.project.project import Project
 
 FieldOfView = tuple[float, float, float, float]  # top, left, bottom, right on the image plane
-Question = tuple[str, int, DisplaySettings]  # image, label, contrast
+Question = tuple[str, int, DisplaySettings | None]  # image, label, contrast; None for the automatic one
 Details = tuple[list[tuple[bytes, str]], FieldOfView]  # images with their captions, and the extent of the patch
 
 _SIDE = 288  # pixels of a small image
@@ -90,8 +91,9 @@ class ObjectDetails(HTML):
             self._show_text(_NOTHING_SELECTED)
 
     def _make_details(self, question: Question) -> Details:
-        project, (image, label, palette) = self._project, question
+        project, (image, label, chosen) = self._project, question
         pair = project.pair(image)
+        palette = chosen or default_display_settings(pair)
         row = cast("pd.Series", project.objects(image, wait=True).loc[label])
         images: list[tuple[bytes, str]] = []
         if pair.ndim == 3:

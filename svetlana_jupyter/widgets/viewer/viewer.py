@@ -127,10 +127,10 @@ class Viewer(VBox):
         observe(model, self._change_plane, "plane")
         observe(model, self._change_view, "view_requests")
         observe(model, redraw, "selection", "overlay", "opacity", "outlines", "lasso", "hovered")
-        observe(model, self._show_details, "selected")
         observe(self.object_details, redraw, "field")
         # Other views may change the selection with every key, so this view follows once they pause.
         observe(model.shared, Debounce(catch_errors(self._follow_selection, self.status), 0.15).restart, "selection")
+        observe(model.shared, self._show_details, "selection")
         observe(model.shared, redraw, "filter")
         observe(self, self._follow_selection, "is_shown")
         observe(self, redraw, "is_shown")
@@ -235,7 +235,8 @@ class Viewer(VBox):
             under = scene.object_at(*hovered[1:]) if hovered else 0
             hint = Hint(image.describe(under, model.overlay), hovered[1:]) if hovered and under else None
             marks = image.marks(scene.raster, model.view.dpr, model.overlay, model.shared.filter)
-            scene = replace(scene, hint=hint, lasso=model.lasso, field=self.object_details.field, marks=marks)
+            field = self.object_details.field if model.selected else None  # the object may be in another image
+            scene = replace(scene, hint=hint, lasso=model.lasso, field=field, marks=marks)
         model.scene = scene
         self.screen.paint(scene, model.selection_id, scene.missing)
         if not scene.missing:
@@ -323,6 +324,7 @@ class Viewer(VBox):
             self.toolbar.refresh(image)
             model.plane = image.planes // 2
             model.fit()
+            self._show_details()
 
     def _list_images(self) -> None:
         model, names = self.model, list(self.project.images)
@@ -367,9 +369,11 @@ class Viewer(VBox):
         return image is not None and bool(model.selected) and image.is_visible(model.selected, model.view)
 
     def _show_details(self) -> None:
-        """Show small images of the selected object below the canvas."""
-        image, label = self._opened, self.model.selected
-        self.object_details.show((image.name, label, image.palette) if image and label else None)
+        """Show small images of the selected object, whichever image it is in."""
+        opened, selection = self._opened, self.model.shared.selection
+        one = selection[0] if len(selection) == 1 else None
+        palette = opened.palette if opened and one and opened.name == one.image else None
+        self.object_details.show((*one, palette) if one else None)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

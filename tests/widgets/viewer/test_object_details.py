@@ -14,6 +14,7 @@ import xarray as xr
 from svetlana_jupyter.project.project import Project
 from svetlana_jupyter.widgets.viewer.object_details import explanation_pictures
 from svetlana_jupyter.widgets.viewer.viewer import Viewer
+from svetlana_jupyter.widgets.viewer.viewer_model import shared_model
 
 
 @pytest.fixture
@@ -91,6 +92,20 @@ def test_another_image_begins_without_small_images(project):
     viewer.model.image = "right"
     assert pictures(viewer) == {}
     assert viewer.model.scene.field is None
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_small_images_are_those_of_the_selected_object_also_in_another_image(project, monkeypatch, follows):
+    viewer = Viewer(project)
+    viewer.show("right", 9)
+    expected, field = viewer.object_details.value, viewer.object_details.field
+    viewer.show("left", 1)
+    assert viewer.object_details.value != expected
+    if not follows:
+        monkeypatch.setattr(project.images, "is_indexed", lambda name: False)
+    shared_model(project).selection = (("right", 9),)  # another view selects it
+    assert viewer.object_details.value == expected
+    assert (viewer.model.image, viewer.model.scene.field) == (("right", field) if follows else ("left", None))
 
 
 def test_the_frame_has_the_size_from_the_settings(project):
