@@ -127,7 +127,7 @@ class Queue:
             self._passed += passed or []
             if not self._is_in_queue(candidate):  # a test set was drawn in the meantime
                 continue
-            if self._is_open(candidate):
+            if self.is_open(candidate):
                 self._seen.append(candidate)
                 if passed is not None:
                     self._hand_out(candidate, self._passed)
@@ -155,6 +155,11 @@ class Queue:
         self._coming.extend(islice(self._rest, missing))
         return [*self._seen[self._position :], *(candidate for candidate, _ in self._coming)][:n]
 
+    def is_open(self, candidate: QueuedObject) -> bool:
+        """Return whether an object still belongs to the queue after recent labels."""
+        action = self._annotations.label_of(*candidate.id).action
+        return action == "label" if self._is_of_labeled else not action
+
     def previous(self) -> QueuedObject | None:
         """Go back to the previous object and return it; None at the start of the queue."""
         self._follow_masks()
@@ -169,10 +174,6 @@ class Queue:
 
     def _is_in_queue(self, candidate: QueuedObject) -> bool:
         return (candidate.id in self._test_set) == (self._kind == "test")
-
-    def _is_open(self, candidate: QueuedObject) -> bool:
-        action = self._annotations.label_of(*candidate.id).action
-        return action == "label" if self._is_of_labeled else not action
 
     @property
     def _is_of_labeled(self) -> bool:
@@ -220,7 +221,7 @@ class Queue:
         for candidate in order:
             if not self._is_in_queue(candidate):
                 continue
-            if self._is_open(candidate):
+            if self.is_open(candidate):
                 yield candidate, passed
                 passed = []
             else:

@@ -405,7 +405,7 @@ class LabelPanel(LabelingPanel):
         is_waiting = project.images and project.live.is_following and (not is_ready or project.live.state.provisional)
         if candidate is None and not following and is_waiting:
             return None, [], _COMPUTING
-        return candidate, following, ""
+        return candidate, [each for each in following if self.queue.is_open(each)] or following, ""
 
     def _follow_features(self) -> None:
         """Show the queue once features are known, for which it may have waited."""

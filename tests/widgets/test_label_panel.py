@@ -201,6 +201,17 @@ def test_the_queue_shows_what_follows_and_its_reason(panel):
     assert panel.shown == shown[1]
 
 
+def test_the_queue_does_not_show_objects_that_were_labeled_elsewhere(panel, project):
+    press(panel, " ")
+    current, second, third, *_ = panel.next_objects.strip.grid.objects
+    project.annotate(*second, "bright")
+    shown = panel.next_objects.strip.grid.objects
+    assert shown[:2] == (current, third)
+    assert second not in shown
+    press(panel, "1")
+    assert panel.shown == third
+
+
 def test_the_chosen_queue_is_followed(live):
     live.next_objects.kind.value = "uncertain"
     assert "probability" in live.next_objects.reason.value
