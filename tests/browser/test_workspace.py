@@ -174,7 +174,7 @@ def test_a_trained_run_replaces_the_live_one_while_the_user_types_and_no_key_is_
     lab.evaluate(f"setattr(project, 'settings', project.settings.changed({quick}))")
     lab.evaluate("setattr(project.live, 'trains', False)")  # one training is enough
     compared = "__import__('sys').modules['svetlana_jupyter.project.shown_run']"
-    lab.evaluate(f"setattr({compared}, '_compare', lambda *_: (20, 0.9, 0.1))")  # the network is always better
+    lab.evaluate(f"setattr({compared}, '_compare', lambda *_: [('20 labels', 0.9, 0.1)])")  # the network wins
     lab.evaluate("project.background.train(predict=True)")
     typed: list[tuple[str, int]] = []
     panel, before = Panel(lab, 1, PANEL), ("", 0)
